@@ -1,0 +1,7 @@
+"""MMSegmentation plugins: importing this package registers encoders, segmentor, datasets, metric."""
+
+from . import compat  # noqa: F401  isort: skip  (must come before mmseg is imported)
+from . import datasets, evaluation, models
+from .inflation import INFLATIONS, inflate_kernel, register_inflation
+
+__all__ = ['INFLATIONS', 'datasets', 'evaluation', 'inflate_kernel', 'models', 'register_inflation']

@@ -1,0 +1,17 @@
+from .catalogue import CATALOGUE, DatasetInfo, dataset_info
+from .store import Store, read_index, window_indices
+from .transforms import (
+    PackWindow,
+    RandomIntensityShift,
+    RandomRotate90,
+    RandomTranslate,
+    RandomWindowFlip,
+    RandomZoomCrop,
+    ResizeWindow,
+)
+from .windows import CaseSampler, LoadWindow, WindowDataset
+
+__all__ = ['CATALOGUE', 'CaseSampler', 'DatasetInfo', 'LoadWindow', 'PackWindow',
+           'RandomIntensityShift', 'RandomRotate90', 'RandomTranslate', 'RandomWindowFlip',
+           'RandomZoomCrop', 'ResizeWindow', 'Store', 'WindowDataset', 'dataset_info', 'read_index',
+           'window_indices']

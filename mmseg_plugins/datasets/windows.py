@@ -1,0 +1,102 @@
+"""Windows of prepared cases as an mmseg dataset."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmengine.dist import get_dist_info
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
+from torch.utils.data import Sampler
+
+from ..errors import UserError, nearest
+from .store import Store, read_index, window_indices
+
+
+@DATASETS.register_module()
+class WindowDataset(BaseSegDataset):
+    """One sample per slice of every case of a split: the window around it (Zhang et al. 2022).
+
+    Args:
+        data_root: a prepared dataset (tools/prepare_data.py).
+        split: a split's name, e.g. `train`, `val`, `test`.
+        slices: S.
+        stride: distance of neighbouring window slices, in slices.
+        target: `center` or `all`: which label planes a sample carries.
+        limit: keep only the first so many cases; None keeps all.
+
+    A sample starts as dict(case, slice, depth, indices, intensity_range, ...), which LoadWindow reads.
+    """
+
+    def __init__(self, data_root: str, split: str, slices: int, stride: int = 1,
+                 target: str = 'center', limit: int | None = None, pipeline=(), **kwargs):
+        if slices < 1 or stride < 1:
+            raise UserError(f'slices={slices}, stride={stride}: both must be at least 1')
+        self.index = read_index(data_root)
+        if split not in self.index['split']:
+            raise UserError(f'{data_root}: no split {split!r}{nearest(split, self.index["split"])}')
+        self.split, self.slices, self.stride, self.target = split, slices, stride, target
+        self.limit = limit
+        self.store = Store(data_root)
+        metainfo = dict(classes=tuple(self.index['labels']),
+                        palette=[[0, 0, 0]] * len(self.index['labels']))
+        super().__init__(data_root=str(data_root), metainfo=metainfo, pipeline=list(pipeline),
+                         reduce_zero_label=False, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        samples = []
+        for case in self.index['split'][self.split][:self.limit]:
+            entry = self.index['cases'][case]
+            depth, _, height, width = entry['shape']
+            if self.index['intensity'] == 'max':
+                intensity_range = [(0.0, high) for high in entry['maximum']]
+            else:
+                intensity_range = [tuple(self.index['intensity'])] * self.index['channels']
+            samples += [dict(case=case, slice=z, depth=depth, ori_shape=(height, width),
+                             indices=window_indices(z, depth, self.slices, self.stride),
+                             intensity_range=intensity_range, spacing=entry['spacing'],
+                             target=self.target, reduce_zero_label=False) for z in range(depth)]
+        return samples
+
+    def prepare_data(self, idx: int) -> dict:
+        sample = self.get_data_info(idx)
+        sample['store'] = self.store
+        return self.pipeline(sample)
+
+
+@TRANSFORMS.register_module()
+class LoadWindow(BaseTransform):
+    """Read a window and its label planes.
+
+    Sets `window` (C * S, H, W) in the volume's dtype and `planes` (1 or S, H, W) uint8.
+    """
+
+    def transform(self, results: dict) -> dict:
+        store = results.pop('store')
+        window = store.window(results['case'], results['indices'])
+        results['window'] = window.reshape(-1, *window.shape[2:])
+        planes = [results['slice']] if results['target'] == 'center' else results['indices']
+        results['planes'] = store.label(results['case'], planes)
+        results['slices'] = len(results['indices'])
+        return results
+
+
+@DATA_SAMPLERS.register_module()
+class CaseSampler(Sampler):
+    """Whole cases to each process, in order: evaluation needs every slice of a case in one place,
+    once (mmengine's DefaultSampler repeats samples to even processes out, which double-counts)."""
+
+    def __init__(self, dataset: WindowDataset, seed: int | None = None):
+        rank, world = get_dist_info()
+        cases = np.array([dataset.get_data_info(i)['case'] for i in range(len(dataset))])
+        names = list(dict.fromkeys(cases.tolist()))
+        self.order = [i for name in names[rank::world] for i in np.flatnonzero(cases == name).tolist()]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.order)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The order never changes."""

@@ -1,0 +1,31 @@
+"""A user's mistake is one line on standard error and exit status 2, never a traceback."""
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+
+
+class UserError(Exception):
+    """What is wrong and what to do about it, in one line that names the file or the option."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean ...` for a misspelt name, else the list of known ones."""
+    known = sorted(map(str, known))
+    close = difflib.get_close_matches(str(name), known, n=1)
+    return f'; did you mean {close[0]!r}?' if close else f'; known: {", ".join(known)}'
+
+
+def run_main(main: Callable[[], int | None]) -> None:
+    """Run a script's `main` and turn its outcome into an exit status (0, 2, 130)."""
+    try:
+        sys.exit(main() or 0)
+    except UserError as error:
+        sys.exit(_fail(f'error: {error}', 2))
+    except KeyboardInterrupt:
+        sys.exit(_fail('interrupted; the same command goes on from the last checkpoint', 130))
+
+
+def _fail(line: str, status: int) -> int:
+    print(line, file=sys.stderr)
+    return status

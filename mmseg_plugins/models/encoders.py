@@ -1,0 +1,108 @@
+"""Encoders with an inflated patch embedding, on timm's models.
+
+Where the patch embedding spans the whole window, a Conv3d with depth kernel S equals a Conv2d over
+C * S channels: the 3D model is the 2D model with a wider first layer, and everything behind it is
+timm's own code.
+"""
+
+from collections.abc import Sequence
+
+import timm
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from ..checkpoints import LoadReport, load_source
+from ..errors import UserError, nearest
+from ..inflation import check_inflation
+
+
+class InflatedEncoder(BaseModule):
+    """A timm model over windows, its patch embedding inflated from a 2D source (Zhang et al. 2022).
+
+    Args:
+        model: timm's model name.
+        slices: S, slices per window; 1 is the 2D baseline.
+        channels: C, image channels.
+        inflation: registered inflation method; matters only with a source.
+        source: path of a 2D checkpoint as published, or None for random weights.
+        img_size: input height and width in pixels (one number: square).
+        out_indices: four feature taps, block (ViT) or stage (Swin) numbers from 0; a ViT's may repeat.
+        drop_path_rate: stochastic depth rate.
+        with_cp: activation checkpointing (less memory, slower).
+        sizes: explicit sizes that replace timm's (patch_size, embed_dim, depth(s), num_heads, ...).
+        init_cfg: mmengine's; leave it out, `source` is the way to load weights.
+
+    Input: (B, C * S, H, W), channel-major. Output: four maps (B, E_i, H_i, W_i).
+
+    Raises:
+        UserError: unknown model or inflation, or a source that does not fit.
+    """
+
+    def __init__(self, model: str, slices: int = 5, channels: int = 1, inflation: str = 'centering',
+                 source: str | None = None, img_size: int | Sequence[int] = 512,
+                 out_indices: Sequence[int] = (3, 5, 7, 11), drop_path_rate: float = 0.0,
+                 with_cp: bool = False, sizes: dict | None = None, init_cfg: dict | None = None):
+        super().__init__(init_cfg)
+        check_inflation(inflation)
+        if slices < 1 or channels < 1:
+            raise UserError(f'slices={slices}, channels={channels}: both must be at least 1')
+        if not timm.is_model(model):
+            raise UserError(f'timm has no model {model!r}{nearest(model, timm.list_models())}'[:300])
+        self.slices, self.channels = slices, channels
+        self.inflation, self.source = inflation, source
+        self.out_indices = tuple(out_indices)
+        self.load_report: LoadReport | None = None
+        self.model = timm.create_model(
+            model, pretrained=False, in_chans=channels * slices, num_classes=0,
+            img_size=img_size if isinstance(img_size, int) else tuple(img_size),
+            drop_path_rate=drop_path_rate, **dict(sizes or {}))
+        # Taps come before the final norm and head: parameters there would never get a gradient.
+        self.model.prune_intermediate_layers(sorted(set(self.out_indices)), prune_norm=True,
+                                             prune_head=True)
+        if with_cp:
+            self.model.set_grad_checkpointing(True)
+
+    def init_weights(self) -> None:
+        """Load and inflate the source; without one, timm's own initialization stays."""
+        if self.source and self.load_report is None:
+            self.load_report = load_source(self.model, self.source, self.slices, self.channels,
+                                           self.inflation)
+            print_log(f'source {self.load_report}', logger='current')
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        unique = sorted(set(self.out_indices))
+        maps = self.model.forward_intermediates(inputs, indices=unique, norm=False,
+                                                intermediates_only=True, output_fmt='NCHW')
+        return tuple(maps[unique.index(i)] for i in self.out_indices)
+
+
+@MODELS.register_module()
+class InflatedViT(InflatedEncoder):
+    """BEiT-B/16, DINO's ViT-B/16 and any other timm ViT: class token dropped, no final norm.
+
+    The default taps are the paper's: after blocks 4, 6, 8 and 12. See InflatedEncoder.
+    """
+
+    def __init__(self, model: str = 'beit_base_patch16_224', **kwargs):
+        super().__init__(model, **kwargs)
+
+
+@MODELS.register_module()
+class InflatedSwin(InflatedEncoder):
+    """Swin-B and any other timm Swin: stage outputs before patch merging, a fresh LayerNorm on each.
+
+    The paper's decoder follows mmseg's Swin, which norms every tap. See InflatedEncoder.
+    """
+
+    def __init__(self, model: str = 'swin_base_patch4_window7_224',
+                 out_indices: Sequence[int] = (0, 1, 2, 3), drop_path_rate: float = 0.3, **kwargs):
+        super().__init__(model, out_indices=out_indices, drop_path_rate=drop_path_rate, **kwargs)
+        widths = [self.model.feature_info[i]['num_chs'] for i in self.out_indices]
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in widths)
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        maps = super().forward(inputs)
+        return tuple(norm(x.movedim(1, -1)).movedim(-1, 1).contiguous()
+                     for norm, x in zip(self.norms, maps, strict=True))

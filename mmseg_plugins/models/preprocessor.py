@@ -1,0 +1,41 @@
+"""Intensity scaling on the training device: windows travel in the volume's own dtype."""
+
+import torch
+from mmengine.model import BaseDataPreprocessor
+from mmseg.registry import MODELS
+from torch import Tensor
+
+
+@MODELS.register_module()
+class WindowPreProcessor(BaseDataPreprocessor):
+    """Stack a batch, clip each channel to its range, scale to [-1, 1], add the augmentation's shift.
+
+    Every sample's metainfo holds `intensity_range` (C pairs low, high) and, in training,
+    `intensity_shift` (in units of the scaled image).
+
+    Args:
+        slices: S; a window has C * S channels, channel-major.
+    """
+
+    def __init__(self, slices: int = 1, non_blocking: bool = True):
+        super().__init__(non_blocking=non_blocking)
+        self.slices = slices
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        data = self.cast_data(data)
+        windows, samples = data['inputs'], data.get('data_samples')
+        inputs = torch.stack(list(windows)).float()
+        ranges = torch.tensor([sample.intensity_range for sample in samples],
+                              dtype=torch.float32, device=inputs.device)
+        ranges = ranges.repeat_interleave(self.slices, dim=1)[..., None, None]
+        inputs = scale_intensity(inputs, ranges[:, :, 0], ranges[:, :, 1])
+        shifts = [sample.get('intensity_shift', 0.0) for sample in samples]
+        if any(shifts):
+            inputs += inputs.new_tensor(shifts)[:, None, None, None]
+        return dict(inputs=inputs, data_samples=samples)
+
+
+def scale_intensity(image: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Clip to [low, high] and map that range to [-1, 1] (paper, table 6); a flat range maps to -1."""
+    span = (high - low).clamp(min=torch.finfo(torch.float32).tiny)
+    return (torch.minimum(torch.maximum(image, low), high) - low) / span * 2 - 1

@@ -1,0 +1,61 @@
+"""Segmentation of windows on mmseg's EncoderDecoder: centre slice or all slices."""
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.structures import PixelData
+from mmseg.models.segmentors import EncoderDecoder
+from mmseg.models.utils import resize
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from mmseg.utils import SampleList
+from torch import Tensor
+
+from ..errors import UserError
+
+
+@MODELS.register_module()
+class WindowSegmentor(EncoderDecoder):
+    """Encoder -> neck -> decoder over windows (Zhang et al. 2022, figure 1).
+
+    Args:
+        target: `center`: the logits are those of slice S // 2. `all`: the decoder predicts K
+            classes for each of the S slices, and the metric averages overlapping predictions.
+        slices: S; must be the encoder's.
+        decode_head: mmseg's config, with `num_classes` = K.
+
+    Input (B, C * S, H, W); labels (B, 1, H, W) for `center`, (B, S, H, W) for `all`.
+    """
+
+    def __init__(self, *args, decode_head: dict, target: str = 'center', slices: int = 1, **kwargs):
+        if target not in ('center', 'all'):
+            raise UserError(f"target {target!r}: must be 'center' or 'all'")
+        self.target, self.slices, self.classes = target, slices, decode_head['num_classes']
+        if target == 'all':
+            decode_head = dict(decode_head, num_classes=self.classes * slices)
+        super().__init__(*args, decode_head=decode_head, **kwargs)
+        encoder_slices = getattr(self.backbone, 'slices', slices)
+        if encoder_slices != slices:
+            raise UserError(f'the encoder takes {encoder_slices} slices, the segmentor {slices}')
+
+    def _decode_head_forward_train(self, inputs: list[Tensor], data_samples: SampleList) -> dict:
+        if self.target == 'center':
+            return super()._decode_head_forward_train(inputs, data_samples)
+        logits = self.decode_head(inputs).unflatten(1, (self.slices, self.classes)).flatten(0, 1)
+        planes = [SegDataSample(gt_sem_seg=PixelData(data=plane[None]))
+                  for sample in data_samples for plane in sample.gt_sem_seg.data]
+        losses = self.decode_head.loss_by_feat(logits, planes)
+        return {f'decode.{name}': value for name, value in losses.items()}
+
+    def postprocess_result(self, seg_logits: Tensor, data_samples: SampleList) -> Sequence:
+        """Bring logits to native resolution; `pred_sem_seg` is (1, H, W), or for `all`
+        `seg_logits` stays, as probabilities of shape (S, K, H, W), for averaging over windows."""
+        for logits, sample in zip(seg_logits, data_samples, strict=True):
+            native = resize(logits[None], size=sample.ori_shape[:2], mode='bilinear',
+                            align_corners=self.align_corners)[0]
+            if self.target == 'all':
+                native = native.unflatten(0, (self.slices, self.classes)).softmax(1)
+                sample.seg_logits = PixelData(data=native.flatten(0, 1))
+            else:
+                sample.pred_sem_seg = PixelData(data=native.argmax(0, keepdim=True).to(torch.uint8))
+        return data_samples
