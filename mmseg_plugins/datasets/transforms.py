@@ -179,8 +179,8 @@ class PackWindow(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         sample = SegDataSample(gt_sem_seg=PixelData(
-            data=torch.from_numpy(np.ascontiguousarray(results['planes']))))
+            data=torch.from_numpy(results['planes'].copy())))
         sample.set_metainfo({key: results[key] for key in self.META if key in results})
         sample.set_metainfo(dict(img_shape=results['window'].shape[1:]))
-        return dict(inputs=torch.from_numpy(np.ascontiguousarray(results['window'])),
+        return dict(inputs=torch.from_numpy(results['window'].copy()),
                     data_samples=sample)

@@ -1,6 +1,5 @@
 """Dice + Focal over softmax classes, as the paper names its loss, on MONAI's two parts."""
 
-import torch
 from mmseg.registry import MODELS
 from monai.losses import DiceLoss, FocalLoss
 from torch import Tensor, nn
@@ -50,9 +49,9 @@ class DiceFocalLoss(nn.Module):
             weights = (counts + 1).rsqrt()
             weights = weights * counts.sum() / (weights * counts).sum()
             focal = focal * weights[:, None, None]
-        dice = self.dice(logits, onehot)[..., 0, 0]
+        dice = self.dice(logits, onehot)[..., 0, 0]  # (K,) where pooled, else (B, K)
         if self.present_only:
-            present = counts > 0
-            present[0] = False
-            dice = dice[0][present] if present.any() else torch.zeros_like(dice)
+            present = (counts > 0).to(dice)
+            present[0] = 0
+            dice = (dice * present).sum() / present.sum().clamp(min=1)
         return self.dice_weight * dice.mean() + self.focal_weight * focal.mean()

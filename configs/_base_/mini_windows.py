@@ -1,0 +1,9 @@
+"""Windows for the miniature: in the process itself, and only augmentation that 150 steps can use."""
+_base_ = 'windows.py'
+train_dataloader = dict(num_workers=0, dataset=dict(pipeline=[
+    dict(type='LoadWindow'),
+    dict(type='RandomTranslate', pixels=4),
+    dict(type='RandomIntensityShift', offset=0.1, prob=0.5),
+    dict(type='PackWindow')]))
+val_dataloader = dict(num_workers=0, batch_size=16)
+test_dataloader = dict(num_workers=0, batch_size=16)

@@ -1,0 +1,19 @@
+"""Loading, augmentation (Table 6) and evaluation of windows; size and split come from `experiment`."""
+train_dataloader = dict(
+    batch_size=16, num_workers=4,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(type='WindowDataset', pipeline=[
+        dict(type='LoadWindow'),
+        dict(type='RandomZoomCrop', zoom=(0.5, 2.0)),
+        dict(type='RandomWindowFlip', prob=0.1),
+        dict(type='RandomRotate90', prob=0.1),
+        dict(type='RandomIntensityShift', offset=0.1, prob=0.5),
+        dict(type='PackWindow')]))
+val_dataloader = dict(
+    batch_size=1, num_workers=4,
+    sampler=dict(type='CaseSampler'),
+    dataset=dict(type='WindowDataset', pipeline=[
+        dict(type='LoadWindow'), dict(type='ResizeWindow'), dict(type='PackWindow')]))
+test_dataloader = val_dataloader
+val_evaluator = dict(type='CaseDice')
+test_evaluator = val_evaluator

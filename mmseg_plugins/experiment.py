@@ -1,0 +1,126 @@
+"""The axes of an experiment, set once at the top of a config and carried into its parts.
+
+A config of this project is mmengine's with one more section:
+
+    experiment = dict(
+        data_root='data/prepared/bcv',   # a prepared dataset; gives classes, channels, ranges
+        source='weights/....pth',        # 2D checkpoint, or None for random weights
+        inflation='centering', slices=5, stride=1, target='center',
+        img_size=512, batch=16, accumulate=1, lr=3e-5, steps=25000, warmup=20, seed=1234,
+        split='train', evaluate=None, val_interval=None, checkpoint_interval=1000)
+
+so that `--cfg-options experiment.slices=11` is one edit, not six. `load_config` fills the parts in.
+"""
+
+import os
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict
+
+from . import compat  # noqa: F401
+from .datasets.store import read_index
+from .errors import UserError, nearest
+
+KEYS = {'data_root', 'source', 'inflation', 'slices', 'stride', 'target', 'img_size', 'batch',
+        'accumulate', 'lr', 'steps', 'warmup', 'seed', 'split', 'evaluate', 'val_interval',
+        'checkpoint_interval'}
+
+
+def load_config(path: str | Path, options: dict | None = None, world_size: int = 1) -> Config:
+    """Read a config, apply `--cfg-options`, and carry its experiment into model, data and schedule.
+
+    Raises:
+        UserError: file missing, misspelt experiment key, dataset not prepared, batch not divisible.
+    """
+    cfg = read_config(path, options)
+    experiment = cfg.experiment
+    index = read_index(experiment.data_root)
+    _carry_into_model(cfg, experiment, index)
+    _carry_into_data(cfg, experiment, index, world_size)
+    _carry_into_schedule(cfg, experiment)
+    return cfg
+
+
+def read_config(path: str | Path, options: dict | None = None) -> Config:
+    """Read a config and apply options, leaving its parts as the file has them."""
+    if not Path(path).is_file():
+        known = sorted(p.name for p in Path(path).absolute().parent.glob('*.py'))
+        raise UserError(f'{path}: config not found{nearest(Path(path).name, known)}')
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:
+        raise UserError(f'{path}: not a valid config: {error}') from error
+    if 'experiment' not in cfg:
+        raise UserError(f'{path}: no `experiment` section; see mmseg_plugins/experiment.py')
+    if options:
+        cfg.merge_from_dict(options)
+    for key in cfg.experiment:
+        if key not in KEYS:
+            raise UserError(f'{path}: unknown key experiment.{key}{nearest(key, KEYS)}')
+    return cfg
+
+
+def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:
+    model, slices = cfg.model, experiment.slices
+    model.slices, model.target = slices, experiment.target
+    model.data_preprocessor.slices = slices
+    model.decode_head.num_classes = len(index['labels'])
+    model.backbone.update(slices=slices, channels=index['channels'], inflation=experiment.inflation,
+                          source=experiment.source, img_size=experiment.img_size)
+
+
+def _carry_into_data(cfg: Config, experiment: ConfigDict, index: dict, world_size: int) -> None:
+    share = world_size * experiment.accumulate
+    if experiment.batch % share:
+        raise UserError(f'batch {experiment.batch} does not divide over {world_size} processes x '
+                        f'{experiment.accumulate} accumulated steps; choose others')
+    cfg.train_dataloader.batch_size = experiment.batch // share
+    evaluate = experiment.get('evaluate') or index['evaluate']
+    for name, split in (('train', experiment.split), ('val', evaluate), ('test', evaluate)):
+        dataset = cfg[f'{name}_dataloader'].dataset
+        dataset.update(data_root=experiment.data_root, split=split, slices=experiment.slices,
+                       stride=experiment.stride, target=experiment.target)
+        size = experiment.img_size
+        for transform in dataset.pipeline:
+            if transform.type in ('ResizeWindow', 'RandomZoomCrop'):
+                transform.size = (size, size) if isinstance(size, int) else tuple(size)
+        cfg[f'{name}_dataloader'].persistent_workers = cfg[f'{name}_dataloader'].num_workers > 0
+    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+        evaluator.headline = index['headline']
+
+
+def _carry_into_schedule(cfg: Config, experiment: ConfigDict) -> None:
+    # mmengine counts forward passes; the experiment counts optimizer steps.
+    passes = experiment.accumulate
+    steps = experiment.steps * passes
+    warmup = min(experiment.warmup * passes, steps)
+    cfg.optim_wrapper.optimizer.lr = experiment.lr
+    cfg.optim_wrapper.accumulative_counts = passes
+    cfg.param_scheduler = [
+        dict(type='LinearLR', start_factor=1 / (warmup + 1), begin=0, end=warmup, by_epoch=False)
+    ] * (warmup > 0) + [
+        dict(type='PolyLR', power=1.0, eta_min=0.0, begin=warmup, end=steps, by_epoch=False)
+    ]
+    cfg.train_cfg.update(max_iters=steps, val_interval=(experiment.get('val_interval') or experiment.steps)
+                         * passes)
+    cfg.default_hooks.checkpoint.interval = experiment.checkpoint_interval * passes
+    cfg.randomness.seed = experiment.seed
+
+
+def world_size() -> int:
+    """Number of processes of a torchrun, mpi or Slurm launch (1 without one)."""
+    return int(os.environ.get('WORLD_SIZE') or os.environ.get('SLURM_NTASKS') or 1)
+
+
+def prepare_for_device(cfg: Config, launcher: str, amp: bool = False) -> None:
+    """Backend, norms and precision that follow from where the run happens, not from what it is."""
+    cfg.launcher = launcher
+    cuda = torch.cuda.is_available()
+    if launcher != 'none':
+        cfg.env_cfg.dist_cfg.backend = 'nccl' if cuda else 'gloo'
+        if cuda:
+            cfg.sync_bn = 'torch'
+    if amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.dtype = 'bfloat16'

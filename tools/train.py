@@ -1,0 +1,39 @@
+"""Train one config: python tools/train.py CONFIG [--work-dir DIR] [--resume] [--cfg-options k=v ...]"""
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from mmseg_plugins.errors import run_main
+from mmseg_plugins.experiment import load_config, prepare_for_device, world_size
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Train one config.')
+    parser.add_argument('config')
+    parser.add_argument('--work-dir', help='default: work_dirs/<config name>')
+    parser.add_argument('--resume', action='store_true',
+                        help='go on from the last checkpoint in the work dir')
+    parser.add_argument('--amp', action='store_true', help='bfloat16 mixed precision')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
+                        help='override settings, e.g. experiment.slices=11')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args.config, args.cfg_options,
+                      world_size() if args.launcher != 'none' else 1)
+    prepare_for_device(cfg, args.launcher, args.amp)
+    cfg.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem)
+    cfg.resume = args.resume
+
+    from mmengine.runner import Runner
+    Runner.from_cfg(cfg).train()
+
+
+if __name__ == '__main__':
+    run_main(main)
