@@ -113,7 +113,9 @@ def load_source(model: nn.Module, path: str | Path, slices: int, channels: int,
         raise UserError(f'{path}: does not fit {type(model).__name__}: {error}') from error
 
     wanted = model.state_dict()
-    kernel = inflate_kernel(state.pop(PATCH_KERNEL).float(), slices, channels, inflation)
+    weight = state.pop(PATCH_KERNEL)
+    weight = weight.to(torch.promote_types(weight.dtype, torch.float32))  # sums round in half precision
+    kernel = inflate_kernel(weight, slices, channels, inflation)
     if kernel is None:
         report.dropped[PATCH_KERNEL] = 'inflation `random` keeps the fresh layer'
         if state.pop('patch_embed.proj.bias', None) is not None:

@@ -22,6 +22,8 @@ for _message, _category in (
     ('.*`Fp16OptimWrapper`.*', Warning),
     ('.*scheduler.step.*', UserWarning),
     ('.*multi-threaded.*fork.*', DeprecationWarning),
+    ('.*torch.searchsorted.*', UserWarning),  # timm's resizing of position tables
+    ('.*non-tuple sequence for multidimensional indexing.*', UserWarning),
 ):
     warnings.filterwarnings('ignore', message=_message, category=_category)
 

@@ -54,10 +54,14 @@ class InflatedEncoder(BaseModule):
         self.inflation, self.source = inflation, source
         self.out_indices = tuple(out_indices)
         self.load_report: LoadReport | None = None
-        self.model = timm.create_model(
-            model, pretrained=False, in_chans=channels * slices, num_classes=0,
-            img_size=img_size if isinstance(img_size, int) else tuple(img_size),
-            drop_path_rate=drop_path_rate, **dict(sizes or {}))
+        try:
+            self.model = timm.create_model(
+                model, pretrained=False, in_chans=channels * slices, num_classes=0,
+                img_size=img_size if isinstance(img_size, int) else tuple(img_size),
+                drop_path_rate=drop_path_rate, **dict(sizes or {}))
+        except TypeError as error:
+            raise UserError(f'timm model {model!r} cannot be built with an image size and these sizes '
+                            f'({error}); choose a vision Transformer') from error
         # Taps come before the final norm and head: parameters there would never get a gradient.
         self.model.prune_intermediate_layers(sorted(set(self.out_indices)), prune_norm=True,
                                              prune_head=True)

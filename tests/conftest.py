@@ -1,0 +1,65 @@
+"""Shared pieces: a prepared phantom of a few small cases, and where the real data is."""
+
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+import mmseg_plugins  # noqa: F401
+from mmseg_plugins.datasets.prepare import prepare_dataset
+
+torch.set_num_threads(1)
+REPO = Path(__file__).parents[1]
+
+
+def write_nifti(path: Path, array: np.ndarray, affine=None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, np.diag([-2.0, -2.0, 3.0, 1.0]) if affine is None else affine), path)
+    return path
+
+
+def write_msd(root: Path, cases: int = 10, shape=(18, 21, 6), channels: int = 1, seed: int = 0) -> Path:
+    """A made-up Decathlon task with a bright ball as label 1 and its centre as label 2."""
+    import json
+
+    rng = np.random.default_rng(seed)
+    names = [f'case_{number:03d}' for number in range(cases)]
+    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing='ij'), -1)
+    for name in names:
+        radius = np.linalg.norm((grid - np.array(shape) / 2 - rng.normal(size=3)) / [5, 5, 3], axis=-1)
+        label = (radius < 1).astype(np.uint8) + (radius < 0.5)
+        image = rng.normal(size=(*shape, channels)) * 5 + 100 + 50 * label[..., None]
+        image = image[..., 0] if channels == 1 else image
+        write_nifti(root / 'imagesTr' / f'{name}.nii.gz', image.astype(np.float32))
+        write_nifti(root / 'labelsTr' / f'{name}.nii.gz', label)
+    (root / 'dataset.json').write_text(json.dumps(dict(
+        modality={str(i): f'm{i}' for i in range(channels)},
+        labels={'0': 'background', '1': 'shell', '2': 'core'},
+        training=[dict(image=f'./imagesTr/{n}.nii.gz', label=f'./labelsTr/{n}.nii.gz')
+                  for n in names])))
+    return root
+
+
+@pytest.fixture(scope='session')
+def msd_raw(tmp_path_factory) -> Path:
+    return write_msd(tmp_path_factory.mktemp('raw') / 'Task04_Hippocampus')
+
+
+@pytest.fixture(scope='session')
+def prepared(msd_raw, tmp_path_factory) -> Path:
+    """A prepared dataset of ten small cases in the Decathlon's layout."""
+    folder = tmp_path_factory.mktemp('prepared') / 'hippocampus'
+    assert prepare_dataset('hippocampus', msd_raw, folder).cases == 10
+    return folder
+
+
+@pytest.fixture(scope='session')
+def real_data() -> Path:
+    """The folder of real data; tests that need it are skipped where it is absent."""
+    root = Path(os.environ.get('DATA_ROOT', REPO.parent / 'shared' / 'data'))
+    if not (root / 'Task04_Hippocampus' / 'dataset.json').is_file():
+        pytest.skip(f'no real data under {root} (set DATA_ROOT)')
+    return root

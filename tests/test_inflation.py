@@ -1,0 +1,114 @@
+import pytest
+import torch
+
+from mmseg_plugins.errors import UserError
+from mmseg_plugins.inflation import INFLATIONS, inflate_kernel, register_inflation
+from mmseg_plugins.models import InflatedSwin, InflatedViT
+
+MINI_VIT = dict(img_size=32, out_indices=(0, 1, 1, 1),
+                sizes=dict(patch_size=8, embed_dim=24, depth=2, num_heads=3))
+MINI_SWIN = dict(img_size=56, drop_path_rate=0.0,
+                 sizes=dict(embed_dim=12, depths=(2, 2, 2, 2), num_heads=(1, 2, 3, 4)))
+ENCODERS = {
+    'beit': (InflatedViT, dict(MINI_VIT, model='beit_base_patch16_224')),
+    'vit': (InflatedViT, dict(MINI_VIT, model='vit_base_patch16_224')),
+    'swin': (InflatedSwin, dict(MINI_SWIN, model='swin_base_patch4_window7_224')),
+}
+
+
+def build_pair(tmp_path, name, slices, channels, inflation, dtype=torch.float32):
+    """A random 2D RGB encoder, saved as a source, and the 3D encoder inflated from it."""
+    encoder, kwargs = ENCODERS[name]
+    torch.manual_seed(0)
+    flat = encoder(slices=1, channels=3, **kwargs).to(dtype)
+    for parameter in flat.parameters():  # fresh position tables and biases are zero; make them count
+        torch.nn.init.normal_(parameter, std=0.2)
+    path = tmp_path / 'source.pth'
+    torch.save({'model': flat.model.state_dict()}, path)
+    deep = encoder(slices=slices, channels=channels, inflation=inflation, source=str(path),
+                   **kwargs).to(dtype)
+    deep.init_weights()
+    if hasattr(flat, 'norms'):
+        deep.norms.load_state_dict(flat.norms.state_dict())
+    return flat.eval(), deep.eval()
+
+
+@pytest.mark.parametrize('dtype, atol', [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+@pytest.mark.parametrize('slices, channels', [(5, 1), (4, 1), (3, 2), (1, 1)])
+@pytest.mark.parametrize('name', ENCODERS)
+@pytest.mark.parametrize('inflation', ['centering', 'average'])
+def test_features_equal_the_2d_model(tmp_path, name, slices, channels, dtype, atol, inflation):
+    """centering: features of the centre slice, whatever the neighbours hold; average: the mean slice."""
+    flat, deep = build_pair(tmp_path, name, slices, channels, inflation, dtype)
+    size = ENCODERS[name][1]['img_size']
+    window = torch.randn(2, channels, slices, size, size, dtype=torch.float64)
+    seen = window[:, :, slices // 2] if inflation == 'centering' else window.mean(2)
+    gray = seen.mean(1, keepdim=True).expand(-1, 3, -1, -1)  # C channels are averaged, colour summed
+    with torch.no_grad():
+        wanted, got = flat(gray.to(dtype)), deep(window.flatten(1, 2).to(dtype))
+    for a, b in zip(got, wanted, strict=True):
+        assert (a - b).abs().max() < atol
+
+
+@pytest.mark.parametrize('method', ['average', 'centering'])
+@pytest.mark.parametrize('colours', [1, 3])
+def test_kernel_sum_is_that_of_the_source(method, colours):
+    weight = torch.randn(6, colours, 4, 4, dtype=torch.float64)
+    kernel = inflate_kernel(weight, slices=5, channels=2, method=method)
+    assert kernel.shape == (6, 2, 5, 4, 4)
+    torch.testing.assert_close(kernel.sum((1, 2)), weight.sum(1), rtol=0, atol=1e-12)
+
+
+def test_kernels_are_those_of_the_paper():
+    weight = torch.arange(2 * 3 * 2 * 2, dtype=torch.float64).reshape(2, 3, 2, 2)
+    gray = weight.sum(1)
+    centering = inflate_kernel(weight, 4, 2, 'centering')
+    assert torch.equal(centering[:, 1, 2], gray / 2) and not centering[:, :, [0, 1, 3]].any()
+    average = inflate_kernel(weight, 4, 2, 'average')
+    assert all(torch.equal(average[:, c, s], gray / 8) for c in range(2) for s in range(4))
+
+
+def test_random_keeps_the_fresh_patch_embedding_and_loads_the_rest(tmp_path):
+    flat, deep = build_pair(tmp_path, 'beit', 5, 1, 'random')
+    assert torch.equal(deep.model.blocks[1].mlp.fc1.weight, flat.model.blocks[1].mlp.fc1.weight)
+    assert sorted(deep.load_report.missing) == ['patch_embed.proj.bias', 'patch_embed.proj.weight']
+
+
+def test_a_user_extends_the_registry_with_one_function():
+    @register_inflation('first')
+    def first(gray, slices, channels):
+        kernel = gray.new_zeros(len(gray), channels, slices, *gray.shape[1:])
+        kernel[:, :, 0] = gray[:, None] / channels
+        return kernel
+    try:
+        weight = torch.randn(2, 3, 2, 2)
+        assert torch.equal(inflate_kernel(weight, 3, 1, 'first')[:, 0, 0], weight.sum(1))
+    finally:
+        del INFLATIONS['first']
+
+
+@pytest.mark.parametrize('weight, kwargs, message', [
+    (torch.zeros(2, 4, 2, 2), {}, r'\(2, 4, 2, 2\).*\(E, 3, P, P\)'),
+    (torch.zeros(2, 3, 2), {}, r'\(2, 3, 2\).*\(E, 3, P, P\)'),
+    (torch.zeros(2, 3, 2, 2), dict(slices=0), '0 slices'),
+    (torch.zeros(2, 3, 2, 2), dict(method='centring'), 'did you mean .centering'),
+])
+def test_errors_name_what_came_and_what_was_needed(weight, kwargs, message):
+    with pytest.raises(UserError, match=message):
+        inflate_kernel(weight, **{**dict(slices=5, channels=1, method='centering'), **kwargs})
+
+
+def test_encoder_outputs_four_maps_and_trains_every_parameter():
+    encoder = InflatedViT(slices=5, channels=2, with_cp=True, **MINI_VIT).train()
+    maps = encoder(torch.randn(2, 10, 32, 32))
+    assert [tuple(m.shape) for m in maps] == [(2, 24, 4, 4)] * 4
+    sum(m.sum() for m in maps).backward()
+    # an unused parameter would break distributed training
+    unused = [n for n, p in encoder.named_parameters() if p.grad is None]
+    assert unused == []
+
+
+@pytest.mark.parametrize('model', ['beit_base_patch16_223', 'resnet50'])
+def test_unsuitable_models_are_one_line(model):
+    with pytest.raises(UserError):
+        InflatedViT(model=model, slices=5)
