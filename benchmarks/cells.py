@@ -1,0 +1,166 @@
+"""Grid files -> cells: which points of the grid exist, and which row of which table each one fills."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mmseg_plugins.errors import UserError, nearest
+from mmseg_plugins.inflation import check_inflation
+
+GRIDS = Path(__file__).parent / 'grids'
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid. `source` names an entry of the grid's `sources`, 'none' = random weights.
+
+    Fields that cannot matter are held at one value, so that tables share the cell: a single slice has
+    stride 1 and nothing to inflate over, random weights have nothing to inflate.
+    """
+    dataset: str
+    encoder: str = 'beit'
+    source: str = 'beit'
+    inflation: str = 'centering'
+    slices: int = 5
+    stride: int = 1
+    target: str = 'center'
+    lr: float | None = None  # None: the config's own
+
+    def __post_init__(self):
+        if self.slices == 1:
+            object.__setattr__(self, 'stride', 1)
+            object.__setattr__(self, 'target', 'center')
+            if self.inflation != 'random':
+                object.__setattr__(self, 'inflation', 'centering')
+        if self.source == 'none':
+            object.__setattr__(self, 'inflation', 'random')
+
+    def __str__(self) -> str:
+        rate = '' if self.lr is None else f'-lr{self.lr:g}'
+        return (f'{self.dataset}-{self.encoder}-{self.source}-{self.inflation}-s{self.slices}'
+                f'-t{self.stride}-{self.target}{rate}')
+
+
+AXES = tuple(Cell.__dataclass_fields__)
+
+# The rows of the paper's tables as changes to its best practice (BEiT, centering, 5 slices, stride 1,
+# centre target). Table 4(a) and 4(b) vary the target and the inflation at stride 2: the values they share
+# with 4(c) say so.
+TABLES: dict[str, dict[str, dict[str, Any]]] = {
+    '2a': {'Ours w/o T&D': dict(source='none', slices=1), 'Ours w/o T': dict(source='none'),
+           'Ours w/o D': dict(slices=1), 'Ours': {}},
+    '4a': {'all': dict(inflation='average', stride=2, target='all'),
+           'center': dict(inflation='average', stride=2)},
+    '4b': {method: dict(inflation=method, stride=2) for method in ('random', 'average', 'centering')},
+    '4c': {str(stride): dict(stride=stride) for stride in (1, 2, 3)},
+    '4d': {str(slices): dict(slices=slices) for slices in (1, 5, 11, 21)},
+}
+TABLES['3'] = TABLES['2a']
+TABLE_ORDER = ('2a', '3', '4a', '4b', '4c', '4d')
+
+
+@dataclass
+class Grid:
+    """A grid file: what to run, how to build it, and what to show.
+
+    Args:
+        name: of the grid and of its folders.
+        title: heading of its page.
+        dataset: catalogue name.
+        configs: encoder -> config file that cells of that encoder start from.
+        sources: source name -> dict(file=..., encoder=...).
+        tables: table name -> row -> cell.
+        axes: extra free axes, a product.
+        seeds: one run each.
+        notes: sentences shown on the page.
+        options: extra `--cfg-options` for every run of this grid.
+    """
+    name: str
+    dataset: str
+    configs: dict[str, str]
+    sources: dict[str, dict] = field(default_factory=dict)
+    tables: dict[str, dict[str, Cell]] = field(default_factory=dict)
+    free: list[Cell] = field(default_factory=list)
+    seeds: Sequence[int] = (1234,)
+    title: str = ''
+    notes: Sequence[str] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    reference: dict[str, Any] = field(default_factory=dict)
+
+    def cells(self) -> list[Cell]:
+        """Every cell once, in the tables' order."""
+        rows = itertools.chain.from_iterable(rows.values() for rows in self.tables.values())
+        return list(dict.fromkeys(itertools.chain(rows, self.free)))
+
+
+GRID_KEYS = {'title', 'dataset', 'configs', 'sources', 'source', 'tables', 'rows', 'axes', 'seeds', 'notes',
+             'options', 'reference'}
+
+
+def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[int] | None = None,
+              **axes: Sequence) -> Grid:
+    """Read a grid by name (benchmarks/grids) or path.
+
+    Args:
+        name: `phantom`, or the path of a YAML file.
+        tables: run only these tables.
+        seeds: replace the file's seeds.
+        axes: free axes (`slices=[1, 3]`): their product replaces the tables.
+
+    Raises:
+        UserError: names the file and the key or value that is wrong.
+    """
+    path = Path(name) if name.endswith(('.yaml', '.yml')) else GRIDS / f'{name}.yaml'
+    if not path.is_file():
+        raise UserError(f'{path}: grid not found{nearest(name, (p.stem for p in GRIDS.glob("*.yaml")))}')
+    try:
+        spec = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise UserError(f'{path}: not valid YAML: {" ".join(str(error).split())}') from error
+    if not isinstance(spec, dict):
+        raise UserError(f'{path}: must hold a mapping of {", ".join(sorted(GRID_KEYS))}')
+    for key in spec:
+        if key not in GRID_KEYS:
+            raise UserError(f'{path}: unknown key {key!r}{nearest(key, GRID_KEYS)}')
+    for key in ('dataset', 'configs'):
+        if key not in spec:
+            raise UserError(f'{path}: key {key!r} is missing')
+    sources = spec.get('sources') or {}
+    base = dict(dataset=spec['dataset'], source=spec.get('source', 'beit'))
+
+    def cell(changes: dict, where: str) -> Cell:
+        for axis in changes:
+            if axis not in AXES:
+                raise UserError(f'{path}: {where}: unknown axis {axis!r}{nearest(axis, AXES)}')
+        made = Cell(**{**base, **changes})
+        check_inflation(made.inflation)
+        for value, known, what in ((made.encoder, spec['configs'], 'encoder'),
+                                   (made.source, {*sources, 'none'}, 'source')):
+            if value not in known:
+                raise UserError(f'{path}: {where}: unknown {what} {value!r}{nearest(value, known)}')
+        if made.target not in ('center', 'all') or made.slices < 1 or made.stride < 1:
+            raise UserError(f"{path}: {where}: target must be 'center' or 'all', slices and stride at least 1")
+        return made
+
+    wanted = [str(table) for table in (tables or spec.get('tables') or ())]
+    for table in wanted:
+        if table not in TABLES:
+            raise UserError(f'{path}: unknown table {table!r}{nearest(table, TABLES)}')
+    extra = {str(table): rows for table, rows in (spec.get('rows') or {}).items()}
+    built = {}
+    for table in wanted:
+        rows = TABLES[table] | extra.get(table, {})
+        built[table] = {row: cell(dict(changes), f'table {table}, row {row!r}')
+                        for row, changes in rows.items() if changes is not None}
+    free_axes = {axis: values for axis, values in {**(spec.get('axes') or {}), **axes}.items() if values}
+    free = [cell(dict(zip(free_axes, values, strict=True)), 'axes')
+            for values in itertools.product(*free_axes.values())] if free_axes else []
+    if any(axes.values()):
+        built = {}
+    return Grid(path.stem, spec['dataset'], spec['configs'], sources, built, free,
+                tuple(seeds or spec.get('seeds') or (1234,)), spec.get('title', path.stem),
+                tuple(spec.get('notes') or ()), spec.get('options') or {}, spec.get('reference') or {})

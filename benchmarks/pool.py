@@ -1,0 +1,140 @@
+"""Worker processes that import the libraries once and then take one job after another.
+
+A worker that dies takes only its own job with it: the job is reported as dead and a fresh worker takes
+the next one. A controller that dies ends its workers at their next report.
+"""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+SPAWN = multiprocessing.get_context('spawn')
+
+
+@dataclass(frozen=True)
+class Job:
+    """Work for a worker: `function(*arguments, report)`, startable once all of `needs` are done."""
+    name: Hashable
+    function: str  # 'module:function', imported in the worker
+    arguments: tuple
+    needs: frozenset = field(default_factory=frozenset)
+
+
+def run_jobs(jobs: Iterable[Job], workers: int, threads: int, log_folder: Path,
+             on_event: Callable[[str, Hashable, Any], None]) -> None:
+    """Run all jobs whose needs get done.
+
+    Args:
+        jobs: in order of preference.
+        workers: processes.
+        threads: torch threads of each.
+        log_folder: gets what the workers print, one file each.
+        on_event: called with ('progress', name, (step, steps)), ('done', name, result),
+            ('dead', name, reason), and ('blocked', name, missing needs) for what could not start.
+    """
+    waiting, finished = list(jobs), set()
+    pool = [_Worker(number, threads, log_folder) for number in range(min(workers, len(waiting)))]
+    try:
+        while True:
+            for worker in pool:
+                if worker.job is None:
+                    job = next((job for job in waiting if job.needs <= finished), None)
+                    if job:
+                        waiting.remove(job)
+                        worker.start(job)
+            busy = [worker for worker in pool if worker.job]
+            if not busy:
+                break
+            ready = wait([worker.pipe for worker in busy])
+            for worker in busy:
+                if worker.pipe not in ready:
+                    continue
+                try:
+                    kind, value = worker.pipe.recv()
+                except (EOFError, ConnectionResetError):
+                    job = worker.replace()
+                    on_event('dead', job.name, f'its process ended with {worker.last_status}')
+                    continue
+                name = worker.job.name
+                if kind == 'done':
+                    finished.add(name)
+                if kind in ('done', 'dead'):
+                    worker.job = None
+                on_event(kind, name, value)
+        for job in waiting:
+            on_event('blocked', job.name, job.needs - finished)
+    finally:
+        for worker in pool:
+            worker.stop()
+
+
+class _Worker:
+    def __init__(self, number: int, threads: int, log_folder: Path):
+        self.number, self.threads, self.log = number, threads, log_folder / f'worker{number}.log'
+        self.job: Job | None = None
+        self.last_status = ''
+        self._spawn()
+
+    def _spawn(self) -> None:
+        self.pipe, theirs = SPAWN.Pipe()
+        self.process = SPAWN.Process(target=_work, args=(theirs, self.threads, self.log), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def start(self, job: Job) -> None:
+        self.job = job
+        self.pipe.send(job)
+
+    def replace(self) -> Job:
+        """After a death: take the job back and put a fresh process in place."""
+        self.process.join()
+        code = self.process.exitcode
+        self.last_status = (f'signal {signal.Signals(-code).name} (out of memory, or killed)' if code < 0
+                            else f'exit status {code}') + f'; see {self.log}'
+        job, self.job = self.job, None
+        self._spawn()
+        return job
+
+    def stop(self) -> None:
+        self.pipe.close()
+        self.process.terminate()
+        self.process.join()
+
+
+def _work(pipe: Connection, threads: int, log: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the controller decides
+    log.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    import importlib
+
+    import torch
+
+    torch.set_num_threads(threads)
+
+    def report(step: int, steps: int) -> None:
+        try:
+            pipe.send(('progress', (step, steps)))
+        except OSError:
+            os._exit(0)  # the controller is gone
+
+    while True:
+        try:
+            job = pipe.recv()
+        except (EOFError, OSError):
+            return
+        module, function = job.function.split(':')
+        try:
+            result = getattr(importlib.import_module(module), function)(*job.arguments, report)
+            pipe.send(('done', result))
+        except Exception as error:
+            import traceback
+
+            traceback.print_exc()
+            pipe.send(('dead', f'{type(error).__name__}: {error}; see {log}'))

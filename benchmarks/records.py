@@ -1,0 +1,74 @@
+"""Records: the one JSON file that a finished or failed run leaves, and how it is found again."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mmseg_plugins.compat import write_atomic
+
+from .cells import Cell
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """A cell with a seed, and all that makes it: config, options, identity."""
+    cell: Cell
+    seed: int
+    config: str
+    options: dict[str, Any]
+    identity: str
+
+    @property
+    def name(self) -> str:
+        return f'{self.cell}-seed{self.seed}-{self.identity}'
+
+    @property
+    def command(self) -> str:
+        """What repeats this run alone, from the repository's root."""
+        options = ' '.join(f'{key}={_plain(value)}' for key, value in self.options.items())
+        return f'python tools/train.py {self.config} --cfg-options {options}'
+
+
+def _plain(value: Any) -> str:
+    return str(value) if not isinstance(value, str) or value else "''"
+
+
+def identity(determinants: Any) -> str:
+    """Hash of what determines a run's result."""
+    canonical = json.dumps(determinants, sort_keys=True, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+
+def record_path(out: Path, run: Run) -> Path:
+    return out / 'records' / f'{run.name}.json'
+
+
+def write_record(out: Path, run: Run, body: dict) -> Path:
+    """Write a run's record, atomically."""
+    path = record_path(out, run)
+    record = dict(version=VERSION, run=run.name, identity=run.identity, cell=asdict(run.cell), seed=run.seed,
+                  command=run.command, config=run.config, **body)
+    write_atomic(path, json.dumps(record, indent=1, allow_nan=False) + '\n')
+    return path
+
+
+def read_record(path: Path) -> dict | None:
+    """A record, or None where there is none that is whole."""
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and record.get('version') == VERSION else None
+
+
+def read_records(folder: Path) -> tuple[list[dict], list[Path]]:
+    """All whole records below `folder`/records by file name, and the files that are not."""
+    records, torn = [], []
+    for path in sorted((folder / 'records').glob('*.json')):
+        record = read_record(path)
+        records.append(record) if record else torn.append(path)
+    return records, torn

@@ -1,0 +1,2 @@
+"""stub"""
+def render(out, grid): return out

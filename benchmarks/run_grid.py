@@ -1,0 +1,162 @@
+"""Run a grid: python benchmarks/run_grid.py [--grid phantom|hippocampus|bcv|FILE.yaml]
+
+Cells -> runs -> records -> tables. Finished runs are skipped, interrupted ones go on from their last
+checkpoint, failed ones are recorded with their reason while the rest goes on.
+"""
+
+import argparse
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO))
+
+from benchmarks.cells import Cell, Grid, load_grid  # noqa: E402
+from benchmarks.pool import Job, run_jobs  # noqa: E402
+from mmseg_plugins.errors import UserError, run_main  # noqa: E402
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Run a grid of cells and render its tables.')
+    parser.add_argument('--grid', default='phantom', help='name in benchmarks/grids, or a YAML file')
+    parser.add_argument('--tables', nargs='+', help='only these tables, e.g. 2a 4d')
+    axes = parser.add_argument_group('free axes (their product replaces the tables)')
+    for axis, kind in (('encoders', str), ('sources', str), ('inflations', str), ('slices', int),
+                       ('strides', int), ('targets', str)):
+        axes.add_argument(f'--{axis}', nargs='+', type=kind)
+    parser.add_argument('--dataset', help='replace the grid\'s dataset')
+    parser.add_argument('--seeds', nargs='+', type=int)
+    parser.add_argument('--data-root', type=Path, default=Path('data'),
+                        help='folder that holds the archives (default: data)')
+    parser.add_argument('--weights-root', type=Path, default=Path('weights'),
+                        help='folder that holds the source checkpoints (default: weights)')
+    parser.add_argument('--out', type=Path, help='records, tables, page (default: work_dirs/grids/<grid>)')
+    parser.add_argument('--max-iters', type=int, help='steps of every run, for trying out')
+    parser.add_argument('--workers', type=int, help='processes (default: cores, or one where there is a GPU)')
+    parser.add_argument('--dry-run', action='store_true', help='list the cells and their commands')
+    parser.add_argument('--retry-failed', action='store_true')
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    if (args.workers or 1) < 1 or (args.max_iters or 1) < 1:
+        raise UserError('--workers and --max-iters must be at least 1')
+    grid = load_grid(args.grid, args.tables, args.seeds, encoder=args.encoders, source=args.sources,
+                     inflation=args.inflations, slices=args.slices, stride=args.strides,
+                     target=args.targets)
+    if args.dataset:
+        grid = with_dataset(grid, args.dataset)
+    out = args.out or Path('work_dirs/grids') / grid.name
+    if args.dry_run:
+        return list_cells(grid, args)
+
+    from benchmarks.plan import plan_runs, prepare_inputs  # imports torch
+    from benchmarks.progress import Progress
+
+    with Progress() as progress:
+        prepare_inputs(grid, args.data_root, args.weights_root, progress)
+        plan = plan_runs(grid, args.weights_root, out, args.max_iters, args.retry_failed)
+        workers, threads = share_cores(args.workers)
+        print(f'{grid.title}: {len(plan.runs)} runs, {plan.finished} finished before, '
+              f'{len(plan.todo)} to do with {workers} workers of {threads} thread(s)')
+        failed = execute(plan, workers, threads, out, progress)
+    from benchmarks.report import render
+
+    page = render(out, grid)
+    if failed:
+        print(f'{failed} runs failed; their records under {out / "records"} say why '
+              '(--retry-failed runs them again)', file=sys.stderr)
+    print(page)
+    return 1 if failed else 0
+
+
+def with_dataset(grid: Grid, dataset: str) -> Grid:
+    """The same cells on another dataset."""
+    from mmseg_plugins.datasets.catalogue import dataset_info
+
+    dataset_info(dataset)
+    grid.dataset = dataset
+    grid.tables = {table: {row: replace(cell, dataset=dataset) for row, cell in rows.items()}
+                   for table, rows in grid.tables.items()}
+    grid.free = [replace(cell, dataset=dataset) for cell in grid.free]
+    return grid
+
+
+def share_cores(workers: int | None) -> tuple[int, int]:
+    """(workers, threads each): one-thread workers share CPU cores best; a GPU is not shared."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    if workers is None:
+        import torch
+        workers = 1 if torch.cuda.is_available() else cores
+    return workers, max(cores // workers, 1)
+
+
+def list_cells(grid: Grid, args: argparse.Namespace) -> int:
+    from benchmarks.plan import make_run
+
+    rows: dict[Cell, list[str]] = {}
+    for table, cells in grid.tables.items():
+        for row, cell in cells.items():
+            rows.setdefault(cell, []).append(f'{table} {row}')
+    cells = grid.cells()
+    for cell in cells:
+        print(f'{cell}    {"; ".join(rows.get(cell, ["free axes"]))}')
+        for seed in grid.seeds:
+            print(f'    {make_run(grid, cell, seed, args.weights_root, args.max_iters).command}')
+    for source, entry in grid.sources.items():
+        path = args.weights_root / entry['file']
+        state = 'found' if path.is_file() else 'made by the grid' if 'made_by' in entry else 'missing'
+        print(f'source {source}: {path} ({state})')
+    print(f'{len(cells)} cells, {len(cells) * len(grid.seeds)} runs')
+    return 0
+
+
+def execute(plan, workers: int, threads: int, out: Path, progress) -> int:
+    """Run what is to do; returns how many runs failed."""
+    work = Path('work_dirs/grids') / plan.grid.name
+    jobs = [Job(('source', source.name), 'benchmarks.runner:execute_pretraining',
+                (source.config, source.options, source.out, work / 'sources' / source.digest, source.digest))
+            for source in plan.sources]
+    steps = {job.name: source.steps for job, source in zip(jobs, plan.sources, strict=True)}
+    made = {source.name for source in plan.sources}
+    runs = {run.name: run for run in plan.todo}
+    # runs from random weights need not wait for a source that is still being made
+    for run in sorted(plan.todo, key=lambda run: run.cell.source in made):
+        needs = frozenset({('source', run.cell.source)} if run.cell.source in made else ())
+        jobs.append(Job(run.name, 'benchmarks.runner:execute_run', (run, out, work / 'runs' / run.name), needs))
+        steps[run.name] = run.options.get('experiment.steps') or plan.steps[run.name]
+    failed = 0
+
+    def on_event(kind: str, name, value) -> None:
+        nonlocal failed
+        if kind == 'progress':
+            progress.advance(name, *value)
+            return
+        if name not in runs:
+            if kind != 'done':
+                progress.say(f'source {name[1]}: failed: {value}')
+            progress.finish(name)
+            return
+        state = value if kind == 'done' else 'failed'
+        if kind != 'done':
+            from benchmarks.runner import record_failure
+
+            reason = value if kind == 'dead' else f'its source could not be made ({sorted(value)})'
+            record_failure(runs[name], out, reason)
+        failed += state == 'failed'
+        progress.finish(name, f'{state}  {runs[name].cell} seed {runs[name].seed}')
+
+    progress.begin(steps)
+    start = time.monotonic()
+    run_jobs(jobs, workers, threads, work / 'logs', on_event)
+    if jobs:
+        progress.say(f'{len(jobs)} jobs in {(time.monotonic() - start) / 60:.1f} minutes')
+    return failed
+
+
+if __name__ == '__main__':
+    run_main(main)

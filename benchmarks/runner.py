@@ -1,0 +1,193 @@
+"""One run inside a worker process: an mmengine training, its evaluation, its record."""
+
+import os
+import platform
+import resource
+import subprocess
+import time
+import traceback
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmseg_plugins.errors import UserError
+from mmseg_plugins.experiment import load_config, prepare_for_device
+from mmseg_plugins.pretraining import pretrain
+
+from .records import Run, write_record
+
+REPO = Path(__file__).parents[1]
+PACKAGES = ('torch', 'torchvision', 'timm', 'mmengine', 'mmsegmentation', 'numpy', 'nibabel', 'blosc2')
+
+
+class ReportProgress(Hook):
+    """Tell the controller how far training is."""
+    priority = 'VERY_LOW'
+
+    def __init__(self, report: Callable[[int, int], None]):
+        self.report = report
+
+    def before_train(self, runner) -> None:
+        self.report(runner.iter, runner.max_iters)
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self.report(runner.iter + 1, runner.max_iters)
+
+
+def execute_run(run: Run, out: Path, work_dir: Path, report: Callable[[int, int], None]) -> str:
+    """Train (or resume), evaluate and record one run; returns its state, `done` or `failed`.
+
+    Whatever goes wrong becomes a record with its reason, so that the rest of the grid goes on.
+    """
+    try:
+        body = _train_and_evaluate(run, work_dir, report)
+    except UserError as error:
+        body = _failure(str(error))
+    except Exception as error:
+        traceback.print_exc()
+        body = _failure(f'{type(error).__name__}: {" ".join(str(error).split())[:500]}')
+    body.update(provenance())
+    write_record(out, run, body)
+    return body['state']
+
+
+def record_failure(run: Run, out: Path, reason: str) -> None:
+    """The record of a run whose process died before it could write one."""
+    write_record(out, run, _failure(reason) | provenance())
+
+
+def _failure(reason: str) -> dict:
+    return dict(state='failed', reason=reason)
+
+
+def _train_and_evaluate(run: Run, work_dir: Path, report: Callable) -> dict:
+    cfg = load_config(REPO / run.config, run.options)
+    prepare_for_device(cfg, 'none')
+    cfg.work_dir, cfg.resume = str(work_dir), True
+    cfg.experiment_name = run.name
+    start = time.perf_counter()
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(ReportProgress(report))
+    runner.train()
+    resumed_from = _first_iteration(runner)
+    metric = runner.val_evaluator.metrics[0]
+    if metric.scores is None:  # resumed behind the last step
+        runner.val()
+    seconds = time.perf_counter() - start
+    encoder = runner.model.backbone
+    return dict(
+        state='done',
+        scores=_scores(metric, runner.val_dataloader.dataset.index),
+        training=_training_summary(runner),
+        load=_load_report(encoder),
+        cost=dict(parameters=_parameters(runner.model), encoder_parameters=_parameters(encoder),
+                  flops=_flops(runner), seconds=round(seconds, 1), resumed_from=resumed_from,
+                  **_peak_memory()))
+
+
+def _scores(metric, index: dict) -> dict:
+    """Both kinds of DSC by organ and case; null where an organ is absent."""
+    scores = metric.scores
+    rounded = [[_number(value) for value in row] for row in scores.per_case]
+    return dict(labels=index['labels'], headline=index['headline'], cases=list(scores.cases),
+                pooled=[_number(v) for v in scores.pooled], case=[_number(v) for v in scores.case],
+                per_case=rounded)
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 4)
+
+
+def _training_summary(runner) -> dict:
+    losses, _ = runner.message_hub.get_scalar('train/loss').data
+    losses = np.asarray(losses, float)
+    parts = np.array_split(losses, min(20, len(losses)))
+    return dict(steps=len(losses), last_loss=round(float(losses[-20:].mean()), 5),
+                curve=[round(float(part.mean()), 5) for part in parts])
+
+
+def _first_iteration(runner) -> int:
+    times, _ = runner.message_hub.get_scalar('train/loss').data
+    return max(runner.max_iters - len(times), 0)
+
+
+def _load_report(encoder) -> dict | None:
+    report = encoder.load_report
+    return report and dict(file=Path(report.source).name, loaded=len(report.loaded),
+                           resized=report.resized, inflated=report.inflated, dropped=report.dropped,
+                           missing=report.missing)
+
+
+def _parameters(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _flops(runner) -> int:
+    """2 x multiply-accumulates of one window's forward pass, as torch counts them."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model, experiment = runner.model.eval(), runner.cfg.experiment
+    size = experiment.img_size if not isinstance(experiment.img_size, int) else [experiment.img_size] * 2
+    channels = model.backbone.channels * model.backbone.slices
+    window = torch.zeros(1, channels, *size, device=next(model.parameters()).device)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(window, mode='tensor')
+    return counter.get_total_flops()
+
+
+def _peak_memory() -> dict:
+    if torch.cuda.is_available():
+        return dict(peak_memory_mib=round(torch.cuda.max_memory_allocated() / 2**20), memory_of='GPU')
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return dict(peak_memory_mib=round(kib / 1024), memory_of='worker process, all its runs so far')
+
+
+@cache
+def provenance() -> dict:
+    """Code revision, package versions and hardware of this process."""
+    def git(*arguments):
+        result = subprocess.run(['git', *arguments], cwd=REPO, capture_output=True, text=True, check=False)
+        return result.stdout.strip()
+
+    code = ['mmseg_plugins', 'configs', 'tools', 'benchmarks']
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    hardware = dict(cpu=_cpu_name(), cores=os.cpu_count(), threads=torch.get_num_threads(),
+                    gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None)
+    return dict(code=dict(revision=git('rev-parse', 'HEAD') or None,
+                          modified=bool(git('status', '--porcelain', '--', *code))),
+                python=platform.python_version(), packages=versions, hardware=hardware)
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        return next(line.split(':', 1)[1].strip() for line in lines if line.startswith('model name'))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def execute_pretraining(config: str, options: dict, out: Path, work_dir: Path, digest: str,
+                        report: Callable[[int, int], None]) -> None:
+    """Make an embedded source checkpoint, and beside it a note of what it was made by."""
+    import json
+
+    from mmseg_plugins.compat import write_atomic
+
+    cfg = load_config(REPO / config, options)
+    prepare_for_device(cfg, 'none')
+    cfg.work_dir = str(work_dir)
+    cfg.experiment_name = f'pretrain-{out.stem}-{digest}'
+    metrics = pretrain(cfg, out, [ReportProgress(report)])
+    write_atomic(out.with_suffix('.json'), json.dumps(
+        dict(made_by=config, digest=digest, metrics=metrics) | provenance(), indent=1))
