@@ -78,6 +78,8 @@ class Grid:
         seeds: one run each.
         notes: sentences shown on the page.
         options: extra `--cfg-options` for every run of this grid.
+        reference: `paper_table5`: the column of Table 5 to show beside Table 2(a).
+        text: the file itself, kept beside the records.
     """
     name: str
     dataset: str
@@ -90,6 +92,7 @@ class Grid:
     notes: Sequence[str] = ()
     options: dict[str, Any] = field(default_factory=dict)
     reference: dict[str, Any] = field(default_factory=dict)
+    text: str = ''
 
     def cells(self) -> list[Cell]:
         """Every cell once, in the tables' order."""
@@ -118,7 +121,8 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     if not path.is_file():
         raise UserError(f'{path}: grid not found{nearest(name, (p.stem for p in GRIDS.glob("*.yaml")))}')
     try:
-        spec = yaml.safe_load(path.read_text())
+        text = path.read_text()
+        spec = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f'{path}: not valid YAML: {" ".join(str(error).split())}') from error
     if not isinstance(spec, dict):
@@ -161,6 +165,7 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
             for values in itertools.product(*free_axes.values())] if free_axes else []
     if any(axes.values()):
         built = {}
-    return Grid(path.stem, spec['dataset'], spec['configs'], sources, built, free,
+    name = path.parent.name if path.name == 'grid.yaml' else path.stem
+    return Grid(name, spec['dataset'], spec['configs'], sources, built, free,
                 tuple(seeds or spec.get('seeds') or (1234,)), spec.get('title', path.stem),
-                tuple(spec.get('notes') or ()), spec.get('options') or {}, spec.get('reference') or {})
+                tuple(spec.get('notes') or ()), spec.get('options') or {}, spec.get('reference') or {}, text)

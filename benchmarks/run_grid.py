@@ -50,13 +50,17 @@ def main() -> int:
                      target=args.targets)
     if args.dataset:
         grid = with_dataset(grid, args.dataset)
-    out = args.out or Path('work_dirs/grids') / grid.name
+    # a shortened trial must not be taken for the grid itself
+    trial = f'-{args.max_iters}-steps' if args.max_iters else ''
+    out = args.out or Path('work_dirs/grids') / f'{grid.name}{trial}'
     if args.dry_run:
         return list_cells(grid, args)
 
     from benchmarks.plan import plan_runs, prepare_inputs  # imports torch
     from benchmarks.progress import Progress
+    from mmseg_plugins.compat import write_atomic
 
+    write_atomic(out / 'grid.yaml', grid.text)
     with Progress() as progress:
         prepare_inputs(grid, args.data_root, args.weights_root, progress)
         plan = plan_runs(grid, args.weights_root, out, args.max_iters, args.retry_failed)
@@ -66,7 +70,7 @@ def main() -> int:
         failed = execute(plan, workers, threads, out, progress)
     from benchmarks.report import render
 
-    page = render(out, grid)
+    page = render(out)
     if failed:
         print(f'{failed} runs failed; their records under {out / "records"} say why '
               '(--retry-failed runs them again)', file=sys.stderr)

@@ -94,7 +94,7 @@ def _carry_into_schedule(cfg: Config, experiment: ConfigDict) -> None:
     # mmengine counts forward passes; the experiment counts optimizer steps.
     passes = experiment.accumulate
     steps = experiment.steps * passes
-    warmup = min(experiment.warmup * passes, steps)
+    warmup = min(experiment.warmup * passes, steps - 1)
     cfg.optim_wrapper.optimizer.lr = experiment.lr
     cfg.optim_wrapper.accumulative_counts = passes
     cfg.param_scheduler = [

@@ -1,0 +1,85 @@
+"""Plots of a grid's records, in one colour-blind-safe style."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+
+from .cells import Grid  # noqa: E402
+from .tables import AXIS, Measured, published, published_organs  # noqa: E402
+
+STYLE = {'font.family': 'DejaVu Sans', 'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False,
+         'axes.grid': True, 'grid.color': '#dddddd', 'axes.axisbelow': True, 'figure.dpi': 150,
+         'savefig.dpi': 150, 'svg.hashsalt': 'inflation'}
+COLOURS = ('#999999', '#56B4E9', '#E69F00', '#0072B2', '#009E73', '#CC79A7')  # Okabe and Ito
+
+
+def save(figure, path: Path) -> Path:
+    """Write a PNG without anything that changes from day to day."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={'Software': None}, bbox_inches='tight')
+    plt.close(figure)
+    return path
+
+
+def draw_all(measured: Measured, grid: Grid, folder: Path) -> dict[str, Path]:
+    """Every figure that the records allow: name -> file."""
+    with plt.rc_context(STYLE):
+        drawn = {}
+        if measured.done() and '3' in grid.tables:
+            drawn['Pooled DSC by organ'] = save(organ_bars(measured, grid), folder / 'organs.png')
+        for table, axis in AXIS.items():
+            if table in grid.tables and any(measured.value(cell, 'pooled').seeds
+                                            for cell in grid.tables[table].values()):
+                drawn[f'DSC against {axis}'] = save(axis_plot(table, measured, grid), folder / f'{axis}.png')
+    return drawn
+
+
+def organ_bars(measured: Measured, grid: Grid):
+    """Bars by organ with the standard deviation over seeds; the paper's figures as black marks."""
+    scores, paper = measured.done()[0]['scores'], published_organs(grid)
+    organs, rows = scores['headline'], grid.tables['3']
+    figure, axes = plt.subplots(figsize=(max(5.0, 1.15 * len(organs)), 3.4))
+    width = 0.8 / len(rows)
+    for number, (label, cell) in enumerate(rows.items()):
+        x = np.arange(len(organs)) + (number - (len(rows) - 1) / 2) * width
+        values = [measured.value(cell, 'pooled', [organ]) for organ in organs]
+        axes.bar(x, [v.mean for v in values], width * 0.92, color=COLOURS[number % len(COLOURS)], label=label,
+                 yerr=[0 if np.isnan(v.std) else v.std for v in values], error_kw=dict(lw=0.8))
+        if paper is not None and label in paper.index:
+            axes.plot(x, paper.loc[label, organs], 'k_', ms=5, mew=1.2,
+                      label='paper, BCV' if number == 0 else None)
+    axes.set_xticks(range(len(organs)), [scores['labels'][i].replace(' ', '\n') for i in organs])
+    axes.set_ylabel('DSC pooled (%)')
+    axes.set_ylim(0, 100)
+    axes.grid(axis='x', visible=False)
+    axes.legend(ncols=3, loc='upper center', bbox_to_anchor=(0.5, -0.16), frameon=False, fontsize=8)
+    return figure
+
+
+def axis_plot(table: str, measured: Measured, grid: Grid):
+    """Measured DSC along one axis with every seed as a dot, and the paper's beside it."""
+    rows, paper = grid.tables[table], published(table, grid)
+    figure, panels = plt.subplots(1, 2 if paper else 1, figsize=(6.4 if paper else 3.4, 2.6), squeeze=False)
+    left = panels[0, 0]
+    labels, joined = list(rows), '-' if AXIS[table] in ('stride', 'slices') else ''
+    values = [measured.value(cell, 'pooled', 'all') for cell in rows.values()]
+    for x, value in enumerate(values):
+        left.plot([x] * len(value.seeds), list(value.seeds.values()), 'o', color=COLOURS[0], ms=3.5)
+    left.plot(range(len(labels)), [v.mean for v in values], 'D' + joined, color=COLOURS[3], ms=5)
+    left.set_title('measured (dots: seeds)', fontsize=9)
+    if paper:
+        right = panels[0, 1]
+        right.plot(range(len(labels)), [paper.get(label, np.nan) for label in labels], 'D' + joined,
+                   color=COLOURS[2], ms=5)
+        right.set_title('paper, BCV', fontsize=9)
+    for axes in panels[0]:
+        axes.set_xticks(range(len(labels)), labels)
+        axes.set_xlim(-0.4, len(labels) - 0.6)
+        axes.set_xlabel(AXIS[table])
+    left.set_ylabel('DSC pooled (%)')
+    figure.tight_layout()
+    return figure

@@ -1,0 +1,218 @@
+"""Records -> the paper's tables: measured beside published, every cell with the number of runs behind it.
+
+DSC is pooled (sums over all voxels of all volumes) unless a column says `case` (mean of per-volume
+values); both in percent.
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from mmseg_plugins.datasets.catalogue import BCV_EIGHT, BCV_LABELS
+
+from .cells import Cell, Grid
+
+PAPER = Path(__file__).parent / 'paper'
+CAPTIONS = {
+    '2a': 'Table 2(a). Transfer (T) and depth (D): mean DSC over {headline}.',
+    '3': 'Table 3. The rows of Table 2(a) by organ, pooled DSC.',
+    '4a': 'Table 4(a). Prediction target (average inflation, 5 slices, stride 2): mean DSC over {all}.',
+    '4b': 'Table 4(b). Weight initialization (5 slices, stride 2): mean DSC over {all}.',
+    '4c': 'Table 4(c). Input stride (centering, 5 slices): mean DSC over {all}.',
+    '4d': 'Table 4(d). Input slices (centering, stride 1): mean DSC over {all}.',
+}
+AXIS = {'4a': 'target', '4b': 'initialization', '4c': 'stride', '4d': 'slices'}
+PER_CASE_IN_PAPER = ('TransUNet', 'SwinUNet')  # their own papers' per-case means, not pooled
+
+
+@dataclass
+class Value:
+    """A measured figure: one number per seed."""
+    seeds: dict[int, float] = field(default_factory=dict)
+    failed: int = 0
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(list(self.seeds.values()))) if self.seeds else np.nan
+
+    @property
+    def std(self) -> float:
+        """Sample standard deviation over seeds; NaN for fewer than two."""
+        return float(np.std(list(self.seeds.values()), ddof=1)) if len(self.seeds) > 1 else np.nan
+
+    def __str__(self) -> str:
+        if not self.seeds:
+            return 'failed' if self.failed else 'not run'
+        return f'{self.mean:.2f}' + (f' ± {self.std:.2f}' if len(self.seeds) > 1 else '')
+
+
+class Measured:
+    """Finished runs by cell.
+
+    Args:
+        records: of one grid.
+    """
+
+    def __init__(self, records: list[dict]):
+        self._by_cell: dict[Cell, list[dict]] = {}
+        for record in records:
+            self._by_cell.setdefault(Cell(**record['cell']), []).append(record)
+
+    def runs(self, cell: Cell) -> list[dict]:
+        return self._by_cell.get(cell, [])
+
+    def value(self, cell: Cell, kind: str, labels: list[int] | str = 'headline') -> Value:
+        """Mean DSC of a cell over labels.
+
+        Args:
+            kind: `pooled` or `case`.
+            labels: ids, `headline` (the dataset's reported organs) or `all` (background included).
+        """
+        value = Value()
+        for record in self.runs(cell):
+            if record['state'] != 'done':
+                value.failed += 1
+                continue
+            scores = record['scores']
+            ids = (range(len(scores['labels'])) if labels == 'all' else
+                   scores['headline'] if labels == 'headline' else labels)
+            figures = [scores[kind][i] for i in ids if scores[kind][i] is not None]
+            if figures:
+                value.seeds[record['seed']] = float(np.mean(figures))
+        return value
+
+    def done(self) -> list[dict]:
+        return [record for runs in self._by_cell.values() for record in runs if record['state'] == 'done']
+
+
+def published(table: str, grid: Grid) -> dict[str, float]:
+    """The paper's figure by row label of a table, where it has one for this grid."""
+    column = grid.reference.get('paper_table5')
+    if column:
+        if table != '2a':
+            return {}
+        rows = pd.read_csv(PAPER / 'table5_generalization.csv').set_index('method')[column].dropna()
+        return rows.to_dict()
+    if table == '2a':
+        return pd.read_csv(PAPER / 'table2a_main.csv').set_index('method')['dsc8'].to_dict()
+    if table in AXIS:
+        rows = pd.read_csv(PAPER / 'table4_best_practice.csv', dtype={'value': str})
+        return rows[rows['axis'] == AXIS[table]].set_index('value')['dsc14'].to_dict()
+    return {}
+
+
+def published_organs(grid: Grid) -> pd.DataFrame | None:
+    """Table 3's figures with label ids as columns, where the grid has BCV's organs."""
+    if grid.reference.get('paper_table5'):
+        return None
+    rows = pd.read_csv(PAPER / 'table3_organs.csv').set_index('method')
+    names = {BCV_LABELS[i].replace(' ', '_'): i for i in BCV_EIGHT}
+    return rows.rename(columns=names)[list(names.values())]
+
+
+def _scope(measured: Measured, grid: Grid) -> dict[str, str]:
+    done = measured.done()
+    if not done:
+        return dict(headline='the reported organs', all='all labels, background included')
+    scores = done[0]['scores']
+    return dict(headline=f'{len(scores["headline"])} organs',
+                all=f'all {len(scores["labels"])} labels, background included')
+
+
+def caption(table: str, measured: Measured, grid: Grid) -> str:
+    return CAPTIONS[table].format(**_scope(measured, grid))
+
+
+def build_table(table: str, measured: Measured, grid: Grid, committed: Measured | None = None) -> pd.DataFrame:
+    """A table as text cells, ready to write.
+
+    Args:
+        committed: the committed results' figures, to be shown beside a newcomer's own.
+    """
+    if table == '3':
+        return _organ_table(measured, grid)
+    labels = 'headline' if table == '2a' else 'all'
+    paper = dict(published(table, grid))
+    noise = pooled_seed_noise(committed, grid) if committed else None
+    rows = []
+    for label, cell in grid.tables[table].items():
+        value = measured.value(cell, 'pooled', labels)
+        row = {AXIS.get(table, 'Method'): label}
+        if table == '2a':
+            row |= {'T': '✓' if cell.source != 'none' else '✗', 'D': '✓' if cell.slices > 1 else '✗'}
+        row |= {'DSC pooled': str(value), 'DSC case': str(measured.value(cell, 'case', labels)),
+                'runs': str(len(value.seeds))}
+        if committed:
+            other = committed.value(cell, 'pooled', labels)
+            row |= {'committed': str(other), 'agrees': agreement(value, other, noise)}
+        row['paper'] = f'{paper.pop(label):.2f}' if label in paper else '—'
+        rows.append(row)
+    if table == '2a':  # methods that only the paper ran
+        for label, figure in paper.items():
+            note = ' (per case)' if label in PER_CASE_IN_PAPER else ''
+            rows.insert(0, {'Method': label, 'paper': f'{figure:.2f}{note}'})
+    return pd.DataFrame(rows).fillna('—')
+
+
+def _organ_table(measured: Measured, grid: Grid) -> pd.DataFrame:
+    done = measured.done()
+    if not done:
+        return pd.DataFrame([{'Method': row} for row in grid.tables['3']])
+    scores, paper = done[0]['scores'], published_organs(grid)
+    rows = []
+    for label, cell in grid.tables['3'].items():
+        row = {'Method': label, 'figures': 'measured'}
+        row |= {scores['labels'][i]: str(measured.value(cell, 'pooled', [i])) for i in scores['headline']}
+        rows.append(row)
+        if paper is not None and label in paper.index:
+            row = {'Method': label, 'figures': 'paper'}
+            rows.append(row | {scores['labels'][i]: f'{paper.loc[label, i]:.2f}' for i in scores['headline']})
+    return pd.DataFrame(rows)
+
+
+def pooled_seed_noise(measured: Measured, grid: Grid) -> dict[str, float]:
+    """Standard deviation between seeds, pooled over all cells that have several, and its freedom."""
+    squares, freedom = 0.0, 0
+    for cell in grid.cells():
+        value = measured.value(cell, 'pooled')
+        if len(value.seeds) > 1:
+            squares += value.std ** 2 * (len(value.seeds) - 1)
+            freedom += len(value.seeds) - 1
+    return dict(std=float(np.sqrt(squares / freedom)) if freedom else np.nan, freedom=freedom)
+
+
+def agreement(value: Value, other: Value, noise: dict[str, float]) -> str:
+    """Whether two means differ by no more than seeds do (95 %, t with the pooled deviation)."""
+    if not value.seeds or not other.seeds or not noise['freedom']:
+        return 'cannot tell'
+    spread = noise['std'] * np.sqrt(1 / len(value.seeds) + 1 / len(other.seeds))
+    return 'yes' if abs(value.mean - other.mean) <= stats.t.ppf(0.975, noise['freedom']) * spread else 'no'
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """GitHub's table syntax."""
+    rows = [list(table.columns), ['---'] * len(table.columns), *table.astype(str).values.tolist()]
+    return '\n'.join(f'| {" | ".join(cell.replace("|", "/") for cell in row)} |' for row in rows) + '\n'
+
+
+def to_latex(table: pd.DataFrame, text: str) -> str:
+    """A booktabs table."""
+    def escape(cell: str) -> str:
+        for plain, tex in (('&', r'\&'), ('%', r'\%'), ('_', r'\_'), ('±', r'$\pm$'), ('✓', r'$\checkmark$'),
+                           ('✗', r'$\times$'), ('—', '--')):
+            cell = cell.replace(plain, tex)
+        return cell
+
+    lines = [r'\begin{table}', r'\centering', rf'\caption{{{escape(text)}}}',
+             rf'\begin{{tabular}}{{{"l" * len(table.columns)}}}', r'\toprule']
+    body = [list(table.columns), *table.astype(str).values.tolist()]
+    lines += [' & '.join(map(escape, row)) + r' \\' + (r' \midrule' if i == 0 else '')
+              for i, row in enumerate(body)]
+    return '\n'.join([*lines, r'\bottomrule', r'\end{tabular}', r'\end{table}']) + '\n'
+
+
+def cell_label(cell: Cell) -> str:
+    return ', '.join(f'{axis} {value}' for axis, value in asdict(cell).items() if value is not None)
