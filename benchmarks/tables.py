@@ -150,11 +150,12 @@ def build_table(table: str, measured: Measured, grid: Grid, committed: Measured 
             row |= {'committed': str(other), 'agrees': agreement(value, other, noise)}
         row['paper'] = f'{paper.pop(label):.2f}' if label in paper else '—'
         rows.append(row)
+    others = []
     if table == '2a':  # methods that only the paper ran
         for label, figure in paper.items():
             note = ' (per case)' if label in PER_CASE_IN_PAPER else ''
-            rows.insert(0, {'Method': label, 'paper': f'{figure:.2f}{note}'})
-    return pd.DataFrame(rows).fillna('—')
+            others.append({'Method': label, 'paper': f'{figure:.2f}{note}'})
+    return pd.DataFrame(others + rows, columns=list(rows[0])).fillna('—')
 
 
 def _organ_table(measured: Measured, grid: Grid) -> pd.DataFrame:

@@ -1,0 +1,84 @@
+"""Whole-volume prediction with a trained checkpoint."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import nn
+
+from .datasets.store import window_indices
+from .datasets.transforms import resize_planes
+from .datasets.volumes import Volume
+from .errors import UserError
+from .evaluation import OverlapAverage
+
+
+def load_model(cfg: Config, checkpoint: str, device: str) -> nn.Module:
+    """The config's model with a checkpoint's weights, ready to predict.
+
+    Raises:
+        UserError: the checkpoint is not this model's.
+    """
+    init_default_scope('mmseg')
+    cfg.model.backbone.source = None  # the checkpoint holds all weights
+    model = MODELS.build(cfg.model)
+    try:
+        load_checkpoint(model, checkpoint, map_location='cpu', strict=True, logger='silent')
+    except (RuntimeError, OSError, KeyError) as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise UserError(f'{checkpoint}: does not fit the config ({reason}); give the config it was trained '
+                        'with') from error
+    return model.to(device).eval()
+
+
+@torch.no_grad()
+def predict_volume(model: nn.Module, volume: Volume, cfg: Config, index: dict, batch: int = 8,
+                   progress: Callable[[int, int], None] = lambda *_: None) -> np.ndarray:
+    """Segment every slice of a volume at its native resolution.
+
+    Args:
+        model: from load_model.
+        volume: image (D, C, H, W).
+        cfg: the model's config, carried through by load_config.
+        index: the prepared dataset's, for its intensity rule.
+        batch: windows at a time.
+        progress: called with (slices done, slices).
+
+    Returns:
+        Label ids (D, H, W) uint8.
+    """
+    experiment = cfg.experiment
+    depth, channels, *native = volume.image.shape
+    if channels != model.backbone.channels:
+        raise UserError(f'the image has {channels} channels, the model takes {model.backbone.channels}')
+    if index['intensity'] == 'max':
+        ranges = [(0.0, float(high)) for high in volume.image.max((0, 2, 3))]
+    else:
+        ranges = [tuple(index['intensity'])] * channels
+    size = experiment.img_size
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    labels = np.zeros((depth, *native), np.uint8)
+    overlap = OverlapAverage(depth, experiment.slices, experiment.stride)
+    for start in range(0, depth, batch):
+        windows, samples = [], []
+        for centre in range(start, min(start + batch, depth)):
+            indices = window_indices(centre, depth, experiment.slices, experiment.stride)
+            window = volume.image[indices].swapaxes(0, 1).reshape(-1, *native)
+            windows.append(torch.from_numpy(resize_planes(np.ascontiguousarray(window), size)))
+            samples.append(SegDataSample(metainfo=dict(
+                ori_shape=tuple(native), img_shape=size, intensity_range=ranges, slice=centre,
+                indices=indices)))
+        for sample in model.test_step(dict(inputs=windows, data_samples=samples)):
+            if 'pred_sem_seg' in sample:
+                labels[sample.slice] = sample.pred_sem_seg.data[0].cpu().numpy()
+                continue
+            planes = sample.seg_logits.data.unflatten(0, (experiment.slices, -1))
+            for z, total in overlap.add(sample.slice, sample.indices, planes):
+                labels[z] = total.argmax(0).cpu().numpy()
+        progress(min(start + batch, depth), depth)
+    return labels

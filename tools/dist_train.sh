@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Train on N devices (GPUs where there are any, else processes on the CPU): tools/dist_train.sh CONFIG N [...]
+# Several machines: NNODES, NODE_RANK, MASTER_ADDR, PORT as in MMSegmentation.
+set -eu
+[ $# -ge 2 ] || { echo "usage: tools/dist_train.sh CONFIG N [tools/train.py options]" >&2; exit 2; }
+config=$1 devices=$2
+shift 2
+cd "$(dirname "$0")/.."
+[ -x .venv/bin/python ] && PATH="$PWD/.venv/bin:$PATH"
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+exec python -m torch.distributed.run --nnodes "${NNODES:-1}" --node_rank "${NODE_RANK:-0}" \
+  --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${PORT:-29500}" --nproc_per_node "$devices" \
+  tools/train.py "$config" --launcher pytorch "$@"
