@@ -140,8 +140,9 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
         for axis in changes:
             if axis not in AXES:
                 raise UserError(f'{path}: {where}: unknown axis {axis!r}{nearest(axis, AXES)}')
+        if 'inflation' in changes:
+            check_inflation(changes['inflation'])
         made = Cell(**{**base, **changes})
-        check_inflation(made.inflation)
         for value, known, what in ((made.encoder, spec['configs'], 'encoder'),
                                    (made.source, {*sources, 'none'}, 'source')):
             if value not in known:
@@ -160,10 +161,11 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
         rows = TABLES[table] | extra.get(table, {})
         built[table] = {row: cell(dict(changes), f'table {table}, row {row!r}')
                         for row, changes in rows.items() if changes is not None}
-    free_axes = {axis: values for axis, values in {**(spec.get('axes') or {}), **axes}.items() if values}
+    given = {axis: values for axis, values in axes.items() if values}
+    free_axes = (spec.get('axes') or {}) | given
     free = [cell(dict(zip(free_axes, values, strict=True)), 'axes')
             for values in itertools.product(*free_axes.values())] if free_axes else []
-    if any(axes.values()):
+    if given:
         built = {}
     name = path.parent.name if path.name == 'grid.yaml' else path.stem
     return Grid(name, spec['dataset'], spec['configs'], sources, built, free,

@@ -31,9 +31,10 @@ class ReportProgress(Hook):
     priority = 'VERY_LOW'
 
     def __init__(self, report: Callable[[int, int], None]):
-        self.report = report
+        self.report, self.first = report, 0
 
     def before_train(self, runner) -> None:
+        self.first = runner.iter  # behind 0 where a checkpoint was resumed
         self.report(runner.iter, runner.max_iters)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
@@ -73,9 +74,9 @@ def _train_and_evaluate(run: Run, work_dir: Path, report: Callable) -> dict:
     cfg.experiment_name = run.name
     start = time.perf_counter()
     runner = Runner.from_cfg(cfg)
-    runner.register_hook(ReportProgress(report))
+    progress = ReportProgress(report)
+    runner.register_hook(progress)
     runner.train()
-    resumed_from = _first_iteration(runner)
     metric = runner.val_evaluator.metrics[0]
     if metric.scores is None:  # resumed behind the last step
         runner.val()
@@ -87,7 +88,7 @@ def _train_and_evaluate(run: Run, work_dir: Path, report: Callable) -> dict:
         training=_training_summary(runner),
         load=_load_report(encoder),
         cost=dict(parameters=_parameters(runner.model), encoder_parameters=_parameters(encoder),
-                  flops=_flops(runner), seconds=round(seconds, 1), resumed_from=resumed_from,
+                  flops=_flops(runner), seconds=round(seconds, 1), resumed_from=progress.first,
                   **_peak_memory()))
 
 
@@ -110,11 +111,6 @@ def _training_summary(runner) -> dict:
     parts = np.array_split(losses, min(20, len(losses)))
     return dict(steps=len(losses), last_loss=round(float(losses[-20:].mean()), 5),
                 curve=[round(float(part.mean()), 5) for part in parts])
-
-
-def _first_iteration(runner) -> int:
-    times, _ = runner.message_hub.get_scalar('train/loss').data
-    return max(runner.max_iters - len(times), 0)
 
 
 def _load_report(encoder) -> dict | None:

@@ -2,6 +2,7 @@
 _base_ = 'windows.py'
 train_dataloader = dict(num_workers=0, dataset=dict(pipeline=[
     dict(type='LoadWindow'),
+    dict(type='RandomZoomCrop', zoom=(1.0, 1.0)),  # brings slices of any size to the network's
     dict(type='RandomTranslate', pixels=4),
     dict(type='RandomIntensityShift', offset=0.1, prob=0.5),
     dict(type='PackWindow')]))

@@ -174,7 +174,7 @@ class RandomIntensityShift(BaseTransform):
 class PackWindow(BaseTransform):
     """Window and label planes -> what mmseg's segmentors take; dtypes stay as they are."""
 
-    META = ('case', 'slice', 'depth', 'indices', 'slices', 'ori_shape', 'intensity_range',
+    META = ('case', 'slice', 'depth', 'stride', 'indices', 'slices', 'ori_shape', 'intensity_range',
             'intensity_shift', 'spacing')
 
     def transform(self, results: dict) -> dict:

@@ -52,7 +52,7 @@ class WindowDataset(BaseSegDataset):
                 intensity_range = [(0.0, high) for high in entry['maximum']]
             else:
                 intensity_range = [tuple(self.index['intensity'])] * self.index['channels']
-            samples += [dict(case=case, slice=z, depth=depth, ori_shape=(height, width),
+            samples += [dict(case=case, slice=z, depth=depth, stride=self.stride, ori_shape=(height, width),
                              indices=window_indices(z, depth, self.slices, self.stride),
                              intensity_range=intensity_range, spacing=entry['spacing'],
                              target=self.target, reduce_zero_label=False) for z in range(depth)]

@@ -86,9 +86,8 @@ class CaseDice(BaseMetric):
     def _assemble(self, sample: dict, label: Tensor, classes: int):
         indices = sample['indices']
         if self._assembly is None or self._assembly[0] != sample['case']:
-            stride = max((b - a for a, b in zip(indices, indices[1:], strict=False)), default=1) or 1
-            self._assembly = (sample['case'],
-                              OverlapAverage(sample['depth'], len(indices), stride), {})
+            overlap = OverlapAverage(sample['depth'], len(indices), sample['stride'])
+            self._assembly = (sample['case'], overlap, {})
         _, overlap, labels = self._assembly
         labels.update(zip(indices, label, strict=True))
         planes = sample['seg_logits']['data'].unflatten(0, (len(indices), classes))

@@ -1,0 +1,243 @@
+import gzip
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from conftest import write_msd, write_nifti
+from mmengine.registry import init_default_scope
+
+from mmseg_plugins.datasets import Store, WindowDataset, read_index, window_indices
+from mmseg_plugins.datasets.layouts import MSD_COUNTS, msd_split
+from mmseg_plugins.datasets.phantom import make_phantom
+from mmseg_plugins.datasets.prepare import prepare_dataset
+from mmseg_plugins.datasets.transforms import (
+    RandomRotate90,
+    RandomTranslate,
+    RandomWindowFlip,
+    RandomZoomCrop,
+)
+from mmseg_plugins.datasets.volumes import read_volume, write_label
+from mmseg_plugins.errors import UserError
+
+init_default_scope('mmseg')
+
+
+@pytest.mark.parametrize('centre, slices, stride, wanted', [
+    (0, 5, 1, [0, 0, 0, 1, 2]), (9, 5, 1, [7, 8, 9, 9, 9]), (4, 5, 2, [0, 2, 4, 6, 8]),
+    (0, 5, 3, [0, 0, 0, 3, 6]), (9, 4, 1, [7, 8, 9, 9]), (3, 1, 1, [3]), (1, 21, 1, [0] * 10 + list(range(1, 10))
+                                                                      + [9] * 2)])
+def test_window_indices_clamp_at_the_ends(centre, slices, stride, wanted):
+    assert window_indices(centre, 10, slices, stride) == wanted
+
+
+@pytest.mark.parametrize('slices, stride', [(1, 1), (5, 1), (5, 3), (21, 1), (4, 2)])
+def test_store_returns_the_files_own_slices(msd_raw, prepared, slices, stride):
+    store, case = Store(prepared), 'case_003'
+    volume = read_volume(msd_raw / 'imagesTr' / f'{case}.nii.gz', msd_raw / 'labelsTr' / f'{case}.nii.gz')
+    for z in range(6):
+        indices = window_indices(z, 6, slices, stride)
+        window = store.window(case, indices)
+        assert window.dtype == volume.image.dtype and window.shape == (1, slices, *volume.image.shape[2:])
+        np.testing.assert_array_equal(window, volume.image[indices].swapaxes(0, 1))
+        np.testing.assert_array_equal(store.label(case, indices), volume.label[indices])
+
+
+@pytest.mark.parametrize('directions', ['RAS', 'LPS', 'LAS', 'PIR', 'ASR', 'SRA'])
+def test_label_maps_lie_on_the_original_whatever_its_orientation(tmp_path, directions):
+    array = np.random.default_rng(0).integers(0, 3, (4, 5, 6)).astype(np.uint8)
+    ras = nib.Nifti1Image(array, np.diag([2, 3, 4, 1.0]))
+    turned = ras.as_reoriented(nib.orientations.ornt_transform(
+        nib.io_orientation(ras.affine), nib.orientations.axcodes2ornt(directions)))
+    nib.save(turned, tmp_path / 'in.nii.gz')
+    volume = read_volume(tmp_path / 'in.nii.gz', tmp_path / 'in.nii.gz')
+    write_label(tmp_path / 'out.nii.gz', volume.label, volume)
+    out = nib.load(tmp_path / 'out.nii.gz')
+    np.testing.assert_array_equal(np.asarray(out.dataobj), np.asarray(turned.dataobj))
+    np.testing.assert_allclose(out.affine, turned.affine)
+    size = dict(zip(nib.aff2axcodes(turned.affine), turned.header.get_zooms(), strict=True))
+    assert sorted(volume.spacing) == pytest.approx(sorted(size.values()))
+
+
+def test_axial_slices_are_upright(tmp_path):
+    """Row 0 is the front, column 0 the patient's right, whatever way the file is stored."""
+    array = np.zeros((4, 5, 3), np.uint8)
+    array[3, 4, :] = 1  # R, A corner of an RAS file
+    for flip in (False, True):
+        stored = array[::-1] if flip else array
+        affine = np.diag([-1 if flip else 1, 1, 1, 1.0])
+        path = write_nifti(tmp_path / f'{flip}.nii.gz', np.ascontiguousarray(stored), affine)
+        assert read_volume(path).image[0, 0, 0, 0] == 1
+
+
+def test_dtypes_stay_exact_and_small(tmp_path):
+    for values, dtype in (([0, 255], 'uint8'), ([-1024, 3071], 'int16'), ([0, 60000], 'uint16'),
+                          ([0.5, 2], 'float32')):
+        path = write_nifti(tmp_path / 'a.nii.gz', np.resize(np.array(values, np.float64), (3, 4, 5)))
+        assert str(read_volume(path).image.dtype) == dtype
+
+
+def test_splits_have_the_papers_counts():
+    counts = {task: tuple(len(part) for part in msd_split(task, list(map(str, range(n)))).values())
+              for task, n in MSD_COUNTS.items()}
+    assert list(counts.values()) == [(387, 72, 25), (16, 3, 1), (104, 20, 7), (208, 39, 13), (25, 5, 2),
+                                     (50, 9, 4), (224, 42, 15), (242, 45, 16), (32, 6, 3), (100, 19, 7)]
+
+
+def test_one_task_alone_gets_the_split_it_has_among_all_ten():
+    import random
+
+    generator, lists = random.Random(1234), {}
+    for task, count in MSD_COUNTS.items():
+        lists[task] = [str(i) for i in range(count)]
+        generator.shuffle(lists[task])
+    split = msd_split('Task04_Hippocampus', [str(i) for i in range(260)])
+    assert split['train'] + split['val'] + split['test'] == lists['Task04_Hippocampus']
+
+
+def _sample(slices=5, size=(20, 24), seed=0):
+    rng = np.random.default_rng(seed)
+    planes = rng.integers(0, 4, (1, *size)).astype(np.uint8)
+    window = np.repeat(planes, slices, 0).astype(np.int16) * 100  # the image tells its own label
+    return dict(window=window, planes=planes, slices=slices, intensity_range=[(-175.0, 250.0)])
+
+
+@pytest.mark.parametrize('transform', [RandomWindowFlip(0.5), RandomRotate90(1.0), RandomTranslate(5)])
+def test_image_and_label_move_together(transform):
+    np.random.seed(0)
+    for seed in range(20):
+        out = transform.transform(_sample(seed=seed))
+        inside = out['planes'][0] > 0
+        for plane in out['window']:
+            np.testing.assert_array_equal(plane[inside], out['planes'][0][inside].astype(int) * 100)
+
+
+@pytest.mark.parametrize('zoom', [(0.5, 0.5), (0.7, 0.9), (1.0, 1.0), (1.5, 2.0)])
+def test_zoom_keeps_size_dtype_and_alignment(zoom):
+    np.random.seed(0)
+    rows, columns = np.mgrid[:40, :48]
+    disc = ((rows - 20) ** 2 + (columns - 24) ** 2 < 150).astype(np.uint8)
+    sample = dict(window=np.stack([disc.astype(np.int16) * 200] * 3), planes=disc[None], slices=3,
+                  intensity_range=[(-175.0, 250.0)])
+    out = RandomZoomCrop((40, 48), zoom).transform(sample)
+    assert out['window'].shape == (3, 40, 48) and out['window'].dtype == np.int16
+    assert ((out['window'][1] > 100) != (out['planes'][0] > 0)).mean() < 0.03
+    if zoom[1] < 1:
+        assert out['window'][0, 0, 0] == -175 and out['planes'][0, 0, 0] == 0
+
+
+def test_depth_flip_leaves_an_even_windows_centre_alone():
+    np.random.seed(0)
+    sample = dict(window=np.arange(4)[:, None, None] * np.ones((1, 2, 2)), planes=np.ones((1, 2, 2), np.uint8),
+                  slices=4, intensity_range=[(0, 1)])
+    for _ in range(20):
+        assert RandomWindowFlip(0.9).transform(dict(sample))['window'][2, 0, 0] == 2
+
+
+def test_dataset_gives_every_slice_with_its_own_range(prepared):
+    dataset = WindowDataset(str(prepared), 'train', 3, pipeline=[dict(type='LoadWindow'), dict(type='PackWindow')])
+    index = read_index(prepared)
+    assert len(dataset) == 6 * len(index['split']['train'])
+    sample = dataset[0]['data_samples']
+    assert sample.intensity_range == [(0.0, index['cases'][sample.case]['maximum'][0])]
+
+
+def test_phantom_has_all_13_organs_and_is_repeatable():
+    hu, label = make_phantom((1, 2))
+    assert hu.dtype == np.int16 and hu.shape == label.shape == (16, 64, 64)
+    again = make_phantom((1, 2))
+    np.testing.assert_array_equal(hu, again[0])
+    organs = set().union(*(np.unique(make_phantom((1, n))[1]) for n in range(4)))
+    assert organs == set(range(14))
+
+
+def _truncate(raw):
+    path = raw / 'imagesTr' / 'case_001.nii.gz'
+    path.write_bytes(path.read_bytes()[:300])
+    return path
+
+
+def _text(raw):
+    path = raw / 'imagesTr' / 'case_001.nii.gz'
+    path.write_bytes(gzip.compress(b'this is no volume'))
+    return path
+
+
+def _empty(raw):
+    path = raw / 'imagesTr' / 'case_001.nii.gz'
+    path.write_bytes(b'')
+    return path
+
+
+def _missing_label(raw):
+    path = raw / 'labelsTr' / 'case_001.nii.gz'
+    path.unlink()
+    return path
+
+
+def _label(change):
+    def spoil(raw):
+        path = raw / 'labelsTr' / 'case_001.nii.gz'
+        file = nib.load(path)
+        array, affine = change(np.array(file.dataobj).astype(float), file.affine.copy())
+        return write_nifti(path, array, affine)
+    return spoil
+
+
+def _nan(raw):
+    return write_nifti(raw / 'imagesTr' / 'case_001.nii.gz', np.full((18, 21, 6), np.nan, np.float32))
+
+
+def _shifted(array, affine):
+    affine[0, 3] += 5
+    return array.astype(np.uint8), affine
+
+
+@pytest.mark.parametrize('spoil, remedy', [
+    (_truncate, 'fetch it again'), (_text, 'fetch it again'), (_empty, 'fetch it again'),
+    (_missing_label, 'fetch the case again'), (_nan, 'export it again'),
+    (_label(lambda a, m: (a[:-1].astype(np.uint8), m)), 'shape'), (_label(_shifted), 'resample'),
+    (_label(lambda a, m: (np.where(a == 1, 255, a).astype(np.uint8), m)), '255'),
+    (_label(lambda a, m: (a + 0.25, m)), 'not integers'),
+])
+def test_a_bad_case_is_one_line_and_the_others_are_prepared(tmp_path, spoil, remedy):
+    raw = write_msd(tmp_path / 'Task04_Hippocampus', cases=3)
+    path = spoil(raw)
+    result = prepare_dataset('hippocampus', raw, tmp_path / 'out')
+    assert result.cases == 2 and len(result.faults) == 1
+    assert path.name in result.faults[0] and remedy in result.faults[0] and '\n' not in result.faults[0]
+    assert sorted(p.name for p in (tmp_path / 'out' / 'cases').iterdir()) == ['case_000', 'case_002']
+
+
+@pytest.mark.parametrize('channels', [2, 4])
+def test_channels_are_kept(tmp_path, channels):
+    raw = write_msd(tmp_path / 'Task05_Prostate', cases=4, channels=channels)
+    prepare_dataset('prostate', raw, tmp_path / 'out')
+    assert Store(tmp_path / 'out').window('case_000', [0, 1, 2]).shape[:2] == (channels, 3)
+
+
+def test_a_path_out_of_the_archive_is_refused(tmp_path):
+    raw = write_msd(tmp_path / 'Task04_Hippocampus', cases=2)
+    listing = json.loads((raw / 'dataset.json').read_text())
+    listing['training'][0]['image'] = '../elsewhere.nii.gz'
+    (raw / 'dataset.json').write_text(json.dumps(listing))
+    with pytest.raises(UserError, match='outside'):
+        prepare_dataset('hippocampus', raw, tmp_path / 'out')
+
+
+def test_preparing_again_keeps_what_did_not_change(tmp_path):
+    raw = write_msd(tmp_path / 'Task04_Hippocampus', cases=3)
+    prepare_dataset('hippocampus', raw, tmp_path / 'out')
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / 'out' / 'cases').glob('*/meta.json')}
+    write_nifti(raw / 'labelsTr' / 'case_001.nii.gz', np.zeros((18, 21, 6), np.uint8))
+    prepare_dataset('hippocampus', raw, tmp_path / 'out')
+    changed = [p.parent.name for p, stamp in stamps.items() if p.stat().st_mtime_ns != stamp]
+    assert changed == ['case_001']
+
+
+def test_real_hippocampus_split(real_data):
+    from mmseg_plugins.datasets import dataset_info
+    from mmseg_plugins.datasets.layouts import find_cases
+
+    dataset = find_cases(dataset_info('hippocampus'), real_data / 'Task04_Hippocampus')
+    assert {name: len(cases) for name, cases in dataset.split.items()} == dict(train=208, val=39, test=13)

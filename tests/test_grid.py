@@ -1,0 +1,134 @@
+"""The grid on a tiny real data set: cells, runs, records, resume of a killed run, report."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import REPO, write_msd
+
+from benchmarks.cells import Cell, load_grid
+from benchmarks.records import read_records
+from mmseg_plugins.errors import UserError
+
+
+def grid_file(folder: Path, **changes) -> Path:
+    spec = dict(title='tiny', dataset='hippocampus', configs=dict(beit='configs/beit_centering_hippocampus.py'),
+                source='none', axes=dict(slices=[1, 3]), seeds=[1],
+                options={'experiment.batch': 2, 'experiment.checkpoint_interval': 2})
+    path = folder / 'tiny.yaml'
+    path.write_text(yaml.safe_dump(spec | changes))
+    return path
+
+
+@pytest.fixture
+def place(tmp_path):
+    write_msd(tmp_path / 'data' / 'Task04_Hippocampus', cases=7)
+    return tmp_path
+
+
+def command(place: Path, *arguments: str) -> list[str]:
+    return [sys.executable, str(REPO / 'benchmarks/run_grid.py'), '--workers', '1', *arguments]
+
+
+def run(place: Path, *arguments: str, check: int = 0) -> str:
+    result = subprocess.run(command(place, *arguments), cwd=place, capture_output=True, text=True)
+    assert result.returncode == check, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+def test_tables_share_cells_and_fields_that_cannot_matter_are_held():
+    grid = load_grid('bcv')
+    assert len(grid.cells()) == 11
+    assert grid.tables['2a']['Ours w/o D'] is grid.cells()[2]
+    assert grid.tables['4d']['1'] == grid.tables['2a']['Ours w/o D']
+    assert Cell('bcv', source='none', inflation='average') == Cell('bcv', source='none')
+    assert Cell('bcv', slices=1, stride=3, inflation='average') == Cell('bcv', slices=1)
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(datasets='x'), 'did you mean .dataset'), (dict(tables=['2c']), 'unknown table'),
+    (dict(axes=dict(slice=[1])), 'did you mean .slices'), (dict(source='biet'), 'unknown source'),
+    (dict(axes=dict(inflation=['centring'])), 'did you mean .centering')])
+def test_a_misspelt_grid_is_one_line(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        load_grid(str(grid_file(tmp_path, **changes)))
+
+
+def test_missing_data_stops_with_one_line(tmp_path):
+    output = run(tmp_path, '--grid', 'bcv', check=2)
+    assert 'Traceback' not in output and 'RawData' in output.strip().splitlines()[-1]
+
+
+def test_dry_run_lists_every_cell_without_data(tmp_path):
+    output = run(tmp_path, '--grid', 'bcv', '--dry-run')
+    assert output.count('python tools/train.py') == 11 and '(missing)' in output
+
+
+def test_grid_end_to_end_skips_what_is_done_and_repeats_what_was_deleted(place):
+    arguments = ['--grid', str(grid_file(place)), '--max-iters', '3']
+    output = run(place, *arguments)
+    out = place / 'work_dirs/grids/tiny-3-steps'
+    page = place / output.strip().splitlines()[-1]
+    assert page.is_file() and 'tiny' in page.read_text()
+    records, torn = read_records(out)
+    assert [r['state'] for r in records] == ['done', 'done'] and not torn
+    assert records[0]['scores']['cases'] and records[0]['cost']['flops'] > 0
+    stamps = {path: path.stat().st_mtime_ns for path in (out / 'records').iterdir()}
+    assert '0 to do' in run(place, *arguments)
+    assert stamps == {path: path.stat().st_mtime_ns for path in (out / 'records').iterdir()}
+    gone = sorted(stamps)[0]
+    gone.unlink()
+    assert '1 to do' in run(place, *arguments)
+    assert gone.exists()
+
+
+def test_a_failed_run_is_recorded_while_the_rest_goes_on(place):
+    path = grid_file(place, axes=dict(slices=[1, 3], lr=[1e-3]), options={'experiment.batch': 2})
+    spec = yaml.safe_load(path.read_text())
+    spec['configs']['swin'] = 'configs/swin_centering_bcv.py'  # wants 512 x 512 with a window of 7
+    spec['axes'] = dict(encoder=['beit', 'swin'], slices=[1])
+    spec['options']['experiment.img_size'] = 30  # not a multiple of the patch
+    path.write_text(yaml.safe_dump(spec))
+    output = run(place, '--grid', str(path), '--max-iters', '2', check=1)
+    records, _ = read_records(place / 'work_dirs/grids/tiny-2-steps')
+    assert len(records) == 2 and any(r['state'] == 'failed' and r['reason'] for r in records)
+    assert '--retry-failed' in output
+
+
+def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been(place):
+    path = grid_file(place, axes=dict(slices=[3]))
+    arguments = ['--grid', str(path), '--max-iters', '8']
+    run(place, *arguments, '--out', 'whole')
+    [whole] = read_records(place / 'whole')[0]
+    # forget the run, start it again, and kill everything once it has a checkpoint
+    work = next((place / 'work_dirs/grids/tiny/runs').iterdir())
+    subprocess.run(['rm', '-r', str(work)], check=True)
+    process = subprocess.Popen(command(place, *arguments, '--out', 'killed'), cwd=place, start_new_session=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (work / 'iter_2.pth').exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not list((place / 'killed').glob('records/*.json'))
+    run(place, *arguments, '--out', 'killed')
+    [resumed] = read_records(place / 'killed')[0]
+    assert resumed['cost']['resumed_from'] >= 2
+    assert resumed['identity'] == whole['identity']
+    assert resumed['scores'] == whole['scores']
+
+
+def test_report_of_the_same_records_is_the_same_bytes(place):
+    run(place, '--grid', str(grid_file(place)), '--max-iters', '2', '--out', 'out')
+    check = [sys.executable, str(REPO / 'benchmarks/report.py'), '--check', 'out']
+    assert subprocess.run(check, cwd=place).returncode == 0
+    record = next((place / 'out' / 'records').iterdir())
+    record.write_text(json.dumps(json.loads(record.read_text()) | dict(seed=99)))
+    result = subprocess.run(check, cwd=place, capture_output=True, text=True)
+    assert result.returncode == 1 and 'report.html' in result.stdout
