@@ -1,6 +1,8 @@
 """Grid files -> cells: which points of the grid exist, and which row of which table each one fills."""
 
+import importlib
 import itertools
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from mmseg_plugins.datasets.catalogue import dataset_info
 from mmseg_plugins.errors import UserError, nearest
 from mmseg_plugins.inflation import check_inflation
 
@@ -78,7 +81,6 @@ class Grid:
         seeds: one run each.
         notes: sentences shown on the page.
         options: extra `--cfg-options` for every run of this grid.
-        reference: `paper_table5`: the column of Table 5 to show beside Table 2(a).
         text: the file itself, kept beside the records.
     """
     name: str
@@ -91,27 +93,29 @@ class Grid:
     title: str = ''
     notes: Sequence[str] = ()
     options: dict[str, Any] = field(default_factory=dict)
-    reference: dict[str, Any] = field(default_factory=dict)
     text: str = ''
 
     def cells(self) -> list[Cell]:
         """Every cell once, in the tables' order."""
-        rows = itertools.chain.from_iterable(rows.values() for rows in self.tables.values())
-        return list(dict.fromkeys(itertools.chain(rows, self.free)))
+        return list(dict.fromkeys([*self.in_tables(), *self.free]))
+
+    def in_tables(self) -> list[Cell]:
+        return [cell for rows in self.tables.values() for cell in rows.values()]
 
 
 GRID_KEYS = {'title', 'dataset', 'configs', 'sources', 'source', 'tables', 'rows', 'axes', 'seeds', 'notes',
-             'options', 'reference'}
+             'options', 'imports'}
 
 
 def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[int] | None = None,
-              **axes: Sequence) -> Grid:
+              dataset: str | None = None, **axes: Sequence) -> Grid:
     """Read a grid by name (benchmarks/grids) or path.
 
     Args:
         name: `phantom`, or the path of a YAML file.
         tables: run only these tables.
         seeds: replace the file's seeds.
+        dataset: replaces the file's; the grid is then another one, `<name>-<dataset>`.
         axes: free axes (`slices=[1, 3]`): their product replaces the tables.
 
     Raises:
@@ -133,6 +137,15 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     for key in ('dataset', 'configs'):
         if key not in spec:
             raise UserError(f'{path}: key {key!r} is missing')
+    name = path.parent.name if path.name == 'grid.yaml' else path.stem
+    if dataset and dataset != spec['dataset']:
+        spec['dataset'], name = dataset, f'{name}-{dataset}'
+        text = yaml.safe_dump(spec, sort_keys=False)
+    dataset_info(spec['dataset'])
+    options = dict(spec.get('options') or {})
+    if spec.get('imports'):
+        _import_extensions(spec['imports'], path)
+        options['custom_imports.imports'] = ['mmseg_plugins', *spec['imports']]
     sources = spec.get('sources') or {}
     base = dict(dataset=spec['dataset'], source=spec.get('source', 'beit'))
 
@@ -167,7 +180,17 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
             for values in itertools.product(*free_axes.values())] if free_axes else []
     if given:
         built = {}
-    name = path.parent.name if path.name == 'grid.yaml' else path.stem
     return Grid(name, spec['dataset'], spec['configs'], sources, built, free,
-                tuple(seeds or spec.get('seeds') or (1234,)), spec.get('title', path.stem),
-                tuple(spec.get('notes') or ()), spec.get('options') or {}, spec.get('reference') or {}, text)
+                tuple(seeds or spec.get('seeds') or (1234,)), spec.get('title', name),
+                tuple(spec.get('notes') or ()), options, text)
+
+
+def _import_extensions(modules: Sequence[str], path: Path) -> None:
+    """Import a grid's own modules (an inflation method, an encoder) from the working directory."""
+    if '' not in sys.path:
+        sys.path.insert(0, '')
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UserError(f'{path}: imports: {module}: {error}; run from the folder that holds it') from error

@@ -8,8 +8,16 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 
-from .cells import Grid  # noqa: E402
-from .tables import AXIS, Measured, published, published_organs  # noqa: E402
+from .cells import Cell, Grid  # noqa: E402
+from .tables import (  # noqa: E402
+    AXIS,
+    Measured,
+    free_cells,
+    paper_column,
+    published,
+    published_organs,
+    varying_axes,
+)
 
 STYLE = {'font.family': 'DejaVu Sans', 'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False,
          'axes.grid': True, 'grid.color': '#dddddd', 'axes.axisbelow': True, 'figure.dpi': 150,
@@ -29,12 +37,16 @@ def draw_all(measured: Measured, grid: Grid, folder: Path) -> dict[str, Path]:
     """Every figure that the records allow: name -> file."""
     with plt.rc_context(STYLE):
         drawn = {}
-        if measured.done() and '3' in grid.tables:
+        if '3' in grid.tables and any(measured.value(cell, 'pooled').seeds for cell in grid.tables['3'].values()):
             drawn['Pooled DSC by organ'] = save(organ_bars(measured, grid), folder / 'organs.png')
         for table, axis in AXIS.items():
             if table in grid.tables and any(measured.value(cell, 'pooled').seeds
                                             for cell in grid.tables[table].values()):
                 drawn[f'DSC against {axis}'] = save(axis_plot(table, measured, grid), folder / f'{axis}.png')
+        cells = [cell for cell in free_cells(measured, grid) if measured.value(cell, 'pooled').seeds]
+        for axis in varying_axes(cells):
+            drawn[f'DSC against {axis}, free axes'] = save(free_plot(axis, cells, measured),
+                                                           folder / f'free_{axis}.png')
     return drawn
 
 
@@ -51,7 +63,7 @@ def organ_bars(measured: Measured, grid: Grid):
                  yerr=[0 if np.isnan(v.std) else v.std for v in values], error_kw=dict(lw=0.8))
         if paper is not None and label in paper.index:
             axes.plot(x, paper.loc[label, organs], 'k_', ms=5, mew=1.2,
-                      label='paper, BCV' if number == 0 else None)
+                      label=paper_column(grid) if number == 0 else None)
     axes.set_xticks(range(len(organs)), [scores['labels'][i].replace(' ', '\n') for i in organs])
     axes.set_ylabel('DSC pooled (%)')
     axes.set_ylim(0, 100)
@@ -75,11 +87,33 @@ def axis_plot(table: str, measured: Measured, grid: Grid):
         right = panels[0, 1]
         right.plot(range(len(labels)), [paper.get(label, np.nan) for label in labels], 'D' + joined,
                    color=COLOURS[2], ms=5)
-        right.set_title('paper, BCV', fontsize=9)
+        right.set_title(paper_column(grid), fontsize=9)
     for axes in panels[0]:
         axes.set_xticks(range(len(labels)), labels)
         axes.set_xlim(-0.4, len(labels) - 0.6)
         axes.set_xlabel(AXIS[table])
     left.set_ylabel('DSC pooled (%)')
     figure.tight_layout()
+    return figure
+
+
+def free_plot(axis: str, cells: list[Cell], measured: Measured):
+    """Measured DSC of free cells along one axis, a line for every combination of the others."""
+    values = sorted({getattr(cell, axis) for cell in cells}, key=lambda value: (value is None, value))
+    others = [other for other in varying_axes(cells) if other != axis]
+    lines: dict[str, list[Cell]] = {}
+    for cell in cells:
+        lines.setdefault(', '.join(f'{other} {getattr(cell, other)}' for other in others), []).append(cell)
+    figure, axes = plt.subplots(figsize=(5.0, 3.0))
+    for number, (label, members) in enumerate(lines.items()):
+        members.sort(key=lambda cell: values.index(getattr(cell, axis)))
+        scores = [measured.value(cell, 'pooled') for cell in members]
+        axes.errorbar([values.index(getattr(cell, axis)) for cell in members], [score.mean for score in scores],
+                      yerr=[0 if np.isnan(score.std) else score.std for score in scores], marker='D', ms=4,
+                      lw=1, capsize=2, color=COLOURS[(number + 3) % len(COLOURS)], label=label or None)
+    axes.set_xticks(range(len(values)), [str(value) for value in values])
+    axes.set_xlabel(axis)
+    axes.set_ylabel('DSC pooled (%)')
+    if any(lines):
+        axes.legend(frameon=False, fontsize=7, loc='upper left', bbox_to_anchor=(1, 1))
     return figure

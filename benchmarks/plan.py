@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmseg_plugins.datasets.catalogue import dataset_info
 from mmseg_plugins.datasets.layout_images import prepare_layout
+from mmseg_plugins.datasets.layouts import find_cases
 from mmseg_plugins.datasets.phantom import write_phantom
 from mmseg_plugins.datasets.prepare import prepare_dataset
 from mmseg_plugins.datasets.store import read_index
@@ -55,18 +56,22 @@ def prepare_inputs(grid: Grid, data_root: Path, weights_root: Path, progress) ->
     if grid.dataset == 'phantom':
         raw = PREPARED.parent / 'phantom'
         write_phantom(raw, progress=progress.counter('drawing the phantom'))
-    if not (folder / 'index.json').exists() or raw.exists():
+    prepared = (folder / 'index.json').exists()
+    if not prepared:
+        find_cases(info, raw)
+    wanted = [grid.sources[name] for name in sorted({cell.source for cell in grid.cells()} - {'none'})]
+    files = [weights_root / source['file'] for source in wanted if 'made_by' not in source]
+    missing = [str(path) for path in files if not path.is_file()]
+    if missing:
+        raise UserError(f'source checkpoints not found: {", ".join(missing)}; download them from their authors '
+                        'and put them there (README, "Sources")')
+    if not prepared or raw.exists():
         result = prepare_dataset(grid.dataset, raw, folder, progress.counter(f'preparing {grid.dataset}'))
         for fault in result.faults:
             progress.say(fault)
         if result.faults:
             raise UserError(f'{raw}: {len(result.faults)} bad cases of {grid.dataset} (above); mend or remove '
                             'them, or prepare without them: tools/prepare_data.py')
-    for name in sorted({cell.source for cell in grid.cells()} - {'none'}):
-        source = grid.sources[name]
-        if 'made_by' not in source and not (weights_root / source['file']).is_file():
-            raise UserError(f'{weights_root / source["file"]}: source checkpoint of {name!r} not found; '
-                            'download it from its authors and put it there')
 
 
 def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: int | None) -> Run:

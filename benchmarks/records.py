@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mmseg_plugins.compat import write_atomic
+from mmseg_plugins.files import write_atomic
 
 from .cells import Cell
 

@@ -19,9 +19,19 @@ import jinja2  # noqa: E402
 from benchmarks import figures  # noqa: E402
 from benchmarks.cells import Cell, Grid, load_grid  # noqa: E402
 from benchmarks.records import read_records  # noqa: E402
-from benchmarks.tables import Measured, build_table, caption, cell_label, to_latex, to_markdown  # noqa: E402
-from mmseg_plugins.compat import write_atomic  # noqa: E402
+from benchmarks.tables import (  # noqa: E402
+    Measured,
+    build_free_table,
+    build_table,
+    caption,
+    cell_label,
+    free_caption,
+    free_cells,
+    to_latex,
+    to_markdown,
+)
 from mmseg_plugins.errors import UserError, run_main  # noqa: E402
+from mmseg_plugins.files import write_atomic  # noqa: E402
 
 RESULTS = REPO / 'results'
 
@@ -63,9 +73,12 @@ def render(folder: Path, target: Path | None = None) -> Path:
     for path in torn:
         print(f'{path}: not a whole record; left out', file=sys.stderr)
     measured, committed = Measured(records), _committed(folder)
+    built = {name: (build_table(name, measured, grid, committed), caption(name, measured, grid))
+             for name in grid.tables if any(measured.runs(cell) for cell in grid.tables[name].values())}
+    if free_cells(measured, grid):
+        built['free'] = build_free_table(measured, grid), free_caption(measured, grid)
     tables = []
-    for name in grid.tables:
-        table, text = build_table(name, measured, grid, committed), caption(name, measured, grid)
+    for name, (table, text) in built.items():
         stem = target / 'tables' / f'table_{name}'
         write_atomic(stem.with_suffix('.csv'), table.to_csv(index=False))
         write_atomic(stem.with_suffix('.md'), to_markdown(table))
@@ -73,7 +86,8 @@ def render(folder: Path, target: Path | None = None) -> Path:
         tables.append(dict(caption=text, columns=list(table.columns), rows=table.values.tolist()))
     drawn = figures.draw_all(measured, grid, target / 'figures')
     page = target / 'report.html'
-    write_atomic(page, _page(grid, records, torn, tables, drawn, committed is not None))
+    absent = [caption(name, measured, grid).split('.')[0] for name in grid.tables if name not in built]
+    write_atomic(page, _page(grid, records, torn, tables, absent, drawn, committed is not None))
     return page
 
 
@@ -85,8 +99,8 @@ def _committed(folder: Path) -> Measured | None:
     return Measured(records) if records else None
 
 
-def _page(grid: Grid, records: list[dict], torn: list[Path], tables: list[dict], drawn: dict[str, Path],
-          compared: bool) -> str:
+def _page(grid: Grid, records: list[dict], torn: list[Path], tables: list[dict], absent: list[str],
+          drawn: dict[str, Path], compared: bool) -> str:
     template = (Path(__file__).parent / 'templates' / 'report.html.j2').read_text()
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     pictures = [(title, base64.b64encode(path.read_bytes()).decode()) for title, path in drawn.items()]
@@ -95,7 +109,7 @@ def _page(grid: Grid, records: list[dict], torn: list[Path], tables: list[dict],
                        for r in records if 'hardware' in r})
     runs = [dict(record, label=cell_label(Cell(**record['cell']))) for record in records]
     return environment.from_string(template).render(
-        grid=grid, runs=runs, failed=failed, torn=[path.name for path in torn], tables=tables,
+        grid=grid, runs=runs, failed=failed, torn=[path.name for path in torn], tables=tables, absent=absent,
         pictures=pictures, compared=compared, hardware=hardware,
         done=len(records) - len(failed), cells=len(grid.cells()))
 

@@ -8,7 +8,6 @@ import argparse
 import os
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
@@ -27,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     for axis, kind in (('encoders', str), ('sources', str), ('inflations', str), ('slices', int),
                        ('strides', int), ('targets', str)):
         axes.add_argument(f'--{axis}', nargs='+', type=kind)
-    parser.add_argument('--dataset', help='replace the grid\'s dataset')
+    parser.add_argument('--dataset', help='replace the grid\'s dataset; the results get a folder of their own')
     parser.add_argument('--seeds', nargs='+', type=int)
     parser.add_argument('--data-root', type=Path, default=Path('data'),
                         help='folder that holds the archives (default: data)')
@@ -47,18 +46,16 @@ def main() -> int:
         raise UserError('--workers and --max-iters must be at least 1')
     grid = load_grid(args.grid, args.tables, args.seeds, encoder=args.encoders, source=args.sources,
                      inflation=args.inflations, slices=args.slices, stride=args.strides,
-                     target=args.targets)
-    if args.dataset:
-        grid = with_dataset(grid, args.dataset)
+                     target=args.targets, dataset=args.dataset)
     # a shortened trial must not be taken for the grid itself
     trial = f'-{args.max_iters}-steps' if args.max_iters else ''
     out = args.out or Path('work_dirs/grids') / f'{grid.name}{trial}'
     if args.dry_run:
         return list_cells(grid, args)
 
-    from benchmarks.plan import plan_runs, prepare_inputs  # imports torch
+    from benchmarks.plan import plan_runs, prepare_inputs
     from benchmarks.progress import Progress
-    from mmseg_plugins.compat import write_atomic
+    from mmseg_plugins.files import write_atomic
 
     write_atomic(out / 'grid.yaml', grid.text)
     with Progress() as progress:
@@ -76,18 +73,6 @@ def main() -> int:
               '(--retry-failed runs them again)', file=sys.stderr)
     print(page)
     return 1 if failed else 0
-
-
-def with_dataset(grid: Grid, dataset: str) -> Grid:
-    """The same cells on another dataset."""
-    from mmseg_plugins.datasets.catalogue import dataset_info
-
-    dataset_info(dataset)
-    grid.dataset = dataset
-    grid.tables = {table: {row: replace(cell, dataset=dataset) for row, cell in rows.items()}
-                   for table, rows in grid.tables.items()}
-    grid.free = [replace(cell, dataset=dataset) for cell in grid.free]
-    return grid
 
 
 def share_cores(workers: int | None) -> tuple[int, int]:

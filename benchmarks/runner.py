@@ -1,5 +1,6 @@
 """One run inside a worker process: an mmengine training, its evaluation, its record."""
 
+import json
 import os
 import platform
 import resource
@@ -18,6 +19,7 @@ from mmengine.runner import Runner
 
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.experiment import load_config, prepare_for_device
+from mmseg_plugins.files import write_atomic
 from mmseg_plugins.pretraining import pretrain
 
 from .records import Run, write_record
@@ -176,10 +178,6 @@ def _cpu_name() -> str:
 def execute_pretraining(config: str, options: dict, out: Path, work_dir: Path, digest: str,
                         report: Callable[[int, int], None]) -> None:
     """Make an embedded source checkpoint, and beside it a note of what it was made by."""
-    import json
-
-    from mmseg_plugins.compat import write_atomic
-
     cfg = load_config(REPO / config, options)
     prepare_for_device(cfg, 'none')
     cfg.work_dir = str(work_dir)

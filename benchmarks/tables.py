@@ -13,7 +13,7 @@ from scipy import stats
 
 from mmseg_plugins.datasets.catalogue import BCV_EIGHT, BCV_LABELS
 
-from .cells import Cell, Grid
+from .cells import AXES, Cell, Grid
 
 PAPER = Path(__file__).parent / 'paper'
 CAPTIONS = {
@@ -25,6 +25,7 @@ CAPTIONS = {
     '4d': 'Table 4(d). Input slices (centering, stride 1): mean DSC over {all}.',
 }
 AXIS = {'4a': 'target', '4b': 'initialization', '4c': 'stride', '4d': 'slices'}
+BCV_ORGANS = ('bcv', 'phantom')
 PER_CASE_IN_PAPER = ('TransUNet', 'SwinUNet')  # their own papers' per-case means, not pooled
 
 
@@ -84,18 +85,18 @@ class Measured:
                 value.seeds[record['seed']] = float(np.mean(figures))
         return value
 
+    def cells(self) -> list[Cell]:
+        return list(self._by_cell)
+
     def done(self) -> list[dict]:
         return [record for runs in self._by_cell.values() for record in runs if record['state'] == 'done']
 
 
 def published(table: str, grid: Grid) -> dict[str, float]:
-    """The paper's figure by row label of a table, where it has one for this grid."""
-    column = grid.reference.get('paper_table5')
-    if column:
-        if table != '2a':
-            return {}
-        rows = pd.read_csv(PAPER / 'table5_generalization.csv').set_index('method')[column].dropna()
-        return rows.to_dict()
+    """The paper's figure by row label of a table: BCV's for BCV's organs, else the dataset's of Table 5."""
+    if grid.dataset not in BCV_ORGANS:
+        column = pd.read_csv(PAPER / 'table5_generalization.csv').set_index('method')
+        return column[grid.dataset].dropna().to_dict() if table == '2a' and grid.dataset in column else {}
     if table == '2a':
         return pd.read_csv(PAPER / 'table2a_main.csv').set_index('method')['dsc8'].to_dict()
     if table in AXIS:
@@ -104,9 +105,14 @@ def published(table: str, grid: Grid) -> dict[str, float]:
     return {}
 
 
+def paper_column(grid: Grid) -> str:
+    """Heading of the published figures: they are of this dataset only where it is one of the paper's."""
+    return 'paper (BCV)' if grid.dataset in BCV_ORGANS else 'paper (Table 5)'
+
+
 def published_organs(grid: Grid) -> pd.DataFrame | None:
     """Table 3's figures with label ids as columns, where the grid has BCV's organs."""
-    if grid.reference.get('paper_table5'):
+    if grid.dataset not in BCV_ORGANS:
         return None
     rows = pd.read_csv(PAPER / 'table3_organs.csv').set_index('method')
     names = {BCV_LABELS[i].replace(' ', '_'): i for i in BCV_EIGHT}
@@ -135,7 +141,7 @@ def build_table(table: str, measured: Measured, grid: Grid, committed: Measured 
     if table == '3':
         return _organ_table(measured, grid)
     labels = 'headline' if table == '2a' else 'all'
-    paper = dict(published(table, grid))
+    paper, column = dict(published(table, grid)), paper_column(grid)
     noise = pooled_seed_noise(committed, grid) if committed else None
     rows = []
     for label, cell in grid.tables[table].items():
@@ -148,13 +154,13 @@ def build_table(table: str, measured: Measured, grid: Grid, committed: Measured 
         if committed:
             other = committed.value(cell, 'pooled', labels)
             row |= {'committed': str(other), 'agrees': agreement(value, other, noise)}
-        row['paper'] = f'{paper.pop(label):.2f}' if label in paper else '—'
+        row[column] = f'{paper.pop(label):.2f}' if label in paper else '—'
         rows.append(row)
     others = []
     if table == '2a':  # methods that only the paper ran
         for label, figure in paper.items():
             note = ' (per case)' if label in PER_CASE_IN_PAPER else ''
-            others.append({'Method': label, 'paper': f'{figure:.2f}{note}'})
+            others.append({'Method': label, column: f'{figure:.2f}{note}'})
     return pd.DataFrame(others + rows, columns=list(rows[0])).fillna('—')
 
 
@@ -169,9 +175,39 @@ def _organ_table(measured: Measured, grid: Grid) -> pd.DataFrame:
         row |= {scores['labels'][i]: str(measured.value(cell, 'pooled', [i])) for i in scores['headline']}
         rows.append(row)
         if paper is not None and label in paper.index:
-            row = {'Method': label, 'figures': 'paper'}
+            row = {'Method': label, 'figures': paper_column(grid)}
             rows.append(row | {scores['labels'][i]: f'{paper.loc[label, i]:.2f}' for i in scores['headline']})
     return pd.DataFrame(rows)
+
+
+def free_cells(measured: Measured, grid: Grid) -> list[Cell]:
+    """Cells that no table names: the grid's free axes, and whatever else was run into its folder."""
+    named = set(grid.in_tables())
+    return [cell for cell in dict.fromkeys([*grid.free, *measured.cells()]) if cell not in named]
+
+
+def varying_axes(cells: list[Cell]) -> list[str]:
+    """The axes along which these cells differ, in Cell's order."""
+    return [axis for axis in AXES if len({getattr(cell, axis) for cell in cells}) > 1]
+
+
+def build_free_table(measured: Measured, grid: Grid) -> pd.DataFrame:
+    """One row per cell that no table names; what all of them share is in the caption."""
+    cells = free_cells(measured, grid)
+    rows = []
+    for cell in cells:
+        value = measured.value(cell, 'pooled')
+        rows.append({axis: str(getattr(cell, axis)) for axis in varying_axes(cells)}
+                    | {'DSC pooled': str(value), 'DSC case': str(measured.value(cell, 'case')),
+                       'runs': str(len(value.seeds))})
+    return pd.DataFrame(rows)
+
+
+def free_caption(measured: Measured, grid: Grid) -> str:
+    cells = free_cells(measured, grid)
+    shared = [f'{axis} {getattr(cells[0], axis)}' for axis in AXES
+              if axis not in varying_axes(cells) and getattr(cells[0], axis) is not None]
+    return f'Free axes ({", ".join(shared)}): mean DSC over {_scope(measured, grid)["headline"]}.'
 
 
 def pooled_seed_noise(measured: Measured, grid: Grid) -> dict[str, float]:

@@ -44,6 +44,13 @@ class LoadReport:
                 f'{len(self.dropped)} dropped by rule, {len(self.missing)} left at initialization')
 
 
+def check_source_file(path: str | Path) -> None:
+    """Raise UserError where there is no such file, with what to do."""
+    if not Path(path).is_file():
+        raise UserError(f'{path}: source checkpoint not found; download it from its authors, or make it with '
+                        'tools/pretrain.py, and put it there (README, "Sources")')
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Read a state dict from .pth/.pt/.safetensors, unwrapped from the usual containers.
 
@@ -51,9 +58,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         UserError: missing, truncated, or needing arbitrary unpickling.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f'{path}: source checkpoint not found; download it from its authors and put '
-                        'it there (README, "Sources")')
+    check_source_file(path)
     try:
         if path.suffix == '.safetensors':
             from safetensors.torch import load_file

@@ -5,12 +5,11 @@ torch >= 2.6 without switching `weights_only` off, and makes mmengine's file wri
 """
 
 import importlib.util
-import os
 import sys
-import tempfile
 import types
 import warnings
-from pathlib import Path
+
+from .files import write_atomic
 
 for _message, _category in (
     ('.*pkg_resources.*', Warning),  # mmcv and mmengine still import it on some versions
@@ -70,26 +69,6 @@ def _allow_mmengine_checkpoints() -> None:
         getattr,  # HistoryBuffer's __setstate__ looks its own statistics methods up by name
         *(type(np.dtype(kind)) for kind in ('f4', 'f8', 'i4', 'i8', '?')),
     ])
-
-
-def write_atomic(path: str | os.PathLike, content: bytes | str) -> None:
-    """Write a file beside its final place, sync it, and rename: never half written."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode() if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _write_mmengine_files_atomically() -> None:

@@ -19,6 +19,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 
 from . import compat  # noqa: F401
+from .checkpoints import check_source_file
 from .datasets.store import read_index
 from .errors import UserError, nearest
 
@@ -59,6 +60,24 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
         if key not in KEYS:
             raise UserError(f'{path}: unknown key experiment.{key}{nearest(key, KEYS)}')
     return cfg
+
+
+def check_start(cfg: Config, world_size: int) -> str:
+    """Check what a training run needs before any process is started; says what will be trained.
+
+    Raises:
+        UserError: the source checkpoint is not there.
+    """
+    experiment, train = cfg.experiment, cfg.train_dataloader
+    if experiment.source:
+        check_source_file(experiment.source)
+    index = read_index(experiment.data_root)
+    counts = {split: len(cases) for split, cases in index['split'].items()}
+    return (f'{experiment.steps} steps of {experiment.batch} windows ({world_size} processes x '
+            f'{train.batch_size} windows x {experiment.accumulate} accumulated) on '
+            f'{counts[experiment.split]} cases of {index["dataset"]}, evaluated on '
+            f'{counts[cfg.val_dataloader.dataset.split]}; {experiment.slices} slices, stride {experiment.stride}, '
+            f'source {experiment.source or "none (random weights)"}, inflation {experiment.inflation}')
 
 
 def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:

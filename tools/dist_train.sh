@@ -8,6 +8,8 @@ shift 2
 cd "$(dirname "$0")/.."
 [ -x .venv/bin/python ] && PATH="$PWD/.venv/bin:$PATH"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+# What is wrong is said once, before N processes start.
+WORLD_SIZE=$((devices * ${NNODES:-1})) python tools/train.py "$config" --launcher pytorch --dry-run "$@"
 exec python -m torch.distributed.run --nnodes "${NNODES:-1}" --node_rank "${NODE_RANK:-0}" \
   --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${PORT:-29500}" --nproc_per_node "$devices" \
   tools/train.py "$config" --launcher pytorch "$@"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
-from mmseg_plugins.compat import write_atomic
 from mmseg_plugins.errors import UserError, run_main
 from mmseg_plugins.experiment import load_config, prepare_for_device
+from mmseg_plugins.files import write_atomic
 
 
 def parse_args() -> argparse.Namespace:

@@ -6,7 +6,7 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 from mmseg_plugins.errors import run_main
-from mmseg_plugins.experiment import load_config, prepare_for_device, world_size
+from mmseg_plugins.experiment import check_start, load_config, prepare_for_device, world_size
 
 
 def parse_args() -> argparse.Namespace:
@@ -18,6 +18,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--amp', action='store_true', help='bfloat16 mixed precision')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         help='override settings, e.g. experiment.slices=11')
+    parser.add_argument('--dry-run', action='store_true',
+                        help='check config, data and source, say what would be trained, and leave')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -25,14 +27,21 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options,
-                      world_size() if args.launcher != 'none' else 1)
+    processes = world_size() if args.launcher != 'none' else 1
+    cfg = load_config(args.config, args.cfg_options, processes)
+    plan = check_start(cfg, processes)
+    if args.dry_run:
+        print(f'{args.config}: {plan}')
+        return
     prepare_for_device(cfg, args.launcher, args.amp)
     cfg.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem)
     cfg.resume = args.resume
 
+    from mmengine.dist import is_main_process
     from mmengine.runner import Runner
     Runner.from_cfg(cfg).train()
+    if is_main_process():
+        print(cfg.work_dir)
 
 
 if __name__ == '__main__':

@@ -67,3 +67,14 @@ def dataset_info(name: str) -> DatasetInfo:
     if name not in CATALOGUE:
         raise UserError(f'unknown dataset {name!r}{nearest(name, CATALOGUE)}')
     return CATALOGUE[name]
+
+
+def how_to_prepare(name: str) -> str:
+    """What to fetch, where to put it, and the command: the end of a sentence."""
+    command = f'python tools/prepare_data.py {name}'
+    if name not in CATALOGUE:
+        return f'run: {command} --raw <folder of the original files>'
+    if name == 'phantom':
+        return f'run: {command}'
+    info = CATALOGUE[name]
+    return f'get {info.source}, unpack it into data/{info.folder}, and run: {command}'

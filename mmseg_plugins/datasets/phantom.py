@@ -10,12 +10,11 @@ Coordinates of a volume (D, H, W): x to the patient's left, y to the back, both 
 from collections.abc import Callable
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from ..compat import write_atomic
 from .catalogue import BCV_LABELS, CATALOGUE
+from .volumes import write_nifti
 
 SPACING = (5.5, 5.5, 12.0)  # mm along x, y, z
 ID = {name: number for number, name in enumerate(BCV_LABELS)}
@@ -222,11 +221,5 @@ def write_phantom(raw: Path, seed: int = 20261, progress: Callable = lambda *_: 
         if image.exists() and label.exists():
             continue
         for path, array in zip((image, label), make_phantom((seed, number)), strict=True):
-            nifti = nib.Nifti1Image(array.transpose(2, 1, 0), affine)
-            write_atomic(path, _gzip(nifti.to_bytes()))
+            write_nifti(path, array.transpose(2, 1, 0), affine)
     progress(len(numbers), len(numbers), '')
-
-
-def _gzip(data: bytes) -> bytes:
-    import gzip
-    return gzip.compress(data, compresslevel=6, mtime=0)

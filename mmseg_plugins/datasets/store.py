@@ -15,8 +15,9 @@ from pathlib import Path
 import blosc2
 import numpy as np
 
-from ..compat import write_atomic
 from ..errors import UserError
+from ..files import write_atomic
+from .catalogue import how_to_prepare
 from .volumes import Volume
 
 blosc2.set_nthreads(1)  # the loader's workers are the parallelism
@@ -67,8 +68,7 @@ def read_index(folder: str | Path) -> dict:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
-        raise UserError(f'{path}: dataset not prepared; run: python tools/prepare_data.py '
-                        f'{Path(folder).name} --raw <folder of the original files>') from None
+        raise UserError(f'{path}: dataset not prepared; {how_to_prepare(Path(folder).name)}') from None
     except ValueError as error:
         raise UserError(f'{path}: not valid JSON ({error}); prepare the dataset again') from error
 

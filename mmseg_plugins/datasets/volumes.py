@@ -1,5 +1,6 @@
 """One case: NIfTI files -> a verified, oriented volume, and label maps back to NIfTI."""
 
+import gzip
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ import nibabel as nib
 import numpy as np
 
 from ..errors import UserError
+from ..files import write_atomic
 
 AFFINE_TOLERANCE = 1e-3  # mm: headers that differ by less are rounding of the same geometry
 
@@ -132,14 +134,12 @@ def read_volume(image_path: str | Path, label_path: str | Path | None = None,
 
 def write_label(path: str | Path, label: np.ndarray, volume: Volume) -> None:
     """Write a label map (D, H, W) as NIfTI in the geometry of the file that `volume` came from."""
-    from ..compat import write_atomic
-
     array = np.flip(label, [axis for axis in range(3) if volume.flips[axis]])
     array = np.ascontiguousarray(array.transpose(np.argsort(volume.axes)).astype(np.uint8))
-    image = nib.Nifti1Image(array, volume.affine)
-    image.set_data_dtype(np.uint8)
-    data = image.to_bytes()
-    if str(path).endswith('.gz'):
-        import gzip
-        data = gzip.compress(data, mtime=0)
-    write_atomic(path, data)
+    write_nifti(path, array, volume.affine)
+
+
+def write_nifti(path: str | Path, array: np.ndarray, affine: np.ndarray) -> None:
+    """Write an array (X, Y, Z) in its own dtype as .nii or .nii.gz: the same bytes for the same array."""
+    data = nib.Nifti1Image(array, affine).to_bytes()
+    write_atomic(path, gzip.compress(data, 6, mtime=0) if str(path).endswith('.gz') else data)

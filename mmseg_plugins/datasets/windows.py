@@ -23,20 +23,18 @@ class WindowDataset(BaseSegDataset):
         slices: S.
         stride: distance of neighbouring window slices, in slices.
         target: `center` or `all`: which label planes a sample carries.
-        limit: keep only the first so many cases; None keeps all.
 
     A sample starts as dict(case, slice, depth, indices, intensity_range, ...), which LoadWindow reads.
     """
 
     def __init__(self, data_root: str, split: str, slices: int, stride: int = 1,
-                 target: str = 'center', limit: int | None = None, pipeline=(), **kwargs):
+                 target: str = 'center', pipeline=(), **kwargs):
         if slices < 1 or stride < 1:
             raise UserError(f'slices={slices}, stride={stride}: both must be at least 1')
         self.index = read_index(data_root)
         if split not in self.index['split']:
             raise UserError(f'{data_root}: no split {split!r}{nearest(split, self.index["split"])}')
         self.split, self.slices, self.stride, self.target = split, slices, stride, target
-        self.limit = limit
         self.store = Store(data_root)
         metainfo = dict(classes=tuple(self.index['labels']),
                         palette=[[0, 0, 0]] * len(self.index['labels']))
@@ -45,7 +43,7 @@ class WindowDataset(BaseSegDataset):
 
     def load_data_list(self) -> list[dict]:
         samples = []
-        for case in self.index['split'][self.split][:self.limit]:
+        for case in self.index['split'][self.split]:
             entry = self.index['cases'][case]
             depth, _, height, width = entry['shape']
             if self.index['intensity'] == 'max':
