@@ -9,11 +9,14 @@ import sys
 import types
 import warnings
 
+from .errors import UserError
 from .files import write_atomic
 
 for _message, _category in (
     ('.*pkg_resources.*', Warning),  # mmcv and mmengine still import it on some versions
     ('.*torch.cuda.amp.*', FutureWarning),
+    ('.*`broadcast_buffers` is deprecated.*', FutureWarning),
+    ('.*Setting MKL_NUM_THREADS.*', UserWarning),
     ('.*is deprecated.*', DeprecationWarning),
     ('.*pin_memory.*', UserWarning),
     ('.*lr_scheduler.step.*', UserWarning),
@@ -22,6 +25,7 @@ for _message, _category in (
     ('.*scheduler.step.*', UserWarning),
     ('.*multi-threaded.*fork.*', DeprecationWarning),
     ('.*torch.searchsorted.*', UserWarning),  # timm's resizing of position tables
+    ('.*``build_loss``.*', UserWarning),  # mmseg's own decode head calls it
     ('.*non-tuple sequence for multidimensional indexing.*', UserWarning),
 ):
     warnings.filterwarnings('ignore', message=_message, category=_category)
@@ -89,7 +93,77 @@ def _skip_environment_dump() -> None:
     Runner._log_env = _log_env
 
 
+def join_cpu_processes(cfg, launcher: str) -> None:
+    """Distribute a run over CPU processes: mmengine's own way needs a GPU at every turn.
+
+    Forms the process group over gloo (mmengine calls `torch.cuda.set_device` first), wraps the model
+    without device ids, and averages the norms' running statistics, since SyncBN exists on GPUs only.
+    """
+    import torch.distributed as torch_dist
+
+    if launcher != 'pytorch':
+        raise UserError(f'launcher {launcher!r} needs GPUs, and torch finds none here; on CPUs use '
+                        'tools/dist_train.sh')
+    if not torch_dist.is_initialized():
+        torch_dist.init_process_group('gloo')
+    cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+    cfg.custom_hooks = [*cfg.get('custom_hooks', ()), dict(type='AverageBuffers')]
+
+
+def leave_processes() -> None:
+    """End a process of a distributed run that went well; without a process group, do nothing.
+
+    gloo's threads may still hold tensors whose release needs Python, and abort when it has gone (seen
+    in one of ten runs with torch 2.14): the process ends without taking the interpreter down. After a
+    failure there is nobody to wait for, and the launcher ends the others.
+    """
+    import logging
+    import os
+
+    import torch.distributed as torch_dist
+
+    if torch_dist.is_initialized():
+        gloo = torch_dist.get_backend() == 'gloo'
+        torch_dist.barrier()
+        torch_dist.destroy_process_group()
+        if gloo:
+            logging.shutdown()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
+
+
+def _quiet_loggers() -> None:
+    """Log lines about mmengine's and mmseg's own code, and two per parameter that repeat the config."""
+    import logging
+
+    from mmengine.logging import MMLogger
+
+    noise = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias', 'paramwise_options -- ',
+             'Image shapes are different in the batch')
+
+    def keep(self, record):
+        return not str(record.msg).startswith(noise) and logging.Logger.filter(self, record)
+
+    MMLogger.filter = keep
+
+
+def _register_buffer_averaging() -> None:
+    from mmengine.dist import all_reduce_params
+    from mmengine.hooks import Hook
+    from mmengine.registry import HOOKS
+
+    @HOOKS.register_module()
+    class AverageBuffers(Hook):
+        """Every process evaluates, and the checkpoint holds, the same running statistics."""
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+            all_reduce_params([b for b in runner.model.buffers() if b.is_floating_point()], op='mean')
+
+
 _import_mmcv_ops()
 _allow_mmengine_checkpoints()
 _write_mmengine_files_atomically()
 _skip_environment_dump()
+_quiet_loggers()
+_register_buffer_averaging()

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict
 
-from . import compat  # noqa: F401
+from . import compat
 from .checkpoints import check_source_file
 from .datasets.store import read_index
 from .errors import UserError, nearest
@@ -135,11 +135,11 @@ def world_size() -> int:
 def prepare_for_device(cfg: Config, launcher: str, amp: bool = False) -> None:
     """Backend, norms and precision that follow from where the run happens, not from what it is."""
     cfg.launcher = launcher
-    cuda = torch.cuda.is_available()
     if launcher != 'none':
-        cfg.env_cfg.dist_cfg.backend = 'nccl' if cuda else 'gloo'
-        if cuda:
+        if torch.cuda.is_available():
             cfg.sync_bn = 'torch'
+        else:
+            compat.join_cpu_processes(cfg, launcher)
     if amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.dtype = 'bfloat16'

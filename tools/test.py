@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
+from mmseg_plugins.compat import leave_processes
 from mmseg_plugins.errors import UserError, run_main
 from mmseg_plugins.experiment import load_config, prepare_for_device
 from mmseg_plugins.files import write_atomic
@@ -40,6 +41,7 @@ def main() -> None:
     if args.out and is_main_process():
         write_atomic(args.out, json.dumps(metrics, indent=1))
         print(args.out)
+    leave_processes()
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
+from mmseg_plugins.compat import leave_processes
 from mmseg_plugins.errors import run_main
 from mmseg_plugins.experiment import check_start, load_config, prepare_for_device, world_size
 
@@ -42,6 +43,7 @@ def main() -> None:
     Runner.from_cfg(cfg).train()
     if is_main_process():
         print(cfg.work_dir)
+    leave_processes()
 
 
 if __name__ == '__main__':

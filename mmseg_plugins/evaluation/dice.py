@@ -62,6 +62,7 @@ class CaseDice(BaseMetric):
     Args:
         headline: label ids whose mean is `DSC`; None: all but background.
     """
+    default_prefix = ''  # mmengine warns about None
 
     def __init__(self, headline: Sequence[int] | None = None, prefix: str | None = None):
         super().__init__(collect_device='cpu', prefix=prefix)

@@ -1,0 +1,113 @@
+"""The tools as a user calls them: distributed training and evaluation, prediction, mistakes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from conftest import REPO, write_msd
+
+CONFIG = 'configs/beit_centering_hippocampus.py'
+
+
+def run(command: list, check: int = 0) -> str:
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = str(free.getsockname()[1])
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+    result = subprocess.run(list(map(str, command)), cwd=REPO, capture_output=True, text=True,
+                            env=os.environ | dict(PORT=port, PATH=path))
+    assert result.returncode == check, result.stdout + result.stderr
+    return result.stderr + result.stdout
+
+
+def options(prepared: Path, **experiment) -> list[str]:
+    values = dict(data_root=prepared, source=None, steps=3, warmup=1, batch=4, slices=3, evaluate='train',
+                  checkpoint_interval=3) | experiment
+    return ['--cfg-options', *(f'experiment.{key}={value}' for key, value in values.items())]
+
+
+@pytest.fixture(scope='module')
+def trained(prepared, tmp_path_factory) -> Path:
+    """A checkpoint trained in two processes."""
+    work = tmp_path_factory.mktemp('work')
+    output = run(['tools/dist_train.sh', CONFIG, 2, '--work-dir', work, *options(prepared)])
+    assert '3 steps of 4 windows (2 processes x 2 windows x 1 accumulated) on 8 cases' in output
+    assert output.strip().splitlines()[-1] == str(work)
+    return work / 'iter_3.pth'
+
+
+@pytest.mark.parametrize('target', ['center', 'all'])
+def test_evaluation_is_the_same_for_any_number_of_processes(trained, prepared, tmp_path, target):
+    checkpoint, choice = trained, options(prepared, target=target)
+    if target == 'all':
+        run([sys.executable, 'tools/train.py', CONFIG, '--work-dir', tmp_path, *choice])
+        checkpoint = tmp_path / 'iter_3.pth'
+    choice = ['--work-dir', tmp_path, *choice]
+    run([sys.executable, 'tools/test.py', CONFIG, checkpoint, '--out', tmp_path / '1.json', *choice])
+    run(['tools/dist_test.sh', CONFIG, checkpoint, 3, '--out', tmp_path / '3.json', *choice])
+    one, three = (json.loads((tmp_path / f'{n}.json').read_text()) for n in (1, 3))
+    assert one == three and 0 < one['DSC pooled'] < 100
+    if target == 'center':  # and what the two training processes found at their end
+        [log] = trained.parent.glob('*/vis_data/scalars.json')
+        last = json.loads(log.read_text().splitlines()[-1])
+        assert {name: last[name] for name in one} == one
+
+
+def test_prediction_lies_on_the_image(trained, prepared, msd_raw, tmp_path):
+    image = msd_raw / 'imagesTr' / 'case_003.nii.gz'
+    out, picture = tmp_path / 'label.nii.gz', tmp_path / 'overlay.png'
+    output = run([sys.executable, 'tools/predict.py', CONFIG, trained, image, out, '--overlay', picture,
+                  *options(prepared)])
+    label = nib.load(out)
+    np.testing.assert_array_equal(label.affine, nib.load(image).affine)
+    assert label.shape == nib.load(image).shape and np.asarray(label.dataobj).max() <= 2
+    assert output.strip().splitlines()[-1] == str(picture) and picture.stat().st_size > 5000
+
+
+def test_prediction_equals_the_evaluations(trained, prepared, msd_raw, tmp_path):
+    """The same windows, the same resizing: the DSC of predicted files is what the metric reports."""
+    index = json.loads((prepared / 'index.json').read_text())
+    [case] = index['split']['test']
+    out = tmp_path / 'label.nii'
+    run([sys.executable, 'tools/predict.py', CONFIG, trained, msd_raw / 'imagesTr' / f'{case}.nii.gz', out,
+         *options(prepared)])
+    run([sys.executable, 'tools/test.py', CONFIG, trained, '--work-dir', tmp_path, '--out', tmp_path / 'm.json',
+         *options(prepared, evaluate='test')])
+    predicted, truth = (np.asarray(nib.load(path).dataobj)
+                        for path in (out, msd_raw / 'labelsTr' / f'{case}.nii.gz'))
+    dice = [200 * ((predicted == k) & (truth == k)).sum() / ((predicted == k).sum() + (truth == k).sum())
+            for k in (1, 2)]
+    assert json.loads((tmp_path / 'm.json').read_text())['DSC case'] == pytest.approx(np.mean(dice))
+
+
+@pytest.mark.parametrize('command, message', [
+    (['tools/dist_train.sh', 'configs/beit_centering_bcx.py', 2], 'did you mean'),
+    (['tools/dist_train.sh', 'configs/swin_centering_bcv.py', 2, '--cfg-options', 'experiment.data_root=/no/bcv'],
+     'tools/prepare_data.py bcv'),
+    ([sys.executable, 'tools/train.py', CONFIG, '--cfg-options', 'experiment.slcies=3'], "did you mean 'slices'"),
+    ([sys.executable, 'tools/test.py', CONFIG, 'no.pth'], 'no.pth: checkpoint not found'),
+    ([sys.executable, 'tools/prepare_data.py', 'hipocampus'], "did you mean 'hippocampus'"),
+])
+def test_a_mistake_is_one_line_and_status_2(command, message):
+    output = run(command, check=2)
+    assert message in output and len(output.strip().splitlines()) == 1
+
+
+def test_a_missing_source_is_named_before_training(prepared, tmp_path):
+    output = run(['tools/dist_train.sh', CONFIG, 2, '--work-dir', tmp_path / 'work',
+                  *options(prepared, source='/no/beit.pth')], check=2)
+    assert '/no/beit.pth: source checkpoint not found' in output and not (tmp_path / 'work').exists()
+
+
+def test_preparation_goes_on_with_the_good_cases_and_ends_with_2(tmp_path):
+    raw = write_msd(tmp_path / 'Task04_Hippocampus', cases=4)
+    (raw / 'imagesTr' / 'case_002.nii.gz').write_bytes(b'torn')
+    output = run([sys.executable, 'tools/prepare_data.py', 'hippocampus', '--raw', raw, '--out', tmp_path / 'out'],
+                 check=2)
+    assert 'case_002.nii.gz' in output and '3 cases prepared, 1 left out' in output
