@@ -1,10 +1,8 @@
 """Grid files -> cells: which points of the grid exist, and which row of which table each one fills."""
 
-import importlib
 import itertools
-import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import yaml
 
 from mmseg_plugins.datasets.catalogue import dataset_info
 from mmseg_plugins.errors import UserError, nearest
+from mmseg_plugins.experiment import import_extensions
 from mmseg_plugins.inflation import check_inflation
 
 GRIDS = Path(__file__).parent / 'grids'
@@ -75,7 +74,7 @@ class Grid:
         title: heading of its page.
         dataset: catalogue name.
         configs: encoder -> config file that cells of that encoder start from.
-        sources: source name -> dict(file=..., encoder=...).
+        sources: source name -> dict(file=..., encoder=...), and made_by=... for an embedded one.
         tables: table name -> row -> cell.
         axes: extra free axes, a product.
         seeds: one run each.
@@ -144,10 +143,17 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     dataset_info(spec['dataset'])
     options = dict(spec.get('options') or {})
     if spec.get('imports'):
-        _import_extensions(spec['imports'], path)
+        import_extensions(spec['imports'], path)
         options['custom_imports.imports'] = ['mmseg_plugins', *spec['imports']]
     sources = spec.get('sources') or {}
-    base = dict(dataset=spec['dataset'], source=spec.get('source', 'beit'))
+    for source, entry in sources.items():
+        for key in ('file', 'encoder'):
+            if not isinstance(entry, dict) or key not in entry:
+                raise UserError(f'{path}: source {source!r} has no {key!r}')
+    base = dict(dataset=spec['dataset'], source=spec.get('source', 'none'))
+
+    def fits(encoder: str, source: str) -> bool:
+        return source == 'none' or source not in sources or sources[source]['encoder'] == encoder
 
     def cell(changes: dict, where: str) -> Cell:
         for axis in changes:
@@ -156,10 +162,15 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
         if 'inflation' in changes:
             check_inflation(changes['inflation'])
         made = Cell(**{**base, **changes})
+        if 'source' not in changes and not fits(made.encoder, made.source):  # each encoder has its own
+            made = replace(made, source=next((name for name in sources if fits(made.encoder, name)), 'none'))
         for value, known, what in ((made.encoder, spec['configs'], 'encoder'),
                                    (made.source, {*sources, 'none'}, 'source')):
             if value not in known:
                 raise UserError(f'{path}: {where}: unknown {what} {value!r}{nearest(value, known)}')
+        if not fits(made.encoder, made.source):
+            raise UserError(f'{path}: {where}: source {made.source!r} is for encoder '
+                            f'{sources[made.source]["encoder"]!r}, not {made.encoder!r}')
         if made.target not in ('center', 'all') or made.slices < 1 or made.stride < 1:
             raise UserError(f"{path}: {where}: target must be 'center' or 'all', slices and stride at least 1")
         return made
@@ -176,21 +187,12 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
                         for row, changes in rows.items() if changes is not None}
     given = {axis: values for axis, values in axes.items() if values}
     free_axes = (spec.get('axes') or {}) | given
-    free = [cell(dict(zip(free_axes, values, strict=True)), 'axes')
-            for values in itertools.product(*free_axes.values())] if free_axes else []
+    points = [dict(zip(free_axes, values, strict=True)) for values in itertools.product(*free_axes.values())]
+    if {'encoder', 'source'} <= set(free_axes):  # a product of both holds pairs that do not exist
+        points = [point for point in points if fits(point['encoder'], point['source'])]
+    free = [cell(point, 'axes') for point in points if point]
     if given:
         built = {}
     return Grid(name, spec['dataset'], spec['configs'], sources, built, free,
                 tuple(seeds or spec.get('seeds') or (1234,)), spec.get('title', name),
                 tuple(spec.get('notes') or ()), options, text)
-
-
-def _import_extensions(modules: Sequence[str], path: Path) -> None:
-    """Import a grid's own modules (an inflation method, an encoder) from the working directory."""
-    if '' not in sys.path:
-        sys.path.insert(0, '')
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise UserError(f'{path}: imports: {module}: {error}; run from the folder that holds it') from error

@@ -7,7 +7,8 @@ the next one. A controller that dies ends its workers at their next report.
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -25,7 +26,7 @@ class Job:
     needs: frozenset = field(default_factory=frozenset)
 
 
-def run_jobs(jobs: Iterable[Job], workers: int, threads: int, log_folder: Path,
+def run_jobs(jobs: Iterable[Job], workers: int, threads: int, devices: Sequence[str], log_folder: Path,
              on_event: Callable[[str, Hashable, Any], None]) -> None:
     """Run all jobs whose needs get done.
 
@@ -33,12 +34,13 @@ def run_jobs(jobs: Iterable[Job], workers: int, threads: int, log_folder: Path,
         jobs: in order of preference.
         workers: processes.
         threads: torch threads of each.
+        devices: GPUs (as CUDA_VISIBLE_DEVICES names them), shared out over the workers; empty: CPU.
         log_folder: gets what the workers print, one file each.
         on_event: called with ('progress', name, (step, steps)), ('done', name, result),
             ('dead', name, reason), and ('blocked', name, missing needs) for what could not start.
     """
     waiting, finished = list(jobs), set()
-    pool = [_Worker(number, threads, log_folder) for number in range(min(workers, len(waiting)))]
+    pool = [_Worker(number, threads, devices, log_folder) for number in range(min(workers, len(waiting)))]
     try:
         while True:
             for worker in pool:
@@ -73,9 +75,26 @@ def run_jobs(jobs: Iterable[Job], workers: int, threads: int, log_folder: Path,
             worker.stop()
 
 
+@contextmanager
+def _visible(device: str | None):
+    """What is started meanwhile sees this GPU alone; torch must find it so before it looks."""
+    before = os.environ.get('CUDA_VISIBLE_DEVICES')
+    if device is not None:
+        os.environ['CUDA_VISIBLE_DEVICES'] = device
+    try:
+        yield
+    finally:
+        if device is not None:
+            if before is None:
+                del os.environ['CUDA_VISIBLE_DEVICES']
+            else:
+                os.environ['CUDA_VISIBLE_DEVICES'] = before
+
+
 class _Worker:
-    def __init__(self, number: int, threads: int, log_folder: Path):
-        self.number, self.threads, self.log = number, threads, log_folder / f'worker{number}.log'
+    def __init__(self, number: int, threads: int, devices: Sequence[str], log_folder: Path):
+        self.threads, self.log = threads, log_folder / f'worker{number}.log'
+        self.device = devices[number % len(devices)] if devices else None
         self.job: Job | None = None
         self.last_status = ''
         self._spawn()
@@ -83,7 +102,8 @@ class _Worker:
     def _spawn(self) -> None:
         self.pipe, theirs = SPAWN.Pipe()
         self.process = SPAWN.Process(target=_work, args=(theirs, self.threads, self.log), daemon=True)
-        self.process.start()
+        with _visible(self.device):
+            self.process.start()
         theirs.close()
 
     def start(self, job: Job) -> None:

@@ -8,6 +8,8 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
@@ -34,7 +36,7 @@ def parse_args() -> argparse.Namespace:
                         help='folder that holds the source checkpoints (default: weights)')
     parser.add_argument('--out', type=Path, help='records, tables, page (default: work_dirs/grids/<grid>)')
     parser.add_argument('--max-iters', type=int, help='steps of every run, for trying out')
-    parser.add_argument('--workers', type=int, help='processes (default: cores, or one where there is a GPU)')
+    parser.add_argument('--workers', type=int, help='processes (default: one per GPU, or per core without one)')
     parser.add_argument('--dry-run', action='store_true', help='list the cells and their commands')
     parser.add_argument('--retry-failed', action='store_true')
     return parser.parse_args()
@@ -61,10 +63,10 @@ def main() -> int:
     with Progress() as progress:
         prepare_inputs(grid, args.data_root, args.weights_root, progress)
         plan = plan_runs(grid, args.weights_root, out, args.max_iters, args.retry_failed)
-        workers, threads = share_cores(args.workers)
+        resources = find_resources(args.workers)
         print(f'{grid.title}: {len(plan.runs)} runs, {plan.finished} finished before, '
-              f'{len(plan.todo)} to do with {workers} workers of {threads} thread(s)')
-        failed = execute(plan, workers, threads, out, progress)
+              f'{len(plan.todo)} to do with {resources}')
+        failed = execute(plan, resources, out, progress)
     from benchmarks.report import render
 
     page = render(out)
@@ -75,13 +77,28 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def share_cores(workers: int | None) -> tuple[int, int]:
-    """(workers, threads each): one-thread workers share CPU cores best; a GPU is not shared."""
+@dataclass(frozen=True)
+class Resources:
+    """Worker processes, torch threads of each, and the GPUs they share (CUDA's names)."""
+    workers: int
+    threads: int
+    devices: Sequence[str]
+
+    def __str__(self) -> str:
+        on = f' on {len(self.devices)} GPU(s)' if self.devices else ''
+        return f'{self.workers} workers of {self.threads} thread(s){on}'
+
+
+def find_resources(workers: int | None) -> Resources:
+    """One worker per GPU; without one, one-thread workers share CPU cores best."""
+    import torch
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    if workers is None:
-        import torch
-        workers = 1 if torch.cuda.is_available() else cores
-    return workers, max(cores // workers, 1)
+    count = torch.cuda.device_count()
+    visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+    devices = (visible.split(',') if visible else [str(number) for number in range(count)])[:count]
+    workers = workers or count or cores
+    return Resources(workers, max(cores // workers, 1), devices)
 
 
 def list_cells(grid: Grid, args: argparse.Namespace) -> int:
@@ -104,7 +121,7 @@ def list_cells(grid: Grid, args: argparse.Namespace) -> int:
     return 0
 
 
-def execute(plan, workers: int, threads: int, out: Path, progress) -> int:
+def execute(plan, resources: Resources, out: Path, progress) -> int:
     """Run what is to do; returns how many runs failed."""
     work = Path('work_dirs/grids') / plan.grid.name
     jobs = [Job(('source', source.name), 'benchmarks.runner:execute_pretraining',
@@ -130,18 +147,19 @@ def execute(plan, workers: int, threads: int, out: Path, progress) -> int:
                 progress.say(f'source {name[1]}: failed: {value}')
             progress.finish(name)
             return
-        state = value if kind == 'done' else 'failed'
+        reason = value
         if kind != 'done':
             from benchmarks.runner import record_failure
 
             reason = value if kind == 'dead' else f'its source could not be made ({sorted(value)})'
             record_failure(runs[name], out, reason)
-        failed += state == 'failed'
-        progress.finish(name, f'{state}  {runs[name].cell} seed {runs[name].seed}')
+        failed += reason is not None
+        label = f'{runs[name].cell} seed {runs[name].seed}'
+        progress.finish(name, f'failed  {label}: {reason}' if reason else f'done  {label}')
 
     progress.begin(steps)
     start = time.monotonic()
-    run_jobs(jobs, workers, threads, work / 'logs', on_event)
+    run_jobs(jobs, resources.workers, resources.threads, resources.devices, work / 'logs', on_event)
     if jobs:
         progress.say(f'{len(jobs)} jobs in {(time.monotonic() - start) / 60:.1f} minutes')
     return failed

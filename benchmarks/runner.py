@@ -43,8 +43,8 @@ class ReportProgress(Hook):
         self.report(runner.iter + 1, runner.max_iters)
 
 
-def execute_run(run: Run, out: Path, work_dir: Path, report: Callable[[int, int], None]) -> str:
-    """Train (or resume), evaluate and record one run; returns its state, `done` or `failed`.
+def execute_run(run: Run, out: Path, work_dir: Path, report: Callable[[int, int], None]) -> str | None:
+    """Train (or resume), evaluate and record one run; returns why it failed, or None.
 
     Whatever goes wrong becomes a record with its reason, so that the rest of the grid goes on.
     """
@@ -57,7 +57,7 @@ def execute_run(run: Run, out: Path, work_dir: Path, report: Callable[[int, int]
         body = _failure(f'{type(error).__name__}: {" ".join(str(error).split())[:500]}')
     body.update(provenance())
     write_record(out, run, body)
-    return body['state']
+    return body.get('reason')
 
 
 def record_failure(run: Run, out: Path, reason: str) -> None:

@@ -12,7 +12,10 @@ A config of this project is mmengine's with one more section:
 so that `--cfg-options experiment.slices=11` is one edit, not six. `load_config` fills the parts in.
 """
 
+import importlib
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -56,10 +59,27 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
         raise UserError(f'{path}: no `experiment` section; see mmseg_plugins/experiment.py')
     if options:
         cfg.merge_from_dict(options)
+        import_extensions(cfg.get('custom_imports', {}).get('imports', ()), path)
     for key in cfg.experiment:
         if key not in KEYS:
             raise UserError(f'{path}: unknown key experiment.{key}{nearest(key, KEYS)}')
     return cfg
+
+
+def import_extensions(modules: Sequence[str], named_by: str | Path) -> None:
+    """Import a user's own modules (an inflation method, an encoder); the working directory is searched too.
+
+    Raises:
+        UserError: names the file that asked for the module.
+    """
+    if '' not in sys.path:
+        sys.path.append('')
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UserError(f'{named_by}: imports {module!r}: {error}; run from the folder that holds it'
+                            ) from error
 
 
 def check_start(cfg: Config, world_size: int) -> str:

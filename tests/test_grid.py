@@ -2,19 +2,26 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import matplotlib
 import pytest
+import torch
 import yaml
 from conftest import REPO, write_msd
 
 from benchmarks.cells import Cell, load_grid
+from benchmarks.pool import Job, run_jobs
 from benchmarks.records import read_records
+from benchmarks.tables import Value, agreement
 from mmseg_plugins.errors import UserError
+from mmseg_plugins.experiment import read_config
+from mmseg_plugins.models import InflatedViT
 
 
 def grid_file(folder: Path, **changes) -> Path:
@@ -51,9 +58,26 @@ def test_tables_share_cells_and_fields_that_cannot_matter_are_held():
     assert Cell('bcv', slices=1, stride=3, inflation='average') == Cell('bcv', slices=1)
 
 
+def test_each_encoder_starts_from_a_source_of_its_own(tmp_path):
+    grid = load_grid('bcv', encoder=['beit', 'swin'], slices=[5])
+    assert [(cell.encoder, cell.source) for cell in grid.cells()] == [('beit', 'beit'), ('swin', 'swin')]
+    both = load_grid('bcv', encoder=['beit', 'swin'], source=['beit', 'swin', 'none'])
+    assert len(both.cells()) == 4
+    with pytest.raises(UserError, match="source 'swin' is for encoder 'swin'"):
+        load_grid('bcv', source=['swin'])
+
+
+def test_another_dataset_is_another_grid():
+    grid = load_grid('phantom', dataset='hippocampus')
+    assert grid.name == 'phantom-hippocampus' and {cell.dataset for cell in grid.cells()} == {'hippocampus'}
+    assert yaml.safe_load(grid.text)['dataset'] == 'hippocampus'
+
+
 @pytest.mark.parametrize('changes, message', [
     (dict(datasets='x'), 'did you mean .dataset'), (dict(tables=['2c']), 'unknown table'),
-    (dict(axes=dict(slice=[1])), 'did you mean .slices'), (dict(source='biet'), 'unknown source'),
+    (dict(axes=dict(slice=[1])), 'did you mean .slices'), (dict(imports=['no_such_module']), 'no_such_module'),
+    (dict(dataset='hipocampus'), 'did you mean .hippocampus'), (dict(sources=dict(a=dict(file='x'))), 'encoder'),
+    (dict(source='biet'), 'unknown source'),
     (dict(axes=dict(inflation=['centring'])), 'did you mean .centering')])
 def test_a_misspelt_grid_is_one_line(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
@@ -76,6 +100,9 @@ def test_grid_end_to_end_skips_what_is_done_and_repeats_what_was_deleted(place):
     out = place / 'work_dirs/grids/tiny-3-steps'
     page = place / output.strip().splitlines()[-1]
     assert page.is_file() and 'tiny' in page.read_text()
+    rows = (out / 'tables/table_free.csv').read_text().splitlines()
+    assert rows[0].startswith('slices,DSC pooled') and [row.split(',')[0] for row in rows[1:]] == ['1', '3']
+    assert (out / 'figures/free_slices.png').stat().st_size > 5000
     records, torn = read_records(out)
     assert [r['state'] for r in records] == ['done', 'done'] and not torn
     assert records[0]['scores']['cases'] and records[0]['cost']['flops'] > 0
@@ -86,6 +113,44 @@ def test_grid_end_to_end_skips_what_is_done_and_repeats_what_was_deleted(place):
     gone.unlink()
     assert '1 to do' in run(place, *arguments)
     assert gone.exists()
+
+
+def test_a_users_own_inflation_runs_in_a_grid(place):
+    (place / 'my_methods.py').write_text(
+        'from mmseg_plugins import register_inflation\n\n\n'
+        '@register_inflation("first")\n'
+        'def first(gray, slices, channels):\n'
+        '    kernel = gray.new_zeros(len(gray), channels, slices, *gray.shape[1:])\n'
+        '    kernel[:, :, 0] = gray[:, None] / channels\n'
+        '    return kernel\n')
+    weights = place / 'weights'
+    weights.mkdir()
+    cfg = read_config(REPO / 'configs/beit_centering_hippocampus.py')
+    backbone = {key: value for key, value in cfg.model.backbone.items() if key != 'type'}
+    torch.save(InflatedViT(**backbone, slices=1, channels=3, img_size=64).model.state_dict(), weights / 'flat.pth')
+    path = grid_file(place, imports=['my_methods'], source='flat',
+                     sources=dict(flat=dict(file='flat.pth', encoder='beit')),
+                     axes=dict(inflation=['first'], slices=[3], target=['all']))
+    run(place, '--grid', str(path), '--max-iters', '2', '--out', 'out')
+    [record] = read_records(place / 'out')[0]
+    assert record['state'] == 'done' and record['load']['inflated'] == ['patch_embed.proj.weight']
+    assert 'my_methods' in record['command']
+
+
+def test_workers_share_the_gpus_and_a_dead_one_is_replaced(tmp_path, monkeypatch):
+    (tmp_path / 'jobs.py').write_text(
+        'import os\n\n\n'
+        'def where(report):\n    return os.environ["CUDA_VISIBLE_DEVICES"]\n\n\n'
+        'def die(report):\n    os.kill(os.getpid(), 9)\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    events = []
+    jobs = [Job('dies', 'jobs:die', ()), Job('runs', 'jobs:where', ()), Job('after', 'jobs:where', ()),
+            Job('never', 'jobs:where', (), frozenset({'dies'}))]
+    run_jobs(jobs, 2, 1, ['3', '7'], tmp_path, lambda *event: events.append(event))
+    outcome = {name: (kind, value) for kind, name, value in events}
+    assert outcome['dies'][0] == 'dead' and 'SIGKILL' in outcome['dies'][1]
+    assert outcome['runs'] == ('done', '7') and outcome['after'][1] in ('3', '7')
+    assert outcome['never'] == ('blocked', frozenset({'dies'}))
 
 
 def test_a_failed_run_is_recorded_while_the_rest_goes_on(place):
@@ -132,3 +197,20 @@ def test_report_of_the_same_records_is_the_same_bytes(place):
     record.write_text(json.dumps(json.loads(record.read_text()) | dict(seed=99)))
     result = subprocess.run(check, cwd=place, capture_output=True, text=True)
     assert result.returncode == 1 and 'report.html' in result.stdout
+
+
+def test_a_newcomers_figures_agree_within_seed_noise():
+    noise = dict(std=1.0, freedom=20)
+    committed = Value({1: 50.0, 2: 51.0, 3: 52.0})
+    assert agreement(Value({1: 51.5, 2: 52.5}), committed, noise) == 'yes'
+    assert agreement(Value({1: 55.0, 2: 56.0}), committed, noise) == 'no'
+    assert agreement(Value(), committed, noise) == 'cannot tell'
+
+
+def test_committed_results_render_to_the_committed_bytes():
+    pinned = re.search(r'^matplotlib==([^;]+)', (REPO / 'constraints.txt').read_text(), re.M)[1]
+    if matplotlib.__version__ != pinned:
+        pytest.skip(f'figures are committed as matplotlib {pinned} draws them, here is {matplotlib.__version__}')
+    result = subprocess.run([sys.executable, str(REPO / 'benchmarks/report.py'), '--check'], capture_output=True,
+                            text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
