@@ -1,10 +1,12 @@
-"""Published 2D checkpoint formats -> state dict of the inflated model, every key accounted for.
+"""Published checkpoint formats -> state dict of the inflated model, every key accounted for.
 
-Files are read with `weights_only` (or as safetensors). timm's own filter of the model's family
-renames keys and resizes position tables; what it and the inflation did is reported per key, and
-whatever no rule explains is an error: nothing is ever loaded in part.
+Files are read with `weights_only` (or as safetensors). Keys are renamed and position tables resized as
+the encoder's family demands (timm's own filter, torchvision's names for Video Swin); what that and the
+inflation did is reported per key, and whatever no rule explains is an error: nothing is ever loaded in
+part.
 """
 
+import argparse
 import pickle
 import re
 import sys
@@ -12,19 +14,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from timm.models.beit import Beit
 from torch import Tensor, nn
+from torchvision.models.video.swin_transformer import SwinTransformer3d
 
 from .errors import UserError
 from .inflation import inflate_kernel
+from .positions import inflate_swin_table, resize_beit_table
 
-PATCH_KERNEL = 'patch_embed.proj.weight'
+torch.serialization.add_safe_globals([argparse.Namespace])  # DINO's full checkpoints carry their options
+
+PATCH_KERNEL, PATCH_BIAS = 'patch_embed.proj.weight', 'patch_embed.proj.bias'
 
 # What a pre-training file carries beyond the encoder's blocks, and a segmentation encoder never uses.
 DROPPED_BY_RULE = {
-    r'^(head|head_dist|fc_norm|lm_head|fc)(\.|$)': 'classification or pre-training head',
+    r'^(head|head_dist|cls_head|fc_norm|lm_head|fc|attn_pool)(\.|$)': 'classification or pre-training head',
     r'^norm\.': 'final norm, which the feature taps precede',
     r'^mask_token$': 'masked-image-modelling token',
-    r'(relative_position_index|attn_mask)$': 'index buffer, rebuilt for the new size',
+    r'(relative_position_index|attn_mask|relative_coords_table|rope\..*)$': 'buffer, rebuilt for the new size',
 }
 
 
@@ -83,10 +90,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
 def load_source(model: nn.Module, path: str | Path, slices: int, channels: int,
                 inflation: str) -> LoadReport:
-    """Load a 2D checkpoint into a timm model whose patch embedding has channels x slices inputs.
+    """Load a checkpoint into an encoder's inner model (timm, or torchvision's Video Swin).
 
     Args:
-        model: timm model; its patch embedding takes C * S input channels, channel-major.
+        model: timm model whose patch embedding takes C * S input channels, channel-major, or a
+            SwinTransformer3d with C.
         path: checkpoint file as its authors published it.
         slices: S.
         channels: C.
@@ -95,10 +103,8 @@ def load_source(model: nn.Module, path: str | Path, slices: int, channels: int,
     Raises:
         UserError: names the first key that no rule explains, is missing, or has a wrong shape.
     """
-    source = read_checkpoint(path)
-    report = LoadReport(str(path))
-    state = {}
-    for key, value in source.items():
+    report, state = LoadReport(str(path)), {}
+    for key, value in read_checkpoint(path).items():
         rule = next((why for pattern, why in DROPPED_BY_RULE.items() if re.search(pattern, key)), None)
         if rule:
             report.dropped[key] = rule
@@ -107,27 +113,99 @@ def load_source(model: nn.Module, path: str | Path, slices: int, channels: int,
     if PATCH_KERNEL not in state:
         raise UserError(f'{path}: no key {PATCH_KERNEL!r}: not a checkpoint of a vision Transformer '
                         'in its authors\' or timm\'s naming')
-    embed_dim = getattr(model, 'embed_dim', None)
-    if embed_dim and len(state[PATCH_KERNEL]) != embed_dim:
-        raise UserError(f'{path}: {PATCH_KERNEL} has width {len(state[PATCH_KERNEL])}, '
-                        f'the encoder {embed_dim}; choose the encoder the file was made for')
-    family = sys.modules[type(model).__module__]
-    try:
-        state = family.checkpoint_filter_fn(state, model)
-    except (AttributeError, KeyError, RuntimeError, IndexError) as error:
-        raise UserError(f'{path}: does not fit {type(model).__name__}: {error}') from error
+    kernel = state.pop(PATCH_KERNEL)
+    embed_dim = model.patch_embed.proj.out_channels
+    if len(kernel) != embed_dim:
+        raise UserError(f'{path}: {PATCH_KERNEL} has width {len(kernel)}, the encoder {embed_dim}; '
+                        'choose the encoder the file was made for')
+    kernel = kernel.to(torch.promote_types(kernel.dtype, torch.float32))  # sums round in half precision
+    if isinstance(model, SwinTransformer3d):
+        kernel = _video_kernel(model, kernel, channels, inflation)
+        state = _to_video_swin(model, state, report)
+    else:
+        kernel = inflate_kernel(kernel, slices, channels, inflation)
+        kernel = None if kernel is None else kernel.flatten(1, 2)
+        state = _to_timm(model, state, report)
+    _fill(model, state, kernel, report)
+    return report
 
-    wanted = model.state_dict()
-    weight = state.pop(PATCH_KERNEL)
-    weight = weight.to(torch.promote_types(weight.dtype, torch.float32))  # sums round in half precision
-    kernel = inflate_kernel(weight, slices, channels, inflation)
+
+def _to_timm(model: nn.Module, source: dict[str, Tensor], report: LoadReport) -> dict[str, Tensor]:
+    """Keys and position tables as the timm model has them."""
+    try:
+        # kept from timm's filter, which resizes tables its own way, and those of oblong grids always
+        tables = _beit_tables(model, source, report) if isinstance(model, Beit) else {}
+        rest = {key: value for key, value in source.items() if not (tables and _is_table(key))}
+        state = sys.modules[type(model).__module__].checkpoint_filter_fn(dict(rest), model)
+    except (AttributeError, KeyError, RuntimeError, IndexError, ValueError) as error:
+        raise UserError(f'{report.source}: does not fit {type(model).__name__}: '
+                        f'{" ".join(str(error).split())}') from error
+    kept = {id(value) for value in state.values()}
+    for key, value in rest.items():
+        if key in state and state[key] is not value:
+            report.resized.append(key)
+        elif key not in state and id(value) not in kept:
+            raise UserError(f'{report.source}: key {key!r} is unknown to {type(model).__name__}; '
+                            'nothing was loaded')
+    return state | tables
+
+
+def _is_table(key: str) -> bool:
+    return key.endswith('relative_position_bias_table')
+
+
+def _beit_tables(model: Beit, source: dict[str, Tensor], report: LoadReport) -> dict[str, Tensor]:
+    """BEiT's relative-position tables for the model's grid; one shared by all blocks is given to each."""
+    tables = {key: value for key, value in source.items() if _is_table(key)}
+    shared = tables.pop('rel_pos_bias.relative_position_bias_table', None)
+    if shared is not None:
+        tables |= {f'blocks.{i}.attn.relative_position_bias_table': shared for i in range(len(model.blocks))}
+    for key, value in tables.items():
+        tables[key] = resize_beit_table(value, model.patch_embed.grid_size)
+        if tables[key] is not value:
+            report.resized.append(key)
+    return tables
+
+
+def _video_kernel(model: SwinTransformer3d, kernel: Tensor, channels: int, inflation: str) -> Tensor | None:
+    """Video Swin's kernel spans 2 slices: a video source's keeps its depth, a 2D one is inflated to it."""
+    depth = model.patch_embed.proj.kernel_size[0]
+    if kernel.ndim == 4:
+        return inflate_kernel(kernel, depth, channels, inflation)
+    if inflation == 'random':
+        return None
+    return kernel.sum(1, keepdim=True).repeat(1, channels, 1, 1, 1) / channels
+
+
+def _to_video_swin(model: SwinTransformer3d, source: dict[str, Tensor], report: LoadReport) -> dict[str, Tensor]:
+    """Swin's and Video Swin's own keys -> torchvision's; a 2D source's tables are inflated over depth."""
+    wanted, state = model.state_dict(), {}
+    for key, value in source.items():
+        name = re.sub(r'^layers\.(\d+)\.blocks\.', lambda m: f'features.{2 * int(m[1])}.', key)
+        name = re.sub(r'^layers\.(\d+)\.downsample\.', lambda m: f'features.{2 * int(m[1]) + 1}.', name)
+        name = name.replace('.mlp.fc1.', '.mlp.0.').replace('.mlp.fc2.', '.mlp.3.')
+        if _is_table(name) and name in wanted:
+            depth = model.get_submodule(name.rpartition('.')[0]).window_size[0]
+            if len(wanted[name]) == (2 * depth - 1) * len(value) and depth > 1:
+                value = inflate_swin_table(value, depth)
+                report.inflated.append(name)
+        state[name] = value
+    return state
+
+
+def _fill(model: nn.Module, state: dict[str, Tensor], kernel: Tensor | None, report: LoadReport) -> None:
+    """Check every key against the model's and load them all, or raise and load none."""
+    path, family = report.source, type(model).__name__
+    wanted = {key: value for key, value in model.state_dict().items()
+              if not any(re.search(pattern, key) for pattern in DROPPED_BY_RULE)}
     if kernel is None:
-        report.dropped[PATCH_KERNEL] = 'inflation `random` keeps the fresh layer'
-        if state.pop('patch_embed.proj.bias', None) is not None:
-            report.dropped['patch_embed.proj.bias'] = report.dropped[PATCH_KERNEL]
+        why = 'inflation `random` keeps the fresh layer'
+        report.dropped[PATCH_KERNEL] = why
+        if state.pop(PATCH_BIAS, None) is not None:
+            report.dropped[PATCH_BIAS] = why
     else:
         report.inflated.append(PATCH_KERNEL)
-        state[PATCH_KERNEL] = kernel.flatten(1, 2)
+        state[PATCH_KERNEL] = kernel
     blocks = len(getattr(model, 'blocks', ()))
     for key in list(state):
         block = re.match(r'blocks\.(\d+)\.', key)
@@ -135,22 +213,14 @@ def load_source(model: nn.Module, path: str | Path, slices: int, channels: int,
             report.dropped[key] = 'block behind the last feature tap'
             del state[key]
         elif key not in wanted:
-            raise UserError(f'{path}: key {key!r} is unknown to {type(model).__name__}; '
-                            'nothing was loaded')
+            raise UserError(f'{path}: key {key!r} is unknown to {family}; nothing was loaded')
         elif state[key].shape != wanted[key].shape:
             raise UserError(f'{path}: key {key!r} has shape {tuple(state[key].shape)}, the encoder '
                             f'needs {tuple(wanted[key].shape)}; nothing was loaded')
-        elif key in report.inflated:
-            continue
-        elif key in source and source[key].shape != state[key].shape:
-            report.resized.append(key)
-        else:
+        elif key not in report.inflated and key not in report.resized:
             report.loaded.append(key)
     report.missing = [key for key in wanted if key not in state]
-    allowed = {PATCH_KERNEL, 'patch_embed.proj.bias'} if kernel is None else set()
     for key in report.missing:
-        if key not in allowed:
-            raise UserError(f'{path}: key {key!r} of {type(model).__name__} is missing; '
-                            'nothing was loaded')
-    model.load_state_dict(state, strict=kernel is not None)
-    return report
+        if kernel is not None or key not in (PATCH_KERNEL, PATCH_BIAS):
+            raise UserError(f'{path}: key {key!r} of {family} is missing; nothing was loaded')
+    model.load_state_dict(state, strict=False)  # what it may lack was accounted for above

@@ -11,7 +11,9 @@ import timm
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
+from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from ..checkpoints import LoadReport, load_source
 from ..errors import UserError, nearest
@@ -59,9 +61,14 @@ class InflatedEncoder(BaseModule):
                 model, pretrained=False, in_chans=channels * slices, num_classes=0,
                 img_size=img_size if isinstance(img_size, int) else tuple(img_size),
                 drop_path_rate=drop_path_rate, **dict(sizes or {}))
-        except TypeError as error:
-            raise UserError(f'timm model {model!r} cannot be built with an image size and these sizes '
-                            f'({error}); choose a vision Transformer') from error
+        except (TypeError, AssertionError, RuntimeError) as error:
+            raise UserError(f'timm model {model!r} cannot be built for this image size and these sizes '
+                            f'({" ".join(str(error).split()) or "size not divisible"}); choose another size or '
+                            'a vision Transformer') from error
+        patches = getattr(self.model, 'patch_embed', None)
+        if not isinstance(getattr(patches, 'proj', None), nn.Conv2d):
+            raise UserError(f'timm model {model!r} has no patch embedding that is one convolution: there is '
+                            'nothing to inflate; choose a vision Transformer (ViT, BEiT, EVA, Swin, ...)')
         # Taps come before the final norm and head: parameters there would never get a gradient.
         self.model.prune_intermediate_layers(sorted(set(self.out_indices)), prune_norm=True,
                                              prune_head=True)
@@ -93,16 +100,35 @@ class InflatedViT(InflatedEncoder):
         super().__init__(model, **kwargs)
 
 
+class PaddedSwinBlock(SwinTransformerBlock):
+    """timm's block, padded to whole windows before it is shifted rather than after.
+
+    That, and shifting where one window covers the map, is how Swin's segmentation code and with it the
+    paper have it; on maps that are no multiple of the window the features differ.
+    """
+
+    def _attn(self, x: Tensor) -> Tensor:
+        height, width = x.shape[1:3]
+        padded = pad(x, (0, 0, 0, -width % self.window_size[1], 0, -height % self.window_size[0]))
+        return super()._attn(padded)[:, :height, :width]
+
+
 @MODELS.register_module()
 class InflatedSwin(InflatedEncoder):
-    """Swin-B and any other timm Swin: stage outputs before patch merging, a fresh LayerNorm on each.
+    """Swin-B and any other timm model in stages: outputs before patch merging, a fresh LayerNorm on each.
 
     The paper's decoder follows mmseg's Swin, which norms every tap. See InflatedEncoder.
     """
 
     def __init__(self, model: str = 'swin_base_patch4_window7_224',
-                 out_indices: Sequence[int] = (0, 1, 2, 3), drop_path_rate: float = 0.3, **kwargs):
-        super().__init__(model, out_indices=out_indices, drop_path_rate=drop_path_rate, **kwargs)
+                 out_indices: Sequence[int] = (0, 1, 2, 3), drop_path_rate: float = 0.3,
+                 sizes: dict | None = None, **kwargs):
+        if model.startswith('swin_'):
+            sizes = dict(always_partition=True) | (sizes or {})
+        super().__init__(model, out_indices=out_indices, drop_path_rate=drop_path_rate, sizes=sizes, **kwargs)
+        for block in self.model.modules():
+            if type(block) is SwinTransformerBlock:
+                block.__class__ = PaddedSwinBlock
         widths = [self.model.feature_info[i]['num_chs'] for i in self.out_indices]
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in widths)
 

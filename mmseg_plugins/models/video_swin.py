@@ -1,0 +1,86 @@
+"""Video Swin (Liu et al. 2021b) over windows, on torchvision's implementation."""
+
+from collections.abc import Sequence
+
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torchvision.models.video.swin_transformer import PatchEmbed3d, SwinTransformer3d
+
+from ..checkpoints import LoadReport, load_source
+from ..errors import UserError
+from ..inflation import check_inflation
+
+BASE = dict(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32))
+
+
+@MODELS.register_module()
+class VideoSwin(BaseModule):
+    """Video Swin over a window: the centre depth position of each stage's output feeds the decoder.
+
+    Its patch embedding spans 2 slices, so depth stays an axis of the features: ceil(S / 2) positions
+    throughout. A source is Video Swin's own checkpoint (the kernel's depth is kept) or a 2D Swin's,
+    whose kernel is inflated over 2 slices and whose position tables over depth, as its authors do.
+
+    Args:
+        slices: S, any number; the paper has 5 and 9.
+        channels: C, image channels.
+        inflation: of a 2D source; of a video one only `random` makes a difference.
+        source: path of a checkpoint as published, or None for random weights.
+        img_size: of no consequence, windows are padded; there so that all encoders take the same.
+        drop_path_rate: stochastic depth rate.
+        with_cp: activation checkpointing, block by block.
+        window_size: of attention, (depth, height, width).
+        sizes: replace VideoSwin-B's embed_dim, depths and num_heads.
+        init_cfg: mmengine's; leave it out, `source` is the way to load weights.
+
+    Input: (B, C * S, H, W), channel-major. Output: four maps (B, E * 2^i, H / 2^(i+2), W / 2^(i+2)).
+
+    Raises:
+        UserError: unknown inflation, or a source that does not fit.
+    """
+
+    def __init__(self, slices: int = 5, channels: int = 1, inflation: str = 'centering',
+                 source: str | None = None, img_size: int | Sequence[int] = 512, drop_path_rate: float = 0.2,
+                 with_cp: bool = False, window_size: Sequence[int] = (8, 7, 7), sizes: dict | None = None,
+                 init_cfg: dict | None = None):
+        super().__init__(init_cfg)
+        check_inflation(inflation)
+        if slices < 1 or channels < 1:
+            raise UserError(f'slices={slices}, channels={channels}: both must be at least 1')
+        self.slices, self.channels = slices, channels
+        self.inflation, self.source = inflation, source
+        self.with_cp = with_cp
+        self.load_report: LoadReport | None = None
+
+        def embed(patch_size, embed_dim, norm_layer):
+            return PatchEmbed3d(patch_size, channels, embed_dim, norm_layer)
+
+        shape = {**BASE, **(sizes or {})}
+        self.model = SwinTransformer3d(
+            patch_size=[2, 4, 4], window_size=list(window_size), stochastic_depth_prob=drop_path_rate,
+            patch_embed=embed, **{key: list(v) if isinstance(v, Sequence) else v for key, v in shape.items()})
+        # Taps come before the final norm and head: parameters there would never get a gradient.
+        self.model.norm, self.model.head = nn.Identity(), nn.Identity()
+
+    def init_weights(self) -> None:
+        """Load the source; without one, torchvision's own initialization stays."""
+        if self.source and self.load_report is None:
+            self.load_report = load_source(self.model, self.source, self.slices, self.channels,
+                                           self.inflation)
+            print_log(f'source {self.load_report}', logger='current')
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        window = inputs.unflatten(1, (self.channels, self.slices))
+        x = self.model.pos_drop(self.model.patch_embed(window))  # (B, D, H, W, E)
+        maps = []
+        for number, part in enumerate(self.model.features):
+            if number % 2:  # patch merging
+                x = part(x)
+                continue
+            for block in part:
+                x = checkpoint(block, x, use_reentrant=False) if self.with_cp and x.requires_grad else block(x)
+            maps.append(x[:, x.shape[1] // 2].movedim(-1, 1).contiguous())
+        return tuple(maps)
