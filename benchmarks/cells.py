@@ -11,7 +11,7 @@ import yaml
 from mmseg_plugins.datasets.catalogue import dataset_info
 from mmseg_plugins.errors import UserError, nearest
 from mmseg_plugins.experiment import import_extensions
-from mmseg_plugins.inflation import check_inflation
+from mmseg_plugins.inflation import parse_inflation
 
 GRIDS = Path(__file__).parent / 'grids'
 
@@ -160,7 +160,7 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
             if axis not in AXES:
                 raise UserError(f'{path}: {where}: unknown axis {axis!r}{nearest(axis, AXES)}')
         if 'inflation' in changes:
-            check_inflation(changes['inflation'])
+            parse_inflation(changes['inflation'])
         made = Cell(**{**base, **changes})
         if 'source' not in changes and not fits(made.encoder, made.source):  # each encoder has its own
             made = replace(made, source=next((name for name in sources if fits(made.encoder, name)), 'none'))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,8 @@ class Run:
     @property
     def command(self) -> str:
         """What repeats this run alone, from the repository's root."""
-        options = ' '.join(f'{key}={_plain(value)}' for key, value in self.options.items())
+        options = ' '.join(shlex.quote(f'{key}={value}') for key, value in self.options.items())
         return f'python tools/train.py {self.config} --cfg-options {options}'
-
-
-def _plain(value: Any) -> str:
-    return str(value) if not isinstance(value, str) or value else "''"
 
 
 def identity(determinants: Any) -> str:

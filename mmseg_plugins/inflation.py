@@ -7,8 +7,23 @@ C image channels and S slices:
     average     every (channel, slice) gets G / (C S): sees the mean slice
     centering   the centre slice S // 2 of every channel gets G / C, all others zero
     random      the layer keeps its fresh initialization; everything else is loaded
+    none        the kernel as it is, for 2D pre-training that goes on: shapes must agree
 
-Both of the first two keep the kernel's sum. Add a method with one function:
+and beside the paper's, where a number in brackets replaces the default, as in `gaussian(0.5)`:
+
+    triangular(w)       slice k weighs max(0, 1 - |k - S // 2| / w), w = 2; w <= 1 is centering, w to
+                        infinity average. The kernel's sum is kept: a constant image gives the 2D features.
+                        (The triangle filter of R. Zhang, "Making convolutional networks
+                        shift-invariant again", ICML 2019, over depth.)
+    gaussian(s)         slice k weighs exp(-(k - S // 2)^2 / (2 s^2)), s = 1 slice; s to 0 is centering, to
+                        infinity average. The sum is kept. (The same, with the binomial filter's limit.)
+    repeat              every slice gets G / C: filter responses grow S-fold. The first half of I3D's
+                        bootstrapping without its division by S (Carreira and Zisserman, CVPR 2017).
+    centering_noise(e)  centering, and normal noise on the neighbours with e = 0.01 of G's standard
+                        deviation: features are the 2D model's up to the noise, and neighbours start
+                        apart from each other (symmetry breaking as in Net2Net, Chen et al., ICLR 2016).
+
+Add a method with one function; a keyword argument with a default is its number:
 
     @register_inflation('first')
     def first(gray, slices, channels):          # gray: (E, P, P), G above
@@ -17,14 +32,17 @@ Both of the first two keep the kernel's sum. Add a method with one function:
         return kernel                           # (E, channels, slices, P, P)
 """
 
+import inspect
+import re
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from .errors import UserError, nearest
 
-Method = Callable[[Tensor, int, int], Tensor]
-INFLATIONS: dict[str, Method | None] = {}
+Method = Callable[..., Tensor]
+INFLATIONS: dict[str, Method | None] = {'none': None, 'random': None}
 
 
 def register_inflation(name: str) -> Callable[[Method], Method]:
@@ -37,28 +55,73 @@ def register_inflation(name: str) -> Callable[[Method], Method]:
     return register
 
 
-INFLATIONS['random'] = None
+def over_depth(gray: Tensor, weights: Tensor, channels: int) -> Tensor:
+    """G / C times a weight for each slice: (E, P, P) and (S,) -> (E, C, S, P, P)."""
+    kernel = gray[:, None, None] * weights.to(gray)[:, None, None] / channels
+    return kernel.repeat(1, channels, 1, 1, 1)
+
+
+def distances(slices: int) -> Tensor:
+    """Of every slice from the centre slice S // 2: (S,) float64."""
+    return (torch.arange(slices, dtype=torch.float64) - slices // 2).abs()
 
 
 @register_inflation('average')
 def average(gray: Tensor, slices: int, channels: int) -> Tensor:
-    embed_dim, *patch = gray.shape
     kernel = gray[:, None, None] / (channels * slices)
-    return kernel.expand(embed_dim, channels, slices, *patch).clone()
+    return kernel.repeat(1, channels, slices, 1, 1)
 
 
 @register_inflation('centering')
 def centering(gray: Tensor, slices: int, channels: int) -> Tensor:
-    embed_dim, *patch = gray.shape
-    kernel = gray.new_zeros(embed_dim, channels, slices, *patch)
-    kernel[:, :, slices // 2] = gray[:, None] / channels
-    return kernel
+    return over_depth(gray, distances(slices) == 0, channels)
 
 
-def check_inflation(method: str) -> None:
-    """Raise UserError when no such method is registered."""
-    if method not in INFLATIONS:
-        raise UserError(f'unknown inflation {method!r}{nearest(method, INFLATIONS)}')
+@register_inflation('triangular')
+def triangular(gray: Tensor, slices: int, channels: int, width: float = 2.0) -> Tensor:
+    weights = (1 - distances(slices) / max(width, 1.0)).clamp(min=0)
+    return over_depth(gray, weights / weights.sum(), channels)
+
+
+@register_inflation('gaussian')
+def gaussian(gray: Tensor, slices: int, channels: int, sigma: float = 1.0) -> Tensor:
+    weights = (-(distances(slices) / max(sigma, 1e-6)) ** 2 / 2).exp()
+    return over_depth(gray, weights / weights.sum(), channels)
+
+
+@register_inflation('repeat')
+def repeat(gray: Tensor, slices: int, channels: int) -> Tensor:
+    return over_depth(gray, torch.ones(slices), channels)
+
+
+@register_inflation('centering_noise')
+def centering_noise(gray: Tensor, slices: int, channels: int, scale: float = 0.01) -> Tensor:
+    kernel = centering(gray, slices, channels)
+    noise = torch.randn_like(kernel) * (scale * gray.std() / channels)
+    noise[:, :, slices // 2] = 0
+    return kernel + noise
+
+
+def parse_inflation(method: str) -> tuple[str, dict[str, float]]:
+    """`gaussian(0.5)` -> ('gaussian', {'sigma': 0.5}).
+
+    Raises:
+        UserError: no such method, or a number that it does not take.
+    """
+    match = re.fullmatch(r'(\w+)(?:\(([^()]*)\))?', str(method))
+    name, number = match.groups() if match else (method, None)
+    if name not in INFLATIONS:
+        raise UserError(f'unknown inflation {method!r}{nearest(name, INFLATIONS)}')
+    if number is None:
+        return name, {}
+    function = INFLATIONS[name]
+    options = [parameter.name for parameter in inspect.signature(function).parameters.values()
+               if parameter.default is not parameter.empty] if function else []
+    try:
+        return name, {options[0]: float(number)}
+    except (IndexError, ValueError):
+        takes = f'takes one number, {options[0]}' if options else 'takes no number'
+        raise UserError(f'inflation {method!r}: {name} {takes}') from None
 
 
 def inflate_kernel(weight: Tensor, slices: int, channels: int, method: str) -> Tensor | None:
@@ -68,7 +131,7 @@ def inflate_kernel(weight: Tensor, slices: int, channels: int, method: str) -> T
         weight: 2D kernel of shape (E, 3, P, P) or (E, 1, P, P).
         slices: S, slices per window.
         channels: C, image channels (1 for CT, e.g. 4 for the Decathlon's brain MRI).
-        method: a registered name.
+        method: a registered name, with its number in brackets where it takes one.
 
     Returns:
         Kernel of shape (E, C, S, P, P), or None for `random`: keep what the layer has.
@@ -76,18 +139,22 @@ def inflate_kernel(weight: Tensor, slices: int, channels: int, method: str) -> T
     Raises:
         UserError: unknown method, or a shape that is not one of the two above.
     """
-    check_inflation(method)
-    if weight.ndim != 4 or weight.shape[1] not in (1, 3):
-        raise UserError(f'cannot inflate a kernel of shape {tuple(weight.shape)}: '
-                        'needed (E, 3, P, P) or (E, 1, P, P)')
+    name, options = parse_inflation(method)
     if slices < 1 or channels < 1:
         raise UserError(f'cannot inflate to {slices} slices and {channels} channels: '
                         'both must be at least 1')
-    function = INFLATIONS[method]
-    if function is None:
+    if name == 'none':
+        if weight.ndim != 4 or (weight.shape[1], slices) != (channels, 1):
+            raise UserError(f'inflation `none` cannot take a kernel of shape {tuple(weight.shape)}: '
+                            f'needed (E, {channels}, P, P) and 1 slice')
+        return weight[:, :, None]
+    if weight.ndim != 4 or weight.shape[1] not in (1, 3):
+        raise UserError(f'cannot inflate a kernel of shape {tuple(weight.shape)}: '
+                        'needed (E, 3, P, P) or (E, 1, P, P)')
+    if name == 'random':
         return None
     embed_dim, _, height, width = weight.shape
-    kernel = function(weight.sum(1), slices, channels)
+    kernel = INFLATIONS[name](weight.sum(1), slices, channels, **options)
     needed = (embed_dim, channels, slices, height, width)
     if tuple(kernel.shape) != needed:
         raise UserError(f'inflation {method!r} returned shape {tuple(kernel.shape)}: needed {needed}')

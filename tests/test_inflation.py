@@ -68,6 +68,38 @@ def test_kernels_are_those_of_the_paper():
     assert all(torch.equal(average[:, c, s], gray / 8) for c in range(2) for s in range(4))
 
 
+@pytest.mark.parametrize('slices, channels', [(5, 1), (4, 2), (1, 1)])
+def test_depth_profiles_keep_the_sum_and_have_the_papers_methods_as_limits(slices, channels):
+    weight = torch.randn(6, 3, 4, 4, dtype=torch.float64)
+    average, centering = (inflate_kernel(weight, slices, channels, m) for m in ('average', 'centering'))
+    for method in ('triangular', 'gaussian', 'gaussian(0.3)', 'triangular(3)'):
+        kernel = inflate_kernel(weight, slices, channels, method)
+        torch.testing.assert_close(kernel.sum((1, 2)), weight.sum(1), rtol=0, atol=1e-12)
+        depth = kernel.abs().sum((0, 1, 3, 4))
+        assert depth.argmax() == slices // 2
+    for method in ('triangular(1)', 'gaussian(0.01)'):
+        torch.testing.assert_close(inflate_kernel(weight, slices, channels, method), centering, rtol=0, atol=1e-12)
+    for method in ('triangular(1e9)', 'gaussian(1e9)'):
+        torch.testing.assert_close(inflate_kernel(weight, slices, channels, method), average, rtol=0, atol=1e-7)
+
+
+def test_repeat_is_average_times_slices_and_noise_spares_the_centre():
+    weight = torch.randn(6, 3, 4, 4, dtype=torch.float64)
+    average, centering, repeat, noisy = (inflate_kernel(weight, 5, 2, method) for method in (
+        'average', 'centering', 'repeat', 'centering_noise(0.1)'))
+    torch.testing.assert_close(repeat, average * 5)
+    assert torch.equal(noisy[:, :, 2], centering[:, :, 2])
+    spread = (noisy - centering)[:, :, [0, 1, 3, 4]].std() / (weight.sum(1).std() / 2)
+    assert 0.08 < spread < 0.12
+
+
+def test_none_takes_the_kernel_as_it_is():
+    weight = torch.randn(2, 3, 4, 4)
+    assert torch.equal(inflate_kernel(weight, 1, 3, 'none')[:, :, 0], weight)
+    with pytest.raises(UserError, match='needed .E, 1, P, P. and 1 slice'):
+        inflate_kernel(weight, 1, 1, 'none')
+
+
 def test_random_keeps_the_fresh_patch_embedding_and_loads_the_rest(tmp_path):
     flat, deep = build_pair(tmp_path, 'beit', 5, 1, 'random')
     assert torch.equal(deep.model.blocks[1].mlp.fc1.weight, flat.model.blocks[1].mlp.fc1.weight)
@@ -92,6 +124,8 @@ def test_a_user_extends_the_registry_with_one_function():
     (torch.zeros(2, 3, 2), {}, r'\(2, 3, 2\).*\(E, 3, P, P\)'),
     (torch.zeros(2, 3, 2, 2), dict(slices=0), '0 slices'),
     (torch.zeros(2, 3, 2, 2), dict(method='centring'), 'did you mean .centering'),
+    (torch.zeros(2, 3, 2, 2), dict(method='gaussian(wide)'), 'takes one number, sigma'),
+    (torch.zeros(2, 3, 2, 2), dict(method='centering(2)'), 'takes no number'),
 ])
 def test_errors_name_what_came_and_what_was_needed(weight, kwargs, message):
     with pytest.raises(UserError, match=message):

@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 
 from ..checkpoints import LoadReport, load_source
 from ..errors import UserError, nearest
-from ..inflation import check_inflation
+from ..inflation import parse_inflation
 
 
 class InflatedEncoder(BaseModule):
@@ -47,7 +47,7 @@ class InflatedEncoder(BaseModule):
                  out_indices: Sequence[int] = (3, 5, 7, 11), drop_path_rate: float = 0.0,
                  with_cp: bool = False, sizes: dict | None = None, init_cfg: dict | None = None):
         super().__init__(init_cfg)
-        check_inflation(inflation)
+        parse_inflation(inflation)
         if slices < 1 or channels < 1:
             raise UserError(f'slices={slices}, channels={channels}: both must be at least 1')
         if not timm.is_model(model):

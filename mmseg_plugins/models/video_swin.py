@@ -11,7 +11,7 @@ from torchvision.models.video.swin_transformer import PatchEmbed3d, SwinTransfor
 
 from ..checkpoints import LoadReport, load_source
 from ..errors import UserError
-from ..inflation import check_inflation
+from ..inflation import parse_inflation
 
 BASE = dict(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32))
 
@@ -47,7 +47,7 @@ class VideoSwin(BaseModule):
                  with_cp: bool = False, window_size: Sequence[int] = (8, 7, 7), sizes: dict | None = None,
                  init_cfg: dict | None = None):
         super().__init__(init_cfg)
-        check_inflation(inflation)
+        parse_inflation(inflation)
         if slices < 1 or channels < 1:
             raise UserError(f'slices={slices}, channels={channels}: both must be at least 1')
         self.slices, self.channels = slices, channels
