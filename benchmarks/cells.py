@@ -12,6 +12,7 @@ from mmseg_plugins.datasets.catalogue import dataset_info
 from mmseg_plugins.errors import UserError, nearest
 from mmseg_plugins.experiment import import_extensions
 from mmseg_plugins.inflation import parse_inflation
+from mmseg_plugins.sources import SOURCES, Source
 
 GRIDS = Path(__file__).parent / 'grids'
 
@@ -43,7 +44,8 @@ class Cell:
 
     def __str__(self) -> str:
         rate = '' if self.lr is None else f'-lr{self.lr:g}'
-        return (f'{self.dataset}-{self.encoder}-{self.source}-{self.inflation}-s{self.slices}'
+        encoder = self.encoder.replace('/', '_')
+        return (f'{self.dataset}-{encoder}-{self.source}-{self.inflation}-s{self.slices}'
                 f'-t{self.stride}-{self.target}{rate}')
 
 
@@ -55,6 +57,10 @@ AXES = tuple(Cell.__dataclass_fields__)
 TABLES: dict[str, dict[str, dict[str, Any]]] = {
     '2a': {'Ours w/o T&D': dict(source='none', slices=1), 'Ours w/o T': dict(source='none'),
            'Ours w/o D': dict(slices=1), 'Ours': {}},
+    '2b': {'BEiT-Random': dict(source='none'), 'CT-DINO': dict(encoder='dino', source='ct_dino'),
+           'BEiT-SSL': dict(source='beit_ssl'), 'DINO': dict(encoder='dino', source='dino'),
+           'SwinT': dict(encoder='swin', source='swin'),
+           'VideoSwinT': dict(encoder='videoswin', source='videoswin'), 'BEiT': {}},
     '4a': {'all': dict(inflation='average', stride=2, target='all'),
            'center': dict(inflation='average', stride=2)},
     '4b': {method: dict(inflation=method, stride=2) for method in ('random', 'average', 'centering')},
@@ -62,7 +68,8 @@ TABLES: dict[str, dict[str, dict[str, Any]]] = {
     '4d': {str(slices): dict(slices=slices) for slices in (1, 5, 11, 21)},
 }
 TABLES['3'] = TABLES['2a']
-TABLE_ORDER = ('2a', '3', '4a', '4b', '4c', '4d')
+SOURCES_OF = {'videoswin': 'swin'}  # takes a 2D Swin's weights too, by inflating kernel and tables
+TIMM = 'timm/'
 
 
 @dataclass
@@ -73,8 +80,9 @@ class Grid:
         name: of the grid and of its folders.
         title: heading of its page.
         dataset: catalogue name.
-        configs: encoder -> config file that cells of that encoder start from.
-        sources: source name -> dict(file=..., encoder=...), and made_by=... for an embedded one.
+        configs: encoder -> config file that cells of that encoder start from; an encoder named
+            `timm/<model>` starts from the first of them.
+        sources: source name -> where its weights are; the catalogue's and the file's own.
         tables: table name -> row -> cell.
         axes: extra free axes, a product.
         seeds: one run each.
@@ -85,7 +93,7 @@ class Grid:
     name: str
     dataset: str
     configs: dict[str, str]
-    sources: dict[str, dict] = field(default_factory=dict)
+    sources: dict[str, Source] = field(default_factory=dict)
     tables: dict[str, dict[str, Cell]] = field(default_factory=dict)
     free: list[Cell] = field(default_factory=list)
     seeds: Sequence[int] = (1234,)
@@ -98,12 +106,28 @@ class Grid:
         """Every cell once, in the tables' order."""
         return list(dict.fromkeys([*self.in_tables(), *self.free]))
 
+    def config(self, encoder: str) -> str:
+        return self.configs.get(encoder) or next(iter(self.configs.values()))
+
     def in_tables(self) -> list[Cell]:
         return [cell for rows in self.tables.values() for cell in rows.values()]
 
 
 GRID_KEYS = {'title', 'dataset', 'configs', 'sources', 'source', 'tables', 'rows', 'axes', 'seeds', 'notes',
              'options', 'imports'}
+
+
+def _own_source(entry: Any, where: str) -> Source:
+    """A grid file's own source: `file` and `encoder`, and what else the catalogue's entries have."""
+    known = Source.__dataclass_fields__
+    for key in entry if isinstance(entry, dict) else ():
+        if key not in known:
+            raise UserError(f'{where}: unknown key {key!r}{nearest(key, known)}')
+    for key in ('file', 'encoder'):
+        if not isinstance(entry, dict) or key not in entry:
+            raise UserError(f'{where} has no {key!r}')
+    blank = dict.fromkeys(('objective', 'data', 'origin', 'licence', 'citation'), '')
+    return Source(**{**blank, **entry})
 
 
 def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[int] | None = None,
@@ -145,15 +169,15 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     if spec.get('imports'):
         import_extensions(spec['imports'], path)
         options['custom_imports.imports'] = ['mmseg_plugins', *spec['imports']]
-    sources = spec.get('sources') or {}
-    for source, entry in sources.items():
-        for key in ('file', 'encoder'):
-            if not isinstance(entry, dict) or key not in entry:
-                raise UserError(f'{path}: source {source!r} has no {key!r}')
+    sources = dict(SOURCES)
+    for source, entry in (spec.get('sources') or {}).items():
+        sources[source] = _own_source(entry, f'{path}: source {source!r}')
     base = dict(dataset=spec['dataset'], source=spec.get('source', 'none'))
 
     def fits(encoder: str, source: str) -> bool:
-        return source == 'none' or source not in sources or sources[source]['encoder'] == encoder
+        if source == 'none' or source not in sources:
+            return True
+        return sources[source].encoder in (encoder, SOURCES_OF.get(encoder))
 
     def cell(changes: dict, where: str) -> Cell:
         for axis in changes:
@@ -163,14 +187,14 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
             parse_inflation(changes['inflation'])
         made = Cell(**{**base, **changes})
         if 'source' not in changes and not fits(made.encoder, made.source):  # each encoder has its own
-            made = replace(made, source=next((name for name in sources if fits(made.encoder, name)), 'none'))
+            made = replace(made, source=made.encoder if made.encoder in sources else 'none')
         for value, known, what in ((made.encoder, spec['configs'], 'encoder'),
                                    (made.source, {*sources, 'none'}, 'source')):
-            if value not in known:
+            if value not in known and not (what == 'encoder' and value.startswith(TIMM)):
                 raise UserError(f'{path}: {where}: unknown {what} {value!r}{nearest(value, known)}')
         if not fits(made.encoder, made.source):
             raise UserError(f'{path}: {where}: source {made.source!r} is for encoder '
-                            f'{sources[made.source]["encoder"]!r}, not {made.encoder!r}')
+                            f'{sources[made.source].encoder!r}, not {made.encoder!r}')
         if made.target not in ('center', 'all') or made.slices < 1 or made.stride < 1:
             raise UserError(f"{path}: {where}: target must be 'center' or 'all', slices and stride at least 1")
         return made

@@ -1,6 +1,5 @@
 """What a grid needs before it can run, and which of its runs are still to do."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,9 @@ from mmseg_plugins.datasets.prepare import prepare_dataset
 from mmseg_plugins.datasets.store import read_index
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.experiment import read_config
+from mmseg_plugins.sources import file_sha256
 
-from .cells import Cell, Grid
+from .cells import TIMM, Cell, Grid
 from .records import Run, identity, read_record, record_path
 
 REPO = Path(__file__).parents[1]
@@ -30,6 +30,7 @@ class SourceJob:
     out: Path
     digest: str
     steps: int
+    needs: str | None  # another source that is made before
 
 
 @dataclass
@@ -60,7 +61,7 @@ def prepare_inputs(grid: Grid, data_root: Path, weights_root: Path, progress) ->
     if not prepared:
         find_cases(info, raw)
     wanted = [grid.sources[name] for name in sorted({cell.source for cell in grid.cells()} - {'none'})]
-    files = [weights_root / source['file'] for source in wanted if 'made_by' not in source]
+    files = [weights_root / source.file for source in wanted if not source.made_by]
     missing = [str(path) for path in files if not path.is_file()]
     if missing:
         raise UserError(f'source checkpoints not found: {", ".join(missing)}; download them from their authors '
@@ -76,17 +77,19 @@ def prepare_inputs(grid: Grid, data_root: Path, weights_root: Path, progress) ->
 
 def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: int | None) -> Run:
     """The config and options of a cell with a seed."""
-    source = None if cell.source == 'none' else str(weights_root / grid.sources[cell.source]['file'])
+    source = None if cell.source == 'none' else str(weights_root / grid.sources[cell.source].file)
     options = {'experiment.data_root': str(PREPARED / cell.dataset), 'experiment.source': source,
                'experiment.inflation': cell.inflation, 'experiment.slices': cell.slices,
                'experiment.stride': cell.stride, 'experiment.target': cell.target, 'experiment.seed': seed,
                **({} if cell.lr is None else {'experiment.lr': cell.lr}),
                **({} if max_iters is None else {'experiment.steps': max_iters}), **grid.options}
-    config = grid.configs[cell.encoder]
+    if cell.encoder.startswith(TIMM):
+        options['experiment.encoder'] = cell.encoder.removeprefix(TIMM)
+    config = grid.config(cell.encoder)
     cfg = read_config(REPO / config, options)
     folder = PREPARED / cell.dataset
     data = data_digest(folder) if (folder / 'index.json').exists() else None
-    source_digest = source and _source_digest(grid.sources[cell.source], weights_root)
+    source_digest = source and _source_digest(cell.source, grid, weights_root)
     return Run(cell, seed, config, options, identity([_content(cfg), data, source_digest]))
 
 
@@ -105,14 +108,14 @@ def data_digest(folder: Path) -> str:
     return identity(read_index(folder))
 
 
-def _source_digest(source: dict, weights_root: Path) -> str:
-    if 'made_by' in source:
-        return identity([_content(read_config(REPO / source['made_by']))])
-    path = weights_root / source['file']
-    if not path.is_file():
-        return 'missing'
-    with path.open('rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
+def _source_digest(name: str, grid: Grid, weights_root: Path) -> str:
+    """Hash of what an embedded source is made from, or of a published file's bytes."""
+    source = grid.sources[name]
+    if source.made_by:
+        before = source.needs and _source_digest(source.needs, grid, weights_root)
+        return identity([_content(read_config(REPO / source.made_by)), *([before] if before else [])])
+    path = weights_root / source.file
+    return file_sha256(path) if path.is_file() else 'missing'
 
 
 def plan_runs(grid: Grid, weights_root: Path, out: Path, max_iters: int | None, retry_failed: bool) -> Plan:
@@ -123,23 +126,33 @@ def plan_runs(grid: Grid, weights_root: Path, out: Path, max_iters: int | None, 
         record = read_record(record_path(out, run))
         if record is None or (record['state'] == 'failed' and retry_failed):
             todo.append(run)
-    sources = [job for name in sorted({run.cell.source for run in todo} - {'none'})
-               if (job := _source_job(name, grid.sources[name], weights_root))]
+    sources: dict[str, SourceJob] = {}
+    for name in sorted({run.cell.source for run in todo} - {'none'}):
+        _add_source_jobs(name, grid, weights_root, sources)
     steps = {run.name: read_config(REPO / run.config, run.options).experiment.steps for run in todo}
-    return Plan(grid, runs, todo, sources, steps)
+    return Plan(grid, runs, todo, list(sources.values()), steps)
 
 
-def _source_job(name: str, source: dict, weights_root: Path) -> SourceJob | None:
-    if 'made_by' not in source:
-        return None
-    out, digest = weights_root / source['file'], _source_digest(source, weights_root)
+def _add_source_jobs(name: str, grid: Grid, weights_root: Path, jobs: dict[str, SourceJob]) -> None:
+    """The pre-training that makes an embedded source, after that of the source it starts from."""
+    source = grid.sources[name]
+    if not source.made_by or name in jobs:
+        return
+    out, digest = weights_root / source.file, _source_digest(name, grid, weights_root)
     if out.is_file() and _made_from(out.with_suffix('.json')) == digest:
-        return None
-    folder = PREPARED / 'layout'
-    prepare_layout(folder)
-    cfg = read_config(REPO / source['made_by'])
-    return SourceJob(name, source['made_by'], {'experiment.data_root': str(folder)}, out, digest,
-                     cfg.experiment.steps)
+        return
+    if source.needs:
+        _add_source_jobs(source.needs, grid, weights_root, jobs)
+    cfg = read_config(REPO / source.made_by)
+    data = Path(cfg.experiment.data_root).name
+    folder = PREPARED / data
+    if data == 'layout':
+        prepare_layout(folder)
+    options = {'experiment.data_root': str(folder)}
+    if source.needs:
+        options['experiment.source'] = str(weights_root / grid.sources[source.needs].file)
+    jobs[name] = SourceJob(name, source.made_by, options, out, digest, cfg.experiment.steps,
+                           source.needs if source.needs in jobs else None)
 
 
 def _made_from(note: Path) -> str | None:

@@ -113,10 +113,12 @@ def list_cells(grid: Grid, args: argparse.Namespace) -> int:
         print(f'{cell}    {"; ".join(rows.get(cell, ["free axes"]))}')
         for seed in grid.seeds:
             print(f'    {make_run(grid, cell, seed, args.weights_root, args.max_iters).command}')
-    for source, entry in grid.sources.items():
-        path = args.weights_root / entry['file']
-        state = 'found' if path.is_file() else 'made by the grid' if 'made_by' in entry else 'missing'
-        print(f'source {source}: {path} ({state})')
+    for name in dict.fromkeys(cell.source for cell in cells if cell.source != 'none'):
+        source = grid.sources[name]
+        path = args.weights_root / source.file
+        state = ('found' if path.is_file() else f'made by the grid from {source.made_by}' if source.made_by
+                 else f'missing: {source.origin}')
+        print(f'source {name}: {path} ({state})')
     print(f'{len(cells)} cells, {len(cells) * len(grid.seeds)} runs')
     return 0
 
@@ -125,7 +127,8 @@ def execute(plan, resources: Resources, out: Path, progress) -> int:
     """Run what is to do; returns how many runs failed."""
     work = Path('work_dirs/grids') / plan.grid.name
     jobs = [Job(('source', source.name), 'benchmarks.runner:execute_pretraining',
-                (source.config, source.options, source.out, work / 'sources' / source.digest, source.digest))
+                (source.config, source.options, source.out, work / 'sources' / source.digest, source.digest),
+                frozenset({('source', source.needs)} if source.needs else ()))
             for source in plan.sources]
     steps = {job.name: source.steps for job, source in zip(jobs, plan.sources, strict=True)}
     made = {source.name for source in plan.sources}

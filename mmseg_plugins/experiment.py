@@ -7,7 +7,8 @@ A config of this project is mmengine's with one more section:
         source='weights/....pth',        # 2D checkpoint, or None for random weights
         inflation='centering', slices=5, stride=1, target='center',
         img_size=512, batch=16, accumulate=1, lr=3e-5, steps=25000, warmup=20, seed=1234,
-        split='train', evaluate=None, val_interval=None, checkpoint_interval=1000)
+        split='train', evaluate=None, val_interval=None, checkpoint_interval=1000,
+        encoder=None)                    # or any timm model with a patch embedding, in the config's place
 
 so that `--cfg-options experiment.slices=11` is one edit, not six. `load_config` fills the parts in.
 """
@@ -25,10 +26,11 @@ from . import compat
 from .checkpoints import check_source_file
 from .datasets.store import read_index
 from .errors import UserError, nearest
+from .models.encoders import timm_encoder
 
 KEYS = {'data_root', 'source', 'inflation', 'slices', 'stride', 'target', 'img_size', 'batch',
         'accumulate', 'lr', 'steps', 'warmup', 'seed', 'split', 'evaluate', 'val_interval',
-        'checkpoint_interval'}
+        'checkpoint_interval', 'encoder'}
 
 
 def load_config(path: str | Path, options: dict | None = None, world_size: int = 1) -> Config:
@@ -102,6 +104,8 @@ def check_start(cfg: Config, world_size: int) -> str:
 
 def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:
     model, slices = cfg.model, experiment.slices
+    if experiment.get('encoder'):
+        model.update(timm_encoder(experiment.encoder, experiment.img_size, model))
     model.slices, model.target = slices, experiment.target
     model.data_preprocessor.slices = slices
     model.decode_head.num_classes = len(index['labels'])

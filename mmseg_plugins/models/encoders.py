@@ -8,6 +8,7 @@ timm's own code.
 from collections.abc import Sequence
 
 import timm
+import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
@@ -66,7 +67,8 @@ class InflatedEncoder(BaseModule):
                             f'({" ".join(str(error).split()) or "size not divisible"}); choose another size or '
                             'a vision Transformer') from error
         patches = getattr(self.model, 'patch_embed', None)
-        if not isinstance(getattr(patches, 'proj', None), nn.Conv2d):
+        projection = getattr(patches, 'proj', None)
+        if not isinstance(projection, nn.Conv2d) or projection.in_channels != channels * slices:
             raise UserError(f'timm model {model!r} has no patch embedding that is one convolution: there is '
                             'nothing to inflate; choose a vision Transformer (ViT, BEiT, EVA, Swin, ...)')
         # Taps come before the final norm and head: parameters there would never get a gradient.
@@ -136,3 +138,34 @@ class InflatedSwin(InflatedEncoder):
         maps = super().forward(inputs)
         return tuple(norm(x.movedim(1, -1)).movedim(-1, 1).contiguous()
                      for norm, x in zip(self.norms, maps, strict=True))
+
+
+def timm_encoder(name: str, img_size: int | Sequence[int], model: dict) -> dict:
+    """The parts of a segmentor's config that a timm model takes the place of.
+
+    A model of one resolution gets taps after a third, a half, two thirds and all of its blocks, as the
+    paper's BEiT, and a pyramid; one in stages gets a tap on each. The decoder keeps its kind.
+
+    Args:
+        name: timm's.
+        img_size: input size in pixels.
+        model: the config it goes into.
+
+    Returns:
+        `backbone`, `neck`, `decode_head`.
+
+    Raises:
+        UserError: the model cannot be inflated; says why.
+    """
+    with torch.device('meta'):
+        levels = InflatedEncoder(name, slices=1, img_size=img_size, out_indices=(0,)).model.feature_info
+    head, depth = dict(model['decode_head']), len(levels)
+    if levels[0]['reduction'] != levels[-1]['reduction']:
+        kind, taps, neck = 'InflatedSwin', range(depth - 4, depth), None
+    else:
+        kind, taps = 'InflatedViT', [max(round(depth * part) - 1, 0) for part in (1 / 3, 1 / 2, 2 / 3, 1)]
+        neck = dict(type='Feature2Pyramid', embed_dim=levels[0]['num_chs'], rescales=[4, 2, 1, 0.5],
+                    norm_cfg=head['norm_cfg'])
+    head['in_channels'] = [levels[tap]['num_chs'] for tap in taps]
+    kept = {key: model['backbone'][key] for key in ('drop_path_rate', 'with_cp') if key in model['backbone']}
+    return dict(backbone=dict(type=kind, model=name, out_indices=list(taps), **kept), neck=neck, decode_head=head)
