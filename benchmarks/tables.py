@@ -18,6 +18,7 @@ from .cells import AXES, Cell, Grid
 PAPER = Path(__file__).parent / 'paper'
 CAPTIONS = {
     '2a': 'Table 2(a). Transfer (T) and depth (D): mean DSC over {headline}.',
+    '2b': 'Table 2(b). Source and objective of pre-training (centering, 5 slices): mean DSC over {headline}.',
     '3': 'Table 3. The rows of Table 2(a) by organ, pooled DSC.',
     '4a': 'Table 4(a). Prediction target (average inflation, 5 slices, stride 2): mean DSC over {all}.',
     '4b': 'Table 4(b). Inflation (5 slices, stride 2): mean DSC over {all}.',
@@ -99,6 +100,8 @@ def published(table: str, grid: Grid) -> dict[str, float]:
         return column[grid.dataset].dropna().to_dict() if table == '2a' and grid.dataset in column else {}
     if table == '2a':
         return pd.read_csv(PAPER / 'table2a_main.csv').set_index('method')['dsc8'].to_dict()
+    if table == '2b':
+        return pd.read_csv(PAPER / 'table2b_source.csv').set_index('encoder')['dsc8'].to_dict()
     if table in AXIS:
         rows = pd.read_csv(PAPER / 'table4_best_practice.csv', dtype={'value': str})
         axis = 'initialization' if table == '4b' else AXIS[table]  # the paper's word for inflation
@@ -141,7 +144,7 @@ def build_table(table: str, measured: Measured, grid: Grid, committed: Measured 
     """
     if table == '3':
         return _organ_table(measured, grid)
-    labels = 'headline' if table == '2a' else 'all'
+    labels = 'headline' if table in ('2a', '2b') else 'all'
     paper, column = dict(published(table, grid)), paper_column(grid)
     noise = pooled_seed_noise(committed, grid) if committed else None
     rows = []
@@ -150,6 +153,9 @@ def build_table(table: str, measured: Measured, grid: Grid, committed: Measured 
         row = {AXIS.get(table, 'Method'): label}
         if table == '2a':
             row |= {'T': '✓' if cell.source != 'none' else '✗', 'D': '✓' if cell.slices > 1 else '✗'}
+        if table == '2b':
+            source = grid.sources.get(cell.source)
+            row |= {'source': source.data if source else '—', 'objective': source.objective if source else '—'}
         row |= {'DSC pooled': str(value), 'DSC case': str(measured.value(cell, 'case', labels)),
                 'runs': str(len(value.seeds))}
         if committed:
