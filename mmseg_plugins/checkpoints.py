@@ -142,9 +142,11 @@ def _to_timm(model: nn.Module, source: dict[str, Tensor], report: LoadReport) ->
                         f'{" ".join(str(error).split())}') from error
     kept = {id(value) for value in state.values()}
     for key, value in rest.items():
-        if key in state and state[key] is not value:
+        if id(value) in kept:
+            continue  # as it is, perhaps under another name
+        if key in state:
             report.resized.append(key)
-        elif key not in state and id(value) not in kept:
+        else:
             raise UserError(f'{report.source}: key {key!r} is unknown to {type(model).__name__}; '
                             'nothing was loaded')
     return state | tables
@@ -180,6 +182,8 @@ def _video_kernel(model: SwinTransformer3d, kernel: Tensor, channels: int, infla
 def _to_video_swin(model: SwinTransformer3d, source: dict[str, Tensor], report: LoadReport) -> dict[str, Tensor]:
     """Swin's and Video Swin's own keys -> torchvision's; a 2D source's tables are inflated over depth."""
     wanted, state = model.state_dict(), {}
+    # the authors merge patches at a stage's end, timm at the next one's start
+    merges = 1 if 'layers.0.downsample.reduction.weight' in source else -1
     for key, value in source.items():
         name = re.sub(r'^layers\.(\d+)\.blocks\.', lambda m: f'features.{2 * int(m[1])}.', key)
         name = re.sub(r'^layers\.(\d+)\.downsample\.', lambda m: f'features.{2 * int(m[1]) + 1}.', name)

@@ -53,6 +53,8 @@ class InflatedEncoder(BaseModule):
             raise UserError(f'slices={slices}, channels={channels}: both must be at least 1')
         if not timm.is_model(model):
             raise UserError(f'timm has no model {model!r}{nearest(model, timm.list_models())}'[:300])
+        self.name, self.sizes = model, dict(sizes or {})
+        self.img_size = img_size if isinstance(img_size, int) else tuple(img_size)
         self.slices, self.channels = slices, channels
         self.inflation, self.source = inflation, source
         self.out_indices = tuple(out_indices)
@@ -60,8 +62,7 @@ class InflatedEncoder(BaseModule):
         try:
             self.model = timm.create_model(
                 model, pretrained=False, in_chans=channels * slices, num_classes=0,
-                img_size=img_size if isinstance(img_size, int) else tuple(img_size),
-                drop_path_rate=drop_path_rate, **dict(sizes or {}))
+                img_size=self.img_size, drop_path_rate=drop_path_rate, **self.sizes)
         except (TypeError, AssertionError, RuntimeError) as error:
             raise UserError(f'timm model {model!r} cannot be built for this image size and these sizes '
                             f'({" ".join(str(error).split()) or "size not divisible"}); choose another size or '

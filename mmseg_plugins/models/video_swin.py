@@ -58,10 +58,10 @@ class VideoSwin(BaseModule):
         def embed(patch_size, embed_dim, norm_layer):
             return PatchEmbed3d(patch_size, channels, embed_dim, norm_layer)
 
-        shape = {**BASE, **(sizes or {})}
+        self.sizes = {**BASE, **(sizes or {})}
         self.model = SwinTransformer3d(
             patch_size=[2, 4, 4], window_size=list(window_size), stochastic_depth_prob=drop_path_rate,
-            patch_embed=embed, **{key: list(v) if isinstance(v, Sequence) else v for key, v in shape.items()})
+            patch_embed=embed, **{key: list(v) if isinstance(v, Sequence) else v for key, v in self.sizes.items()})
         # Taps come before the final norm and head: parameters there would never get a gradient.
         self.model.norm, self.model.head = nn.Identity(), nn.Identity()
 

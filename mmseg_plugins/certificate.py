@@ -1,0 +1,201 @@
+"""Proof that an inflated checkpoint is right: the 3D model beside the one it was inflated from."""
+
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+from torchvision.models.video.swin_transformer import PatchEmbed3d, SwinTransformer3d
+
+from .checkpoints import PATCH_KERNEL, LoadReport, read_checkpoint
+from .errors import UserError, nearest
+
+# The paper's encoders: registered class and timm's name.
+ENCODERS = {'beit': ('InflatedViT', 'beit_base_patch16_224'), 'dino': ('InflatedViT', 'vit_base_patch16_224'),
+            'swin': ('InflatedSwin', 'swin_base_patch4_window7_224'), 'videoswin': ('VideoSwin', None)}
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What an inflation preserved.
+
+    Args:
+        report: what became of every key.
+        kernel_before: sum over all weights of the source's kernel.
+        kernel_after: of the inflated one.
+        kernel_difference: largest difference of the two summed over colour, and over channels and slices.
+        reference: what the features are compared with.
+        centre: largest difference of any feature on random windows, against the reference on the centre
+            slice (for a video source: on the window itself); None where nothing corresponds.
+        constant: the same on windows whose slices are all one image.
+        scale: largest feature of the reference, to judge the two by.
+    """
+    report: LoadReport
+    kernel_before: float
+    kernel_after: float
+    kernel_difference: float
+    reference: str
+    centre: float | None
+    constant: float | None
+    scale: float | None
+
+
+def infer_sizes(path: str | Path, encoder: str) -> dict:
+    """Width, depth and heads of a checkpoint's model, from the shapes of its tensors.
+
+    Args:
+        path: checkpoint.
+        encoder: `beit`, `dino`, `swin`, `videoswin`.
+    """
+    state = read_checkpoint(path)
+    if PATCH_KERNEL not in state:
+        raise UserError(f'{path}: no key {PATCH_KERNEL!r}: not a checkpoint of a vision Transformer')
+    kernel = state[PATCH_KERNEL]
+
+    def count(pattern):
+        return 1 + max((int(m[1]) for key in state if (m := re.match(pattern, key))), default=-1)
+
+    def heads(prefix):
+        tables = [value for key, value in state.items()
+                  if key.startswith(prefix) and key.endswith('relative_position_bias_table')]
+        return tables[0].shape[1] if tables else max(len(kernel) // 64, 1)
+
+    sizes = dict(embed_dim=len(kernel))
+    if encoder in ('swin', 'videoswin'):
+        layers = range(count(r'layers\.(\d+)\.'))
+        sizes |= dict(depths=tuple(count(rf'layers\.{i}\.blocks\.(\d+)\.') for i in layers),
+                      num_heads=tuple(heads(f'layers.{i}.') for i in layers))
+        if not sizes['depths']:
+            raise UserError(f'{path}: no keys layers.<i>.blocks.<j>: not a checkpoint of {encoder}')
+        if encoder == 'swin':
+            table = state['layers.0.blocks.0.attn.relative_position_bias_table']
+            sizes |= dict(window_size=(round(len(table) ** 0.5) + 1) // 2, patch_size=kernel.shape[-1])
+        return sizes
+    blocks = count(r'blocks\.(\d+)\.')
+    if not blocks:
+        raise UserError(f'{path}: no keys blocks.<i>: not a checkpoint of {encoder}')
+    return sizes | dict(depth=blocks, num_heads=heads(''), patch_size=kernel.shape[-1])
+
+
+def build_encoder(path: str | Path, encoder: str, slices: int, channels: int, inflation: str,
+                  img_size: int | Sequence[int]) -> nn.Module:
+    """The encoder that a checkpoint fits, with its weights inflated, in evaluation mode.
+
+    Args:
+        path: checkpoint as published.
+        encoder: a name of ENCODERS, or `timm/<model>`.
+        slices: S.
+        channels: C.
+        inflation: registered method.
+        img_size: pixels.
+    """
+    shared = dict(source=str(path), slices=slices, channels=channels, inflation=inflation, img_size=img_size,
+                  drop_path_rate=0.0)
+    if encoder.startswith('timm/'):
+        name = encoder.removeprefix('timm/')
+        with torch.device('meta'):
+            levels = timm.create_model(name, num_classes=0).feature_info if timm.is_model(name) else [{}]
+        staged = levels[0].get('reduction') != levels[-1].get('reduction')
+        settings = dict(type='InflatedSwin') if staged else dict(
+            type='InflatedViT', out_indices=(0, len(levels) // 2, len(levels) - 1, len(levels) - 1))
+        settings |= dict(model=name)
+    elif encoder in ENCODERS:
+        kind, name = ENCODERS[encoder]
+        sizes = infer_sizes(path, encoder)
+        settings = dict(type=kind, sizes=sizes) | ({'model': name} if name else {})
+        if kind == 'InflatedViT':
+            last = sizes['depth'] - 1
+            settings['out_indices'] = (3, 5, 7, 11) if last == 11 else (last // 3, last // 2, last, last)
+    else:
+        raise UserError(f'unknown encoder {encoder!r}{nearest(encoder, [*ENCODERS, "timm/<model>"])}')
+    model = MODELS.build(settings | shared)
+    model.init_weights()
+    return model.eval()
+
+
+@torch.no_grad()
+def certify(model: nn.Module, path: str | Path, encoder: str, img_size: int | Sequence[int],
+            windows: int = 2, seed: int = 0) -> Certificate:
+    """Compare an encoder from build_encoder with the model it was inflated from.
+
+    That is the 2D model of the same file with its colour kernel, fed one gray slice on all colours; for
+    a video source the video model, fed the gray window on all colours. Both in float64.
+
+    Args:
+        model: the encoder.
+        path: its checkpoint.
+        encoder: its name.
+        img_size: pixels.
+        windows: random windows to compare on.
+        seed: of the windows.
+    """
+    slices, channels = model.slices, model.channels
+    model = copy.deepcopy(model).double()  # so that what differs is not rounding
+    before = read_checkpoint(path)[PATCH_KERNEL].double()
+    after = model.model.patch_embed.proj.weight
+    video = isinstance(model.model, SwinTransformer3d)
+    # both as (E, P, P), or (E, 2, P, P) where a video kernel keeps its depth
+    summed = after.sum(1) if before.ndim == 5 else (after.sum((1, 2)) if video else after.sum(1))
+    comparable = dict(report=model.load_report, kernel_before=float(before.sum()), kernel_after=float(after.sum()),
+                      kernel_difference=float((summed - before.sum(1)).abs().max()))
+    if video and before.ndim == 4:
+        return Certificate(**comparable, reference='none: attention over depth has no 2D counterpart', centre=None,
+                           constant=None, scale=None)
+    flat = build_encoder(path, encoder, slices if video else 1, 3, 'centering' if video else 'none',
+                         img_size).double()
+    if video:
+        flat.model.patch_embed.proj.weight.copy_(before)
+    if hasattr(flat, 'norms'):
+        model.norms.load_state_dict(flat.norms.state_dict())
+    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+    generator = torch.Generator().manual_seed(seed)
+    window = torch.randn(windows, channels, slices, height, width, generator=generator,
+                         dtype=torch.float64)
+
+    def differ(x: Tensor) -> tuple[float, float]:
+        gray = x.mean(1, keepdim=True) if video else x[:, :, slices // 2].mean(1, keepdim=True)
+        wanted = flat(gray.repeat(1, 3, *[1] * (gray.ndim - 2)).reshape(windows, -1, height, width))
+        got = model(x.flatten(1, 2))
+        return (max(float((a - b).abs().max()) for a, b in zip(got, wanted, strict=True)),
+                max(float(b.abs().max()) for b in wanted))
+
+    centre, scale = differ(window)
+    constant, _ = differ(window[:, :, :1].expand_as(window).contiguous())
+    reference = 'the video model on the same window' if video else 'the 2D model on the centre slice'
+    return Certificate(**comparable, reference=reference, centre=centre, constant=constant, scale=scale)
+
+
+def standalone_state(model: nn.Module, path: str | Path) -> tuple[dict[str, Tensor], str]:
+    """Weights that timm or torchvision load strictly, and the lines of Python that do so.
+
+    What the taps leave out (final norm) is taken from the checkpoint, or fresh where it has none.
+    """
+    inner = model.model
+    shapes = {**getattr(model, 'sizes', {})}
+    arguments = ', '.join(f'{key}={value!r}' for key, value in shapes.items())
+    if isinstance(inner, SwinTransformer3d):
+        whole = SwinTransformer3d([2, 4, 4], window_size=[8, 7, 7], patch_embed=lambda **kw: PatchEmbed3d(
+            in_channels=model.channels, **kw), num_classes=1, **{k: list(v) if isinstance(v, tuple) else v
+                                                                 for k, v in shapes.items()})
+        whole.head = nn.Identity()
+        lines = ('from torch import nn\n'
+                 'from torchvision.models.video.swin_transformer import PatchEmbed3d, SwinTransformer3d\n'
+                 f'model = SwinTransformer3d([2, 4, 4], window_size=[8, 7, 7], {arguments},\n'
+                 f'                          patch_embed=lambda **kw: PatchEmbed3d(in_channels={model.channels}, '
+                 '**kw))\nmodel.head = nn.Identity()')
+    else:
+        whole = timm.create_model(model.name, in_chans=model.channels * model.slices, num_classes=0,
+                                  img_size=model.img_size, **shapes)
+        lines = (f'import timm\nmodel = timm.create_model({model.name!r}, num_classes=0, '
+                 f'in_chans={model.channels * model.slices}, img_size={model.img_size}'
+                 f'{", " + arguments if arguments else ""})')
+    state, source = whole.state_dict(), read_checkpoint(path)
+    state |= {key: value for key, value in source.items()
+              if re.match(r'(fc_)?norm\.', key) and key in state and state[key].shape == value.shape}
+    state |= inner.state_dict()
+    return {key: value.contiguous().clone() for key, value in state.items()}, lines
