@@ -186,7 +186,7 @@ def _to_video_swin(model: SwinTransformer3d, source: dict[str, Tensor], report: 
     merges = 1 if 'layers.0.downsample.reduction.weight' in source else -1
     for key, value in source.items():
         name = re.sub(r'^layers\.(\d+)\.blocks\.', lambda m: f'features.{2 * int(m[1])}.', key)
-        name = re.sub(r'^layers\.(\d+)\.downsample\.', lambda m: f'features.{2 * int(m[1]) + 1}.', name)
+        name = re.sub(r'^layers\.(\d+)\.downsample\.', lambda m: f'features.{2 * int(m[1]) + merges}.', name)
         name = name.replace('.mlp.fc1.', '.mlp.0.').replace('.mlp.fc2.', '.mlp.3.')
         if _is_table(name) and name in wanted:
             depth = model.get_submodule(name.rpartition('.')[0]).window_size[0]

@@ -1,5 +1,6 @@
 """Inflated checkpoints as standalone files, and the proof that comes with them."""
 
+import re
 import subprocess
 import sys
 
@@ -34,8 +35,6 @@ def made(request, tmp_path_factory):
     path = tmp_path_factory.mktemp('source') / f'{request.param}.pth'
     torch.save({'model': model.model.state_dict()}, path)
     if request.param == 'videoswin':  # its authors' names
-        import re
-
         state = {}
         for key, value in model.model.state_dict().items():
             key = re.sub(r'^features\.(\d+)\.(\d+)\.', lambda m: f'layers.{int(m[1]) // 2}.blocks.{m[2]}.', key)
@@ -93,8 +92,8 @@ def test_a_2d_swin_starts_a_video_swin(tmp_path):
     assert not model.load_report.missing and certify(model, tmp_path / 'swin.pth', 'videoswin', 64).centre is None
 
 
-FAMILIES = [('eva02_tiny_patch14_224', 56), ('vit_small_patch14_dinov2', 70), ('vit_small_patch14_reg4_dinov2', 70),
-            ('vit_small_patch16_dinov3', 64), ('vit_small_patch16_dinov3_qkvb', 64), ('vit_small_patch32_224', 64),
+FAMILIES = [('eva02_tiny_patch14_224', 56), ('vit_small_patch14_dinov2', 70),
+            ('vit_small_patch14_reg4_dinov2', 70), ('vit_small_patch16_dinov3', 64), ('vit_small_patch16_dinov3_qkvb', 64), ('vit_small_patch32_224', 64),
             ('vit_tiny_patch16_224', 64), ('deit3_small_patch16_224', 64), ('vit_base_patch32_clip_224', 64),
             ('swinv2_cr_tiny_ns_224', 64), ('swinv2_tiny_window8_256', 64), ('cait_xxs24_224', 64)]
 
