@@ -93,8 +93,9 @@ def test_a_2d_swin_starts_a_video_swin(tmp_path):
 
 
 FAMILIES = [('eva02_tiny_patch14_224', 56), ('vit_small_patch14_dinov2', 70),
-            ('vit_small_patch14_reg4_dinov2', 70), ('vit_small_patch16_dinov3', 64), ('vit_small_patch16_dinov3_qkvb', 64), ('vit_small_patch32_224', 64),
-            ('vit_tiny_patch16_224', 64), ('deit3_small_patch16_224', 64), ('vit_base_patch32_clip_224', 64),
+            ('vit_small_patch14_reg4_dinov2', 70), ('vit_small_patch16_dinov3', 64),
+            ('vit_small_patch16_dinov3_qkvb', 64), ('vit_small_patch32_224', 64), ('vit_tiny_patch16_224', 64),
+            ('vit_base_patch16_224.mae', 64), ('deit3_small_patch16_224', 64), ('vit_base_patch32_clip_224', 64),
             ('swinv2_cr_tiny_ns_224', 64), ('swinv2_tiny_window8_256', 64), ('cait_xxs24_224', 64)]
 
 
