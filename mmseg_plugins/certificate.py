@@ -176,21 +176,19 @@ def standalone_state(model: nn.Module, path: str | Path) -> tuple[dict[str, Tens
     What the taps leave out (final norm) is taken from the checkpoint, or fresh where it has none.
     """
     inner = model.model
-    shapes = {**getattr(model, 'sizes', {})}
-    arguments = ', '.join(f'{key}={value!r}' for key, value in shapes.items())
+    arguments = ', '.join(f'{key}={value!r}' for key, value in model.sizes.items())
     if isinstance(inner, SwinTransformer3d):
-        whole = SwinTransformer3d([2, 4, 4], window_size=[8, 7, 7], patch_embed=lambda **kw: PatchEmbed3d(
-            in_channels=model.channels, **kw), num_classes=1, **{k: list(v) if isinstance(v, tuple) else v
-                                                                 for k, v in shapes.items()})
+        whole = SwinTransformer3d(
+            patch_embed=lambda **kw: PatchEmbed3d(in_channels=model.channels, **kw), **model.sizes)
         whole.head = nn.Identity()
         lines = ('from torch import nn\n'
                  'from torchvision.models.video.swin_transformer import PatchEmbed3d, SwinTransformer3d\n'
-                 f'model = SwinTransformer3d([2, 4, 4], window_size=[8, 7, 7], {arguments},\n'
+                 f'model = SwinTransformer3d({arguments},\n'
                  f'                          patch_embed=lambda **kw: PatchEmbed3d(in_channels={model.channels}, '
                  '**kw))\nmodel.head = nn.Identity()')
     else:
         whole = timm.create_model(model.name, in_chans=model.channels * model.slices, num_classes=0,
-                                  img_size=model.img_size, **shapes)
+                                  img_size=model.img_size, **model.sizes)
         lines = (f'import timm\nmodel = timm.create_model({model.name!r}, num_classes=0, '
                  f'in_chans={model.channels * model.slices}, img_size={model.img_size}'
                  f'{", " + arguments if arguments else ""})')

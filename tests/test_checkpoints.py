@@ -1,3 +1,5 @@
+import argparse
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -47,6 +49,46 @@ def test_position_tables_are_resized_and_reported(tmp_path, state):
 def test_usual_containers(tmp_path, state, wrap):
     torch.save(wrap(state), tmp_path / 'a.pth')
     assert not load(tmp_path / 'a.pth').missing
+
+
+def test_dinos_full_checkpoint_with_its_options(tmp_path):
+    """Student, teacher, heads and an argparse.Namespace, as DINO's training writes them."""
+    torch.manual_seed(0)
+    vit = InflatedViT('vit_base_patch16_224', **{**MINI, 'slices': 1, 'channels': 3}).model.state_dict()
+    teacher = {f'backbone.{key}': value for key, value in vit.items()} | {'head.mlp.0.weight': torch.zeros(2, 2)}
+    student = {f'module.{key}': torch.zeros_like(value) for key, value in teacher.items()}
+    path = tmp_path / 'checkpoint.pth'
+    torch.save(dict(student=student, teacher=teacher, epoch=3, args=argparse.Namespace(arch='vit_base')), path)
+    encoder = InflatedViT('vit_base_patch16_224', **{**MINI, 'img_size': 48, 'source': path})
+    encoder.init_weights()
+    assert encoder.load_report.resized == ['pos_embed']
+    assert list(encoder.load_report.dropped) == ['head.mlp.0.weight']
+    assert torch.equal(encoder.model.blocks[1].mlp.fc1.weight, vit['blocks.1.mlp.fc1.weight'])
+    # the class token's position comes first and is not resized
+    assert torch.equal(encoder.model.pos_embed[:, 0], vit['pos_embed'][:, 0])
+
+
+def test_beit_ssls_shared_table_is_given_to_every_block(tmp_path, state):
+    tables = [key for key in state if key.endswith('relative_position_bias_table')]
+    shared = torch.randn_like(state[tables[0]])
+    for key in tables:
+        del state[key]
+    torch.save({'model': state | {'rel_pos_bias.relative_position_bias_table': shared}}, tmp_path / 'a.pth')
+    encoder = InflatedViT(**MINI, source=str(tmp_path / 'a.pth'))
+    encoder.init_weights()
+    assert all(torch.equal(block.attn.relative_position_bias_table, shared) for block in encoder.model.blocks)
+
+
+def test_oblong_images_resize_each_axis_by_itself(tmp_path, state):
+    tables = [key for key in state if key.endswith('relative_position_bias_table')]
+    for key in tables:  # a function of the vertical offset alone stays one
+        offsets = torch.arange(-3.0, 4).repeat_interleave(7)[:, None].expand(-1, 3)
+        state[key] = torch.cat([offsets, torch.zeros(3, 3)])
+    torch.save(state, tmp_path / 'a.pth')
+    encoder = InflatedViT(**{**MINI, 'img_size': (32, 64), 'source': str(tmp_path / 'a.pth')})
+    encoder.init_weights()
+    table = encoder.model.blocks[0].attn.relative_position_bias_table.detach()[:-3].reshape(7, 15, 3)
+    torch.testing.assert_close(table, torch.arange(-3.0, 4)[:, None, None].expand(-1, 15, 3))
 
 
 def test_safetensors(tmp_path, state):

@@ -13,7 +13,8 @@ from ..checkpoints import LoadReport, load_source
 from ..errors import UserError
 from ..inflation import parse_inflation
 
-BASE = dict(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32))
+BASE = dict(patch_size=(2, 4, 4), window_size=(8, 7, 7), embed_dim=128, depths=(2, 2, 18, 2),
+            num_heads=(4, 8, 16, 32))
 
 
 @MODELS.register_module()
@@ -32,8 +33,8 @@ class VideoSwin(BaseModule):
         img_size: of no consequence, windows are padded; there so that all encoders take the same.
         drop_path_rate: stochastic depth rate.
         with_cp: activation checkpointing, block by block.
-        window_size: of attention, (depth, height, width).
-        sizes: replace VideoSwin-B's embed_dim, depths and num_heads.
+        sizes: replace VideoSwin-B's patch_size, window_size (depth, height, width), embed_dim, depths and
+            num_heads.
         init_cfg: mmengine's; leave it out, `source` is the way to load weights.
 
     Input: (B, C * S, H, W), channel-major. Output: four maps (B, E * 2^i, H / 2^(i+2), W / 2^(i+2)).
@@ -44,8 +45,7 @@ class VideoSwin(BaseModule):
 
     def __init__(self, slices: int = 5, channels: int = 1, inflation: str = 'centering',
                  source: str | None = None, img_size: int | Sequence[int] = 512, drop_path_rate: float = 0.2,
-                 with_cp: bool = False, window_size: Sequence[int] = (8, 7, 7), sizes: dict | None = None,
-                 init_cfg: dict | None = None):
+                 with_cp: bool = False, sizes: dict | None = None, init_cfg: dict | None = None):
         super().__init__(init_cfg)
         parse_inflation(inflation)
         if slices < 1 or channels < 1:
@@ -58,10 +58,9 @@ class VideoSwin(BaseModule):
         def embed(patch_size, embed_dim, norm_layer):
             return PatchEmbed3d(patch_size, channels, embed_dim, norm_layer)
 
-        self.sizes = {**BASE, **(sizes or {})}
-        self.model = SwinTransformer3d(
-            patch_size=[2, 4, 4], window_size=list(window_size), stochastic_depth_prob=drop_path_rate,
-            patch_embed=embed, **{key: list(v) if isinstance(v, Sequence) else v for key, v in self.sizes.items()})
+        self.sizes = {key: list(value) if isinstance(value, Sequence) else value
+                      for key, value in {**BASE, **(sizes or {})}.items()}
+        self.model = SwinTransformer3d(stochastic_depth_prob=drop_path_rate, patch_embed=embed, **self.sizes)
         # Taps come before the final norm and head: parameters there would never get a gradient.
         self.model.norm, self.model.head = nn.Identity(), nn.Identity()
 
