@@ -20,6 +20,7 @@ from mmengine.runner import Runner
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.experiment import load_config, prepare_for_device
 from mmseg_plugins.files import write_atomic
+from mmseg_plugins.flops import count_cost
 from mmseg_plugins.pretraining import pretrain
 
 from .records import Run, write_record
@@ -90,7 +91,7 @@ def _train_and_evaluate(run: Run, work_dir: Path, report: Callable) -> dict:
         training=_training_summary(runner),
         load=_load_report(encoder),
         cost=dict(parameters=_parameters(runner.model), encoder_parameters=_parameters(encoder),
-                  flops=_flops(runner), seconds=round(seconds, 1), resumed_from=progress.first,
+                  **_flops(runner), seconds=round(seconds, 1), resumed_from=progress.first,
                   **_peak_memory()))
 
 
@@ -126,17 +127,12 @@ def _parameters(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _flops(runner) -> int:
-    """2 x multiply-accumulates of one window's forward pass, as torch counts them."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    model, experiment = runner.model.eval(), runner.cfg.experiment
-    size = experiment.img_size if not isinstance(experiment.img_size, int) else [experiment.img_size] * 2
-    channels = model.backbone.channels * model.backbone.slices
-    window = torch.zeros(1, channels, *size, device=next(model.parameters()).device)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(window, mode='tensor')
-    return counter.get_total_flops()
+def _flops(runner) -> dict:
+    """Of one window, whole model and encoder."""
+    size = runner.cfg.experiment.img_size
+    costs = count_cost(runner.model, [size, size] if isinstance(size, int) else size)
+    return dict(flops=sum(cost.flops for cost in costs.values()),
+                encoder_flops=costs['patch embedding'].flops + costs['blocks'].flops)
 
 
 def _peak_memory() -> dict:

@@ -24,6 +24,7 @@ from mmengine.config import Config, ConfigDict
 
 from . import compat
 from .checkpoints import check_source_file
+from .datasets.catalogue import CATALOGUE
 from .datasets.store import read_index
 from .errors import UserError, nearest
 from .models.encoders import timm_encoder
@@ -46,6 +47,24 @@ def load_config(path: str | Path, options: dict | None = None, world_size: int =
     _carry_into_data(cfg, experiment, index, world_size)
     _carry_into_schedule(cfg, experiment)
     return cfg
+
+
+def load_model_config(path: str | Path, options: dict | None = None) -> tuple[Config, str]:
+    """A config whose model can be built without data or weights, and where its classes were taken from.
+
+    Where the dataset is not prepared, its labels are the catalogue's and it has one channel.
+    """
+    cfg = read_config(path, options)
+    name = Path(cfg.experiment.data_root).name
+    try:
+        index, origin = read_index(cfg.experiment.data_root), 'of the prepared data'
+    except UserError:
+        labels = CATALOGUE[name].labels if name in CATALOGUE else None
+        index = dict(labels=labels or ('background', 'foreground'), channels=1)
+        origin = 'of the catalogue' if labels else 'assumed, the data is not prepared'
+    _carry_into_model(cfg, cfg.experiment, index)
+    cfg.model.backbone.source = None
+    return cfg, f'{len(index["labels"])} classes {origin}'
 
 
 def read_config(path: str | Path, options: dict | None = None) -> Config:

@@ -1,0 +1,60 @@
+"""The cost counted from the model's own operations against the paper's integers and hand arithmetic."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import REPO
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+
+from mmseg_plugins.experiment import load_model_config
+from mmseg_plugins.flops import count_cost
+
+
+def cost(config, size, **experiment):
+    cfg, _ = load_model_config(REPO / 'configs' / config,
+                               {f'experiment.{key}': value for key, value in experiment.items()})
+    init_default_scope('mmseg')
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    return count_cost(model, size), model
+
+
+@pytest.mark.parametrize('slices, published', [(1, 213_343_401_984), (5, 214_954_014_720)])
+def test_beit_b_costs_what_the_paper_says(slices, published):
+    parts, model = cost('beit_centering_bcv.py', (512, 512), slices=slices, data_root='data/none/bcv')
+    assert parts['patch embedding'].flops + parts['blocks'].flops == published
+    assert parts['neck'].flops + parts['decoder'].flops == 992_448_086_016
+    assert sum(part.parameters for part in parts.values()) == sum(p.numel() for p in model.parameters())
+    assert all(module.fused_attn for module in model.modules() if hasattr(module, 'fused_attn'))
+
+
+def test_a_plain_vit_has_no_layer_scale_to_count():
+    parts, _ = cost('dino_centering_bcv.py', (64, 48), img_size=[64, 48], slices=3, data_root='data/none/bcv')
+    tokens, width = 4 * 3 + 1, 768
+    assert parts['patch embedding'].flops == 2 * 256 * 12 * width * 3
+    block = 12 * tokens * width ** 2 + 2 * tokens ** 2 * width + 3 * tokens * width
+    assert parts['blocks'].flops == 2 * 12 * block
+
+
+def test_swin_by_hand():
+    """Patch 2, window 4, width 16 on 64 x 64: every map is whole windows."""
+    parts, _ = cost('swin_centering_phantom.py', (64, 64), slices=5, data_root='data/none/bcv')
+    total, tokens, width = 0, 32 * 32, 16
+    embedding = tokens * (4 * width * 5 + width)  # one kernel, one norm
+    for stage in range(4):
+        if stage:  # merging: norm over 4 widths, then halved
+            total += tokens // 4 * (4 * width + 8 * width ** 2)
+            tokens, width = tokens // 4, width * 2
+        total += 2 * (12 * tokens * width ** 2 + 2 * tokens * 16 * width + 3 * tokens * width)
+        total += tokens * width  # the tap's norm
+    assert parts['patch embedding'].flops == 2 * embedding and parts['blocks'].flops == 2 * total
+
+
+def test_the_tool_needs_no_data():
+    command = [sys.executable, str(REPO / 'tools/flops.py'), str(REPO / 'configs/beit_centering_bcv.py')]
+    result = subprocess.run(command, capture_output=True, text=True, cwd='/')
+    assert result.returncode == 0, result.stderr
+    assert '214,954,014,720' in result.stdout and '14 classes' in result.stdout
