@@ -90,7 +90,7 @@ def load_source(model: nn.Module, path: str | Path, slices: int, channels: int,
         path: checkpoint file as its authors published it.
         slices: S.
         channels: C.
-        inflation: registered inflation method.
+        inflation: registered inflation method, or `none`: the kernel has the model's shape already.
 
     Raises:
         UserError: names the first key that no rule explains, is missing, or has a wrong shape.
@@ -120,12 +120,15 @@ def load_source(model: nn.Module, path: str | Path, slices: int, channels: int,
     wanted = model.state_dict()
     weight = state.pop(PATCH_KERNEL)
     weight = weight.to(torch.promote_types(weight.dtype, torch.float32))  # sums round in half precision
-    kernel = inflate_kernel(weight, slices, channels, inflation)
+    if inflation == 'none':
+        kernel = state[PATCH_KERNEL] = weight
+    else:
+        kernel = inflate_kernel(weight, slices, channels, inflation)
     if kernel is None:
         report.dropped[PATCH_KERNEL] = 'inflation `random` keeps the fresh layer'
         if state.pop('patch_embed.proj.bias', None) is not None:
             report.dropped['patch_embed.proj.bias'] = report.dropped[PATCH_KERNEL]
-    else:
+    elif inflation != 'none':
         report.inflated.append(PATCH_KERNEL)
         state[PATCH_KERNEL] = kernel.flatten(1, 2)
     blocks = len(getattr(model, 'blocks', ()))

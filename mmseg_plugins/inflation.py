@@ -57,7 +57,7 @@ def centering(gray: Tensor, slices: int, channels: int) -> Tensor:
 
 def check_inflation(method: str) -> None:
     """Raise UserError when no such method is registered."""
-    if method not in INFLATIONS:
+    if method not in (*INFLATIONS, 'none'):  # `none` takes the kernel as it is (checkpoints.py)
         raise UserError(f'unknown inflation {method!r}{nearest(method, INFLATIONS)}')
 
 
