@@ -2,7 +2,7 @@
 
 The config's model is the objective: DINO, or a segmentor (supervised). Several processes, on GPUs or CPUs:
 
-    torchrun --nproc_per_node N tools/pretrain.py CONFIG --out weights/NAME.pth --launcher pytorch
+    torchrun --standalone --nproc_per_node N tools/pretrain.py CONFIG --out weights/NAME.pth --launcher pytorch
 """
 
 import argparse

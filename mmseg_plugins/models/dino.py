@@ -22,7 +22,8 @@ from .multi_crop import MultiCrop
 class DinoHead(nn.Module):
     """Class token -> scores of prototypes: LayerNorm, three-layer MLP, L2 norm, unit-norm prototypes.
 
-    The LayerNorm stands for the encoder's final one, which InflatedEncoder leaves out.
+    The LayerNorm stands for the encoder's final one, which InflatedEncoder leaves out. Weights start with
+    the standard deviation fan-in ^ -1/2, which is DINO's 0.02 at its width of 2048.
 
     Args:
         embed_dim: E, the encoder's width.
@@ -40,9 +41,10 @@ class DinoHead(nn.Module):
             nn.GELU(), nn.Linear(hidden, bottleneck))
         for layer in self.mlp:
             if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.trunc_normal_(layer.weight, std=layer.in_features ** -0.5)
                 nn.init.zeros_(layer.bias)
-        self.prototypes = nn.Parameter(nn.init.trunc_normal_(torch.empty(prototypes, bottleneck), std=0.02))
+        self.prototypes = nn.Parameter(torch.empty(prototypes, bottleneck))
+        nn.init.trunc_normal_(self.prototypes, std=bottleneck ** -0.5)
 
     def forward(self, tokens: Tensor) -> Tensor:
         return linear(normalize(self.mlp(tokens), dim=1), normalize(self.prototypes, dim=1))
@@ -69,7 +71,7 @@ class DinoPretrainer(BaseModel):
         teacher_temperature: the teacher's, (at the start, after the warm-up), linear between.
         temperature_warmup: share of the steps.
         momentum: the teacher's at the start; follows a cosine to 1.
-        centre_momentum: of the teacher's mean output.
+        centre_momentum: of the teacher's mean output; the first batch's mean is where it starts.
 
     Logged beside the loss, in nats: `teacher_entropy`, the mean entropy of the teacher's outputs, at
     most log K; and `teacher_information`, the entropy of the mean output minus that mean: how much an
@@ -138,10 +140,12 @@ class DinoPretrainer(BaseModel):
 
         with torch.no_grad():
             scores = self.teacher_head(class_token(self.backbone.model, global_views)).float()
+            if passes == 0:
+                self.update_centre(scores, momentum=0.0)
             cold, warm = self.teacher_temperature
             progress = min(step / max(self.temperature_warmup * self.steps, 1), 1)
             teacher = ((scores - self.centre) / (cold + (warm - cold) * progress)).softmax(1)
-            self.update_centre(scores)
+            self.update_centre(scores, self.centre_momentum)
             entropy = _entropy(teacher).mean()
             information = _entropy(teacher.mean(0)) - entropy
         tokens = [class_token(self.student, views) for views in (global_views, local_views) if len(views)]
@@ -162,11 +166,11 @@ class DinoPretrainer(BaseModel):
                 mine.lerp_(other, weight)
 
     @torch.no_grad()
-    def update_centre(self, scores: Tensor) -> None:
+    def update_centre(self, scores: Tensor, momentum: float) -> None:
         """Move the centre towards the mean of the teacher's scores (B, K) over all processes."""
         mean = scores.mean(0, keepdim=True)
         all_reduce(mean, op='mean')
-        self.centre.lerp_(mean, 1 - self.centre_momentum)
+        self.centre.lerp_(mean, 1 - momentum)
 
 
 def class_token(encoder: nn.Module, images: Tensor) -> Tensor:
