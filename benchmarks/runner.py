@@ -176,7 +176,7 @@ def execute_pretraining(config: str, options: dict, out: Path, work_dir: Path, d
     """Make an embedded source checkpoint, and beside it a note of what it was made by."""
     cfg = load_config(REPO / config, options)
     prepare_for_device(cfg, 'none')
-    cfg.work_dir = str(work_dir)
+    cfg.work_dir, cfg.resume = str(work_dir), True
     cfg.experiment_name = f'pretrain-{out.stem}-{digest}'
     metrics = pretrain(cfg, out, [ReportProgress(report)])
     write_atomic(out.with_suffix('.json'), json.dumps(

@@ -134,7 +134,7 @@ def leave_processes() -> None:
 
 
 def _quiet_loggers() -> None:
-    """Log lines about mmengine's and mmseg's own code, and two per parameter that repeat the config."""
+    """Log lines about mmengine's and mmseg's own code, and some per parameter that repeat the config."""
     import logging
 
     from mmengine.logging import MMLogger
@@ -143,7 +143,10 @@ def _quiet_loggers() -> None:
              'Image shapes are different in the batch')
 
     def keep(self, record):
-        return not str(record.msg).startswith(noise) and logging.Logger.filter(self, record)
+        message = str(record.msg)
+        if message.startswith(noise) or 'is skipped since its requires_grad=False' in message:
+            return False
+        return logging.Logger.filter(self, record)
 
     MMLogger.filter = keep
 

@@ -114,20 +114,28 @@ def check_start(cfg: Config, world_size: int) -> str:
         check_source_file(experiment.source)
     index = read_index(experiment.data_root)
     counts = {split: len(cases) for split, cases in index['split'].items()}
+    evaluated = (f', evaluated on {counts[cfg.val_dataloader.dataset.split]}' if cfg.val_dataloader
+                 else ', without labels')
     return (f'{experiment.steps} steps of {experiment.batch} windows ({world_size} processes x '
             f'{train.batch_size} windows x {experiment.accumulate} accumulated) on '
-            f'{counts[experiment.split]} cases of {index["dataset"]}, evaluated on '
-            f'{counts[cfg.val_dataloader.dataset.split]}; {experiment.slices} slices, stride {experiment.stride}, '
+            f'{counts[experiment.split]} cases of {index["dataset"]}{evaluated}; '
+            f'{experiment.slices} slices, stride {experiment.stride}, '
             f'source {experiment.source or "none (random weights)"}, inflation {experiment.inflation}')
 
 
 def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:
     model, slices = cfg.model, experiment.slices
-    if experiment.get('encoder'):
-        model.update(timm_encoder(experiment.encoder, experiment.img_size, model))
-    model.slices, model.target = slices, experiment.target
     model.data_preprocessor.slices = slices
-    model.decode_head.num_classes = len(index['labels'])
+    if 'decode_head' in model:
+        if experiment.get('encoder'):
+            model.update(timm_encoder(experiment.encoder, experiment.img_size, model))
+        model.slices, model.target = slices, experiment.target
+        model.decode_head.num_classes = len(index['labels'])
+    elif experiment.get('encoder'):
+        raise UserError('experiment.encoder is for segmentors; for pre-training without labels set '
+                        'model.backbone.model')
+    else:  # a pre-training objective without labels, whose own schedules span the steps
+        model.steps, model.accumulate = experiment.steps, experiment.accumulate
     model.backbone.update(slices=slices, channels=index['channels'], inflation=experiment.inflation,
                           source=experiment.source, img_size=experiment.img_size)
 
@@ -140,6 +148,8 @@ def _carry_into_data(cfg: Config, experiment: ConfigDict, index: dict, world_siz
     cfg.train_dataloader.batch_size = experiment.batch // share
     evaluate = experiment.get('evaluate') or index['evaluate']
     for name, split in (('train', experiment.split), ('val', evaluate), ('test', evaluate)):
+        if cfg[f'{name}_dataloader'] is None:  # nothing to evaluate without labels
+            continue
         dataset = cfg[f'{name}_dataloader'].dataset
         dataset.update(data_root=experiment.data_root, split=split, slices=experiment.slices,
                        stride=experiment.stride, target=experiment.target)
@@ -148,7 +158,7 @@ def _carry_into_data(cfg: Config, experiment: ConfigDict, index: dict, world_siz
             if transform.type in ('ResizeWindow', 'RandomZoomCrop'):
                 transform.size = (size, size) if isinstance(size, int) else tuple(size)
         cfg[f'{name}_dataloader'].persistent_workers = cfg[f'{name}_dataloader'].num_workers > 0
-    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+    for evaluator in filter(None, (cfg.val_evaluator, cfg.test_evaluator)):
         evaluator.headline = index['headline']
 
 

@@ -6,25 +6,43 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from .errors import UserError
 from .files import write_atomic
 
 
 def pretrain(cfg: Config, out: Path, hooks: Sequence[Hook] = ()) -> dict[str, float]:
-    """Train a config's model on 2D images, resuming where it was, and write its encoder to `out`.
+    """Train a config's model on 2D images and write its `backbone`, in timm's naming, to `out`.
+
+    The objective is the config's model: a segmentor is supervised, DinoPretrainer needs no labels.
+    In a distributed run every process trains, and the main one writes.
 
     Returns:
-        The source task's own metrics on its validation images.
+        The source task's own metrics on its validation images; for an objective without labels, what
+        it logs, as the mean of the last 50 steps.
+
+    Raises:
+        UserError: windows of more than one slice.
     """
-    cfg.resume = True
+    if cfg.experiment.slices != 1:
+        raise UserError(f'experiment.slices={cfg.experiment.slices}: pre-training is 2D, one slice')
     runner = Runner.from_cfg(cfg)
     for hook in hooks:
         runner.register_hook(hook)
     runner.train()
-    metrics = runner.val()
-    buffer = io.BytesIO()
-    torch.save({'model': runner.model.backbone.model.state_dict()}, buffer)
-    write_atomic(out, buffer.getvalue())
+    if cfg.val_dataloader:
+        metrics = runner.val()
+    else:
+        logged = runner.message_hub.log_scalars
+        metrics = {name.removeprefix('train/'): float(values.mean(50)) for name, values in logged.items()
+                   if name.startswith(('train/loss', 'train/teacher_'))}
+    if is_main_process():
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        buffer = io.BytesIO()
+        torch.save({'model': model.backbone.model.state_dict()}, buffer)
+        write_atomic(out, buffer.getvalue())
     return metrics

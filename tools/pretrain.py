@@ -1,27 +1,50 @@
-"""Pre-train an encoder on 2D images: python tools/pretrain.py CONFIG --out weights/NAME.pth"""
+"""Pre-train an encoder on 2D images or slices: python tools/pretrain.py CONFIG --out weights/NAME.pth
+
+The config's model is the objective: DINO, or a segmentor (supervised). Several processes, on GPUs or CPUs:
+
+    torchrun --standalone --nproc_per_node N tools/pretrain.py CONFIG --out weights/NAME.pth --launcher pytorch
+"""
 
 import argparse
 from pathlib import Path
 
 from mmengine.config import DictAction
 
+from mmseg_plugins.compat import leave_processes
 from mmseg_plugins.errors import run_main
-from mmseg_plugins.experiment import load_config, prepare_for_device
+from mmseg_plugins.experiment import check_start, load_config, prepare_for_device, world_size
 from mmseg_plugins.pretraining import pretrain
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description='Supervised 2D pre-training; writes a source checkpoint.')
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='2D pre-training; writes a source checkpoint.')
     parser.add_argument('config')
     parser.add_argument('--out', type=Path, required=True, help='the source checkpoint to write')
     parser.add_argument('--work-dir', help='default: work_dirs/<config name>')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
-    args = parser.parse_args()
-    cfg = load_config(args.config, args.cfg_options)
-    prepare_for_device(cfg, 'none')
+    parser.add_argument('--resume', action='store_true',
+                        help='go on from the last checkpoint in the work dir')
+    parser.add_argument('--amp', action='store_true', help='bfloat16 mixed precision')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
+                        help='override settings, e.g. experiment.steps=1000')
+    parser.add_argument('--launcher', choices=['none', 'pytorch'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    processes = world_size() if args.launcher != 'none' else 1
+    cfg = load_config(args.config, args.cfg_options, processes)
+    check_start(cfg, processes)
+    prepare_for_device(cfg, args.launcher, args.amp)
     cfg.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem)
+    cfg.resume = args.resume
     pretrain(cfg, args.out)
-    print(args.out)
+
+    from mmengine.dist import is_main_process
+    if is_main_process():
+        print(args.out)
+    leave_processes()
 
 
 if __name__ == '__main__':

@@ -1,8 +1,10 @@
+from .dino import DinoHead, DinoPretrainer
 from .encoders import InflatedEncoder, InflatedSwin, InflatedViT
 from .losses import DiceFocalLoss
+from .multi_crop import MultiCrop
 from .preprocessor import WindowPreProcessor, scale_intensity
 from .segmentor import WindowSegmentor
 from .video_swin import VideoSwin
 
-__all__ = ['DiceFocalLoss', 'InflatedEncoder', 'InflatedSwin', 'InflatedViT', 'VideoSwin',
-           'WindowPreProcessor', 'WindowSegmentor', 'scale_intensity']
+__all__ = ['DiceFocalLoss', 'DinoHead', 'DinoPretrainer', 'InflatedEncoder', 'InflatedSwin', 'InflatedViT',
+           'MultiCrop', 'VideoSwin', 'WindowPreProcessor', 'WindowSegmentor', 'scale_intensity']
