@@ -112,8 +112,9 @@ def _source_digest(name: str, grid: Grid, weights_root: Path) -> str:
     """Hash of what an embedded source is made from, or of a published file's bytes."""
     source = grid.sources[name]
     if source.made_by:
+        cfg = read_config(REPO / source.made_by)
         before = source.needs and _source_digest(source.needs, grid, weights_root)
-        return identity([_content(read_config(REPO / source.made_by)), *([before] if before else [])])
+        return identity([_content(cfg), Path(cfg.experiment.data_root).name, before])
     path = weights_root / source.file
     return file_sha256(path) if path.is_file() else 'missing'
 

@@ -127,7 +127,8 @@ def execute(plan, resources: Resources, out: Path, progress) -> int:
     """Run what is to do; returns how many runs failed."""
     work = Path('work_dirs/grids') / plan.grid.name
     jobs = [Job(('source', source.name), 'benchmarks.runner:execute_pretraining',
-                (source.config, source.options, source.out, work / 'sources' / source.digest, source.digest),
+                (source.config, source.options, source.out, work / 'sources' / f'{source.name}-{source.digest}',
+                 source.digest),
                 frozenset({('source', source.needs)} if source.needs else ()))
             for source in plan.sources]
     steps = {job.name: source.steps for job, source in zip(jobs, plan.sources, strict=True)}
