@@ -19,8 +19,7 @@ from mmseg_plugins.pretraining import pretrain
 
 CONFIG = REPO / 'configs' / 'mini_beit_dino_layout.py'
 TINY = {'experiment.img_size': 32, 'experiment.batch': 4, 'experiment.warmup': 1,
-        'model.backbone.sizes.depth': 1, 'model.backbone.out_indices': (0,) * 4,
-        'model.head': dict(hidden=32, bottleneck=16, prototypes=24)}
+        'model.backbone.sizes.depth': 1, 'model.backbone.out_indices': (0,) * 4}
 
 
 @pytest.fixture(scope='module')
@@ -30,9 +29,9 @@ def layout(tmp_path_factory):
     return folder
 
 
-def config(data, work_dir=None, config=CONFIG, **options):
-    options = TINY | {'experiment.data_root': str(data)} | options
-    cfg = load_config(config, {key: value for key, value in options.items() if value is not None})
+def config(data, work_dir=None, path=CONFIG, **options):
+    head = {'model.head': dict(hidden=32, bottleneck=16, prototypes=24)} if path == CONFIG else {}
+    cfg = load_config(path, TINY | head | {'experiment.data_root': str(data)} | options)
     prepare_for_device(cfg, 'none')
     cfg.work_dir = str(work_dir)
     cfg.experiment_name = f'{work_dir}'.replace('/', '-')
@@ -102,16 +101,15 @@ def test_loss_and_centre_equal_the_formula(layout):
 def test_collapse_shows_in_what_is_logged(layout):
     model = build(config(layout))
     images = torch.randn(4, 3, 32, 32)
-    assert model.loss(images)['teacher_information'] > 1e-3
+    assert model.loss(images)['teacher_information'] > 0.1
     with torch.no_grad():
-        for head in (model.head, model.teacher_head):  # all images alike
-            head.mlp[-1].weight.zero_()
-            head.mlp[-1].bias.fill_(1)
+        model.teacher_head.mlp[-1].weight.zero_()  # all images alike
+        model.teacher_head.mlp[-1].bias.fill_(1)
         model.passes.zero_()
     # The next pass sets the centre anew: outputs are uniform.
     losses = model.loss(images)
-    assert abs(losses['teacher_information']) < 1e-5
-    assert losses['teacher_entropy'] == pytest.approx(math.log(24), abs=1e-4)
+    assert abs(losses['teacher_information']) < 1e-3
+    assert losses['teacher_entropy'] == pytest.approx(math.log(24), abs=1e-3)
 
 
 def test_views_are_crops_of_the_image():
@@ -137,17 +135,17 @@ def test_training_lowers_the_loss_and_leaves_the_teacher_to_the_average(layout):
     cfg = config(layout)
     model = build(cfg)
     optim = build_optim_wrapper(model, cfg.optim_wrapper)
-    trained = {id(p) for group in optim.param_groups for p in group['params'] if p.requires_grad}
+    trained = {id(p) for group in optim.param_groups for p in group['params']} & {*map(id, model.parameters())}
     assert trained == {id(p) for part in (model.student, model.head) for p in part.parameters()}
     images = torch.randn(4, 3, 32, 32)
+    model.loss(images)['loss'].backward()
+    # Exactly these get a gradient: nothing is unused in a distributed run.
+    assert {id(p) for p in model.parameters() if p.grad is not None} == trained
     losses = []
     for _ in range(30):
         values = model.loss(images)
         optim.update_params(values['loss'])
         losses.append(values['loss'].item())
-    model.loss(images)['loss'].backward()
-    assert all(p.grad is None for p in model.backbone.parameters())
-    assert all(p.grad is not None for part in (model.student, model.head) for p in part.parameters())
     assert sum(losses[-5:]) < sum(losses[:5])
 
 
@@ -184,14 +182,14 @@ def test_a_killed_run_ends_as_if_it_had_not_been(layout, tmp_path):
                     ).init_weights()
 
     supervised = config(layout, tmp_path / 'both', REPO / 'configs' / 'mini_beit_dino_layout_supervised.py', **{
-        'experiment.source': str(tmp_path / 'whole.pth'), 'experiment.steps': 2} | {'model.head': None})
+        'experiment.source': str(tmp_path / 'whole.pth'), 'experiment.steps': 2})
     assert 'DSC pooled' in pretrain(supervised, tmp_path / 'both.pth')
 
 
 def test_two_processes_on_slices_of_one_channel(prepared, tmp_path):
     values = TINY | {'experiment.data_root': prepared, 'experiment.steps': 2}
     options = [f'{key}={",".join(map(str, value)) if isinstance(value, tuple) else value}'
-               for key, value in values.items() if key != 'model.head']
+               for key, value in values.items()]
     out = tmp_path / 'encoder.pth'
     output = run(['torchrun', '--standalone', '--nproc_per_node', 2, 'tools/pretrain.py', CONFIG, '--out', out,
                   '--launcher', 'pytorch', '--work-dir', tmp_path, '--cfg-options', *options])
@@ -206,7 +204,7 @@ def test_mistakes_are_named(layout, tmp_path):
             ({'experiment.slices': 5}, 'one slice'),
             ({'model.crops.local_size': 16}, 'takes one input size'),
             ({'model.backbone.type': 'InflatedSwin', 'model.backbone.model': 'swin_tiny_patch4_window7_224',
-              'model.backbone.sizes.depth': None, 'model.backbone.sizes._delete_': True}, 'class token')):
+              'model.backbone.sizes': None}, 'class token')):
         with pytest.raises(UserError, match=message):
             build(config(layout, **options))
     output = run(['python', 'tools/pretrain.py', CONFIG, '--out', tmp_path / 'no.pth',

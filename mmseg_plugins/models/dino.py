@@ -153,7 +153,8 @@ class DinoPretrainer(BaseModel):
 
         # Cross-entropy of every teacher view with every student view but itself.
         teacher, student = (rows.unflatten(0, (-1, len(images))) for rows in (teacher, student))
-        pairs = -torch.einsum('tbk,sbk->ts', teacher, student) / len(images)
+        with torch.autocast(images.device.type, enabled=False):  # half precision would round the sums over K
+            pairs = -torch.einsum('tbk,sbk->ts', teacher, student) / len(images)
         others = ~torch.eye(*pairs.shape, dtype=torch.bool, device=pairs.device)
         return dict(loss=pairs[others].mean(), teacher_entropy=entropy, teacher_information=information)
 
