@@ -128,7 +128,8 @@ def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:
     model.data_preprocessor.slices = slices
     if 'decode_head' in model:
         if experiment.get('encoder'):
-            model.update(timm_encoder(experiment.encoder, experiment.img_size, model))
+            for part, settings in timm_encoder(experiment.encoder, experiment.img_size, model).items():
+                model[part] = settings  # mmengine's own `update` would merge the config's sizes in
         model.slices, model.target = slices, experiment.target
         model.decode_head.num_classes = len(index['labels'])
     elif experiment.get('encoder'):

@@ -24,3 +24,16 @@ def test_config_builds_and_its_docstring_gives_the_command(path):
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
     assert sum(p.numel() for p in model.parameters()) > 1e5
+
+
+@pytest.mark.parametrize('encoder, neck, widths', [
+    ('deit_tiny_patch16_224', True, [192] * 4), ('swinv2_tiny_window8_256', False, [96, 192, 384, 768])])
+@pytest.mark.parametrize('config', ['beit_centering_bcv', 'beit_centering_phantom', 'swin_centering_phantom'])
+def test_a_timm_encoder_takes_the_place_of_any_configs(config, encoder, neck, widths):
+    cfg, _ = load_model_config(REPO / 'configs' / f'{config}.py',
+                               {'experiment.encoder': encoder, 'experiment.img_size': 64, 'experiment.slices': 3})
+    init_default_scope('mmseg')
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    assert model.with_neck == neck and model.backbone.name == encoder
+    assert list(model.decode_head.in_channels) == widths and model.backbone.model.patch_embed.proj.in_channels == 3
