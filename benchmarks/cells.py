@@ -163,6 +163,7 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     name = path.parent.name if path.name == 'grid.yaml' else path.stem
     if dataset and dataset != spec['dataset']:
         spec['dataset'], name = dataset, f'{name}-{dataset}'
+        spec['title'], spec['notes'] = f'The cells of {path.stem} on {dataset}', []
         text = yaml.safe_dump(spec, sort_keys=False)
     dataset_info(spec['dataset'])
     options = dict(spec.get('options') or {})

@@ -73,26 +73,30 @@ def organ_bars(measured: Measured, grid: Grid):
 
 
 def axis_plot(table: str, measured: Measured, grid: Grid):
-    """Measured DSC along one axis with every seed as a dot, and the paper's beside it."""
+    """Measured DSC along one axis with every seed as a dot, and the paper's beside it at the same scale."""
     rows, paper = grid.tables[table], published(table, grid)
-    figure, panels = plt.subplots(1, 2 if paper else 1, figsize=(6.4 if paper else 3.4, 2.6), squeeze=False)
+    figure, panels = plt.subplots(1, 2 if paper else 1, figsize=(6.4 if paper else 3.4, 2.8), squeeze=False)
     left = panels[0, 0]
     labels, joined = list(rows), '-' if AXIS[table] in ('stride', 'slices') else ''
     values = [measured.value(cell, 'pooled', 'all') for cell in rows.values()]
     for x, value in enumerate(values):
         left.plot([x] * len(value.seeds), list(value.seeds.values()), 'o', color=COLOURS[0], ms=3.5)
-    left.plot(range(len(labels)), [v.mean for v in values], 'D' + joined, color=COLOURS[3], ms=5)
+    left.errorbar(range(len(labels)), [v.mean for v in values], yerr=[np.nan_to_num(v.std) for v in values],
+                  fmt='D' + joined, color=COLOURS[3], ms=5, elinewidth=0.8, capsize=2)
     left.set_title('measured (dots: seeds)', fontsize=9)
     if paper:
         right = panels[0, 1]
         right.plot(range(len(labels)), [paper.get(label, np.nan) for label in labels], 'D' + joined,
                    color=COLOURS[2], ms=5)
         right.set_title(paper_column(grid), fontsize=9)
+    span = max(np.ptp(axes.get_ylim()) for axes in panels[0])
     for axes in panels[0]:
+        middle = np.mean(axes.get_ylim())
+        axes.set_ylim(middle - span / 2, middle + span / 2)
         axes.set_xticks(range(len(labels)), labels)
         axes.set_xlim(-0.4, len(labels) - 0.6)
         axes.set_xlabel(AXIS[table])
-    left.set_ylabel('DSC pooled (%)')
+    left.set_ylabel('DSC pooled (%), all labels')
     figure.tight_layout()
     return figure
 
@@ -113,7 +117,7 @@ def free_plot(axis: str, cells: list[Cell], measured: Measured):
                       lw=1, capsize=2, color=COLOURS[(number + 3) % len(COLOURS)], label=label or None)
     axes.set_xticks(range(len(values)), [str(value) for value in values])
     axes.set_xlabel(axis)
-    axes.set_ylabel('DSC pooled (%)')
+    axes.set_ylabel('DSC pooled (%), reported organs')
     if any(lines):
         axes.legend(frameon=False, fontsize=7, loc='upper left', bbox_to_anchor=(1, 1))
     return figure

@@ -70,9 +70,9 @@ def prepare_inputs(grid: Grid, data_root: Path, weights_root: Path, progress) ->
         result = prepare_dataset(grid.dataset, raw, folder, progress.counter(f'preparing {grid.dataset}'))
         for fault in result.faults:
             progress.say(fault)
-        if result.faults:
-            raise UserError(f'{raw}: {len(result.faults)} bad cases of {grid.dataset} (above); mend or remove '
-                            'them, or prepare without them: tools/prepare_data.py')
+        if result.faults and not prepared:
+            raise UserError(f'{raw}: {len(result.faults)} bad cases of {grid.dataset} (above); mend them, or call '
+                            f'again to go on with the {result.cases} good ones')
 
 
 def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: int | None) -> Run:

@@ -60,4 +60,5 @@ class Progress:
         done = sum(self._done.values()) - sum(self._first.values())
         rest = sum(self._steps.values()) - sum(self._done.values())
         minutes = (time.monotonic() - self._start) * rest / max(done, 1) / 60
-        return f'[{sum(self._done.values())}/{sum(self._steps.values())} steps, {minutes:.1f} min left]'
+        left = f', {minutes:.1f} min left' if done >= 50 else ''  # fewer tell nothing of the rate
+        return f'[{sum(self._done.values())}/{sum(self._steps.values())} steps{left}]'

@@ -105,13 +105,13 @@ def _page(grid: Grid, records: list[dict], torn: list[Path], tables: list[dict],
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     pictures = [(title, base64.b64encode(path.read_bytes()).decode()) for title, path in drawn.items()]
     failed = [record for record in records if record['state'] == 'failed']
-    hardware = sorted({f"{r['hardware']['gpu'] or r['hardware']['cpu']}, {r['hardware']['threads']} threads"
+    hardware = sorted({f"{r['hardware']['gpu'] or r['hardware']['cpu']}, {r['hardware']['threads']} thread(s) each"
                        for r in records if 'hardware' in r})
     runs = [dict(record, label=cell_label(Cell(**record['cell']))) for record in records]
     return environment.from_string(template).render(
         grid=grid, runs=runs, failed=failed, torn=[path.name for path in torn], tables=tables, absent=absent,
         pictures=pictures, compared=compared, hardware=hardware,
-        done=len(records) - len(failed), cells=len(grid.cells()))
+        done=len(records) - len(failed))
 
 
 def check(folder: Path) -> int:
@@ -126,6 +126,7 @@ def check(folder: Path) -> int:
                        or (target / path).read_bytes() != (folder / path).read_bytes())
     for path in stale:
         print(f'{folder / path}: differs from what its records render to')
+    print(f'{folder}: {len(fresh) - len(stale)} of {len(fresh)} files are what the records render to')
     return len(stale)
 
 

@@ -57,16 +57,17 @@ def main() -> int:
 
     from benchmarks.plan import plan_runs, prepare_inputs
     from benchmarks.progress import Progress
-    from mmseg_plugins.files import write_atomic
+    from mmseg_plugins.files import only_writer, write_atomic
 
-    write_atomic(out / 'grid.yaml', grid.text)
-    with Progress() as progress:
+    work = Path('work_dirs/grids') / grid.name
+    with only_writer(work), Progress() as progress:
         prepare_inputs(grid, args.data_root, args.weights_root, progress)
+        write_atomic(out / 'grid.yaml', grid.text)
         plan = plan_runs(grid, args.weights_root, out, args.max_iters, args.retry_failed)
         resources = find_resources(args.workers)
         print(f'{grid.title}: {len(plan.runs)} runs, {plan.finished} finished before, '
               f'{len(plan.todo)} to do with {resources}')
-        failed = execute(plan, resources, out, progress)
+        failed = execute(plan, resources, work, out, progress)
     from benchmarks.report import render
 
     page = render(out)
@@ -123,9 +124,8 @@ def list_cells(grid: Grid, args: argparse.Namespace) -> int:
     return 0
 
 
-def execute(plan, resources: Resources, out: Path, progress) -> int:
-    """Run what is to do; returns how many runs failed."""
-    work = Path('work_dirs/grids') / plan.grid.name
+def execute(plan, resources: Resources, work: Path, out: Path, progress) -> int:
+    """Run what is to do, in `work`; returns how many runs failed."""
     jobs = [Job(('source', source.name), 'benchmarks.runner:execute_pretraining',
                 (source.config, source.options, source.out, work / 'sources' / f'{source.name}-{source.digest}',
                  source.digest),
@@ -165,7 +165,8 @@ def execute(plan, resources: Resources, out: Path, progress) -> int:
     start = time.monotonic()
     run_jobs(jobs, resources.workers, resources.threads, resources.devices, work / 'logs', on_event)
     if jobs:
-        progress.say(f'{len(jobs)} jobs in {(time.monotonic() - start) / 60:.1f} minutes')
+        made = f' and {len(plan.sources)} sources' if plan.sources else ''
+        progress.say(f'{len(runs)} runs{made} in {(time.monotonic() - start) / 60:.1f} minutes')
     return failed
 
 

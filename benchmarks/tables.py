@@ -143,9 +143,10 @@ def build_table(table: str, measured: Measured, grid: Grid, committed: Measured 
         committed: the committed results' figures, to be shown beside a newcomer's own.
     """
     if table == '3':
-        return _organ_table(measured, grid)
+        return _organ_table(measured, grid, committed)
     labels = 'headline' if table in ('2a', '2b') else 'all'
     paper, column = dict(published(table, grid)), paper_column(grid)
+    in_paper = bool(paper)
     noise = pooled_seed_noise(committed, grid) if committed else None
     rows = []
     for label, cell in grid.tables[table].items():
@@ -161,7 +162,8 @@ def build_table(table: str, measured: Measured, grid: Grid, committed: Measured 
         if committed:
             other = committed.value(cell, 'pooled', labels)
             row |= {'committed': str(other), 'agrees': agreement(value, other, noise)}
-        row[column] = f'{paper.pop(label):.2f}' if label in paper else '—'
+        if in_paper:
+            row[column] = f'{paper.pop(label):.2f}' if label in paper else '—'
         rows.append(row)
     others = []
     if table == '2a':  # methods that only the paper ran
@@ -171,16 +173,18 @@ def build_table(table: str, measured: Measured, grid: Grid, committed: Measured 
     return pd.DataFrame(others + rows, columns=list(rows[0])).fillna('—')
 
 
-def _organ_table(measured: Measured, grid: Grid) -> pd.DataFrame:
+def _organ_table(measured: Measured, grid: Grid, committed: Measured | None) -> pd.DataFrame:
     done = measured.done()
     if not done:
         return pd.DataFrame([{'Method': row} for row in grid.tables['3']])
     scores, paper = done[0]['scores'], published_organs(grid)
     rows = []
     for label, cell in grid.tables['3'].items():
-        row = {'Method': label, 'figures': 'measured'}
-        row |= {scores['labels'][i]: str(measured.value(cell, 'pooled', [i])) for i in scores['headline']}
-        rows.append(row)
+        for name, figures in {'measured': measured, 'committed': committed}.items():
+            if figures:
+                row = {'Method': label, 'figures': name}
+                rows.append(row | {scores['labels'][i]: str(figures.value(cell, 'pooled', [i]))
+                                   for i in scores['headline']})
         if paper is not None and label in paper.index:
             row = {'Method': label, 'figures': paper_column(grid)}
             rows.append(row | {scores['labels'][i]: f'{paper.loc[label, i]:.2f}' for i in scores['headline']})

@@ -27,6 +27,7 @@ from .checkpoints import check_source_file
 from .datasets.catalogue import CATALOGUE
 from .datasets.store import read_index
 from .errors import UserError, nearest
+from .inflation import parse_inflation
 from .models.encoders import timm_encoder
 
 KEYS = {'data_root', 'source', 'inflation', 'slices', 'stride', 'target', 'img_size', 'batch',
@@ -84,6 +85,7 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
     for key in cfg.experiment:
         if key not in KEYS:
             raise UserError(f'{path}: unknown key experiment.{key}{nearest(key, KEYS)}')
+    parse_inflation(cfg.experiment.inflation)
     return cfg
 
 

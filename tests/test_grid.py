@@ -22,6 +22,7 @@ from benchmarks.records import read_records
 from benchmarks.tables import Value, agreement
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.experiment import read_config
+from mmseg_plugins.files import only_writer
 from mmseg_plugins.models import InflatedViT
 
 
@@ -82,6 +83,7 @@ def test_sources_are_made_once_each_after_what_they_start_from(tmp_path, monkeyp
 
 def test_another_dataset_is_another_grid():
     grid = load_grid('phantom', dataset='hippocampus')
+    assert 'phantom' in grid.title and 'hippocampus' in grid.title and not grid.notes
     assert grid.name == 'phantom-hippocampus' and {cell.dataset for cell in grid.cells()} == {'hippocampus'}
     assert yaml.safe_load(grid.text)['dataset'] == 'hippocampus'
 
@@ -166,6 +168,13 @@ def test_workers_share_the_gpus_and_a_dead_one_is_replaced(tmp_path, monkeypatch
     assert outcome['never'] == ('blocked', frozenset({'dies'}))
 
 
+def test_a_second_runner_leaves_with_one_line(place):
+    path = grid_file(place)
+    with only_writer(place / 'work_dirs/grids/tiny'):
+        output = run(place, '--grid', str(path), '--max-iters', '2', check=2)
+    assert 'another process is at work here' in output and not (place / 'work_dirs/grids/tiny-2-steps').exists()
+
+
 def test_a_failed_run_is_recorded_while_the_rest_goes_on(place):
     path = grid_file(place, axes=dict(slices=[1, 3], lr=[1e-3]), options={'experiment.batch': 2})
     spec = yaml.safe_load(path.read_text())
@@ -227,3 +236,7 @@ def test_committed_results_render_to_the_committed_bytes():
     result = subprocess.run([sys.executable, str(REPO / 'benchmarks/report.py'), '--check'], capture_output=True,
                             text=True)
     assert result.returncode == 0, result.stdout + result.stderr
+    assert 'results/phantom: ' in result.stdout
+    readme = (REPO / 'README.md').read_text()
+    for name in re.findall(r'<!-- (results/\S+\.md) -->', readme):
+        assert (REPO / name).read_text() in readme, f'README.md shows an older {name}'

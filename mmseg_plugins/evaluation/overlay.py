@@ -26,7 +26,9 @@ def draw_overlay(path: Path, volume: Volume, label: np.ndarray, index: dict, sli
     rows = {'prediction': label} | ({} if volume.label is None else {'reference': volume.label})
     shown = np.flatnonzero(np.any([array.any((1, 2)) for array in rows.values()], axis=0))
     shown = shown if len(shown) else np.arange(len(label))
-    chosen = shown[np.linspace(0, len(shown) - 1, min(slices, len(shown))).round().astype(int)]
+    # from within: the first and the last labelled slice hold a few voxels at most
+    places = np.linspace(0, len(shown) - 1, min(slices, len(shown)) + 2)[1:-1]
+    chosen = shown[places.round().astype(int)]
     low, high = ((0, np.percentile(volume.image[:, 0], 99.5)) if index['intensity'] == 'max'
                  else index['intensity'])
     figure, panels = plt.subplots(len(rows), len(chosen), squeeze=False,
