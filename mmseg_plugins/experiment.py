@@ -196,6 +196,8 @@ def prepare_for_device(cfg: Config, launcher: str, amp: bool = False) -> None:
             cfg.sync_bn = 'torch'
         else:
             compat.join_cpu_processes(cfg, launcher)
+    if amp and not torch.cuda.is_available():
+        raise UserError('--amp: mixed precision needs a GPU, and torch finds none here; leave it out')
     if amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.dtype = 'bfloat16'

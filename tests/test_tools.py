@@ -91,6 +91,8 @@ def test_prediction_equals_the_evaluations(trained, prepared, msd_raw, tmp_path)
     (['tools/dist_train.sh', 'configs/swin_centering_bcv.py', 2, '--cfg-options', 'experiment.data_root=/no/bcv'],
      'tools/prepare_data.py bcv'),
     ([sys.executable, 'tools/train.py', CONFIG, '--cfg-options', 'experiment.slcies=3'], "did you mean 'slices'"),
+    ([sys.executable, 'tools/train.py', CONFIG, '--cfg-options', 'experiment.inflation=centring'],
+     "did you mean 'centering'"),
     ([sys.executable, 'tools/test.py', CONFIG, 'no.pth'], 'no.pth: checkpoint not found'),
     ([sys.executable, 'tools/prepare_data.py', 'hipocampus'], "did you mean 'hippocampus'"),
 ])
