@@ -23,7 +23,8 @@ class Source:
         origin: where to get it, or how it is made.
         licence: of the weights.
         citation: short reference.
-        sha256: of the published file, where known; None: the tool prints what it finds.
+        sha256: of the published file, where its authors give one (so far none does); None: the tool
+            prints what it finds.
         made_by: config that makes an embedded one.
         needs: name of the embedded source that has to be made before.
     """
@@ -46,15 +47,17 @@ SOURCES: dict[str, Source] = {
     'beit': Source('beit', 'beit_base_patch16_224_pt22k_ft22k.pth', 'SSL+SL', 'NI (IN22K)', *_BEIT),
     'beit_ssl': Source('beit', 'beit_base_patch16_224_pt22k.pth', 'SSL', 'NI (IN22K)', *_BEIT),
     'dino': Source('dino', 'dino_vitbase16_pretrain.pth', 'SSL', 'NI (IN1K)',
-                   'github.com/facebookresearch/dino', 'Apache-2.0', 'Caron et al., ICCV 2021'),
+                   'https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth',
+                   'Apache-2.0', 'Caron et al., ICCV 2021'),
     'swin': Source('swin', 'swin_base_patch4_window7_224_22k.pth', 'SL', 'NI (IN22K)',
-                   'github.com/microsoft/Swin-Transformer', 'MIT', 'Liu et al., ICCV 2021'),
+                   'https://github.com/SwinTransformer/storage/releases/download/v1.0.0/'
+                   'swin_base_patch4_window7_224_22k.pth', 'MIT', 'Liu et al., ICCV 2021'),
     'videoswin': Source('videoswin', 'swin_base_patch244_window877_kinetics600_22k.pth', 'SL', 'NV (K600)',
                         'github.com/SwinTransformer/Video-Swin-Transformer', 'Apache-2.0',
                         'Liu et al., CVPR 2022'),
     'ct_dino': Source('dino', 'ct_dino_vitbase16.pth', 'SSL', 'MI (CT slices)',
                       'never released; tools/pretrain.py configs/dino_vitbase16_ct.py', 'of the CT data',
-                      "Zhang et al., ML4H 2022 (DINO's recipe)", made_by=None),
+                      "Zhang et al., ML4H 2022 (DINO's recipe)"),
     'layout': Source('beit', 'mini_beit_layout.pth', 'SL', 'procedural images', *_OURS,
                      made_by='configs/mini_beit_layout.py'),
     'dino_phantom': Source('beit', 'mini_beit_dino_phantom.pth', 'SSL', 'phantom CT slices', *_OURS,
