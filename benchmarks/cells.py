@@ -117,6 +117,26 @@ GRID_KEYS = {'title', 'dataset', 'configs', 'sources', 'source', 'tables', 'rows
              'options', 'imports'}
 
 
+def _check_shapes(spec: dict, path: Path) -> None:
+    """YAML's shapes: a list where several values go, a mapping where names do."""
+    def need(value, kind: type, where: str, example: str) -> None:
+        if value is not None and not isinstance(value, kind):
+            raise UserError(f'{path}: {where} is {value!r}; write it as {example}')
+
+    for key in ('tables', 'seeds', 'notes', 'imports'):
+        need(spec.get(key), list, key, f'{key}: [first, second]')
+    for key in ('configs', 'sources', 'rows', 'axes', 'options'):
+        need(spec.get(key), dict, key, f'{key}: {{name: value}}')
+    for axis, values in (spec.get('axes') or {}).items():
+        need(values, list, f'axis {axis!r}', f'{axis}: [first, second]')
+        for value in values if axis in ('slices', 'stride') else ():
+            need(value, int, f'a value of axis {axis!r}', 'a whole number')
+    for table, rows in (spec.get('rows') or {}).items():
+        need(rows, dict, f'rows of table {table}', '{row: {axis: value}}')
+        for row, changes in rows.items():
+            need(changes, dict, f'row {row!r}', '{axis: value}')
+
+
 def _own_source(entry: Any, where: str) -> Source:
     """A grid file's own source: `file` and `encoder`, and what else the catalogue's entries have."""
     known = Source.__dataclass_fields__
@@ -160,6 +180,7 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     for key in ('dataset', 'configs'):
         if key not in spec:
             raise UserError(f'{path}: key {key!r} is missing')
+    _check_shapes(spec, path)
     name = path.parent.name if path.name == 'grid.yaml' else path.stem
     if dataset and dataset != spec['dataset']:
         spec['dataset'], name = dataset, f'{name}-{dataset}'

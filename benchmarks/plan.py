@@ -1,6 +1,7 @@
 """What a grid needs before it can run, and which of its runs are still to do."""
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,8 +99,11 @@ def _content(cfg) -> dict:
     content = cfg.to_dict()
     content['experiment'] = {key: value for key, value in content['experiment'].items()
                              if key not in ('data_root', 'source', 'checkpoint_interval')}
-    for key in ('log_level', 'log_processor', 'default_hooks', 'visualizer', 'vis_backends', 'custom_imports'):
+    for key in ('log_level', 'log_processor', 'default_hooks', 'visualizer', 'vis_backends'):
         content.pop(key, None)
+    own = [name for name in content.pop('custom_imports', {}).get('imports', ()) if name != 'mmseg_plugins']
+    if own:  # a user's modules count by what they say
+        content['extensions'] = {name: file_sha256(Path(sys.modules[name].__file__)) for name in own}
     return content
 
 

@@ -101,7 +101,8 @@ class _Worker:
 
     def _spawn(self) -> None:
         self.pipe, theirs = SPAWN.Pipe()
-        self.process = SPAWN.Process(target=_work, args=(theirs, self.threads, self.log), daemon=True)
+        # no daemon: it could not start a loader's workers
+        self.process = SPAWN.Process(target=_work, args=(theirs, self.threads, self.log))
         with _visible(self.device):
             self.process.start()
         theirs.close()

@@ -1,8 +1,10 @@
 """Records: the one JSON file that a finished or failed run leaves, and how it is found again."""
 
+import glob
 import hashlib
 import json
 import shlex
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,8 @@ class Run:
     def command(self) -> str:
         """What repeats this run alone, from the repository's root."""
         options = ' '.join(shlex.quote(f'{key}={value}') for key, value in self.options.items())
-        return f'python tools/train.py {self.config} --cfg-options {options}'
+        return (f'python tools/train.py {self.config} --work-dir work_dirs/{shlex.quote(self.name)} '
+                f'--cfg-options {options}')
 
 
 def identity(determinants: Any) -> str:
@@ -51,6 +54,21 @@ def write_record(out: Path, run: Run, body: dict) -> Path:
                   command=run.command, config=run.config, **body)
     write_atomic(path, json.dumps(record, indent=1, allow_nan=False) + '\n')
     return path
+
+
+def set_superseded_aside(out: Path, runs: Iterable[Run]) -> int:
+    """Move records of what used to be these runs, before their config or data changed; returns how many.
+
+    They stay under `out`/superseded, where no table looks.
+    """
+    moved = 0
+    for run in runs:
+        for path in (out / 'records').glob(f'{glob.escape(f"{run.cell}-seed{run.seed}")}-*.json'):
+            if path != record_path(out, run):
+                (out / 'superseded').mkdir(exist_ok=True)
+                path.replace(out / 'superseded' / path.name)
+                moved += 1
+    return moved
 
 
 def read_record(path: Path) -> dict | None:

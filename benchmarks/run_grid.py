@@ -57,6 +57,7 @@ def main() -> int:
 
     from benchmarks.plan import plan_runs, prepare_inputs
     from benchmarks.progress import Progress
+    from benchmarks.records import set_superseded_aside
     from mmseg_plugins.files import only_writer, write_atomic
 
     work = Path('work_dirs/grids') / grid.name
@@ -64,6 +65,8 @@ def main() -> int:
         prepare_inputs(grid, args.data_root, args.weights_root, progress)
         write_atomic(out / 'grid.yaml', grid.text)
         plan = plan_runs(grid, args.weights_root, out, args.max_iters, args.retry_failed)
+        if moved := set_superseded_aside(out, plan.runs):
+            progress.say(f'{moved} records of an earlier config or data set aside in {out / "superseded"}')
         resources = find_resources(args.workers)
         print(f'{grid.title}: {len(plan.runs)} runs, {plan.finished} finished before, '
               f'{len(plan.todo)} to do with {resources}')

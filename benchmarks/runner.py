@@ -30,11 +30,13 @@ PACKAGES = ('torch', 'torchvision', 'timm', 'mmengine', 'mmsegmentation', 'numpy
 
 
 class ReportProgress(Hook):
-    """Tell the controller how far training is."""
-    priority = 'VERY_LOW'
+    """Tell the controller how far training is, and keep the GPU's peak memory over all steps."""
+    priority = 'NORMAL'  # before mmengine's logger, which resets the peak
 
     def __init__(self, report: Callable[[int, int], None]):
-        self.report, self.first = report, 0
+        self.report, self.first, self.peak = report, 0, 0
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
 
     def before_train(self, runner) -> None:
         self.first = runner.iter  # behind 0 where a checkpoint was resumed
@@ -42,6 +44,8 @@ class ReportProgress(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         self.report(runner.iter + 1, runner.max_iters)
+        if torch.cuda.is_available():
+            self.peak = max(self.peak, torch.cuda.max_memory_allocated())
 
 
 def execute_run(run: Run, out: Path, work_dir: Path, report: Callable[[int, int], None]) -> str | None:
@@ -92,7 +96,7 @@ def _train_and_evaluate(run: Run, work_dir: Path, report: Callable) -> dict:
         load=_load_report(encoder),
         cost=dict(parameters=_parameters(runner.model), encoder_parameters=_parameters(encoder),
                   **_flops(runner), seconds=round(seconds, 1), resumed_from=progress.first,
-                  **_peak_memory()))
+                  **_peak_memory(progress.peak)))
 
 
 def _scores(metric, index: dict) -> dict:
@@ -135,9 +139,9 @@ def _flops(runner) -> dict:
                 encoder_flops=costs['patch embedding'].flops + costs['blocks'].flops)
 
 
-def _peak_memory() -> dict:
+def _peak_memory(gpu: int) -> dict:
     if torch.cuda.is_available():
-        return dict(peak_memory_mib=round(torch.cuda.max_memory_allocated() / 2**20), memory_of='GPU')
+        return dict(peak_memory_mib=round(gpu / 2**20), memory_of='GPU, training')
     kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return dict(peak_memory_mib=round(kib / 1024), memory_of='worker process, all its runs so far')
 

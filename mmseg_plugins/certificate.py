@@ -73,7 +73,10 @@ def infer_sizes(path: str | Path, encoder: str) -> dict:
         if not sizes['depths']:
             raise UserError(f'{path}: no keys layers.<i>.blocks.<j>: not a checkpoint of {encoder}')
         if encoder == 'swin':
-            table = state['layers.0.blocks.0.attn.relative_position_bias_table']
+            table = state.get('layers.0.blocks.0.attn.relative_position_bias_table')
+            if table is None:
+                raise UserError(f'{path}: no relative-position tables: not a checkpoint of swin; for a '
+                                'relative of it name the model: --encoder timm/<model>')
             sizes |= dict(window_size=(round(len(table) ** 0.5) + 1) // 2, patch_size=kernel.shape[-1])
         return sizes
     blocks = count(r'blocks\.(\d+)\.')
@@ -146,7 +149,8 @@ def certify(model: nn.Module, path: str | Path, encoder: str, img_size: int | Se
     if video and before.ndim == 4:
         return Certificate(**comparable, reference='none: attention over depth has no 2D counterpart', centre=None,
                            constant=None, scale=None)
-    flat = build_encoder(path, encoder, slices if video else 1, 3, 'centering' if video else 'none',
+    colours = before.shape[1]
+    flat = build_encoder(path, encoder, slices if video else 1, colours, 'centering' if video else 'none',
                          img_size).double()
     if video:
         flat.model.patch_embed.proj.weight.copy_(before)
@@ -159,7 +163,7 @@ def certify(model: nn.Module, path: str | Path, encoder: str, img_size: int | Se
 
     def differ(x: Tensor) -> tuple[float, float]:
         gray = x.mean(1, keepdim=True) if video else x[:, :, slices // 2].mean(1, keepdim=True)
-        wanted = flat(gray.repeat(1, 3, *[1] * (gray.ndim - 2)).reshape(windows, -1, height, width))
+        wanted = flat(gray.repeat(1, colours, *[1] * (gray.ndim - 2)).reshape(windows, -1, height, width))
         got = model(x.flatten(1, 2))
         return (max(float((a - b).abs().max()) for a, b in zip(got, wanted, strict=True)),
                 max(float(b.abs().max()) for b in wanted))

@@ -1,7 +1,8 @@
 """The one room that knows OpenMMLab's and torch's rough edges.
 
 Importing it makes `import mmseg` work beside mmcv-lite, makes mmengine's checkpoints resumable on
-torch >= 2.6 without switching `weights_only` off, and makes mmengine's file writes atomic.
+torch >= 2.6 without switching `weights_only` off, makes mmengine's file writes atomic, quiets what no
+user can act on, and registers two hooks: norms averaged over CPU processes, a stop on non-finite loss.
 """
 
 import importlib.util
@@ -29,6 +30,10 @@ for _message, _category in (
     ('.*non-tuple sequence for multidimensional indexing.*', UserWarning),
 ):
     warnings.filterwarnings('ignore', message=_message, category=_category)
+
+
+with warnings.catch_warnings(record=True):  # torch 2.4 warns here whatever the filters say
+    import torch.distributed.optim  # noqa: F401
 
 
 def _import_mmcv_ops() -> None:
@@ -133,6 +138,22 @@ def leave_processes() -> None:
             os._exit(0)
 
 
+def _register_loss_check() -> None:
+    import torch
+    from mmengine.hooks import Hook
+    from mmengine.registry import HOOKS
+
+    @HOOKS.register_module()
+    class StopOnNonFiniteLoss(Hook):
+        """mmengine trains on with NaN; this stops before the weights reach a checkpoint."""
+        priority = 'VERY_HIGH'
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+            if not torch.isfinite(outputs['loss']):
+                raise UserError(f'the loss became {float(outputs["loss"])} in step {runner.iter + 1}; the last '
+                                'checkpoint is from before; try a lower experiment.lr')
+
+
 def _quiet_loggers() -> None:
     """Log lines about mmengine's and mmseg's own code, and some per parameter that repeat the config."""
     import logging
@@ -169,4 +190,5 @@ _allow_mmengine_checkpoints()
 _write_mmengine_files_atomically()
 _skip_environment_dump()
 _quiet_loggers()
+_register_loss_check()
 _register_buffer_averaging()

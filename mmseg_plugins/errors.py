@@ -23,7 +23,8 @@ def run_main(main: Callable[[], int | None]) -> None:
     except UserError as error:
         sys.exit(_fail(f'error: {error}', 2))
     except KeyboardInterrupt:
-        sys.exit(_fail('interrupted; the same command goes on from the last checkpoint', 130))
+        sys.exit(_fail('interrupted; to go on from the last checkpoint call again: a grid as it was, '
+                       'training with --resume', 130))
 
 
 def _fail(line: str, status: int) -> int:

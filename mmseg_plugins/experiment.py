@@ -86,6 +86,10 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
         if key not in KEYS:
             raise UserError(f'{path}: unknown key experiment.{key}{nearest(key, KEYS)}')
     parse_inflation(cfg.experiment.inflation)
+    for key in ('slices', 'stride', 'batch', 'accumulate', 'steps', 'checkpoint_interval'):
+        value = cfg.experiment.get(key, 1)
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f'{path}: experiment.{key}={value!r} must be a whole number, at least 1')
     return cfg
 
 
@@ -116,6 +120,10 @@ def check_start(cfg: Config, world_size: int) -> str:
         check_source_file(experiment.source)
     index = read_index(experiment.data_root)
     counts = {split: len(cases) for split, cases in index['split'].items()}
+    for split in filter(None, (experiment.split, cfg.val_dataloader and cfg.val_dataloader.dataset.split)):
+        if not counts.get(split):
+            raise UserError(f'{experiment.data_root}: split {split!r} has no cases'
+                            f'{nearest(split, counts) if split not in counts else "; prepare more of them"}')
     evaluated = (f', evaluated on {counts[cfg.val_dataloader.dataset.split]}' if cfg.val_dataloader
                  else ', without labels')
     return (f'{experiment.steps} steps of {experiment.batch} windows ({world_size} processes x '
@@ -185,12 +193,14 @@ def _carry_into_schedule(cfg: Config, experiment: ConfigDict) -> None:
 
 def world_size() -> int:
     """Number of processes of a torchrun, mpi or Slurm launch (1 without one)."""
-    return int(os.environ.get('WORLD_SIZE') or os.environ.get('SLURM_NTASKS') or 1)
+    names = ('WORLD_SIZE', 'SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE', 'PMI_SIZE')
+    return next((int(os.environ[name]) for name in names if os.environ.get(name)), 1)
 
 
 def prepare_for_device(cfg: Config, launcher: str, amp: bool = False) -> None:
     """Backend, norms and precision that follow from where the run happens, not from what it is."""
     cfg.launcher = launcher
+    cfg.custom_hooks = [*cfg.get('custom_hooks', ()), dict(type='StopOnNonFiniteLoss')]
     if launcher != 'none':
         if torch.cuda.is_available():
             cfg.sync_bn = 'torch'

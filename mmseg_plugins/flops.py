@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 PARTS = {'backbone.model.patch_embed': 'patch embedding', 'backbone': 'blocks', 'neck': 'neck',
-         'decode_head': 'decoder'}
+         'decode_head': 'decoder', 'auxiliary_head': 'auxiliary decoder'}
 
 
 @dataclass(frozen=True)

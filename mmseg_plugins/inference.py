@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import nn
@@ -27,13 +26,32 @@ def load_model(cfg: Config, checkpoint: str, device: str) -> nn.Module:
     init_default_scope('mmseg')
     cfg.model.backbone.source = None  # the checkpoint holds all weights
     model = MODELS.build(cfg.model)
+    load_weights(model, checkpoint)
     try:
-        load_checkpoint(model, checkpoint, map_location='cpu', strict=True, logger='silent')
-    except (RuntimeError, OSError, KeyError) as error:
+        return model.to(device).eval()
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f'--device {device}: {str(error).splitlines()[0]}') from error
+
+
+def load_weights(model: nn.Module, checkpoint: str) -> None:
+    """Fill a segmentor from a training checkpoint, whole or not at all.
+
+    Raises:
+        UserError: no checkpoint, or not this model's.
+    """
+    try:
+        weights = torch.load(checkpoint, map_location='cpu', weights_only=True)
+        weights = weights['state_dict']
+    except Exception as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise UserError(f'{checkpoint}: not a checkpoint of tools/train.py ({type(error).__name__}: {reason})'
+                        ) from error
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
         reason = ' '.join(str(error).split())[:200]
         raise UserError(f'{checkpoint}: does not fit the config ({reason}); give the config it was trained '
                         'with') from error
-    return model.to(device).eval()
 
 
 @torch.no_grad()

@@ -6,9 +6,8 @@ the names their authors gave them.
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-
-from .errors import UserError, nearest
 
 
 @dataclass(frozen=True)
@@ -71,13 +70,7 @@ SOURCES: dict[str, Source] = {
 }
 
 
-def source_info(name: str) -> Source:
-    """Look a source up; UserError with the nearest name otherwise."""
-    if name not in SOURCES:
-        raise UserError(f'unknown source {name!r}{nearest(name, SOURCES)}')
-    return SOURCES[name]
-
-
+@cache
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, read in pieces."""
     digest = hashlib.sha256()

@@ -93,7 +93,11 @@ def test_another_dataset_is_another_grid():
     (dict(axes=dict(slice=[1])), 'did you mean .slices'), (dict(imports=['no_such_module']), 'no_such_module'),
     (dict(dataset='hipocampus'), 'did you mean .hippocampus'), (dict(sources=dict(a=dict(file='x'))), 'encoder'),
     (dict(source='biet'), 'unknown source'),
-    (dict(axes=dict(inflation=['centring'])), 'did you mean .centering')])
+    (dict(axes=dict(inflation=['centring'])), 'did you mean .centering'),
+    (dict(axes=dict(slices=5)), 'write it as'),
+    (dict(seeds=5), 'seeds: .first'), (dict(tables='2a'), 'tables: .first'),
+    (dict(axes=dict(slices=['five'])), 'whole'),
+    (dict(rows={'2a': {'Mine': 5}}), 'axis: value')])
 def test_a_misspelt_grid_is_one_line(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         load_grid(str(grid_file(tmp_path, **changes)))
@@ -110,7 +114,8 @@ def test_dry_run_lists_every_cell_without_data(tmp_path):
 
 
 def test_grid_end_to_end_skips_what_is_done_and_repeats_what_was_deleted(place):
-    arguments = ['--grid', str(grid_file(place)), '--max-iters', '3']
+    options = {'experiment.batch': 2, 'experiment.checkpoint_interval': 2, 'train_dataloader.num_workers': 1}
+    arguments = ['--grid', str(grid_file(place, options=options)), '--max-iters', '3']
     output = run(place, *arguments)
     out = place / 'work_dirs/grids/tiny-3-steps'
     page = place / output.strip().splitlines()[-1]
@@ -128,6 +133,10 @@ def test_grid_end_to_end_skips_what_is_done_and_repeats_what_was_deleted(place):
     gone.unlink()
     assert '1 to do' in run(place, *arguments)
     assert gone.exists()
+    # the same cells by another recipe: what was there is no longer these runs'
+    grid_file(place, options=options | {'experiment.lr': 1e-4})
+    assert '2 records of an earlier config or data set aside' in run(place, *arguments)
+    assert len(list((out / 'records').iterdir())) == len(list((out / 'superseded').iterdir())) == 2
 
 
 def test_a_users_own_inflation_runs_in_a_grid(place):

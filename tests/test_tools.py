@@ -10,7 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import REPO, write_msd
+from conftest import REPO, write_msd, write_nifti
 
 CONFIG = 'configs/beit_centering_hippocampus.py'
 
@@ -99,6 +99,29 @@ def test_prediction_equals_the_evaluations(trained, prepared, msd_raw, tmp_path)
 def test_a_mistake_is_one_line_and_status_2(command, message):
     output = run(command, check=2)
     assert message in output and len(output.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize('experiment, message', [
+    (dict(split='trian'), "did you mean 'train'"), (dict(slices='five'), 'whole number'),
+    (dict(accumulate=0), 'at least 1'), (dict(evaluate='tset'), "did you mean 'test'")])
+def test_a_wrong_experiment_is_named_before_training(prepared, experiment, message):
+    command = [sys.executable, 'tools/train.py', CONFIG, '--dry-run', *options(prepared, **experiment)]
+    output = run(command, check=2)
+    assert message in output and len(output.strip().splitlines()) == 1
+
+
+def test_a_checkpoint_of_another_config_is_refused(trained, prepared, tmp_path):
+    image = write_nifti(tmp_path / 'in.nii', np.ones((8, 8, 3), np.uint8))
+    for command in (['tools/test.py', CONFIG, trained, '--work-dir', tmp_path],
+                    ['tools/predict.py', CONFIG, trained, image, tmp_path / 'out.nii']):
+        output = run([sys.executable, *command, *options(prepared, slices=5)], check=2)
+        assert 'does not fit the config' in output and 'Traceback' not in output
+
+
+def test_training_stops_where_the_loss_is_no_number(prepared, tmp_path):
+    wild = options(prepared, lr='1e30', steps=20, warmup=0, checkpoint_interval=100)
+    output = run([sys.executable, 'tools/train.py', CONFIG, '--work-dir', tmp_path, *wild], check=2)
+    assert 'error: the loss became nan in step' in output and not list(tmp_path.glob('iter_*.pth'))
 
 
 def test_a_missing_source_is_named_before_training(prepared, tmp_path):

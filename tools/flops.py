@@ -10,7 +10,7 @@ from mmseg.registry import MODELS
 from rich.console import Console
 from rich.table import Table
 
-from mmseg_plugins.errors import run_main
+from mmseg_plugins.errors import UserError, run_main
 from mmseg_plugins.experiment import load_model_config
 from mmseg_plugins.flops import count_cost
 
@@ -22,6 +22,8 @@ def main() -> None:
                         help='override settings, e.g. experiment.slices=1')
     args = parser.parse_args()
     cfg, labels = load_model_config(args.config, args.cfg_options)
+    if 'decode_head' not in cfg.model:
+        raise UserError(f'{args.config}: not a segmentor, so there are no parts to count')
     init_default_scope('mmseg')
     with torch.device('meta'):
         model = MODELS.build(cfg.model)

@@ -10,6 +10,7 @@ from mmseg_plugins.compat import leave_processes
 from mmseg_plugins.errors import UserError, run_main
 from mmseg_plugins.experiment import load_config, prepare_for_device
 from mmseg_plugins.files import write_atomic
+from mmseg_plugins.inference import load_weights
 
 
 def parse_args() -> argparse.Namespace:
@@ -33,11 +34,14 @@ def main() -> None:
     prepare_for_device(cfg, args.launcher)
     cfg.model.backbone.source = None  # the checkpoint holds all weights
     cfg.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem)
-    cfg.load_from = args.checkpoint
 
     from mmengine.dist import is_main_process
+    from mmengine.model import is_model_wrapper
     from mmengine.runner import Runner
-    metrics = Runner.from_cfg(cfg).test()
+    runner = Runner.from_cfg(cfg)
+    # not mmengine's `load_from`, which evaluates whatever weights fit and leaves the others random
+    load_weights(runner.model.module if is_model_wrapper(runner.model) else runner.model, args.checkpoint)
+    metrics = runner.test()
     if args.out and is_main_process():
         write_atomic(args.out, json.dumps(metrics, indent=1))
         print(args.out)

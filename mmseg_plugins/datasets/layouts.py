@@ -2,7 +2,6 @@
 
 import json
 import random
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,15 +42,12 @@ def _find_bcv(info: DatasetInfo, raw: Path) -> RawDataset:
     training = raw / 'RawData' / 'Training'
     if not (training / 'img').is_dir():
         raise UserError(f'{training / "img"}: folder not found; get {info.source}, unpack it into {raw}')
-    present = {int(m[1]) for path in (training / 'img').iterdir()
-               if (m := re.fullmatch(r'img(\d{4})\.nii\.gz', path.name))}
-    declared = {number for numbers in info.split.values() for number in numbers}
-    files = {f'{number:04d}': (training / 'img' / f'img{number:04d}.nii.gz',
-                               training / 'label' / f'label{number:04d}.nii.gz')
-             for number in sorted(present | declared)}
+    if not info.split or not info.labels:
+        raise UserError(f'{info.folder}: a dataset in BCV\'s layout needs `split` and `labels` in the catalogue')
     split = {name: [f'{number:04d}' for number in numbers] for name, numbers in info.split.items()}
-    return RawDataset({case: files[case] for cases in split.values() for case in cases}, split,
-                      info.labels, 1)
+    files = {case: (training / 'img' / f'img{case}.nii.gz', training / 'label' / f'label{case}.nii.gz')
+             for cases in split.values() for case in cases}
+    return RawDataset(files, split, info.labels, 1)
 
 
 def _find_msd(info: DatasetInfo, raw: Path) -> RawDataset:
@@ -73,7 +69,7 @@ def _find_msd(info: DatasetInfo, raw: Path) -> RawDataset:
                 raise UserError(f'{path}: names {relative!r}, outside its own folder; fetch it again')
         files[Path(pair[0]).name.removesuffix('.gz').removesuffix('.nii')] = (
             raw / pair[0], raw / pair[1])
-    return RawDataset(files, msd_split(raw.resolve().name, list(files)), labels, channels)
+    return RawDataset(files, msd_split(info.folder, list(files)), labels, channels)
 
 
 def msd_split(task: str, cases: Sequence[str], seed: int = 1234) -> dict[str, list[str]]:

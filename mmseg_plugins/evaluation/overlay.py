@@ -6,7 +6,9 @@ import numpy as np
 
 from ..datasets.volumes import Volume
 
-COLOURS = ('#E69F00', '#56B4E9', '#009E73', '#F0E442', '#0072B2', '#D55E00', '#CC79A7')  # Okabe and Ito
+# Okabe and Ito's, then paler ones: BCV's 13 organs all differ
+COLOURS = ('#E69F00', '#56B4E9', '#009E73', '#F0E442', '#0072B2', '#D55E00', '#CC79A7', '#FFFFFF', '#8DD3C7',
+           '#FB8072', '#B3DE69', '#BC80BD', '#FCCDE5', '#A6761D')
 
 
 def draw_overlay(path: Path, volume: Volume, label: np.ndarray, index: dict, slices: int = 5) -> None:

@@ -72,6 +72,12 @@ class InflatedEncoder(BaseModule):
         if not isinstance(projection, nn.Conv2d) or projection.in_channels != channels * slices:
             raise UserError(f'timm model {model!r} has no patch embedding that is one convolution: there is '
                             'nothing to inflate; choose a vision Transformer (ViT, BEiT, EVA, Swin, ...)')
+        for side in (self.img_size, self.img_size) if isinstance(self.img_size, int) else self.img_size:
+            patch = projection.kernel_size[0]
+            if side % patch:
+                raise UserError(f'timm model {model!r}: input size {side} is no multiple of its patch {patch}: '
+                                f'pixels would be lost; set experiment.img_size to {side // patch * patch} or '
+                                f'{(side // patch + 1) * patch}')
         # Taps come before the final norm and head: parameters there would never get a gradient.
         self.model.prune_intermediate_layers(sorted(set(self.out_indices)), prune_norm=True,
                                              prune_head=True)
