@@ -108,7 +108,7 @@ def _content(cfg) -> dict:
 
 
 def data_digest(folder: Path) -> str:
-    """Hash of a prepared dataset's labels, split, ranges and the shape of every case."""
+    """Hash of a prepared dataset: labels, split, intensity rule, and every case's geometry and content."""
     return identity(read_index(folder))
 
 

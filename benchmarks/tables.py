@@ -146,7 +146,7 @@ def build_table(table: str, measured: Measured, grid: Grid, committed: Measured 
         return _organ_table(measured, grid, committed)
     labels = 'headline' if table in ('2a', '2b') else 'all'
     paper, column = dict(published(table, grid)), paper_column(grid)
-    in_paper = bool(paper)
+    in_paper = any(label in paper for label in grid.tables[table])
     noise = pooled_seed_noise(committed, grid) if committed else None
     rows = []
     for label, cell in grid.tables[table].items():

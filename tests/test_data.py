@@ -229,10 +229,12 @@ def test_preparing_again_keeps_what_did_not_change(tmp_path):
     raw = write_msd(tmp_path / 'Task04_Hippocampus', cases=3)
     prepare_dataset('hippocampus', raw, tmp_path / 'out')
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / 'out' / 'cases').glob('*/meta.json')}
+    before = read_index(tmp_path / 'out')
     write_nifti(raw / 'labelsTr' / 'case_001.nii.gz', np.zeros((18, 21, 6), np.uint8))
     prepare_dataset('hippocampus', raw, tmp_path / 'out')
     changed = [p.parent.name for p, stamp in stamps.items() if p.stat().st_mtime_ns != stamp]
     assert changed == ['case_001']
+    assert before != read_index(tmp_path / 'out')  # by content alone: what depends on the data is run again
 
 
 def test_real_hippocampus_split(real_data):

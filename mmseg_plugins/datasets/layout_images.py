@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .store import read_meta, write_case, write_index
+from .store import INDEXED, read_meta, write_case, write_index
 from .volumes import Volume
 
 SLOTS = 9
@@ -91,7 +91,7 @@ def prepare_layout(folder: Path, count: int = 1500, size: int = 64, seed: int = 
             images, labels = layout_images(images_wanted, size, rng)
             volume = Volume(images, labels, np.eye(4), (2, 1, 0), (False,) * 3)
             meta = write_case(folder, part, volume, made_from)
-        cases[part] = {key: meta[key] for key in ('shape', 'spacing', 'minimum', 'maximum')}
+        cases[part] = {key: meta[key] for key in INDEXED}
     write_index(folder, dict(
         dataset='layout', labels=['background', *(f'slot {k}' for k in range(1, SLOTS + 1))],
         headline=list(range(1, SLOTS + 1)), channels=3, intensity=(0, 255), evaluate='val',

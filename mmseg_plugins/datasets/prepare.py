@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import UserError
 from .catalogue import dataset_info
 from .layouts import find_cases
-from .store import read_meta, write_case, write_index
+from .store import INDEXED, read_meta, write_case, write_index
 from .volumes import read_volume
 
 
@@ -48,7 +48,7 @@ def prepare_dataset(name: str, raw: Path, folder: Path,
         except UserError as error:
             faults.append(str(error))
             continue
-        cases[case] = {key: meta[key] for key in ('shape', 'spacing', 'minimum', 'maximum')}
+        cases[case] = {key: meta[key] for key in INDEXED}
     progress(len(dataset.files), len(dataset.files), '')
     if not cases:
         raise UserError(f'{raw}: no usable case of {len(dataset.files)}; first fault: {faults[0]}')

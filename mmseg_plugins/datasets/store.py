@@ -6,6 +6,7 @@
     <prepared>/cases/<case>/meta.json  geometry, intensity statistics, what it was made from
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -35,6 +36,10 @@ def write_case(folder: Path, case: str, volume: Volume, made_from: dict) -> dict
                 minimum=volume.image.min((0, 2, 3)).astype(float).tolist(),
                 maximum=volume.image.max((0, 2, 3)).astype(float).tolist(), made_from=made_from)
     arrays = {'image': volume.image} | ({} if volume.label is None else {'label': volume.label})
+    content = hashlib.sha256()
+    for array in arrays.values():
+        content.update(np.ascontiguousarray(array))
+    meta['sha256'] = content.hexdigest()
     for name, array in arrays.items():
         blosc2.asarray(array, urlpath=str(temporary / f'{name}.b2nd'), mode='w',
                        chunks=(1, *array.shape[1:]), blocks=(1, *array.shape[1:]),
@@ -46,12 +51,16 @@ def write_case(folder: Path, case: str, volume: Volume, made_from: dict) -> dict
     return meta
 
 
+INDEXED = ('shape', 'spacing', 'minimum', 'maximum', 'sha256')  # what an index repeats of a case
+
+
 def read_meta(folder: Path, case: str) -> dict | None:
     """A stored case's metadata, or None where the case is not (wholly) there."""
     try:
-        return json.loads((folder / 'cases' / case / 'meta.json').read_text())
+        meta = json.loads((folder / 'cases' / case / 'meta.json').read_text())
     except (OSError, ValueError):
         return None
+    return meta if all(key in meta for key in INDEXED) else None
 
 
 def write_index(folder: Path, index: dict) -> None:
