@@ -49,6 +49,8 @@ def count_cost(model: nn.Module, size: Sequence[int]) -> dict[str, Cost]:
                       module.register_forward_hook(lambda *_: counter.stack.pop() and None)]
     for module in backbone.modules():
         hooks.append(module.register_forward_hook(counter.count_elementwise))
+        if hasattr(module, 'qkv') or hasattr(module, 'q_proj'):
+            hooks.append(module.register_forward_pre_hook(counter.expect_queries))
     device = next(model.parameters()).device
     window = torch.zeros(1, backbone.channels * backbone.slices, *size, device=device)
     fused = [module for module in model.modules() if getattr(module, 'fused_attn', False)]
@@ -78,6 +80,7 @@ class _Counter(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.stack = ['decoder']  # mmseg calls its head's forward past any hook
+        self.scaled_queries = False
         self.flops: Counter[str] = Counter()
         self.activations: Counter[str] = Counter()
 
@@ -87,15 +90,20 @@ class _Counter(TorchDispatchMode):
         if count:
             self.flops[self.stack[-1]] += count(*args, **(kwargs or {}), out_val=out)
             self.activations[self.stack[-1]] += out.numel()
+        if self.scaled_queries and func._overloadpacket is torch.ops.aten.bmm:  # queries x keys
+            self.flops[self.stack[-1]] += 2 * args[0].numel()
+            self.scaled_queries = False
         return out
 
+    def expect_queries(self, module: nn.Module, inputs) -> None:
+        """An attention always scales its queries, those of padding too: Video Swin pads inside of it."""
+        self.scaled_queries = True
+
     def count_elementwise(self, module: nn.Module, inputs, output) -> None:
-        """Norms and scalings; a Transformer's attention always scales its queries."""
+        """Norms and layer scales."""
         times = 0
         if isinstance(module, nn.LayerNorm) or type(module).__name__ == 'LayerScale':
             times = 1
-        elif hasattr(module, 'qkv') or hasattr(module, 'q_proj'):
-            times, output = 1, inputs[0]
         elif getattr(module, 'gamma_1', None) is not None:
             times = 2
         if times:

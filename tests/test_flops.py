@@ -53,6 +53,27 @@ def test_swin_by_hand():
     assert parts['patch embedding'].flops == 2 * embedding and parts['blocks'].flops == 2 * total
 
 
+def test_video_swin_by_hand():
+    """Attention pads 128, 64, 32, 16 to whole windows of 7 inside of itself, its queries with them."""
+    parts, _ = cost('videoswin_centering_bcv.py', (512, 512), data_root='data/none/bcv')
+    total, window = 0, 3 * 7 * 7
+    stages = [(2, 128, 128, 133), (2, 256, 64, 70), (18, 512, 32, 35), (2, 1024, 16, 21)]
+    for depth, width, side, padded_side in stages:
+        tokens, padded = 3 * side ** 2, 3 * padded_side ** 2
+        if width > 128:  # merging: norm over 4 of the widths before, then halved
+            total += tokens * (2 * width + 2 * width ** 2)
+        total += depth * (padded * (4 * width ** 2 + 2 * window * width + width)
+                          + tokens * (8 * width ** 2 + 2 * width))
+    assert parts['blocks'].flops == 2 * total == 543_403_516_416
+
+
+@pytest.mark.parametrize('option', ['model.neck.embed_dim=96', 'model.decode_head.type=UPerHed'])
+def test_parts_that_do_not_fit_are_one_line(option):
+    command = [sys.executable, 'tools/flops.py', 'configs/beit_centering_bcv.py', '--cfg-options', option]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=REPO)
+    assert result.returncode == 2 and len(result.stderr.strip().splitlines()) == 1, result.stderr
+
+
 def test_the_tool_needs_no_data():
     command = [sys.executable, str(REPO / 'tools/flops.py'), str(REPO / 'configs/beit_centering_bcv.py')]
     result = subprocess.run(command, capture_output=True, text=True, cwd='/')

@@ -25,11 +25,15 @@ def main() -> None:
     if 'decode_head' not in cfg.model:
         raise UserError(f'{args.config}: not a segmentor, so there are no parts to count')
     init_default_scope('mmseg')
-    with torch.device('meta'):
-        model = MODELS.build(cfg.model)
     experiment, size = cfg.experiment, cfg.experiment.img_size
     height, width = (size, size) if isinstance(size, int) else size
-    costs = count_cost(model, (height, width))
+    try:
+        with torch.device('meta'):
+            model = MODELS.build(cfg.model)
+        costs = count_cost(model, (height, width))
+    except (KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise UserError(f'{args.config}: the parts of `model` do not fit together: {reason}') from error
     total = sum(costs.values(), start=type(next(iter(costs.values())))(0, 0, 0))
     table = Table(box=None, header_style='bold')
     for column in ('part', 'parameters', 'FLOPs', '%', 'activations'):
