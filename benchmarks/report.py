@@ -61,14 +61,14 @@ def load_folder(folder: Path) -> Grid:
     return load_grid(str(folder / 'grid.yaml'))
 
 
-def render(folder: Path, target: Path | None = None) -> Path:
+def render(folder: Path, into: Path | None = None) -> Path:
     """Write tables, figures and page of the records in `folder`; returns the page's path.
 
     Args:
         folder: holds grid.yaml and records/.
-        target: where to write instead of `folder`.
+        into: where to write instead of `folder`.
     """
-    grid, target = load_folder(folder), target or folder
+    grid, into = load_folder(folder), into or folder
     records, torn = read_records(folder)
     for path in torn:
         print(f'{path}: not a whole record; left out', file=sys.stderr)
@@ -79,13 +79,13 @@ def render(folder: Path, target: Path | None = None) -> Path:
         built['free'] = build_free_table(measured, grid), free_caption(measured, grid)
     tables = []
     for name, (table, text) in built.items():
-        stem = target / 'tables' / f'table_{name}'
+        stem = into / 'tables' / f'table_{name}'
         write_atomic(stem.with_suffix('.csv'), table.to_csv(index=False))
         write_atomic(stem.with_suffix('.md'), to_markdown(table))
         write_atomic(stem.with_suffix('.tex'), to_latex(table, text))
         tables.append(dict(caption=text, columns=list(table.columns), rows=table.values.tolist()))
-    drawn = figures.draw_all(measured, grid, target / 'figures')
-    page = target / 'report.html'
+    drawn = figures.draw_all(measured, grid, into / 'figures')
+    page = into / 'report.html'
     absent = [caption(name, measured, grid).split('.')[0] for name in grid.tables if name not in built]
     write_atomic(page, _page(grid, records, torn, tables, absent, drawn, committed is not None))
     return page
@@ -117,13 +117,13 @@ def _page(grid: Grid, records: list[dict], torn: list[Path], tables: list[dict],
 def check(folder: Path) -> int:
     """Render into a temporary folder; returns how many files differ, and names them."""
     with tempfile.TemporaryDirectory() as temporary:
-        target = Path(temporary) / folder.resolve().name
-        shutil.copytree(folder, target, ignore=shutil.ignore_patterns('tables', 'figures', 'report.html'))
-        render(folder, target)
-        fresh = {p.relative_to(target) for p in target.rglob('*') if p.is_file()}
+        into = Path(temporary) / folder.resolve().name
+        shutil.copytree(folder, into, ignore=shutil.ignore_patterns('tables', 'figures', 'report.html'))
+        render(folder, into)
+        fresh = {p.relative_to(into) for p in into.rglob('*') if p.is_file()}
         here = {p.relative_to(folder) for p in folder.rglob('*') if p.is_file()}
         stale = sorted(path for path in fresh | here if path not in fresh or path not in here
-                       or (target / path).read_bytes() != (folder / path).read_bytes())
+                       or (into / path).read_bytes() != (folder / path).read_bytes())
     for path in stale:
         print(f'{folder / path}: differs from what its records render to')
     print(f'{folder}: {len(fresh) - len(stale)} of {len(fresh)} files are what the records render to')

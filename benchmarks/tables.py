@@ -123,7 +123,7 @@ def published_organs(grid: Grid) -> pd.DataFrame | None:
     return rows.rename(columns=names)[list(names.values())]
 
 
-def _scope(measured: Measured, grid: Grid) -> dict[str, str]:
+def _scope(measured: Measured) -> dict[str, str]:
     done = measured.done()
     if not done:
         return dict(headline='the reported organs', all='all labels, background included')
@@ -133,7 +133,7 @@ def _scope(measured: Measured, grid: Grid) -> dict[str, str]:
 
 
 def caption(table: str, measured: Measured, grid: Grid) -> str:
-    return CAPTIONS[table].format(**_scope(measured, grid))
+    return CAPTIONS[table].format(**_scope(measured))
 
 
 def build_table(table: str, measured: Measured, grid: Grid, committed: Measured | None = None) -> pd.DataFrame:
@@ -147,7 +147,7 @@ def build_table(table: str, measured: Measured, grid: Grid, committed: Measured 
     labels = 'headline' if table in ('2a', '2b') else 'all'
     paper, column = dict(published(table, grid)), paper_column(grid)
     in_paper = any(label in paper for label in grid.tables[table])
-    noise = pooled_seed_noise(committed, grid) if committed else None
+    noise = seed_noise(committed, grid) if committed else None
     rows = []
     for label, cell in grid.tables[table].items():
         value = measured.value(cell, 'pooled', labels)
@@ -218,11 +218,11 @@ def free_caption(measured: Measured, grid: Grid) -> str:
     cells = free_cells(measured, grid)
     shared = [f'{axis} {getattr(cells[0], axis)}' for axis in AXES
               if axis not in varying_axes(cells) and getattr(cells[0], axis) is not None]
-    return f'Free axes ({", ".join(shared)}): mean DSC over {_scope(measured, grid)["headline"]}.'
+    return f'Free axes ({", ".join(shared)}): mean DSC over {_scope(measured)["headline"]}.'
 
 
-def pooled_seed_noise(measured: Measured, grid: Grid) -> dict[str, float]:
-    """Standard deviation between seeds, pooled over all cells that have several, and its freedom."""
+def seed_noise(measured: Measured, grid: Grid) -> dict[str, float]:
+    """Standard deviation between seeds, from all cells that have several together, and its freedom."""
     squares, freedom = 0.0, 0
     for cell in grid.cells():
         value = measured.value(cell, 'pooled')
@@ -233,7 +233,7 @@ def pooled_seed_noise(measured: Measured, grid: Grid) -> dict[str, float]:
 
 
 def agreement(value: Value, other: Value, noise: dict[str, float]) -> str:
-    """Whether two means differ by no more than seeds do (95 %, t with the pooled deviation)."""
+    """Whether two means differ by no more than seeds do (95 %, t with that deviation)."""
     if not value.seeds or not other.seeds or not noise['freedom']:
         return 'cannot tell'
     spread = noise['std'] * np.sqrt(1 / len(value.seeds) + 1 / len(other.seeds))

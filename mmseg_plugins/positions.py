@@ -9,13 +9,13 @@ from torch import Tensor
 def resize_beit_table(table: Tensor, grid: tuple[int, int]) -> Tensor:
     """Resize a relative-position table as BEiT's authors do (Bao et al. 2021, and the paper's code).
 
-    Offsets of the source lie on a geometric grid, dense around 0, that spans the target's offsets; a
-    bicubic spline through them gives the target. timm takes the same grid but interpolates linearly,
+    Offsets of the source lie on a geometric grid, dense around 0, that spans the wanted offsets; a
+    bicubic spline through them gives the new table. timm takes the same grid but interpolates linearly,
     which moves the tables by 9 to 20 %.
 
     Args:
         table: ((2h-1)(2w-1) + 3, heads) of a square source grid, h = w; the last 3 rows are the class token's.
-        grid: (H, W) patches of the target.
+        grid: (H, W) patches of the new table.
 
     Returns:
         Table ((2H-1)(2W-1) + 3, heads) in the source's dtype.
@@ -34,14 +34,14 @@ def resize_beit_table(table: Tensor, grid: tuple[int, int]) -> Tensor:
     return torch.cat([torch.from_numpy(resized).flatten(1).T.to(table.dtype), extra])
 
 
-def _geometric_offsets(size: int, target: int) -> np.ndarray:
-    """Where `size` offsets lie so that, growing by one ratio, they reach `target // 2`."""
-    if size == target:
+def _geometric_offsets(size: int, wanted: int) -> np.ndarray:
+    """Where `size` offsets lie so that, growing by one ratio, they reach `wanted // 2`."""
+    if size == wanted:
         return np.arange(size) - size // 2
     low, high = 1.01, 1.5
     while high - low > 1e-6:
         ratio = (low + high) / 2
-        if (1 - ratio ** (size // 2)) / (1 - ratio) > target // 2:
+        if (1 - ratio ** (size // 2)) / (1 - ratio) > wanted // 2:
             high = ratio
         else:
             low = ratio

@@ -29,7 +29,7 @@ def resize_planes(planes: np.ndarray, size: tuple[int, int], nearest: bool = Fal
 
 
 def fill_values(results: dict) -> np.ndarray:
-    """Per channel of the window: the value that scaling maps to -1, as (C * S,) in its dtype."""
+    """Per channel of the window: the low end of its range, or what of it the dtype can hold, as (C * S,)."""
     low = np.repeat([low for low, _ in results['intensity_range']], results['slices'])
     dtype = results['window'].dtype
     if dtype.kind in 'iu':
