@@ -1,8 +1,9 @@
 """The one room that knows OpenMMLab's and torch's rough edges.
 
 Importing it makes `import mmseg` work beside mmcv-lite, makes mmengine's checkpoints resumable on
-torch >= 2.6 without switching `weights_only` off, makes mmengine's file writes atomic, quiets what no
-user can act on, and registers two hooks: norms averaged over CPU processes, a stop on non-finite loss.
+torch >= 2.6 without switching `weights_only` off, makes mmengine's file writes atomic and its resuming
+proof against a kill, quiets what no user can act on, and registers two hooks: norms averaged over CPU
+processes, a stop on non-finite loss.
 """
 
 import importlib.util
@@ -85,6 +86,22 @@ def _write_mmengine_files_atomically() -> None:
     from mmengine.fileio.backends import LocalBackend
 
     LocalBackend.put = lambda self, obj, filepath: write_atomic(filepath, obj)
+
+
+def _resume_from_the_newest_checkpoint() -> None:
+    """mmengine follows its note `last_checkpoint`, which a kill can leave empty, stale or dangling.
+
+    The checkpoints themselves are whole or absent, so the newest of them is what to resume from.
+    """
+    from pathlib import Path
+
+    from mmengine.runner import runner
+
+    def newest(folder: str) -> str | None:
+        found = [path for path in Path(folder).glob('*.pth') if not path.name.startswith(('.', 'best_'))]
+        return str(max(found, key=lambda path: path.stat().st_mtime_ns)) if found else None
+
+    runner.find_latest_checkpoint = newest
 
 
 def _skip_environment_dump() -> None:
@@ -188,6 +205,7 @@ def _register_buffer_averaging() -> None:
 _import_mmcv_ops()
 _allow_mmengine_checkpoints()
 _write_mmengine_files_atomically()
+_resume_from_the_newest_checkpoint()
 _skip_environment_dump()
 _quiet_loggers()
 _register_loss_check()

@@ -59,6 +59,14 @@ def test_evaluation_is_the_same_for_any_number_of_processes(trained, prepared, t
         assert {name: last[name] for name in one} == one
 
 
+def test_training_resumes_though_a_kill_left_the_note_of_its_last_checkpoint_empty(prepared, tmp_path):
+    train = [sys.executable, 'tools/train.py', CONFIG, '--work-dir', tmp_path, '--resume']
+    run([*train, *options(prepared, steps=2, checkpoint_interval=1)])
+    (tmp_path / 'last_checkpoint').write_text('')
+    output = run([*train, *options(prepared, steps=3, checkpoint_interval=1)])
+    assert 'resumed epoch: 0, iter: 2' in output and (tmp_path / 'iter_3.pth').exists()
+
+
 def test_prediction_lies_on_the_image(trained, prepared, msd_raw, tmp_path):
     image = msd_raw / 'imagesTr' / 'case_003.nii.gz'
     out, picture = tmp_path / 'label.nii.gz', tmp_path / 'overlay.png'
