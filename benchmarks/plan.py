@@ -72,8 +72,8 @@ def prepare_inputs(grid: Grid, data_root: Path, weights_root: Path, progress) ->
         for fault in result.faults:
             progress.say(fault)
         if result.faults and not prepared:
-            raise UserError(f'{raw}: {len(result.faults)} bad cases of {grid.dataset} (above); mend them, or call '
-                            f'again to go on with the {result.cases} good ones')
+            raise UserError(f'{raw}: {len(result.faults)} faults in {grid.dataset} (above); mend them, or call '
+                            f'again to go on with the {result.cases} good cases')
 
 
 def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: int | None) -> Run:

@@ -8,6 +8,7 @@ A config of this project is mmengine's with one more section:
         inflation='centering', slices=5, stride=1, target='center',
         img_size=512, batch=16, accumulate=1, lr=3e-5, steps=25000, warmup=20, seed=1234,
         split='train', evaluate=None, val_interval=None, checkpoint_interval=1000,
+        protocol='sound',                # intensity rule: `sound` or `paper` (datasets/intensity.py)
         encoder=None)                    # or any timm model with a patch embedding, in the config's place
 
 so that `--cfg-options experiment.slices=11` is one edit, not six. `load_config` fills the parts in.
@@ -25,6 +26,7 @@ from mmengine.config import Config, ConfigDict
 from . import compat
 from .checkpoints import check_source_file
 from .datasets.catalogue import CATALOGUE
+from .datasets.intensity import PROTOCOLS
 from .datasets.store import read_index
 from .errors import UserError, nearest
 from .inflation import parse_inflation
@@ -32,7 +34,7 @@ from .models.encoders import timm_encoder
 
 KEYS = {'data_root', 'source', 'inflation', 'slices', 'stride', 'target', 'img_size', 'batch',
         'accumulate', 'lr', 'steps', 'warmup', 'seed', 'split', 'evaluate', 'val_interval',
-        'checkpoint_interval', 'encoder'}
+        'checkpoint_interval', 'encoder', 'protocol'}
 
 
 def load_config(path: str | Path, options: dict | None = None, world_size: int = 1) -> Config:
@@ -53,16 +55,17 @@ def load_config(path: str | Path, options: dict | None = None, world_size: int =
 def load_model_config(path: str | Path, options: dict | None = None) -> tuple[Config, str]:
     """A config whose model can be built without data or weights, and where its classes were taken from.
 
-    Where the dataset is not prepared, its labels are the catalogue's and it has one channel.
+    Where the dataset is not prepared, its labels and channels are the catalogue's.
     """
     cfg = read_config(path, options)
     name = Path(cfg.experiment.data_root).name
     try:
         index, origin = read_index(cfg.experiment.data_root), 'of the prepared data'
     except UserError:
-        labels = CATALOGUE[name].labels if name in CATALOGUE else None
-        index = dict(labels=labels or ('background', 'foreground'), channels=1)
-        origin = 'of the catalogue' if labels else 'assumed, the data is not prepared'
+        info = CATALOGUE.get(name)
+        index = (dict(labels=info.labels, channels=len(info.channels)) if info else
+                 dict(labels=('background', 'foreground'), channels=1))
+        origin = 'of the catalogue' if info else 'assumed, the data is not prepared'
     _carry_into_model(cfg, cfg.experiment, index)
     cfg.model.backbone.source = None
     return cfg, f'{len(index["labels"])} classes {origin}'
@@ -86,6 +89,9 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
         if key not in KEYS:
             raise UserError(f'{path}: unknown key experiment.{key}{nearest(key, KEYS)}')
     parse_inflation(cfg.experiment.inflation)
+    if cfg.experiment.protocol not in PROTOCOLS:
+        raise UserError(f'{path}: unknown protocol {cfg.experiment.protocol!r}'
+                        f'{nearest(cfg.experiment.protocol, PROTOCOLS)}')
     for key in ('slices', 'stride', 'batch', 'accumulate', 'steps', 'checkpoint_interval'):
         value = cfg.experiment.get(key, 1)
         if not isinstance(value, int) or value < 1:
@@ -163,7 +169,7 @@ def _carry_into_data(cfg: Config, experiment: ConfigDict, index: dict, world_siz
             continue
         dataset = cfg[f'{name}_dataloader'].dataset
         dataset.update(data_root=experiment.data_root, split=split, slices=experiment.slices,
-                       stride=experiment.stride, target=experiment.target)
+                       stride=experiment.stride, target=experiment.target, protocol=experiment.protocol)
         size = experiment.img_size
         for transform in dataset.pipeline:
             if transform.type in ('ResizeWindow', 'RandomZoomCrop'):

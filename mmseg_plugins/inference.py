@@ -10,6 +10,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import nn
 
+from .datasets.intensity import channel_statistics, intensity_ranges
 from .datasets.store import window_indices
 from .datasets.transforms import resize_planes
 from .datasets.volumes import Volume
@@ -63,7 +64,7 @@ def predict_volume(model: nn.Module, volume: Volume, cfg: Config, index: dict, b
         model: from load_model.
         volume: image (D, C, H, W).
         cfg: the model's config, carried through by load_config.
-        index: the prepared dataset's, for its intensity rule.
+        index: the prepared dataset's, for its intensity rules.
         batch: windows at a time.
         progress: called with (slices done, slices).
 
@@ -74,10 +75,7 @@ def predict_volume(model: nn.Module, volume: Volume, cfg: Config, index: dict, b
     depth, channels, *native = volume.image.shape
     if channels != model.backbone.channels:
         raise UserError(f'the image has {channels} channels, the model takes {model.backbone.channels}')
-    if index['intensity'] == 'max':
-        ranges = [(0.0, float(high)) for high in volume.image.max((0, 2, 3))]
-    else:
-        ranges = [tuple(index['intensity'])] * channels
+    ranges = intensity_ranges(index, experiment.protocol, channel_statistics(volume.image))
     size = experiment.img_size
     size = (size, size) if isinstance(size, int) else tuple(size)
     labels = np.zeros((depth, *native), np.uint8)

@@ -21,8 +21,9 @@ def write_nifti(path: Path, array: np.ndarray, affine=None) -> Path:
     return path
 
 
-def write_msd(root: Path, cases: int = 10, shape=(18, 21, 6), channels: int = 1, seed: int = 0) -> Path:
-    """A made-up Decathlon task with a bright ball as label 1 and its centre as label 2."""
+def write_msd(root: Path, cases: int = 10, shape=(18, 21, 6), channels: int = 1, labels: int = 3, seed: int = 0
+              ) -> Path:
+    """A made-up Decathlon task: a bright ball of nested labels."""
     import json
 
     rng = np.random.default_rng(seed)
@@ -30,14 +31,14 @@ def write_msd(root: Path, cases: int = 10, shape=(18, 21, 6), channels: int = 1,
     grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing='ij'), -1)
     for name in names:
         radius = np.linalg.norm((grid - np.array(shape) / 2 - rng.normal(size=3)) / [5, 5, 3], axis=-1)
-        label = (radius < 1).astype(np.uint8) + (radius < 0.5)
+        label = sum((radius < 1 / k).astype(np.uint8) for k in range(1, labels))
         image = rng.normal(size=(*shape, channels)) * 5 + 100 + 50 * label[..., None]
         image = image[..., 0] if channels == 1 else image
         write_nifti(root / 'imagesTr' / f'{name}.nii.gz', image.astype(np.float32))
         write_nifti(root / 'labelsTr' / f'{name}.nii.gz', label)
     (root / 'dataset.json').write_text(json.dumps(dict(
         modality={str(i): f'm{i}' for i in range(channels)},
-        labels={'0': 'background', '1': 'shell', '2': 'core'},
+        labels={'0': 'background'} | {str(k): f'shell {k}' for k in range(1, labels)},
         training=[dict(image=f'./imagesTr/{n}.nii.gz', label=f'./labelsTr/{n}.nii.gz')
                   for n in names])))
     return root

@@ -27,7 +27,8 @@ from mmseg_plugins.models import InflatedViT
 
 
 def grid_file(folder: Path, **changes) -> Path:
-    spec = dict(title='tiny', dataset='hippocampus', configs=dict(beit='configs/beit_centering_hippocampus.py'),
+    spec = dict(title='tiny', dataset='hippocampus',
+                configs=dict(beit='configs/mini_beit_centering_hippocampus.py'),
                 source='none', axes=dict(slices=[1, 3]), seeds=[1],
                 options={'experiment.batch': 2, 'experiment.checkpoint_interval': 2})
     path = folder / 'tiny.yaml'
@@ -149,7 +150,7 @@ def test_a_users_own_inflation_runs_in_a_grid(place):
         '    return kernel\n')
     weights = place / 'weights'
     weights.mkdir()
-    cfg = read_config(REPO / 'configs/beit_centering_hippocampus.py')
+    cfg = read_config(REPO / 'configs/mini_beit_centering_hippocampus.py')
     backbone = {key: value for key, value in cfg.model.backbone.items() if key != 'type'}
     torch.save(InflatedViT(**backbone, slices=1, channels=3, img_size=64).model.state_dict(), weights / 'flat.pth')
     path = grid_file(place, imports=['my_methods'], source='flat',

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import REPO, write_msd, write_nifti
 
-CONFIG = 'configs/beit_centering_hippocampus.py'
+CONFIG = 'configs/mini_beit_centering_hippocampus.py'
 
 
 def run(command: list, check: int = 0) -> str:

@@ -46,7 +46,7 @@ def main() -> None:
         print(f'{name}: {millilitres:.2f} ml')
     print(args.label)
     if args.overlay:
-        from mmseg_plugins.evaluation.overlay import draw_overlay
+        from mmseg_plugins.datasets.pictures import draw_overlay
 
         draw_overlay(args.overlay, volume, label, index)
         print(args.overlay)

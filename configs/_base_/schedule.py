@@ -4,7 +4,7 @@ Not as the released code: norms, like biases and position tables, are free of we
 for norms matched nothing). Nothing is selected on the evaluated cases: the last weights count.
 """
 experiment = dict(batch=16, accumulate=1, lr=3e-5, steps=25000, warmup=20, seed=1234,
-                  stride=1, target='center', split='train', checkpoint_interval=1000)
+                  stride=1, target='center', split='train', protocol='sound', checkpoint_interval=1000)
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=3e-5, weight_decay=0.05),

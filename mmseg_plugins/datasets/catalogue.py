@@ -1,11 +1,14 @@
-"""The datasets: one declarative table. A dataset in a known layout is one entry."""
+"""The datasets: one declarative table, from which the paper's Table 1 and the configs follow.
+
+A dataset in a known layout is one entry; a user's module adds its own with `CATALOGUE['mine'] = DatasetInfo(...)`
+(tools/prepare_data.py --imports). One with a `dataset.json` needs none (`--layout msd`, `--layout nnunet`).
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import UserError, nearest
 
-CT_RANGE = (-175.0, 250.0)
 BCV_LABELS = ('background', 'spleen', 'right kidney', 'left kidney', 'gallbladder', 'esophagus',
               'liver', 'stomach', 'aorta', 'inferior vena cava', 'portal and splenic veins',
               'pancreas', 'right adrenal gland', 'left adrenal gland')
@@ -14,58 +17,79 @@ BCV_EIGHT = (8, 4, 3, 2, 6, 11, 1, 7)  # the order of the paper's Table 3
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What preparation and the tables need to know of a dataset.
+    """What verification, preparation, the configs and the tables need to know of a dataset.
 
     Args:
-        layout: `bcv` (RawData/Training/img|label) or `msd` (dataset.json).
-        folder: the folder's name below the raw data root.
-        intensity: (low, high) to clip to, in the image's units, or 'max': [0, maximum] of each
-            volume's channel.
+        layout: `bcv`, `acdc`, `msd` or `nnunet` (layouts.py).
+        folder: the archive's own folder, below the raw data root.
+        modality: `CT` (Hounsfield units) or `MRI` (arbitrary units): decides the intensity rule.
+        source: where to get it.
+        licence: its terms.
+        channels: names of the image channels, in the file's order; None: read from dataset.json.
         labels: names by id, background first; None: read from dataset.json.
+        input_size: pixels along each side of the network's input (paper, Table 1).
+        steps: optimizer steps of batch 16 (paper, Table 6).
         headline: label ids whose mean is the table's DSC; empty: all but background.
-        split: case numbers per split for `bcv`; `msd` follows the paper's shuffle.
+        split: case numbers per split where they were published; None: the layout's rule (splits.py).
         evaluate: the split that results are reported on.
-        source: where to get it, and its licence.
+        paper_intensity: the paper's rule where it is not the modality's (intensity.py).
     """
     layout: str
     folder: str
-    intensity: tuple[float, float] | str
+    modality: str
     source: str
+    licence: str
+    channels: Sequence[str] | None = None
     labels: Sequence[str] | None = None
+    input_size: int = 512
+    steps: int = 25_000
     headline: Sequence[int] = ()
     split: dict[str, Sequence[int]] | None = None
     evaluate: str = 'test'
+    paper_intensity: tuple[float, float] | str | None = None
 
 
-_MSD = 'Medical Segmentation Decathlon (medicaldecathlon.com), CC-BY-SA 4.0'
+def _msd(folder: str, modality: str, labels: str, channels: str = '', **changes) -> DatasetInfo:
+    return DatasetInfo('msd', folder, modality, 'Medical Segmentation Decathlon, medicaldecathlon.com',
+                       'CC-BY-SA 4.0', channels=(channels or modality).split(', '),
+                       labels=('background', *labels.split(', ')), **changes)
+
 
 CATALOGUE: dict[str, DatasetInfo] = {
     'bcv': DatasetInfo(
-        'bcv', 'BCV', CT_RANGE, labels=BCV_LABELS, headline=BCV_EIGHT, evaluate='val',
-        source='Beyond the Cranial Vault, synapse.org syn3193805 (registration), RawData.zip',
+        'bcv', 'BCV', 'CT', 'Beyond the Cranial Vault, synapse.org syn3193805 (registration), RawData.zip',
+        'CC-BY 4.0 after registration', ('CT',), BCV_LABELS, headline=BCV_EIGHT, evaluate='val',
         split=dict(train=(5, 6, 7, 9, 10, 21, 23, 24, 26, 27, 28, 30, 31, 33, 34, 37, 39, 40),
                    val=(1, 2, 3, 4, 8, 22, 25, 29, 32, 35, 36, 38))),
-    'phantom': DatasetInfo(
-        'bcv', 'phantom', CT_RANGE, labels=BCV_LABELS, headline=BCV_EIGHT, evaluate='val',
-        source='made by tools/prepare_data.py phantom: nothing to fetch',
-        split=dict(train=tuple(range(1, 25)), val=tuple(range(25, 35)))),
-    'brain': DatasetInfo('msd', 'Task01_BrainTumour', 'max', _MSD),
-    'heart': DatasetInfo('msd', 'Task02_Heart', 'max', _MSD),
-    'liver': DatasetInfo('msd', 'Task03_Liver', CT_RANGE, _MSD),
-    'hippocampus': DatasetInfo('msd', 'Task04_Hippocampus', 'max', _MSD),
-    'prostate': DatasetInfo('msd', 'Task05_Prostate', 'max', _MSD),
-    'lung': DatasetInfo('msd', 'Task06_Lung', CT_RANGE, _MSD),
-    'pancreas': DatasetInfo('msd', 'Task07_Pancreas', CT_RANGE, _MSD),
-    'vessel': DatasetInfo('msd', 'Task08_HepaticVessel', CT_RANGE, _MSD),
-    'spleen': DatasetInfo('msd', 'Task09_Spleen', CT_RANGE, _MSD),
-    'colon': DatasetInfo('msd', 'Task10_Colon', CT_RANGE, _MSD),
+    'acdc': DatasetInfo(
+        'acdc', 'ACDC', 'MRI', 'Automated Cardiac Diagnosis Challenge, creatis.insa-lyon.fr/Challenge/acdc',
+        'CC-BY-NC-SA 4.0', ('cine MRI',),
+        ('background', 'right ventricle', 'myocardium', 'left ventricle'),
+        paper_intensity=(-175.0, 250.0)),  # the paper has it as CT
+    'brain': _msd('Task01_BrainTumour', 'MRI', 'edema, non-enhancing tumor, enhancing tumour',
+                  'FLAIR, T1w, t1gd, T2w', input_size=240, steps=250_000),
+    'heart': _msd('Task02_Heart', 'MRI', 'left atrium', input_size=320),
+    'liver': _msd('Task03_Liver', 'CT', 'liver, cancer'),
+    'hippocampus': _msd('Task04_Hippocampus', 'MRI', 'Anterior, Posterior', input_size=240),
+    'prostate': _msd('Task05_Prostate', 'MRI', 'PZ, TZ', 'T2, ADC', input_size=320),
+    'lung': _msd('Task06_Lung', 'CT', 'cancer'),
+    'pancreas': _msd('Task07_Pancreas', 'CT', 'pancreas, cancer', steps=250_000),
+    'vessel': _msd('Task08_HepaticVessel', 'CT', 'Vessel, Tumour', steps=250_000),
+    'spleen': _msd('Task09_Spleen', 'CT', 'spleen'),
+    'colon': _msd('Task10_Colon', 'CT', 'colon cancer primaries'),
 }
+PAPER_DATASETS = tuple(CATALOGUE)  # the rows of Table 1, in its order
+CATALOGUE['phantom'] = replace(
+    CATALOGUE['bcv'], folder='phantom', source='made by tools/prepare_data.py phantom: nothing to fetch',
+    licence='the project\'s', input_size=64,
+    split=dict(train=tuple(range(1, 25)), val=tuple(range(25, 35))))
 
 
 def dataset_info(name: str) -> DatasetInfo:
     """Look a dataset up; UserError with the nearest name otherwise."""
     if name not in CATALOGUE:
-        raise UserError(f'unknown dataset {name!r}{nearest(name, CATALOGUE)}')
+        raise UserError(f'unknown dataset {name!r}{nearest(name, CATALOGUE)}; one with a dataset.json of its own '
+                        'needs no entry: --layout msd|nnunet FOLDER')
     return CATALOGUE[name]
 
 
@@ -73,7 +97,7 @@ def how_to_prepare(name: str) -> str:
     """What to fetch, where to put it, and the command: the end of a sentence."""
     command = f'python tools/prepare_data.py {name}'
     if name not in CATALOGUE:
-        return f'run: {command} --raw <folder of the original files>'
+        return 'run: python tools/prepare_data.py FOLDER --layout msd|nnunet (the folder with its dataset.json)'
     if name == 'phantom':
         return f'run: {command}'
     info = CATALOGUE[name]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .intensity import PROTOCOLS
+from .statistics import describe_volume
 from .store import INDEXED, read_meta, write_case, write_index
 from .volumes import Volume
 
@@ -90,9 +92,9 @@ def prepare_layout(folder: Path, count: int = 1500, size: int = 64, seed: int = 
             rng = np.random.default_rng((seed, number))
             images, labels = layout_images(images_wanted, size, rng)
             volume = Volume(images, labels, np.eye(4), (2, 1, 0), (False,) * 3)
-            meta = write_case(folder, part, volume, made_from)
+            meta = write_case(folder, part, volume, describe_volume(volume, SLOTS + 1) | dict(made_from=made_from))
         cases[part] = {key: meta[key] for key in INDEXED}
     write_index(folder, dict(
         dataset='layout', labels=['background', *(f'slot {k}' for k in range(1, SLOTS + 1))],
-        headline=list(range(1, SLOTS + 1)), channels=3, intensity=(0, 255), evaluate='val',
-        split={part: [part] for part in parts}, split_hash=f'layout-{seed}', cases=cases))
+        headline=list(range(1, SLOTS + 1)), channels=3, intensity=dict.fromkeys(PROTOCOLS, (0, 255)),
+        evaluate='val', split={part: [part] for part in parts}, split_hash=f'layout-{seed}', cases=cases))

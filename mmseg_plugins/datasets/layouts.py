@@ -1,28 +1,43 @@
-"""Where a published archive keeps its cases, and the paper's splits of them."""
+"""Where a published archive keeps its cases: BCV's, ACDC's, the Decathlon's and nnU-Net's layouts."""
 
 import json
-import random
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import UserError
 from .catalogue import DatasetInfo
+from .splits import msd_split, patient_split
 
-# Labelled cases of the ten Decathlon tasks, in order: one generator shuffles through all of them.
-MSD_COUNTS = {'Task01_BrainTumour': 484, 'Task02_Heart': 20, 'Task03_Liver': 131,
-              'Task04_Hippocampus': 260, 'Task05_Prostate': 32, 'Task06_Lung': 63,
-              'Task07_Pancreas': 281, 'Task08_HepaticVessel': 303, 'Task09_Spleen': 41,
-              'Task10_Colon': 126}
+
+@dataclass(frozen=True)
+class RawCase:
+    """A case's files: one image with all channels or one per channel, and the label map."""
+    images: tuple[Path, ...]
+    label: Path
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return *self.images, self.label
 
 
 @dataclass(frozen=True)
 class RawDataset:
-    """An archive's cases: `files` name -> (image, label); `split` name -> case names."""
-    files: dict[str, tuple[Path, Path]]
+    """An archive's listing.
+
+    Args:
+        info: with `channels` and `labels` filled in.
+        cases: by name.
+        split: split name -> case names.
+        groups: case -> patient, where a patient has several cases.
+        unlisted: image files that are there and belong to no case.
+    """
+    info: DatasetInfo
+    cases: dict[str, RawCase]
     split: dict[str, list[str]]
-    labels: Sequence[str]
-    channels: int
+    groups: dict[str, str] = field(default_factory=dict)
+    unlisted: Sequence[Path] = ()
 
 
 def find_cases(info: DatasetInfo, raw: Path) -> RawDataset:
@@ -30,12 +45,31 @@ def find_cases(info: DatasetInfo, raw: Path) -> RawDataset:
 
     Args:
         info: the catalogue's entry.
-        raw: the archive's own folder (holds RawData/ or dataset.json).
+        raw: the archive's own folder (holds RawData/, patient folders or dataset.json).
 
     Raises:
         UserError: the folder lacks what the layout needs.
     """
-    return {'bcv': _find_bcv, 'msd': _find_msd}[info.layout](info, raw)
+    finders = dict(bcv=_find_bcv, acdc=_find_acdc, msd=_find_msd, nnunet=_find_nnunet)
+    if info.layout not in finders:
+        raise UserError(f'{info.folder}: unknown layout {info.layout!r}; known: {", ".join(finders)}')
+    return finders[info.layout](info, raw)
+
+
+def describe_folder(folder: Path, layout: str) -> tuple[str, DatasetInfo]:
+    """A name and an entry for a dataset outside the catalogue, from its folder and dataset.json.
+
+    `Task99_Spine` and `Dataset099_Spine` are named `spine`. It is CT where the first channel is called so.
+    """
+    folder = folder.resolve()
+    name = re.sub(r'^(Task|Dataset)\d+_', '', folder.name).lower()
+    declared = _read_declaration(folder, f'the layout {layout!r} needs one')
+    channels = declared.get('channel_names') or declared.get('modality') or {'0': 'image'}
+    first = str(next(iter(channels.values()), ''))
+    modality = 'CT' if first.upper() == 'CT' else 'MRI'
+    info = DatasetInfo(layout, folder.name, modality, source=declared.get('reference') or str(folder.name),
+                       licence=declared.get('licence') or declared.get('license') or 'not stated')
+    return name, info
 
 
 def _find_bcv(info: DatasetInfo, raw: Path) -> RawDataset:
@@ -45,46 +79,120 @@ def _find_bcv(info: DatasetInfo, raw: Path) -> RawDataset:
     if not info.split or not info.labels:
         raise UserError(f'{info.folder}: a dataset in BCV\'s layout needs `split` and `labels` in the catalogue')
     split = {name: [f'{number:04d}' for number in numbers] for name, numbers in info.split.items()}
-    files = {case: (training / 'img' / f'img{case}.nii.gz', training / 'label' / f'label{case}.nii.gz')
-             for cases in split.values() for case in cases}
-    return RawDataset(files, split, info.labels, 1)
+    cases = {case: RawCase((training / 'img' / f'img{case}.nii.gz',), training / 'label' / f'label{case}.nii.gz')
+             for names in split.values() for case in names}
+    return RawDataset(replace(info, channels=info.channels or ('image',)), cases, split,
+                      unlisted=_unlisted(training / 'img', cases))
+
+
+def _find_acdc(info: DatasetInfo, raw: Path) -> RawDataset:
+    """`patient001/patient001_frame01.nii.gz` and `..._gt.nii.gz`; the 4D cine beside them has no labels."""
+    folders = sorted(path for path in raw.glob('**/patient*') if path.is_dir())
+    training = [path for path in folders if 'testing' not in path.relative_to(raw).parts]
+    if not training:
+        raise UserError(f'{raw}: no patient folders; get {info.source}, unpack it so that patient001/ is below '
+                        f'{raw}')
+    cases, patients = {}, {}
+    for folder in training:
+        frames = {path.name.split('.')[0].removesuffix('_gt') for path in folder.glob('*_frame*.nii*')}
+        ends = {path.name.partition('.')[2] for path in folder.glob('*_frame*.nii*')}
+        end = 'nii.gz' if 'nii.gz' in ends or not ends else 'nii'
+        for frame in sorted(frames) or [f'{folder.name}_frame01']:
+            cases[frame] = RawCase((folder / f'{frame}.{end}',), folder / f'{frame}_gt.{end}')
+            patients.setdefault(folder.name, []).append(frame)
+    groups = {case: patient for patient, names in patients.items() for case in names}
+    return RawDataset(info, cases, patient_split(patients), groups)
 
 
 def _find_msd(info: DatasetInfo, raw: Path) -> RawDataset:
     path = raw / 'dataset.json'
+    declared = _read_declaration(raw, f'get {info.source}, unpack it so that this file is there')
     try:
-        declared = json.loads(path.read_text())
         entries = [(entry['image'], entry['label']) for entry in declared['training']]
-        labels = [declared['labels'][str(i)] for i in range(len(declared['labels']))]
-        channels = len(declared['modality'])
-    except FileNotFoundError:
-        raise UserError(f'{path}: file not found; get {info.source}, unpack it so that this file is '
-                        'there') from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f'{path}: not a Decathlon dataset.json ({error!r}); fetch it again') from error
-    files = {}
+        labels = [str(declared['labels'][str(i)]) for i in range(len(declared['labels']))]
+        channels = [str(declared['modality'][str(i)]) for i in range(len(declared['modality']))]
+    except (KeyError, TypeError) as error:
+        raise UserError(f'{path}: not a Decathlon dataset.json ({error!r}); fetch it again, or try --layout nnunet'
+                        ) from error
+    cases = {}
     for pair in entries:
         for relative in pair:
             if not (raw / relative).resolve().is_relative_to(raw.resolve()):
                 raise UserError(f'{path}: names {relative!r}, outside its own folder; fetch it again')
-        files[Path(pair[0]).name.removesuffix('.gz').removesuffix('.nii')] = (
-            raw / pair[0], raw / pair[1])
-    return RawDataset(files, msd_split(info.folder, list(files)), labels, channels)
+        cases[Path(pair[0]).name.removesuffix('.gz').removesuffix('.nii')] = RawCase(
+            (raw / pair[0],), raw / pair[1])
+    info = _declare(info, channels, labels, path)
+    return RawDataset(info, cases, msd_split(info.folder, list(cases)),
+                      unlisted=_unlisted(raw / 'imagesTr', cases))
 
 
-def msd_split(task: str, cases: Sequence[str], seed: int = 1234) -> dict[str, list[str]]:
-    """The paper's 80 / 15 / 5 % split: one `random` generator shuffles all ten tasks in turn.
+def _find_nnunet(info: DatasetInfo, raw: Path) -> RawDataset:
+    """nnU-Net v2: `imagesTr/CASE_0000.nii.gz`, one file per channel, and `labelsTr/CASE.nii.gz`.
 
-    The tasks before `task` are shuffled by their published counts, so that a single task on disk
-    gets the same split as all ten; a task outside the Decathlon starts from a fresh generator.
+    The split is fold 0 of `splits_final.json` where the folder has one (train, val), else the Decathlon's rule.
     """
-    generator = random.Random(seed)
-    if task in MSD_COUNTS:
-        for earlier, count in MSD_COUNTS.items():
-            if earlier == task:
-                break
-            generator.shuffle(list(range(count)))
-    order = list(cases)
-    generator.shuffle(order)
-    first, second = len(order) * 80 // 100, len(order) * 95 // 100
-    return dict(train=order[:first], val=order[first:second], test=order[second:])
+    path = raw / 'dataset.json'
+    declared = _read_declaration(raw, 'nnU-Net\'s raw datasets have one; name the folder that holds it')
+    try:
+        channels = [str(declared['channel_names'][str(i)]) for i in range(len(declared['channel_names']))]
+        end = declared['file_ending']
+        ids = {name: value for name, value in declared['labels'].items() if name != 'ignore'}
+        by_id = {int(value): name for name, value in ids.items()}
+        labels = [by_id[i] for i in range(len(by_id))]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f'{path}: not an nnU-Net v2 dataset.json with labels 0, 1, 2, ... ({error!r}); regions '
+                        'and gaps are not supported: write one id per label') from error
+    if end not in ('.nii.gz', '.nii'):
+        raise UserError(f'{path}: file_ending {end!r} is not read here; convert the files to .nii.gz')
+    names = sorted({p.name.removesuffix(end) for p in (raw / 'labelsTr').glob(f'[!.]*{end}')}
+                   | {re.sub(r'_\d{4}$', '', p.name.removesuffix(end))
+                      for p in (raw / 'imagesTr').glob(f'[!.]*{end}')})
+    cases = {name: RawCase(tuple(raw / 'imagesTr' / f'{name}_{i:04d}{end}' for i in range(len(channels))),
+                           raw / 'labelsTr' / f'{name}{end}') for name in names}
+    if not cases:
+        raise UserError(f'{raw / "imagesTr"}: no *{end} files; name the folder of an nnU-Net raw dataset')
+    split = _read_folds(raw / 'splits_final.json', cases) or msd_split(info.folder, names)
+    evaluate = info.evaluate if info.evaluate in split else 'val'
+    info = replace(_declare(info, channels, labels, path), evaluate=evaluate)
+    return RawDataset(info, cases, split)
+
+
+def _read_folds(path: Path, cases: dict) -> dict[str, list[str]] | None:
+    if not path.is_file():
+        return None
+    try:
+        fold = json.loads(path.read_text())[0]
+        split = {part: [str(case) for case in fold[part]] for part in ('train', 'val')}
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise UserError(f'{path}: not nnU-Net\'s list of folds ({error!r}); mend it or take it away') from error
+    for case in sum(split.values(), []):
+        if case not in cases:
+            raise UserError(f'{path}: names case {case!r}, which has no files; mend it or take it away')
+    return split
+
+
+def _read_declaration(raw: Path, remedy: str) -> dict:
+    path = raw / 'dataset.json'
+    try:
+        declared = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f'{path}: file not found; {remedy}') from None
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path}: not readable as JSON ({error}); fetch it again') from error
+    if not isinstance(declared, dict):
+        raise UserError(f'{path}: holds no dataset description; fetch it again')
+    return declared
+
+
+def _declare(info: DatasetInfo, channels: list[str], labels: list[str], path: Path) -> DatasetInfo:
+    """The entry with what the file declares; the catalogue's own names win, their number must agree."""
+    for what, known, found in (('channels', info.channels, channels), ('labels', info.labels, labels)):
+        if known and len(known) != len(found):
+            raise UserError(f'{path}: declares {len(found)} {what}, {info.folder} has {len(known)}; is this '
+                            'another dataset?')
+    return replace(info, channels=info.channels or channels, labels=info.labels or labels)
+
+
+def _unlisted(folder: Path, cases: dict[str, RawCase]) -> list[Path]:
+    listed = {path.name for case in cases.values() for path in case.images}
+    return sorted(path for path in folder.glob('[!.]*.nii*') if path.name not in listed)

@@ -7,64 +7,80 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
-from .catalogue import dataset_info
-from .layouts import find_cases
-from .store import INDEXED, read_meta, write_case, write_index
-from .volumes import read_volume
+from ..files import only_writer, write_atomic
+from ..parallel import map_items
+from .catalogue import DatasetInfo, dataset_info
+from .intensity import intensity_rules
+from .layouts import RawCase, find_cases
+from .store import INDEXED, discard_unfinished, read_meta, write_case, write_index
+from .verification import Verification, compare_cases, read_case
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a preparation left: the folder, how many cases are in it, one line per bad case."""
+    """What a preparation left: how many cases are in the folder and how many not, a line per fault and warning."""
     folder: Path
     cases: int
+    left_out: int
     faults: list[str]
+    warnings: list[str]
 
 
 def prepare_dataset(name: str, raw: Path, folder: Path,
-                    progress: Callable[[int, int, str], None] = lambda *_: None) -> Prepared:
+                    progress: Callable[[int, int, str], None] = lambda *_: None,
+                    info: DatasetInfo | None = None, workers: int | None = None) -> Prepared:
     """Verify and store every case of a dataset; stored cases whose files did not change are kept.
 
     Args:
-        name: a name of the catalogue.
+        name: of the dataset.
         raw: the archive's folder.
         folder: the prepared dataset's folder.
         progress: called with (done, total, case).
+        info: describes a dataset that the catalogue does not have.
+        workers: processes that read.
 
     Raises:
         UserError: the archive is not there, or no case of it is good.
     """
-    info = dataset_info(name)
-    dataset = find_cases(info, raw)
-    cases, faults = {}, []
-    for done, (case, paths) in enumerate(dataset.files.items()):
-        progress(done, len(dataset.files), case)
+    dataset = find_cases(info or dataset_info(name), raw)
+    info = dataset.info
+
+    def prepare(case: tuple[str, RawCase]) -> dict | str:
+        name, files = case
         try:
-            made_from = {path.name: _fingerprint(path) for path in paths}
-            meta = read_meta(folder, case)
-            if meta is None or meta['made_from'] != made_from:
-                volume = read_volume(*paths, channels=dataset.channels, classes=len(dataset.labels))
-                meta = write_case(folder, case, volume, made_from)
+            made_from = {path.name: _fingerprint(path) for path in files.files}
+            meta = read_meta(folder, name)
+            if meta is None or meta['made_from'] != made_from or len(meta['voxels']) != len(info.labels):
+                volume, facts = read_case(files, dataset)
+                meta = write_case(folder, name, volume, facts | dict(made_from=made_from))
         except UserError as error:
-            faults.append(str(error))
-            continue
-        cases[case] = {key: meta[key] for key in INDEXED}
-    progress(len(dataset.files), len(dataset.files), '')
-    if not cases:
-        raise UserError(f'{raw}: no usable case of {len(dataset.files)}; first fault: {faults[0]}')
-    split = {part: [case for case in names if case in cases]
-             for part, names in dataset.split.items()}
-    split_hash = hashlib.sha256(json.dumps(split, sort_keys=True).encode()).hexdigest()[:12]
-    write_index(folder, dict(
-        dataset=name, labels=list(dataset.labels), headline=list(info.headline)
-        or list(range(1, len(dataset.labels))), channels=dataset.channels, intensity=info.intensity,
-        evaluate=info.evaluate, split=split, split_hash=split_hash, cases=cases))
-    return Prepared(folder, len(cases), faults)
+            return str(error)
+        return meta
+
+    with only_writer(folder):
+        discard_unfinished(folder)
+        done = map_items(prepare, {case: (case, dataset.cases[case]) for case in dataset.cases}, workers, progress)
+        found = Verification({case: meta for case, meta in done.items() if not isinstance(meta, str)},
+                             {case: fault for case, fault in done.items() if isinstance(fault, str)})
+        if not found.facts:
+            raise UserError(f'{raw}: no usable case of {len(done)}; first fault: {found.lines[0]}')
+        compare_cases(dataset, found)
+        split = {part: [case for case in names if case in found.facts] for part, names in dataset.split.items()}
+        split_hash = hashlib.sha256(json.dumps(split, sort_keys=True).encode()).hexdigest()[:12]
+        write_atomic(folder / 'split.json', json.dumps(dict(split, hash=split_hash), indent=1) + '\n')
+        write_index(folder, dict(
+            dataset=name, folder=info.folder, modality=info.modality, labels=list(info.labels),
+            headline=list(info.headline) or list(range(1, len(info.labels))), channels=len(info.channels),
+            channel_names=list(info.channels), intensity=intensity_rules(info), input_size=info.input_size,
+            evaluate=info.evaluate, split=split, split_hash=split_hash,
+            cases={case: {key: meta[key] for key in INDEXED} for case, meta in found.facts.items()}))
+    return Prepared(folder, len(found.facts), len(found.faults), found.lines, found.warnings)
 
 
 def _fingerprint(path: Path) -> list[int]:
+    """Size and time of a file, as long as it can be looked at; reading says what is wrong with it."""
     try:
         stat = path.stat()
     except OSError:
-        raise UserError(f'{path}: file not found; fetch the case again') from None
+        return []
     return [stat.st_size, stat.st_mtime_ns]

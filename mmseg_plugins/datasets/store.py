@@ -1,12 +1,12 @@
 """Prepared cases: compressed arrays chunked by slice, so that a window is a few neighbouring chunks.
 
-    <prepared>/index.json              dataset, classes, intensity rule, split, one entry per case
+    <prepared>/index.json              dataset, classes, intensity rules, split, one entry per case
+    <prepared>/split.json              the split alone, with its hash
     <prepared>/cases/<case>/image.b2nd (D, C, H, W) in the volume's own dtype, a chunk is a slice
     <prepared>/cases/<case>/label.b2nd (D, H, W) uint8
-    <prepared>/cases/<case>/meta.json  geometry, intensity statistics, what it was made from
+    <prepared>/cases/<case>/meta.json  its facts (statistics.py), and what it was made from
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -19,27 +19,19 @@ import numpy as np
 from ..errors import UserError
 from ..files import write_atomic
 from .catalogue import how_to_prepare
+from .intensity import STATISTICS
 from .volumes import Volume
 
 blosc2.set_nthreads(1)  # the loader's workers are the parallelism
 OPEN_CASES = 64  # file handles per process; a window touches one case
 
 
-def write_case(folder: Path, case: str, volume: Volume, made_from: dict) -> dict:
-    """Store one case; it appears under `folder/cases` whole or not at all. Returns its metadata."""
+def write_case(folder: Path, case: str, volume: Volume, meta: dict) -> dict:
+    """Store one case; it appears under `folder/cases` whole or not at all. Returns its metadata, `meta`."""
     final, temporary = folder / 'cases' / case, folder / 'cases' / f'.{case}.{os.getpid()}'
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    meta = dict(shape=list(volume.image.shape), dtype=str(volume.image.dtype),
-                spacing=volume.spacing, affine=volume.affine.tolist(), axes=volume.axes,
-                flips=volume.flips,
-                minimum=volume.image.min((0, 2, 3)).astype(float).tolist(),
-                maximum=volume.image.max((0, 2, 3)).astype(float).tolist(), made_from=made_from)
     arrays = {'image': volume.image} | ({} if volume.label is None else {'label': volume.label})
-    content = hashlib.sha256()
-    for array in arrays.values():
-        content.update(np.ascontiguousarray(array))
-    meta['sha256'] = content.hexdigest()
     for name, array in arrays.items():
         blosc2.asarray(array, urlpath=str(temporary / f'{name}.b2nd'), mode='w',
                        chunks=(1, *array.shape[1:]), blocks=(1, *array.shape[1:]),
@@ -51,7 +43,15 @@ def write_case(folder: Path, case: str, volume: Volume, made_from: dict) -> dict
     return meta
 
 
-INDEXED = ('shape', 'spacing', 'minimum', 'maximum', 'sha256')  # what an index repeats of a case
+# What an index repeats of a case.
+INDEXED = ('shape', 'spacing', 'orientation', *STATISTICS, 'voxels', 'slices', 'variation', 'image_sha256',
+           'sha256')
+
+
+def discard_unfinished(folder: Path) -> None:
+    """Take away what a killed preparation left half written."""
+    for path in (folder / 'cases').glob('.*'):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def read_meta(folder: Path, case: str) -> dict | None:
@@ -75,11 +75,14 @@ def read_index(folder: str | Path) -> dict:
     """
     path = Path(folder) / 'index.json'
     try:
-        return json.loads(path.read_text())
+        index = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f'{path}: dataset not prepared; {how_to_prepare(Path(folder).name)}') from None
     except ValueError as error:
         raise UserError(f'{path}: not valid JSON ({error}); prepare the dataset again') from error
+    if not isinstance(index.get('intensity'), dict):
+        raise UserError(f'{path}: made by an earlier version; {how_to_prepare(Path(folder).name)}')
+    return index
 
 
 def window_indices(centre: int, depth: int, slices: int, stride: int) -> list[int]:

@@ -1,7 +1,9 @@
 """One case: NIfTI files -> a verified, oriented volume, and label maps back to NIfTI."""
 
 import gzip
+import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import numpy as np
 from ..errors import UserError
 from ..files import write_atomic
 
-AFFINE_TOLERANCE = 1e-3  # mm: headers that differ by less are rounding of the same geometry
+# Headers of one case that differ by less are roundings of the same geometry (qform quaternions are float32).
+TOLERANCES = dict(spacing=(1e-3, ' mm'), direction=(1e-3, ''), origin=(1e-2, ' mm'))
 
 
 @dataclass
@@ -20,12 +23,20 @@ class Volume:
 
     Depth is the file's third axis, as the paper has it. `axes` and `flips` lead from the file's
     (x, y, z) to (D, H, W); `affine` is the file's own, so that label maps lie on the original exactly.
+    `stored` are the dtypes in the files (image, label), `notes` what was accepted though unusual.
     """
     image: np.ndarray
     label: np.ndarray | None
     affine: np.ndarray
     axes: tuple[int, int, int]
     flips: tuple[bool, bool, bool]
+    stored: tuple[str, str | None] = ('', None)
+    notes: Sequence[str] = ()
+
+    @property
+    def orientation(self) -> str:
+        """Where the file's x, y and z run to, as in `RAS`: right, front, head."""
+        return ''.join(nib.aff2axcodes(self.affine))
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -48,33 +59,56 @@ def slice_layout(affine: np.ndarray) -> tuple[tuple[int, int, int], tuple[bool, 
     return (2, row, column), flips
 
 
-def read_array(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read a NIfTI file in its own dtype where that is exact.
+def read_array(path: str | Path) -> tuple[np.ndarray, np.ndarray, str]:
+    """Read a NIfTI file, the whole of it, in its own dtype where that is exact.
 
     Returns:
-        Array (X, Y, Z) or (X, Y, Z, C) of uint8, int16, uint16 or float32, and the 4x4 affine.
+        Array (X, Y, Z) or (X, Y, Z, C) of uint8, int16, uint16 or float32; the 4x4 affine; the dtype that
+        the file declares.
 
     Raises:
-        UserError: missing, truncated, not NIfTI, not 3D or 4D, or not finite.
+        UserError: missing, not allowed to be read, truncated, not NIfTI, not 3D or 4D, or not finite.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f'{path}: file not found; fetch the case again or remove it from the list')
     try:
-        file = nib.load(path)
-        array = np.asanyarray(file.dataobj)
-    except (OSError, EOFError, zlib.error, nib.filebasedimages.ImageFileError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f'{path}: not a readable NIfTI file ({reason}); fetch it again') from error
+        content = path.read_bytes()
+    except PermissionError:
+        raise UserError(f'{path}: no permission to read it; allow it: chmod u+r') from None
+    except OSError as error:
+        remedy = 'fetch the case again or remove it from the list'
+        raise UserError(f'{path}: {_reason(error)}; {remedy}' if not isinstance(error, FileNotFoundError)
+                        else f'{path}: file not found; {remedy}') from None
+    if not content:
+        raise UserError(f'{path}: empty file; fetch it again')
+    try:
+        if path.name.endswith('.gz'):  # to its end: nibabel would stop before the checksum
+            content = gzip.decompress(content)
+        kind = nib.Nifti2Image if content[:4] in NIFTI2 else nib.Nifti1Image
+        with np.errstate(all='ignore'):
+            file = kind.from_bytes(content)
+            array = np.asanyarray(file.dataobj)
+    except (OSError, EOFError, zlib.error, nib.filebasedimages.ImageFileError, ValueError, struct.error,
+            nib.spatialimages.HeaderDataError, nib.wrapstruct.WrapStructError) as error:
+        raise UserError(f'{path}: not a whole NIfTI file ({_reason(error)}); fetch it again') from error
     if array.ndim not in (3, 4) or 0 in array.shape:
         raise UserError(f'{path}: shape {array.shape} is neither 3D nor 4D (x, y, z, channel); '
                         'export it as one volume')
     if array.dtype.kind not in 'biuf':
         raise UserError(f'{path}: voxels of type {array.dtype} are not numbers; '
                         'export it as a scalar image')
-    if not np.isfinite(array).all():
+    if array.dtype.kind == 'f' and not np.isfinite(array).all():
         raise UserError(f'{path}: holds NaN or infinite voxels; export it again')
-    return smallest_dtype(array), np.asarray(file.affine, float)
+    affine = np.asarray(file.affine, float)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise UserError(f'{path}: its affine is no geometry (zero or infinite voxel size); export it again')
+    return smallest_dtype(array), affine, str(file.get_data_dtype())
+
+
+NIFTI2 = (b'\x1c\x02\x00\x00', b'\x00\x00\x02\x1c')  # the header's size, 540, in either byte order
+
+
+def _reason(error: Exception) -> str:
+    return ' '.join((str(error).splitlines() or [''])[0].split()) or type(error).__name__
 
 
 def smallest_dtype(array: np.ndarray) -> np.ndarray:
@@ -89,12 +123,12 @@ def smallest_dtype(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32)
 
 
-def read_volume(image_path: str | Path, label_path: str | Path | None = None,
+def read_volume(images: str | Path | Sequence[Path], label_path: str | Path | None = None,
                 channels: int | None = None, classes: int | None = None) -> Volume:
     """Read and verify one case.
 
     Args:
-        image_path: 3D image, or 4D with channels last.
+        images: 3D image, or 4D with channels last; or one 3D image per channel.
         label_path: integer label map of the same shape and geometry, or None.
         channels: the number of channels the dataset declares; None accepts any.
         classes: K with background; a label >= K is an error.
@@ -102,34 +136,58 @@ def read_volume(image_path: str | Path, label_path: str | Path | None = None,
     Raises:
         UserError: one line that names the file, the fault and the remedy.
     """
-    image, affine = read_array(image_path)
+    images = [images] if isinstance(images, str | Path) else list(images)
+    read = [read_array(path) for path in images]
+    affine, first = read[0][1], read[0][0]
+    for path, (array, other, _) in zip(images[1:], read[1:], strict=True):
+        if array.shape != first.shape or array.ndim != 3:
+            raise UserError(f'{path}: shape {array.shape}, the first channel has {first.shape}; export all '
+                            'channels alike, in 3D')
+        _check_geometry(path, other, affine, 'the first channel')
+    image = np.stack([array for array, *_ in read], 3) if len(images) > 1 else first
     image = image[..., None] if image.ndim == 3 else image
     if channels and image.shape[3] != channels:
-        raise UserError(f'{image_path}: {image.shape[3]} channels, the dataset declares {channels}; '
-                        'correct the file or the dataset\'s `modality`')
+        declared = '3D' if channels == 1 else f'4D with {channels} channels'
+        raise UserError(f'{images[0]}: {"3D" if first.ndim == 3 else f"4D with {image.shape[3]} channels"}, '
+                        f'{declared} is declared; correct the file, or the number of channels in dataset.json')
     axes, flips = slice_layout(affine)
 
     def to_slices(array):
         array = array.transpose(*axes, *range(3, array.ndim))
         return np.flip(array, [axis for axis in range(3) if flips[axis]])
 
-    label = None
+    label, notes, dtype = None, [], None
     if label_path is not None:
-        label, label_affine = read_array(label_path)
+        label, label_affine, dtype = read_array(label_path)
         if label.shape != image.shape[:3]:
             raise UserError(f'{label_path}: shape {label.shape}, its image has {image.shape[:3]}; '
                             'use the label that belongs to it')
-        if not np.allclose(affine, label_affine, atol=AFFINE_TOLERANCE):
-            raise UserError(f'{label_path}: affine differs from its image\'s by up to '
-                            f'{np.abs(affine - label_affine).max():.3g} mm; resample the label onto it')
+        _check_geometry(label_path, label_affine, affine, 'its image')
         if label.dtype.kind == 'f':
             raise UserError(f'{label_path}: label values are not integers; export it as a label map')
-        if label.min() < 0 or label.max() >= (classes or 256):
-            raise UserError(f'{label_path}: label {int(label.max() if label.max() > 0 else label.min())}'
-                            f' outside 0..{(classes or 256) - 1}; correct the label or the label list')
+        for value in (int(label.min()), int(label.max())):
+            if not 0 <= value < (classes or 256):
+                raise UserError(f'{label_path}: label {value} outside 0..{(classes or 256) - 1}; correct the label '
+                                'or the label list')
+        if np.dtype(dtype).kind == 'f':
+            notes.append(f'label stored as {dtype}; all its values are integers, taken as such')
         label = np.ascontiguousarray(to_slices(label), dtype=np.uint8)
-    return Volume(np.ascontiguousarray(to_slices(image).transpose(0, 3, 1, 2)), label, affine, axes,
-                  flips)
+    return Volume(np.ascontiguousarray(to_slices(image).transpose(0, 3, 1, 2)), label, affine, axes, flips,
+                  stored=(read[0][2], dtype), notes=notes)
+
+
+def _check_geometry(path: str | Path, affine: np.ndarray, reference: np.ndarray, whose: str) -> None:
+    """Spacing, direction and origin of two files of one case, within the tolerances above."""
+    def parts(matrix):
+        spacing = np.linalg.norm(matrix[:3, :3], axis=0)
+        return dict(spacing=spacing, direction=matrix[:3, :3] / spacing, origin=matrix[:3, 3])
+
+    mine, theirs = parts(affine), parts(reference)
+    for part, (tolerance, unit) in TOLERANCES.items():
+        difference = np.abs(mine[part] - theirs[part]).max()
+        if difference > tolerance:
+            raise UserError(f'{path}: {part} differs from that of {whose} by up to {difference:.3g}{unit} '
+                            f'(allowed {tolerance:g}); resample it onto the image, or correct the header')
 
 
 def write_label(path: str | Path, label: np.ndarray, volume: Volume) -> None:

@@ -10,6 +10,7 @@ from mmseg.registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
 from torch.utils.data import Sampler
 
 from ..errors import UserError, nearest
+from .intensity import intensity_ranges
 from .store import Store, read_index, window_indices
 
 
@@ -23,18 +24,20 @@ class WindowDataset(BaseSegDataset):
         slices: S.
         stride: distance of neighbouring window slices, in slices.
         target: `center` or `all`: which label planes a sample carries.
+        protocol: `sound` or `paper`: which intensities become -1 and 1 (intensity.py).
 
     A sample starts as dict(case, slice, depth, indices, intensity_range, ...), which LoadWindow reads.
     """
 
     def __init__(self, data_root: str, split: str, slices: int, stride: int = 1,
-                 target: str = 'center', pipeline=(), **kwargs):
+                 target: str = 'center', protocol: str = 'sound', pipeline=(), **kwargs):
         if slices < 1 or stride < 1:
             raise UserError(f'slices={slices}, stride={stride}: both must be at least 1')
         self.index = read_index(data_root)
         if split not in self.index['split']:
             raise UserError(f'{data_root}: no split {split!r}{nearest(split, self.index["split"])}')
         self.split, self.slices, self.stride, self.target = split, slices, stride, target
+        self.protocol = protocol
         self.store = Store(data_root)
         metainfo = dict(classes=tuple(self.index['labels']),
                         palette=[[0, 0, 0]] * len(self.index['labels']))
@@ -46,10 +49,7 @@ class WindowDataset(BaseSegDataset):
         for case in self.index['split'][self.split]:
             entry = self.index['cases'][case]
             depth, _, height, width = entry['shape']
-            if self.index['intensity'] == 'max':
-                intensity_range = [(0.0, high) for high in entry['maximum']]
-            else:
-                intensity_range = [tuple(self.index['intensity'])] * self.index['channels']
+            intensity_range = intensity_ranges(self.index, self.protocol, entry)
             samples += [dict(case=case, slice=z, depth=depth, stride=self.stride, ori_shape=(height, width),
                              indices=window_indices(z, depth, self.slices, self.stride),
                              intensity_range=intensity_range, spacing=entry['spacing'],

@@ -1,0 +1,207 @@
+"""Bad files and bad datasets: each fault one line with a remedy, the good cases prepared."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from conftest import REPO, write_msd, write_nifti
+
+from mmseg_plugins.datasets import dataset_info
+from mmseg_plugins.datasets.intensity import PERCENTILES, STATISTICS, channel_statistics, intensity_ranges
+from mmseg_plugins.datasets.layouts import find_cases
+from mmseg_plugins.datasets.prepare import prepare_dataset
+from mmseg_plugins.datasets.statistics import label_statistics
+from mmseg_plugins.datasets.verification import verify_dataset
+from mmseg_plugins.datasets.volumes import read_volume
+from mmseg_plugins.errors import UserError
+
+IMAGE, LABEL = 'imagesTr/case_001.nii.gz', 'labelsTr/case_001.nii.gz'
+
+
+def _bytes(name, change):
+    def spoil(raw):
+        path = raw / name
+        path.write_bytes(change(path.read_bytes()))
+        return path
+    return spoil
+
+
+def _array(name, change):
+    def spoil(raw):
+        path = raw / name
+        file = nib.load(path)
+        return write_nifti(path, *change(np.array(file.dataobj), file.affine.copy()))
+    return spoil
+
+
+def _without_x(content):
+    header = bytearray(gzip.decompress(content))
+    header[254:256], header[280:296] = b'\x01\x00', bytes(16)  # sform_code, srow_x
+    return gzip.compress(header)
+
+
+def _missing(raw):
+    path = raw / LABEL
+    path.unlink()
+    return path
+
+
+def _moved(array, affine):
+    affine[0, 3] += 5
+    return array, affine
+
+
+def _tilted(array, affine):
+    affine[0, 1] = 0.02
+    return array, affine
+
+
+BAD = {
+    'empty file': (_bytes(IMAGE, lambda b: b''), 'empty file; fetch it again'),
+    'truncated gzip': (_bytes(IMAGE, lambda b: b[:-300]), 'fetch it again'),
+    'a gzip without its checksum': (_bytes(IMAGE, lambda b: b[:-8]), 'fetch it again'),
+    'a flipped bit': (_bytes(LABEL, lambda b: b[:-8] + bytes([b[-8] ^ 1]) + b[-7:]), 'fetch it again'),
+    'text named .nii.gz': (_bytes(IMAGE, lambda b: b'this is no volume\n' * 40), 'fetch it again'),
+    'gzipped text': (_bytes(IMAGE, lambda b: gzip.compress(b'this is no volume\n' * 40)), 'fetch it again'),
+    'a short gzipped text': (_bytes(IMAGE, lambda b: gzip.compress(b'this is no volume\n')), 'fetch it again'),
+    'wrong shape': (_array(LABEL, lambda a, m: (a[:-1], m)), 'use the label that belongs to it'),
+    'shifted affine': (_array(LABEL, _moved), 'origin differs from that of its image by up to 5 mm'),
+    'other spacing': (_array(LABEL, lambda a, m: (a, m @ np.diag([1, 1, 1.1, 1]))), 'spacing differs'),
+    'other direction': (_array(LABEL, _tilted), 'direction differs'),
+    'NaN': (_array(IMAGE, lambda a, m: (np.full_like(a, np.nan), m)), 'export it again'),
+    'label 255': (_array(LABEL, lambda a, m: (np.where(a == 1, 255, a).astype(np.uint8), m)), '255 outside 0..2'),
+    'negative label': (_array(LABEL, lambda a, m: (a.astype(np.int16) - 1, m)), '-1 outside 0..2'),
+    'fractional labels': (_array(LABEL, lambda a, m: (a + np.float32(0.25), m)), 'not integers'),
+    '4D where 3D is declared': (_array(IMAGE, lambda a, m: (np.stack([a] * 2, 3), m)),
+                                '4D with 2 channels, 3D is declared'),
+    'two dimensions': (_array(IMAGE, lambda a, m: (a[..., 0], m)), 'neither 3D nor 4D'),
+    'no geometry': (_bytes(IMAGE, _without_x), 'no geometry'),
+    'missing label': (_missing, 'file not found; fetch the case again'),
+}
+
+
+@pytest.mark.parametrize('spoil, remedy', BAD.values(), ids=BAD)
+def test_a_bad_case_is_one_line_and_the_others_are_prepared(tmp_path, spoil, remedy):
+    raw = write_msd(tmp_path / 'Task04_Hippocampus', cases=3)
+    path = spoil(raw)
+    result = prepare_dataset('hippocampus', raw, tmp_path / 'out', workers=1)
+    assert result.cases == 2 and result.left_out == len(result.faults) == 1
+    assert path.name in result.faults[0] and remedy in result.faults[0] and '\n' not in result.faults[0]
+    assert sorted(p.name for p in (tmp_path / 'out' / 'cases').iterdir()) == ['case_000', 'case_002']
+
+
+def test_a_file_that_may_not_be_read_is_named():
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is closed to others
+        os.chmod(folder, 0o755)
+        path = write_nifti(Path(folder) / 'a.nii.gz', np.ones((3, 4, 5), np.uint8))
+        path.chmod(0)
+        root = os.geteuid() == 0  # whom no permission stops
+        try:
+            if root:
+                os.seteuid(65534)
+            with pytest.raises(UserError, match='no permission to read it; allow it: chmod'):
+                read_volume(path)
+        finally:
+            if root:
+                os.seteuid(0)
+
+
+def test_float_labels_that_are_integers_are_accepted_and_said(tmp_path):
+    raw = write_msd(tmp_path / 'Task04_Hippocampus', cases=3)
+    _array(LABEL, lambda a, m: (a.astype(np.float64), m))(raw)
+    result = prepare_dataset('hippocampus', raw, tmp_path / 'out', workers=1)
+    assert result.cases == 3 and not result.faults
+    assert any('case_001: label stored as float64' in line for line in result.warnings)
+
+
+def verified(raw):
+    return verify_dataset(find_cases(dataset_info('hippocampus'), raw), workers=1)
+
+
+def test_cases_are_compared_with_each_other(tmp_path):
+    raw = write_msd(tmp_path / 'Task04_Hippocampus', cases=12)
+    split = find_cases(dataset_info('hippocampus'), raw).split
+    (leaked, twin, empty, bright), other = split['train'][:4], split['val'][0]
+    images = raw / 'imagesTr'
+    for copy, original in ((other, leaked), (twin, empty)):
+        (images / f'{copy}.nii.gz').write_bytes((images / f'{original}.nii.gz').read_bytes())
+    _array(f'labelsTr/{empty}.nii.gz', lambda a, m: (a * 0, m))(raw)
+    _array(f'imagesTr/{bright}.nii.gz', lambda a, m: (a * 1e4, m))(raw)
+    (images / 'stray.nii.gz').write_bytes(b'')
+    found = verified(raw)
+    [line] = found.lines
+    assert leaked in line and other in line and 'the same image in train and val' in line
+    for case, text in ((twin, 'the same image, all in train'), (empty, 'label empty'),
+                       (bright, 'far from the other'), ('stray.nii.gz', 'not listed')):
+        assert any(case in warning and text in warning for warning in found.warnings), (text, found.warnings)
+
+
+def test_verification_leaves_a_table_a_json_and_a_contact_sheet_and_ends_with_2(tmp_path):
+    raw = write_msd(tmp_path / 'Task04_Hippocampus', cases=5)
+    command = [sys.executable, 'tools/verify_data.py', 'hippocampus', '--raw', raw, '--out', tmp_path / 'out']
+    good = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+    assert good.returncode == 0, good.stderr
+    sizes = [path.stat().st_size for path in (tmp_path / 'out').iterdir()]
+    assert len(sizes) == 3 and 'spacing (mm)' in good.stdout and '2.00 x 2.00 x 3.00' in good.stdout
+    assert good.stdout.strip().splitlines()[-1] == str(tmp_path / 'out' / 'cases.png')
+    (raw / IMAGE).write_bytes(b'')
+    bad = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+    assert bad.returncode == 2 and bad.stderr.count('\n') == 1 and 'case_001.nii.gz: empty file' in bad.stderr
+    report = json.loads((tmp_path / 'out' / 'report.json').read_text())
+    assert list(report['faults']) == ['case_001'] and len(report['cases']) == 4
+    assert 'empty file' in (tmp_path / 'out' / 'cases.csv').read_text()
+
+
+def test_a_killed_preparation_goes_on_where_it_stopped(tmp_path):
+    raw, out = write_msd(tmp_path / 'Task04_Hippocampus', cases=3), tmp_path / 'out'
+    prepare_dataset('hippocampus', raw, out, workers=1)
+    before = {path: path.stat().st_mtime_ns for path in (out / 'cases').glob('*/meta.json')}
+    (out / 'index.json').unlink()
+    torn = out / 'cases' / '.case_001.77'
+    (out / 'cases' / 'case_001').rename(torn)
+    prepare_dataset('hippocampus', raw, out, workers=2)
+    kept = [path.parent.name for path, time in before.items() if path.stat().st_mtime_ns == time]
+    assert kept == ['case_000', 'case_002'] and not torn.exists() and (out / 'cases' / 'case_001').is_dir()
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.int16, np.uint16, np.float32])
+def test_percentiles_are_numpys(dtype):
+    image = np.abs(np.random.default_rng(0).normal(60, 20, (3, 2, 7, 11))).astype(dtype)
+    got = channel_statistics(image)
+    for i, name in enumerate(STATISTICS):
+        wanted = [np.percentile(image[:, c], PERCENTILES[i], method='nearest') for c in range(2)]
+        np.testing.assert_array_equal(got[name], wanted)
+
+
+def test_ranges_hold_for_any_scale_and_for_flat_images():
+    image = np.random.default_rng(0).normal(100, 10, (5, 1, 30, 30))
+    index = dict(intensity=dict(sound='percentiles', paper='maximum'))
+    ranges = [intensity_ranges(index, 'sound', channel_statistics((image * scale).astype(np.float32)))[0]
+              for scale in (1, 1e4)]
+    assert np.array(ranges[1]) == pytest.approx(np.array(ranges[0]) * 1e4, rel=1e-5)
+    image[0, 0, 0, 0] = 1e9  # one bright voxel
+    assert intensity_ranges(index, 'sound', channel_statistics(image))[0][1] < 200
+    assert intensity_ranges(index, 'paper', channel_statistics(image)) == [(0.0, 1e9)]
+    spot = np.zeros((4, 1, 40, 40), np.uint8)
+    spot[0, 0, 0, 0] = 9
+    assert intensity_ranges(index, 'sound', channel_statistics(spot)) == [(0.0, 9.0)]
+
+
+def test_label_statistics_against_a_slow_reference():
+    label = np.random.default_rng(0).integers(0, 4, (6, 5, 4)).astype(np.uint8)
+    label[label == 3] = 0
+    label[2, 0, 0] = 3
+    got = label_statistics(label, 5)
+    for organ in range(5):
+        mask = label == organ
+        pairs = [200 * (a & b).sum() / (a.sum() + b.sum()) for a, b in zip(mask, mask[1:], strict=False)
+                 if a.any() or b.any()]
+        assert got['voxels'][organ] == mask.sum() and got['slices'][organ] == mask.any((1, 2)).sum()
+        assert got['variation'][organ] == [pytest.approx(sum(pairs), abs=1e-3), len(pairs)]
