@@ -167,8 +167,8 @@ def read_volume(images: str | Path | Sequence[Path], label_path: str | Path | No
             raise UserError(f'{label_path}: label values are not integers; export it as a label map')
         for value in (int(label.min()), int(label.max())):
             if not 0 <= value < (classes or 256):
-                raise UserError(f'{label_path}: label {value} outside 0..{(classes or 256) - 1}; correct the label '
-                                'or the label list')
+                raise UserError(f'{label_path}: label {value} outside 0..{(classes or 256) - 1}; correct the '
+                                'label or the label list')
         if np.dtype(dtype).kind == 'f':
             notes.append(f'label stored as {dtype}; all its values are integers, taken as such')
         label = np.ascontiguousarray(to_slices(label), dtype=np.uint8)
