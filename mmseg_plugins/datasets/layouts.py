@@ -134,7 +134,7 @@ def _find_nnunet(info: DatasetInfo, raw: Path) -> RawDataset:
     path = raw / 'dataset.json'
     declared = _read_declaration(raw, 'nnU-Net\'s raw datasets have one; name the folder that holds it')
     try:
-        channels = [str(declared['channel_names'][str(i)]) for i in range(len(declared['channel_names']))]
+        channels = [str(declared['channel_names'][str(i)]) for i in range(max(len(declared['channel_names']), 1))]
         end = declared['file_ending']
         ids = {name: value for name, value in declared['labels'].items() if name != 'ignore'}
         by_id = {int(value): name for name, value in ids.items()}
