@@ -57,7 +57,7 @@ def load_weights(model: nn.Module, checkpoint: str) -> None:
 
 @torch.no_grad()
 def predict_volume(model: nn.Module, volume: Volume, cfg: Config, index: dict, batch: int = 8,
-                   progress: Callable[[int, int], None] = lambda *_: None) -> np.ndarray:
+                   progress: Callable[[int, int, str], None] = lambda *_: None) -> np.ndarray:
     """Segment every slice of a volume at its native resolution.
 
     Args:
@@ -66,7 +66,7 @@ def predict_volume(model: nn.Module, volume: Volume, cfg: Config, index: dict, b
         cfg: the model's config, carried through by load_config.
         index: the prepared dataset's, for its intensity rules.
         batch: windows at a time.
-        progress: called with (slices done, slices).
+        progress: called with (slices done, slices, '').
 
     Returns:
         Label ids (D, H, W) uint8.
@@ -96,5 +96,5 @@ def predict_volume(model: nn.Module, volume: Volume, cfg: Config, index: dict, b
             planes = sample.seg_logits.data.unflatten(0, (experiment.slices, -1))
             for z, total in overlap.add(sample.slice, sample.indices, planes):
                 labels[z] = total.argmax(0).cpu().numpy()
-        progress(min(start + batch, depth), depth)
+        progress(min(start + batch, depth), depth, '')
     return labels

@@ -29,7 +29,7 @@ def map_items(function: Callable[[Any], Result], items: Mapping[Hashable, Any], 
         function: of one item; must not touch torch, whose threads do not survive a fork.
         items: by key.
         workers: processes; 1 works in this one.
-        progress: called with (done, total, key).
+        progress: called with (done, total, key) before the last is done, and once with all done and no key.
 
     Raises:
         UserError: a process was killed.
@@ -46,8 +46,8 @@ def map_items(function: Callable[[Any], Result], items: Mapping[Hashable, Any], 
             futures = {pool.submit(_call, item): key for key, item in items.items()}
             try:
                 for future in as_completed(futures):
-                    results[futures[future]] = future.result()
                     progress(len(results), len(items), str(futures[future]))
+                    results[futures[future]] = future.result()
             except BrokenProcessPool:
                 raise UserError('a process was killed, most likely for want of memory; call again with fewer: '
                                 '--workers 1') from None

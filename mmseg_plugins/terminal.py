@@ -30,7 +30,7 @@ def counter(title: str) -> Callable[[int, int, str], None]:
             bar.start()
             task = bar.add_task('', total=total)
         bar.update(task, completed=done, total=total, description=item)
-        if done == total and not item:
+        if done == total:
             bar.stop()
             task = None
     return count

@@ -1,7 +1,6 @@
-"""Segment a volume: python tools/predict.py CONFIG CHECKPOINT in.nii.gz out.nii.gz [--overlay out.png]"""
+"""Segment a volume: python tools/predict.py CONFIG CHECKPOINT in.nii.gz ... out.nii.gz [--overlay out.png]"""
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,14 @@ from mmseg_plugins.datasets.volumes import read_volume, write_label
 from mmseg_plugins.errors import UserError, run_main
 from mmseg_plugins.experiment import load_config
 from mmseg_plugins.inference import load_model, predict_volume
+from mmseg_plugins.terminal import counter
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description='Segment a whole volume; the label map keeps its geometry.')
     parser.add_argument('config')
     parser.add_argument('checkpoint')
-    parser.add_argument('image', type=Path)
+    parser.add_argument('image', type=Path, nargs='+', help='one file, or one per channel')
     parser.add_argument('label', type=Path, help='label map to write (.nii or .nii.gz)')
     parser.add_argument('--overlay', type=Path, help='also draw slices with the label\'s outlines (.png)')
     parser.add_argument('--truth', type=Path, help='a reference label map, drawn beside in the overlay')
@@ -34,12 +34,7 @@ def main() -> None:
     index = read_index(cfg.experiment.data_root)
     volume = read_volume(args.image, args.truth, index['channels'], len(index['labels']))
     model = load_model(cfg, args.checkpoint, args.device)
-
-    def show(done, total):
-        if sys.stderr.isatty():
-            print(f'\rslice {done}/{total}', end='\n' if done == total else '', file=sys.stderr)
-
-    label = predict_volume(model, volume, cfg, index, progress=show)
+    label = predict_volume(model, volume, cfg, index, progress=counter('slices'))
     write_label(args.label, label, volume)
     for number, name in enumerate(index['labels'][1:], 1):
         millilitres = (label == number).sum() * np.prod(volume.spacing) / 1000

@@ -96,9 +96,9 @@ def dataset_info(name: str) -> DatasetInfo:
 def how_to_prepare(name: str) -> str:
     """What to fetch, where to put it, and the command: the end of a sentence."""
     command = f'python tools/prepare_data.py {name}'
+    if name in ('phantom', 'layout'):
+        return f'run: {command}'
     if name not in CATALOGUE:
         return 'run: python tools/prepare_data.py FOLDER --layout msd|nnunet (the folder with its dataset.json)'
-    if name == 'phantom':
-        return f'run: {command}'
     info = CATALOGUE[name]
     return f'get {info.source}, unpack it into data/{info.folder}, and run: {command}'
