@@ -155,7 +155,8 @@ def test_nnunets_own_folds_are_taken(tmp_path):
 
 @pytest.mark.parametrize('changes, message', [
     (dict(file_ending='.png'), 'convert the files'), (dict(labels=dict(background=0, whole=[1, 2])), 'regions'),
-    (dict(labels=dict(background=0, bone=2)), 'gaps'), (dict(channel_names={}), 'not an nnU-Net v2')])
+    (dict(labels=dict(background=0, bone=2)), 'gaps'), (dict(labels=dict(background=0, ignore=1)), 'ignore'),
+    (dict(channel_names={}), 'not an nnU-Net v2')])
 def test_what_nnunet_allows_and_we_do_not_is_said(tmp_path, changes, message):
     raw = write_nnunet(tmp_path / 'Dataset501_Knee', cases=2, **changes)
     with pytest.raises(UserError, match=message):

@@ -136,12 +136,14 @@ def _find_nnunet(info: DatasetInfo, raw: Path) -> RawDataset:
     try:
         channels = [str(declared['channel_names'][str(i)]) for i in range(max(len(declared['channel_names']), 1))]
         end = declared['file_ending']
-        ids = {name: value for name, value in declared['labels'].items() if name != 'ignore'}
-        by_id = {int(value): name for name, value in ids.items()}
+        by_id = {int(value): name for name, value in declared['labels'].items()}
         labels = [by_id[i] for i in range(len(by_id))]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f'{path}: not an nnU-Net v2 dataset.json with labels 0, 1, 2, ... ({error!r}); regions '
                         'and gaps are not supported: write one id per label') from error
+    if 'ignore' in labels:
+        raise UserError(f'{path}: an `ignore` label is not supported, every voxel counts here; relabel, or take '
+                        'such cases out')
     if end not in ('.nii.gz', '.nii'):
         raise UserError(f'{path}: file_ending {end!r} is not read here; convert the files to .nii.gz')
     names = sorted({p.name.removesuffix(end) for p in (raw / 'labelsTr').glob(f'[!.]*{end}')}
