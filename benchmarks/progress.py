@@ -31,12 +31,12 @@ class Progress:
         self.console.print(line, markup=False)
 
     def counter(self, title: str) -> Callable[[int, int, str], None]:
-        """A bar for work that is counted in items; it goes when the work is done."""
+        """A bar for work that is counted in items; it goes when all are done and none is named any more."""
         task = self._bars.add_task(title, total=None)
 
         def count(done: int, total: int, item: str) -> None:
             self._bars.update(task, completed=done, total=total, description=f'{title} {item}')
-            if done == total:
+            if done == total and not item:
                 self._bars.remove_task(task)
         return count
 
