@@ -108,8 +108,11 @@ def _content(cfg) -> dict:
 
 
 def data_digest(folder: Path) -> str:
-    """Hash of a prepared dataset: labels, split, intensity rule, and every case's geometry and content."""
-    return identity(read_index(folder))
+    """Hash of what of a prepared dataset determines a result; an index may say more."""
+    index = read_index(folder)
+    rules = [index[key] for key in ('labels', 'channels', 'headline', 'intensity', 'evaluate', 'split')]
+    cases = {case: [entry[key] for key in ('shape', 'spacing', 'sha256')] for case, entry in index['cases'].items()}
+    return identity([rules, cases])
 
 
 def _source_digest(name: str, grid: Grid, weights_root: Path) -> str:
