@@ -8,7 +8,6 @@ from typing import Any
 
 import yaml
 
-from mmseg_plugins.datasets.catalogue import dataset_info
 from mmseg_plugins.errors import UserError, nearest
 from mmseg_plugins.experiment import import_extensions
 from mmseg_plugins.inflation import parse_inflation
@@ -68,6 +67,7 @@ TABLES: dict[str, dict[str, dict[str, Any]]] = {
     '4d': {str(slices): dict(slices=slices) for slices in (1, 5, 11, 21)},
 }
 TABLES['3'] = TABLES['2a']
+TABLES['5'] = {'Ours w/o D': dict(slices=1), 'Ours': {}}
 SOURCES_OF = {'videoswin': 'swin'}  # takes a 2D Swin's weights too, by inflating kernel and tables
 TIMM = 'timm/'
 
@@ -79,19 +79,19 @@ class Grid:
     Args:
         name: of the grid and of its folders.
         title: heading of its page.
-        dataset: catalogue name.
-        configs: encoder -> config file that cells of that encoder start from; an encoder named
-            `timm/<model>` starts from the first of them.
+        datasets: names of the catalogue or of prepared datasets.
+        configs: encoder -> config file that cells of that encoder start from, with `{dataset}` for the dataset's
+            name; an encoder named `timm/<model>` starts from the first of them.
         sources: source name -> where its weights are; the catalogue's and the file's own.
-        tables: table name -> row -> cell.
-        axes: extra free axes, a product.
+        tables: table name -> row -> cell on the first dataset.
+        free: cells of free axes, a product, on the first dataset.
         seeds: one run each.
         notes: sentences shown on the page.
         options: extra `--cfg-options` for every run of this grid.
         text: the file itself, kept beside the records.
     """
     name: str
-    dataset: str
+    datasets: Sequence[str]
     configs: dict[str, str]
     sources: dict[str, Source] = field(default_factory=dict)
     tables: dict[str, dict[str, Cell]] = field(default_factory=dict)
@@ -102,19 +102,31 @@ class Grid:
     options: dict[str, Any] = field(default_factory=dict)
     text: str = ''
 
-    def cells(self) -> list[Cell]:
-        """Every cell once, in the tables' order."""
-        return list(dict.fromkeys([*self.in_tables(), *self.free]))
+    @property
+    def dataset(self) -> str:
+        """The dataset of a grid that has one: all tables but the fifth are of one."""
+        [dataset] = self.datasets
+        return dataset
 
-    def config(self, encoder: str) -> str:
-        return self.configs.get(encoder) or next(iter(self.configs.values()))
+    def on_each(self, cells: Iterable[Cell]) -> list[Cell]:
+        """Cells of the first dataset on every dataset in turn."""
+        cells = list(cells)
+        return [replace(cell, dataset=dataset) for dataset in self.datasets for cell in cells]
 
     def in_tables(self) -> list[Cell]:
-        return [cell for rows in self.tables.values() for cell in rows.values()]
+        return self.on_each(cell for rows in self.tables.values() for cell in rows.values())
+
+    def cells(self) -> list[Cell]:
+        """Every cell once, dataset by dataset in the tables' order."""
+        return list(dict.fromkeys([*self.in_tables(), *self.on_each(self.free)]))
+
+    def config(self, cell: Cell) -> str:
+        config = self.configs.get(cell.encoder) or next(iter(self.configs.values()))
+        return config.replace('{dataset}', cell.dataset)
 
 
-GRID_KEYS = {'title', 'dataset', 'configs', 'sources', 'source', 'tables', 'rows', 'axes', 'seeds', 'notes',
-             'options', 'imports'}
+GRID_KEYS = {'title', 'dataset', 'datasets', 'configs', 'sources', 'source', 'tables', 'rows', 'axes', 'seeds',
+             'notes', 'options', 'imports'}
 
 
 def _check_shapes(spec: dict, path: Path) -> None:
@@ -123,7 +135,8 @@ def _check_shapes(spec: dict, path: Path) -> None:
         if value is not None and not isinstance(value, kind):
             raise UserError(f'{path}: {where} is {value!r}; write it as {example}')
 
-    for key in ('tables', 'seeds', 'notes', 'imports'):
+    need(spec.get('dataset'), str, 'dataset', 'dataset: name, or datasets: [first, second]')
+    for key in ('datasets', 'tables', 'seeds', 'notes', 'imports'):
         need(spec.get(key), list, key, f'{key}: [first, second]')
     for key in ('configs', 'sources', 'rows', 'axes', 'options'):
         need(spec.get(key), dict, key, f'{key}: {{name: value}}')
@@ -135,6 +148,21 @@ def _check_shapes(spec: dict, path: Path) -> None:
         need(rows, dict, f'rows of table {table}', '{row: {axis: value}}')
         for row, changes in rows.items():
             need(changes, dict, f'row {row!r}', '{axis: value}')
+
+
+def _choose_datasets(spec: dict, wanted: Sequence[str] | None, path: Path) -> list[str]:
+    """Those of the file's datasets that are wanted, or what takes the place of its only one."""
+    if bool(spec.get('dataset')) == bool(spec.get('datasets')):
+        raise UserError(f"{path}: needs 'dataset' or 'datasets', one of the two")
+    if 'dataset' in spec:
+        if wanted and len(wanted) > 1:
+            raise UserError(f"{path}: is of one dataset, not {', '.join(wanted)}; list several under 'datasets'")
+        return list(wanted or [spec['dataset']])
+    known = list(dict.fromkeys(map(str, spec['datasets'])))
+    for dataset in wanted or ():
+        if dataset not in known:
+            raise UserError(f'{path}: no dataset {dataset!r}{nearest(dataset, known)}')
+    return [dataset for dataset in known if not wanted or dataset in wanted]
 
 
 def _own_source(entry: Any, where: str) -> Source:
@@ -151,14 +179,15 @@ def _own_source(entry: Any, where: str) -> Source:
 
 
 def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[int] | None = None,
-              dataset: str | None = None, **axes: Sequence) -> Grid:
+              datasets: Sequence[str] | None = None, **axes: Sequence) -> Grid:
     """Read a grid by name (benchmarks/grids) or path.
 
     Args:
         name: `phantom`, or the path of a YAML file.
         tables: run only these tables.
         seeds: replace the file's seeds.
-        dataset: replaces the file's; the grid is then another one, `<name>-<dataset>`.
+        datasets: of a grid over several, only these; the one of a grid that has one it replaces, and the grid is
+            then another one, `<name>-<dataset>`.
         axes: free axes (`slices=[1, 3]`): their product replaces the tables.
 
     Raises:
@@ -177,16 +206,16 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     for key in spec:
         if key not in GRID_KEYS:
             raise UserError(f'{path}: unknown key {key!r}{nearest(key, GRID_KEYS)}')
-    for key in ('dataset', 'configs'):
-        if key not in spec:
-            raise UserError(f'{path}: key {key!r} is missing')
     _check_shapes(spec, path)
+    if 'configs' not in spec:
+        raise UserError(f"{path}: key 'configs' is missing")
+    chosen = _choose_datasets(spec, datasets, path)
     name = path.parent.name if path.name == 'grid.yaml' else path.stem
-    if dataset and dataset != spec['dataset']:
-        spec['dataset'], name = dataset, f'{name}-{dataset}'
-        spec['title'], spec['notes'] = f'The cells of {path.stem} on {dataset}', []
+    if 'dataset' in spec and chosen != [spec['dataset']]:
+        [spec['dataset']] = chosen
+        name = f'{name}-{chosen[0]}'
+        spec['title'], spec['notes'] = f'The cells of {path.stem} on {chosen[0]}', []
         text = yaml.safe_dump(spec, sort_keys=False)
-    dataset_info(spec['dataset'])
     options = dict(spec.get('options') or {})
     if spec.get('imports'):
         import_extensions(spec['imports'], path)
@@ -194,7 +223,7 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     sources = dict(SOURCES)
     for source, entry in (spec.get('sources') or {}).items():
         sources[source] = _own_source(entry, f'{path}: source {source!r}')
-    base = dict(dataset=spec['dataset'], source=spec.get('source', 'none'))
+    base = dict(dataset=chosen[0], source=spec.get('source', 'none'))
 
     def fits(encoder: str, source: str) -> bool:
         if source == 'none' or source not in sources:
@@ -203,8 +232,8 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
 
     def cell(changes: dict, where: str) -> Cell:
         for axis in changes:
-            if axis not in AXES:
-                raise UserError(f'{path}: {where}: unknown axis {axis!r}{nearest(axis, AXES)}')
+            if axis not in AXES[1:]:  # the dataset is the grid's
+                raise UserError(f'{path}: {where}: unknown axis {axis!r}{nearest(axis, AXES[1:])}')
         if 'inflation' in changes:
             parse_inflation(changes['inflation'])
         made = Cell(**{**base, **changes})
@@ -225,6 +254,8 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     for table in wanted:
         if table not in TABLES:
             raise UserError(f'{path}: unknown table {table!r}{nearest(table, TABLES)}')
+        if table != '5' and len(spec.get('datasets') or ()) > 1:
+            raise UserError(f'{path}: table {table!r} is of one dataset; over several there is table 5')
     extra = {str(table): rows for table, rows in (spec.get('rows') or {}).items()}
     built = {}
     for table in wanted:
@@ -239,6 +270,6 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     free = [cell(point, 'axes') for point in points if point]
     if given:
         built = {}
-    return Grid(name, spec['dataset'], spec['configs'], sources, built, free,
+    return Grid(name, chosen, spec['configs'], sources, built, free,
                 tuple(seeds or spec.get('seeds') or (1234,)), spec.get('title', name),
                 tuple(spec.get('notes') or ()), options, text)

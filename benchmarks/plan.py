@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmseg_plugins.datasets.catalogue import dataset_info
+from mmseg_plugins.datasets.catalogue import CATALOGUE, dataset_info
 from mmseg_plugins.datasets.layout_images import prepare_layout
 from mmseg_plugins.datasets.layouts import find_cases
 from mmseg_plugins.datasets.phantom import write_phantom
@@ -47,33 +47,63 @@ class Plan:
         return len(self.runs) - len(self.todo)
 
 
-def prepare_inputs(grid: Grid, data_root: Path, weights_root: Path, progress) -> None:
-    """Prepare the grid's dataset where that is still to do, and check that its sources are there.
+def find_archives(grid: Grid, data_root: Path) -> dict[str, Path | None]:
+    """Each dataset's archive, there or not; None for one outside the catalogue that has been prepared.
+
+    Raises:
+        UserError: a dataset is neither in the catalogue nor prepared.
+    """
+    archives = {}
+    for name in grid.datasets:
+        if name not in CATALOGUE and is_prepared(name):
+            archives[name] = None
+        else:
+            archives[name] = (PREPARED.parent if name == 'phantom' else data_root) / dataset_info(name).folder
+    return archives
+
+
+def is_prepared(name: str) -> bool:
+    return (PREPARED / name / 'index.json').is_file()
+
+
+def prepare_inputs(grid: Grid, archives: dict[str, Path | None], weights_root: Path, progress) -> None:
+    """Prepare the grid's datasets where that is still to do, and check that its sources are there.
 
     Raises:
         UserError: an archive or a checkpoint is missing: what to fetch and where to put it.
     """
-    info, folder = dataset_info(grid.dataset), PREPARED / grid.dataset
-    raw = data_root / info.folder
-    if grid.dataset == 'phantom':
-        raw = PREPARED.parent / 'phantom'
-        write_phantom(raw, progress=progress.counter('drawing the phantom'))
-    prepared = (folder / 'index.json').exists()
-    if not prepared:
-        find_cases(info, raw)
+    if 'phantom' in archives:
+        write_phantom(archives['phantom'], progress=progress.counter('drawing the phantom'))
+    fresh = [name for name in archives if not is_prepared(name)]
+    missing = [name for name in fresh if not archives[name].is_dir()]
+    if missing and len(archives) > 1:
+        where = ', '.join(f'{name} ({archives[name]})' for name in missing)
+        others = ' '.join(name for name in archives if name not in missing)
+        raise UserError(f'neither prepared nor on disk (README, "Datasets"): {where}; run '
+                        + (f'the others with --dataset {others}' if others else 'one with --dataset NAME'))
+    for name in fresh:
+        find_cases(dataset_info(name), archives[name])
     wanted = [grid.sources[name] for name in sorted({cell.source for cell in grid.cells()} - {'none'})]
     files = [weights_root / source.file for source in wanted if not source.made_by]
     missing = [str(path) for path in files if not path.is_file()]
     if missing:
         raise UserError(f'source checkpoints not found: {", ".join(missing)}; download them from their authors '
                         'and put them there (README, "Sources")')
-    if not prepared or raw.exists():
-        result = prepare_dataset(grid.dataset, raw, folder, progress.counter(f'preparing {grid.dataset}'))
-        for fault in result.faults:
-            progress.say(fault)
-        if result.faults and not prepared:
-            raise UserError(f'{raw}: {len(result.faults)} faults in {grid.dataset} (above); mend them, or call '
-                            f'again to go on with the {result.cases} good cases')
+    faulty = [name for name, raw in archives.items() if raw and raw.is_dir() and not _prepare(name, raw, progress)]
+    if faulty:
+        raise UserError(f'faults in {", ".join(faulty)} (above); mend them, or call again to go on with the good '
+                        'cases')
+
+
+def _prepare(name: str, raw: Path, progress) -> bool:
+    """Bring a prepared dataset up to date; False where it is new and has faults."""
+    index = PREPARED / name / 'index.json'
+    before = index.read_bytes() if index.is_file() else None
+    result = prepare_dataset(name, raw, index.parent, progress.counter(f'preparing {name}'))
+    # a fault is told as long as it lasts, a warning when the data is new
+    for line in result.faults + (result.warnings if index.read_bytes() != before else []):
+        progress.say(line)
+    return before is not None or not result.faults
 
 
 def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: int | None) -> Run:
@@ -86,10 +116,9 @@ def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: i
                **({} if max_iters is None else {'experiment.steps': max_iters}), **grid.options}
     if cell.encoder.startswith(TIMM):
         options['experiment.encoder'] = cell.encoder.removeprefix(TIMM)
-    config = grid.config(cell.encoder)
+    config = grid.config(cell)
     cfg = read_config(REPO / config, options)
-    folder = PREPARED / cell.dataset
-    data = data_digest(folder) if (folder / 'index.json').exists() else None
+    data = data_digest(PREPARED / cell.dataset) if is_prepared(cell.dataset) else None
     source_digest = source and _source_digest(cell.source, grid, weights_root)
     return Run(cell, seed, config, options, identity([_content(cfg), data, source_digest]))
 
@@ -111,8 +140,8 @@ def data_digest(folder: Path) -> str:
     """Hash of what of a prepared dataset determines a result; an index may say more."""
     index = read_index(folder)
     rules = [index[key] for key in ('labels', 'channels', 'headline', 'intensity', 'evaluate', 'split')]
-    cases = {case: [entry[key] for key in ('shape', 'spacing', 'sha256')] for case, entry in index['cases'].items()}
-    return identity([rules, cases])
+    return identity([rules, {case: [entry[key] for key in ('shape', 'spacing', 'sha256')]
+                             for case, entry in index['cases'].items()}])
 
 
 def _source_digest(name: str, grid: Grid, weights_root: Path) -> str:

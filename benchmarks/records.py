@@ -73,11 +73,16 @@ def set_superseded_aside(out: Path, runs: Iterable[Run]) -> int:
 
 def read_record(path: Path) -> dict | None:
     """A record, or None where there is none that is whole."""
+    record = _read_json(path)
+    return record if record and record.get('version') == VERSION else None
+
+
+def _read_json(path: Path) -> dict | None:
     try:
-        record = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
-    return record if isinstance(record, dict) and record.get('version') == VERSION else None
+    return content if isinstance(content, dict) else None
 
 
 def read_records(folder: Path) -> tuple[list[dict], list[Path]]:
@@ -87,3 +92,14 @@ def read_records(folder: Path) -> tuple[list[dict], list[Path]]:
         record = read_record(path)
         records.append(record) if record else torn.append(path)
     return records, torn
+
+
+def write_summary(out: Path, dataset: str, summary: dict) -> None:
+    """Write what tables tell of a dataset beside the records, so that they render without the data."""
+    write_atomic(out / 'datasets' / f'{dataset}.json', json.dumps(summary, indent=1) + '\n')
+
+
+def read_summaries(folder: Path) -> dict[str, dict]:
+    """What there is below `folder`/datasets, by dataset."""
+    found = {path.stem: _read_json(path) for path in sorted((folder / 'datasets').glob('*.json'))}
+    return {dataset: summary for dataset, summary in found.items() if summary}

@@ -28,7 +28,9 @@ def parse_args() -> argparse.Namespace:
     for axis, kind in (('encoders', str), ('sources', str), ('inflations', str), ('slices', int),
                        ('strides', int), ('targets', str)):
         axes.add_argument(f'--{axis}', nargs='+', type=kind)
-    parser.add_argument('--dataset', help='replace the grid\'s dataset; the results get a folder of their own')
+    parser.add_argument('--dataset', nargs='+', metavar='NAME',
+                        help='of a grid over several datasets, only these; of a grid that has one, another in its '
+                             'place: the results get a folder of their own')
     parser.add_argument('--seeds', nargs='+', type=int)
     parser.add_argument('--data-root', type=Path, default=Path('data'),
                         help='folder that holds the archives (default: data)')
@@ -48,22 +50,28 @@ def main() -> int:
         raise UserError('--workers and --max-iters must be at least 1')
     grid = load_grid(args.grid, args.tables, args.seeds, encoder=args.encoders, source=args.sources,
                      inflation=args.inflations, slices=args.slices, stride=args.strides,
-                     target=args.targets, dataset=args.dataset)
+                     target=args.targets, datasets=args.dataset)
     # a shortened trial must not be taken for the grid itself
     trial = f'-{args.max_iters}-steps' if args.max_iters else ''
     out = args.out or Path('work_dirs/grids') / f'{grid.name}{trial}'
+    from benchmarks.plan import PREPARED, find_archives, plan_runs, prepare_inputs
+
+    archives = find_archives(grid, args.data_root)
     if args.dry_run:
         return list_cells(grid, args)
 
-    from benchmarks.plan import plan_runs, prepare_inputs
     from benchmarks.progress import Progress
-    from benchmarks.records import set_superseded_aside
+    from benchmarks.records import set_superseded_aside, write_summary
+    from mmseg_plugins.datasets import read_index
+    from mmseg_plugins.datasets.statistics import summarize_dataset
     from mmseg_plugins.files import only_writer, write_atomic
 
     work = Path('work_dirs/grids') / grid.name
     with only_writer(work), Progress() as progress:
-        prepare_inputs(grid, args.data_root, args.weights_root, progress)
+        prepare_inputs(grid, archives, args.weights_root, progress)
         write_atomic(out / 'grid.yaml', grid.text)
+        for dataset in grid.datasets:
+            write_summary(out, dataset, summarize_dataset(read_index(PREPARED / dataset)))
         plan = plan_runs(grid, args.weights_root, out, args.max_iters, args.retry_failed)
         if moved := set_superseded_aside(out, plan.runs):
             progress.say(f'{moved} records of an earlier config or data set aside in {out / "superseded"}')
@@ -111,7 +119,8 @@ def list_cells(grid: Grid, args: argparse.Namespace) -> int:
     rows: dict[Cell, list[str]] = {}
     for table, cells in grid.tables.items():
         for row, cell in cells.items():
-            rows.setdefault(cell, []).append(f'{table} {row}')
+            for same in grid.on_each([cell]):
+                rows.setdefault(same, []).append(f'{table} {row}')
     cells = grid.cells()
     for cell in cells:
         print(f'{cell}    {"; ".join(rows.get(cell, ["free axes"]))}')

@@ -91,12 +91,21 @@ def _train_and_evaluate(run: Run, work_dir: Path, report: Callable) -> dict:
     encoder = runner.model.backbone
     return dict(
         state='done',
+        data=_data(cfg, runner.val_dataloader.dataset),
         scores=_scores(metric, runner.val_dataloader.dataset.index),
         training=_training_summary(runner),
         load=_load_report(encoder),
         cost=dict(parameters=_parameters(runner.model), encoder_parameters=_parameters(encoder),
                   **_flops(runner), seconds=round(seconds, 1), resumed_from=progress.first,
                   **_peak_memory(progress.peak)))
+
+
+def _data(cfg, evaluated) -> dict:
+    """What was trained and evaluated on: split by hash and counts, intensity rule, input in pixels (H, W)."""
+    index, size = evaluated.index, cfg.experiment.img_size
+    return dict(dataset=index['dataset'], split_hash=index['split_hash'],
+                cases={part: len(cases) for part, cases in index['split'].items()}, evaluated=evaluated.split,
+                protocol=evaluated.protocol, input_size=[size, size] if isinstance(size, int) else list(size))
 
 
 def _scores(metric, index: dict) -> dict:

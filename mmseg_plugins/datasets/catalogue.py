@@ -89,7 +89,7 @@ def dataset_info(name: str) -> DatasetInfo:
     """Look a dataset up; UserError with the nearest name otherwise."""
     if name not in CATALOGUE:
         raise UserError(f'unknown dataset {name!r}{nearest(name, CATALOGUE)}; one with a dataset.json of its own '
-                        'needs no entry: --layout msd|nnunet FOLDER')
+                        'needs no entry: tools/prepare_data.py FOLDER --layout msd|nnunet')
     return CATALOGUE[name]
 
 

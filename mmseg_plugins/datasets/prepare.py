@@ -73,6 +73,7 @@ def prepare_dataset(name: str, raw: Path, folder: Path,
             headline=list(info.headline) or list(range(1, len(info.labels))), channels=len(info.channels),
             channel_names=list(info.channels), intensity=intensity_rules(info), input_size=info.input_size,
             evaluate=info.evaluate, split=split, split_hash=split_hash,
+            groups={case: group for case, group in dataset.groups.items() if case in found.facts},
             cases={case: {key: meta[key] for key in INDEXED} for case, meta in found.facts.items()}))
     return Prepared(folder, len(found.facts), len(found.faults), found.lines, found.warnings)
 

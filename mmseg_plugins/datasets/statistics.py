@@ -1,4 +1,5 @@
-"""Facts of a case that are computed once, when it is read: what tables, checks and ranges are made from."""
+"""Facts of a case that are computed once, when it is read, and of a dataset: what tables, checks and ranges
+are made from."""
 
 import hashlib
 
@@ -53,3 +54,35 @@ def label_statistics(label: np.ndarray, classes: int) -> dict[str, list]:
     return dict(voxels=counts.sum(0).tolist(), slices=(counts > 0).sum(0).tolist(),
                 variation=[[round(float(total), 4), int(number)]
                            for total, number in zip(dice.sum(0), (sizes > 0).sum(0), strict=True)])
+
+
+def summarize_dataset(index: dict) -> dict:
+    """What the paper's Tables 1 and 3 tell of a dataset.
+
+    Args:
+        index: of the prepared dataset.
+
+    Returns:
+        `dataset`, `modality`, `labels`, `headline`, `evaluate` and `split_hash` as the index has them; `size`, the
+        mean (columns, rows, slices) of all cases; `cases` by split, and `groups` (patients) by split where some
+        have several cases. Over the cases of the evaluated split, lists of K: `voxels`, `slices`, and `variation`,
+        the mean Dice in percent between a label in a slice and in the next (None: nowhere in the split);
+        `mean_variation` is the headline's.
+    """
+    cases, split, classes = index['cases'], index['split'], len(index['labels'])
+    depth, _, rows, columns = np.mean([entry['shape'] for entry in cases.values()], axis=0)
+    evaluated = [cases[case] for case in split[index['evaluate']]]
+    voxels, slices = (np.reshape([entry[key] for entry in evaluated], (-1, classes)).sum(0).astype(int).tolist()
+                      for key in ('voxels', 'slices'))
+    pairs = np.reshape([entry['variation'] for entry in evaluated], (-1, classes, 2)).sum(0)
+    variation = [round(float(total / number), 4) if number else None for total, number in pairs]
+    reported = [variation[i] for i in index['headline'] if variation[i] is not None]
+    copied = ('dataset', 'modality', 'labels', 'headline', 'evaluate', 'split_hash')
+    summary = {key: index.get(key) for key in copied}
+    summary |= dict(size=[round(float(mean), 2) for mean in (columns, rows, depth)],
+                    cases={part: len(names) for part, names in split.items()})
+    if groups := index.get('groups'):
+        summary['groups'] = {part: len({groups.get(case, case) for case in names})
+                             for part, names in split.items()}
+    return summary | dict(voxels=voxels, slices=slices, variation=variation,
+                          mean_variation=round(sum(reported) / len(reported), 4) if reported else None)
