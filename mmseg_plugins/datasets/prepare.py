@@ -48,7 +48,7 @@ def prepare_dataset(name: str, raw: Path, folder: Path,
     def prepare(case: tuple[str, RawCase]) -> dict | str:
         name, files = case
         try:
-            made_from = {path.name: _fingerprint(path) for path in files.files}
+            made_from = {path.relative_to(raw).as_posix(): _fingerprint(path) for path in files.files}
             meta = read_meta(folder, name)
             if meta is None or meta['made_from'] != made_from or len(meta['voxels']) != len(info.labels):
                 volume, facts = read_case(files, dataset)
