@@ -9,15 +9,8 @@ import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 
 from .cells import Cell, Grid  # noqa: E402
-from .tables import (  # noqa: E402
-    AXIS,
-    Measured,
-    free_cells,
-    paper_column,
-    published,
-    published_organs,
-    varying_axes,
-)
+from .published import AXIS, paper_column, published, published_organs  # noqa: E402
+from .tables import Measured, free_cells, varying_axes  # noqa: E402
 
 STYLE = {'font.family': 'DejaVu Sans', 'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False,
          'axes.grid': True, 'grid.color': '#dddddd', 'axes.axisbelow': True, 'figure.dpi': 150,

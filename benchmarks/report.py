@@ -18,7 +18,7 @@ import jinja2  # noqa: E402
 
 from benchmarks import figures  # noqa: E402
 from benchmarks.cells import Cell, Grid, load_grid  # noqa: E402
-from benchmarks.records import read_records  # noqa: E402
+from benchmarks.records import read_records, read_summaries  # noqa: E402
 from benchmarks.tables import (  # noqa: E402
     Measured,
     build_free_table,
@@ -65,16 +65,18 @@ def render(folder: Path, into: Path | None = None) -> Path:
     """Write tables, figures and page of the records in `folder`; returns the page's path.
 
     Args:
-        folder: holds grid.yaml and records/.
+        folder: holds grid.yaml, records/ and datasets/.
         into: where to write instead of `folder`.
     """
     grid, into = load_folder(folder), into or folder
     records, torn = read_records(folder)
     for path in torn:
         print(f'{path}: not a whole record; left out', file=sys.stderr)
-    measured, committed = Measured(records), _committed(folder)
-    built = {name: (build_table(name, measured, grid, committed), caption(name, measured, grid))
-             for name in grid.tables if any(measured.runs(cell) for cell in grid.tables[name].values())}
+    measured, committed = Measured(records, read_summaries(folder)), _committed(folder)
+    names = ['1'] * bool(measured.data)
+    names += [name for name, rows in grid.tables.items()
+              if any(measured.runs(cell) for cell in grid.on_each(rows.values()))]
+    built = {name: (build_table(name, measured, grid, committed), caption(name, measured, grid)) for name in names}
     if free_cells(measured, grid):
         built['free'] = build_free_table(measured, grid), free_caption(measured, grid)
     tables = []
@@ -108,9 +110,11 @@ def _page(grid: Grid, records: list[dict], torn: list[Path], tables: list[dict],
     hardware = sorted({f"{r['hardware']['gpu'] or r['hardware']['cpu']}, {r['hardware']['threads']} thread(s) each"
                        for r in records if 'hardware' in r})
     runs = [dict(record, label=cell_label(Cell(**record['cell']))) for record in records]
+    finished = {record['cell']['dataset'] for record in records if record['state'] == 'done'}
+    datasets = [dataset for dataset in grid.datasets if dataset in finished] or grid.datasets
     return environment.from_string(template).render(
         grid=grid, runs=runs, failed=failed, torn=[path.name for path in torn], tables=tables, absent=absent,
-        pictures=pictures, compared=compared, hardware=hardware,
+        pictures=pictures, compared=compared, hardware=hardware, datasets=datasets,
         done=len(records) - len(failed))
 
 

@@ -4,30 +4,39 @@ DSC is pooled (sums over all voxels of all volumes) unless a column says `case` 
 values); both in percent.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mmseg_plugins.datasets.catalogue import BCV_EIGHT, BCV_LABELS
-
 from .cells import AXES, Cell, Grid
+from .published import (
+    AXIS,
+    PER_CASE_IN_PAPER,
+    paper_column,
+    published,
+    published_data,
+    published_datasets,
+    published_organs,
+)
 
-PAPER = Path(__file__).parent / 'paper'
 CAPTIONS = {
+    '1': 'Table 1. The data: mean raw size and network input (columns x rows x slices), labels without '
+         'background, cases by split (patients where one has several cases).',
     '2a': 'Table 2(a). Transfer (T) and depth (D): mean DSC over {headline}.',
     '2b': 'Table 2(b). Source and objective of pre-training (centering, 5 slices): mean DSC over {headline}.',
-    '3': 'Table 3. The rows of Table 2(a) by organ, pooled DSC.',
+    '3': 'Table 3. The rows of Table 2(a) by organ, pooled DSC{below}.',
     '4a': 'Table 4(a). Prediction target (average inflation, 5 slices, stride 2): mean DSC over {all}.',
     '4b': 'Table 4(b). Inflation (5 slices, stride 2): mean DSC over {all}.',
     '4c': 'Table 4(c). Input stride (centering, 5 slices): mean DSC over {all}.',
     '4d': 'Table 4(d). Input slices (centering, stride 1): mean DSC over {all}.',
+    '5': 'Table 5. Other datasets: mean DSC over the reported labels (without background); average over the '
+         'datasets on which every row was run.',
 }
-AXIS = {'4a': 'target', '4b': 'inflation', '4c': 'stride', '4d': 'slices'}
-BCV_ORGANS = ('bcv', 'phantom')
-PER_CASE_IN_PAPER = ('TransUNet', 'SwinUNet')  # their own papers' per-case means, not pooled
+ORGAN_STATISTICS = (('# voxels', 'voxels', '{:,.0f}'), ('# slices', 'slices', '{:,.0f}'),
+                    ('slice variation', 'variation', '{:.2f}'))  # Table 3's lower rows
 
 
 @dataclass
@@ -52,13 +61,15 @@ class Value:
 
 
 class Measured:
-    """Finished runs by cell.
+    """Runs by cell, and the data they were on.
 
     Args:
         records: of one grid.
+        data: dataset -> its summary (mmseg_plugins/datasets/statistics.py).
     """
 
-    def __init__(self, records: list[dict]):
+    def __init__(self, records: list[dict], data: dict[str, dict] | None = None):
+        self.data = data or {}
         self._by_cell: dict[Cell, list[dict]] = {}
         for record in records:
             self._by_cell.setdefault(Cell(**record['cell']), []).append(record)
@@ -93,43 +104,14 @@ class Measured:
         return [record for runs in self._by_cell.values() for record in runs if record['state'] == 'done']
 
 
-def published(table: str, grid: Grid) -> dict[str, float]:
-    """The paper's figure by row label of a table: BCV's for BCV's organs, else the dataset's of Table 5."""
-    if grid.dataset not in BCV_ORGANS:
-        column = pd.read_csv(PAPER / 'table5_generalization.csv').set_index('method')
-        return column[grid.dataset].dropna().to_dict() if table == '2a' and grid.dataset in column else {}
-    if table == '2a':
-        return pd.read_csv(PAPER / 'table2a_main.csv').set_index('method')['dsc8'].to_dict()
-    if table == '2b':
-        return pd.read_csv(PAPER / 'table2b_source.csv').set_index('encoder')['dsc8'].to_dict()
-    if table in AXIS:
-        rows = pd.read_csv(PAPER / 'table4_best_practice.csv', dtype={'value': str})
-        axis = 'initialization' if table == '4b' else AXIS[table]  # the paper's word for inflation
-        return rows[rows['axis'] == axis].set_index('value')['dsc14'].to_dict()
-    return {}
-
-
-def paper_column(grid: Grid) -> str:
-    """Heading of the published figures: they are of this dataset only where it is one of the paper's."""
-    return 'paper (BCV)' if grid.dataset in BCV_ORGANS else 'paper (Table 5)'
-
-
-def published_organs(grid: Grid) -> pd.DataFrame | None:
-    """Table 3's figures with label ids as columns, where the grid has BCV's organs."""
-    if grid.dataset not in BCV_ORGANS:
-        return None
-    rows = pd.read_csv(PAPER / 'table3_organs.csv').set_index('method')
-    names = {BCV_LABELS[i].replace(' ', '_'): i for i in BCV_EIGHT}
-    return rows.rename(columns=names)[list(names.values())]
-
-
 def _scope(measured: Measured) -> dict[str, str]:
-    done = measured.done()
-    if not done:
-        return dict(headline='the reported organs', all='all labels, background included')
-    scores = done[0]['scores']
-    return dict(headline=f'{len(scores["headline"])} organs',
-                all=f'all {len(scores["labels"])} labels, background included')
+    below = ('; below: voxels and slices in all evaluated cases, and the mean Dice (%) between a label in a slice '
+             'and in the next' if measured.data else '')
+    counts = {(len(record['scores']['headline']), len(record['scores']['labels'])) for record in measured.done()}
+    if len(counts) != 1:  # no run yet, or several datasets
+        return dict(headline='the reported organs', all='all labels, background included', below=below)
+    [(headline, labels)] = counts
+    return dict(headline=f'{headline} organs', all=f'all {labels} labels, background included', below=below)
 
 
 def caption(table: str, measured: Measured, grid: Grid) -> str:
@@ -142,8 +124,12 @@ def build_table(table: str, measured: Measured, grid: Grid, committed: Measured 
     Args:
         committed: the committed results' figures, to be shown beside a newcomer's own.
     """
+    if table == '1':
+        return _data_table(measured, grid)
     if table == '3':
         return _organ_table(measured, grid, committed)
+    if table == '5':
+        return _dataset_table(measured, grid, committed)
     labels = 'headline' if table in ('2a', '2b') else 'all'
     paper, column = dict(published(table, grid)), paper_column(grid)
     in_paper = any(label in paper for label in grid.tables[table])
@@ -173,6 +159,70 @@ def build_table(table: str, measured: Measured, grid: Grid, committed: Measured 
     return pd.DataFrame(others + rows, columns=list(rows[0])).fillna('—')
 
 
+def _data_table(measured: Measured, grid: Grid) -> pd.DataFrame:
+    """Every dataset of the grid as it was prepared, and as the paper has it."""
+    paper, rows = published_data(), []
+    for dataset in grid.datasets:
+        row = {'Data': dataset, 'figures': 'measured', 'modality': 'not prepared'}
+        if summary := measured.data.get(dataset):
+            counts = summary.get('groups') or summary['cases']
+            row |= {'modality': summary['modality'],
+                    'raw size': 'x'.join(f'{side:.0f}' for side in summary['size']),
+                    'input size': _input_sizes(measured, dataset), 'labels': str(len(summary['labels']) - 1),
+                    **{part: str(counts.get(part, 0)) for part in ('train', 'val', 'test')},
+                    'split': summary['split_hash']}
+        rows.append(row)
+        if dataset in paper.index:
+            rows.append({'Data': dataset, 'figures': 'paper', **paper.loc[dataset]})
+    return pd.DataFrame(rows).fillna('—')
+
+
+def _input_sizes(measured: Measured, dataset: str) -> str:
+    """Of all finished runs on a dataset; a range where their windows differ in slices."""
+    slices: dict[tuple, list[int]] = {}
+    for record in measured.done():
+        if record['cell']['dataset'] == dataset and 'data' in record:
+            slices.setdefault(tuple(record['data']['input_size']), []).append(record['cell']['slices'])
+    return ', '.join(f'{width}x{height}x' + '..'.join(map(str, sorted({min(depths), max(depths)})))
+                     for (height, width), depths in sorted(slices.items())) or '—'
+
+
+def _dataset_table(measured: Measured, grid: Grid, committed: Measured | None) -> pd.DataFrame:
+    """Methods by datasets: every cell of the table on each of them."""
+    def values(cell: Cell, figures: Measured, kind: str) -> dict[str, Value]:
+        return {same.dataset: figures.value(same, kind) for same in grid.on_each([cell])}
+
+    pooled = {label: values(cell, measured, 'pooled') for label, cell in grid.tables['5'].items()}
+    common = [dataset for dataset in grid.datasets if all(row[dataset].seeds for row in pooled.values())]
+    rows = []
+
+    def add(label: str, figures: str, means: Mapping[str, float], texts: dict[str, str] | None = None) -> None:
+        means = pd.Series(means, dtype=float)
+        rows.append({'Method': label, 'figures': figures, **(texts or means.map(_number)),
+                     f'average of {len(common)}': _number(means[common].mean(skipna=False))})
+
+    paper = published_datasets().reindex(columns=grid.datasets)
+    for label in paper.index.difference(pooled, sort=False):  # methods that only the paper ran
+        add(label, 'paper', paper.loc[label])
+    for label, cell in grid.tables['5'].items():
+        shown = {'pooled': pooled[label], 'case': values(cell, measured, 'case')}
+        if committed:
+            shown['committed, pooled'] = values(cell, committed, 'pooled')
+        for figures, row in shown.items():
+            add(label, figures, {dataset: value.mean for dataset, value in row.items()},
+                {dataset: str(value) for dataset, value in row.items()})
+        if label in paper.index:
+            add(label, 'paper', paper.loc[label])
+    if measured.data:
+        add('slice variation', 'measured', {dataset: measured.data.get(dataset, {}).get('mean_variation')
+                                            for dataset in grid.datasets})
+    return pd.DataFrame(rows)
+
+
+def _number(figure: float, form: str = '{:.2f}') -> str:
+    return '—' if np.isnan(figure) else form.format(figure)
+
+
 def _organ_table(measured: Measured, grid: Grid, committed: Measured | None) -> pd.DataFrame:
     done = measured.done()
     if not done:
@@ -188,13 +238,21 @@ def _organ_table(measured: Measured, grid: Grid, committed: Measured | None) -> 
         if paper is not None and label in paper.index:
             row = {'Method': label, 'figures': paper_column(grid)}
             rows.append(row | {scores['labels'][i]: f'{paper.loc[label, i]:.2f}' for i in scores['headline']})
+    summary = measured.data.get(grid.dataset)
+    for label, key, form in ORGAN_STATISTICS if summary else ():
+        lines = {'measured': pd.Series(summary[key], dtype=float)}
+        if paper is not None:
+            lines[paper_column(grid)] = paper.loc[label]
+        rows += [{'Method': label, 'figures': name}
+                 | {scores['labels'][i]: _number(line[i], form) for i in scores['headline']}
+                 for name, line in lines.items()]
     return pd.DataFrame(rows)
 
 
 def free_cells(measured: Measured, grid: Grid) -> list[Cell]:
     """Cells that no table names: the grid's free axes, and whatever else was run into its folder."""
     named = set(grid.in_tables())
-    return [cell for cell in dict.fromkeys([*grid.free, *measured.cells()]) if cell not in named]
+    return [cell for cell in dict.fromkeys([*grid.on_each(grid.free), *measured.cells()]) if cell not in named]
 
 
 def varying_axes(cells: list[Cell]) -> list[str]:
@@ -249,8 +307,8 @@ def to_markdown(table: pd.DataFrame) -> str:
 def to_latex(table: pd.DataFrame, text: str) -> str:
     """A booktabs table."""
     def escape(cell: str) -> str:
-        for plain, tex in (('&', r'\&'), ('%', r'\%'), ('_', r'\_'), ('±', r'$\pm$'), ('✓', r'$\checkmark$'),
-                           ('✗', r'$\times$'), ('—', '--')):
+        for plain, tex in (('&', r'\&'), ('%', r'\%'), ('_', r'\_'), ('#', r'\#'), ('±', r'$\pm$'),
+                           ('✓', r'$\checkmark$'), ('✗', r'$\times$'), ('—', '--')):
             cell = cell.replace(plain, tex)
         return cell
 

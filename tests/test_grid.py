@@ -83,16 +83,20 @@ def test_sources_are_made_once_each_after_what_they_start_from(tmp_path, monkeyp
 
 
 def test_another_dataset_is_another_grid():
-    grid = load_grid('phantom', dataset='hippocampus')
+    grid = load_grid('phantom', datasets=['hippocampus'])
     assert 'phantom' in grid.title and 'hippocampus' in grid.title and not grid.notes
     assert grid.name == 'phantom-hippocampus' and {cell.dataset for cell in grid.cells()} == {'hippocampus'}
     assert yaml.safe_load(grid.text)['dataset'] == 'hippocampus'
 
 
 @pytest.mark.parametrize('changes, message', [
-    (dict(datasets='x'), 'did you mean .dataset'), (dict(tables=['2c']), 'unknown table'),
+    (dict(datasets=['bcv']), 'one of the two'), (dict(dataset=None, datasets='bcv'), 'datasets: .first'),
+    (dict(dataset=['bcv', 'acdc']), 'or datasets: .first'), (dict(dataset=None), 'one of the two'),
+    (dict(dataset=None, datasets=['bcv', 'acdc'], tables=['2a']), 'over several there is table 5'),
+    (dict(axes=dict(dataset=['bcv', 'acdc'])), 'unknown axis'), (dict(dataste='bcv'), 'did you mean .dataset'),
+    (dict(tables=['2c']), 'unknown table'),
     (dict(axes=dict(slice=[1])), 'did you mean .slices'), (dict(imports=['no_such_module']), 'no_such_module'),
-    (dict(dataset='hipocampus'), 'did you mean .hippocampus'), (dict(sources=dict(a=dict(file='x'))), 'encoder'),
+    (dict(sources=dict(a=dict(file='x'))), 'encoder'),
     (dict(source='biet'), 'unknown source'),
     (dict(axes=dict(inflation=['centring'])), 'did you mean .centering'),
     (dict(axes=dict(slices=5)), 'write it as'),
@@ -102,6 +106,23 @@ def test_another_dataset_is_another_grid():
 def test_a_misspelt_grid_is_one_line(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         load_grid(str(grid_file(tmp_path, **changes)))
+
+
+def test_a_grid_over_several_datasets_takes_some_of_them():
+    grid = load_grid('generalization', datasets=['spleen', 'heart'])
+    assert grid.name == 'generalization' and grid.datasets == ['heart', 'spleen']
+    assert [(cell.dataset, cell.slices) for cell in grid.cells()] == [
+        ('heart', 1), ('heart', 5), ('spleen', 1), ('spleen', 5)]
+    assert grid.config(grid.cells()[2]) == 'configs/beit_centering_spleen.py'
+    with pytest.raises(UserError, match="no dataset 'spelen'; did you mean 'spleen'"):
+        load_grid('generalization', datasets=['spelen'])
+    with pytest.raises(UserError, match="is of one dataset, not heart, spleen; list several under 'datasets'"):
+        load_grid('phantom', datasets=['heart', 'spleen'])
+
+
+def test_a_misspelt_dataset_is_one_line(tmp_path):
+    output = run(tmp_path, '--grid', str(grid_file(tmp_path, dataset='hipocampus')), '--dry-run', check=2)
+    assert 'Traceback' not in output and "did you mean 'hippocampus'" in output
 
 
 def test_missing_data_stops_with_one_line(tmp_path):

@@ -1,0 +1,227 @@
+"""What tables tell of the data against slow references, and grids over several datasets."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+import yaml
+from conftest import REPO, write_msd
+from test_grid import grid_file, run
+from test_layouts import write_acdc
+
+from benchmarks.cells import load_grid
+from benchmarks.plan import data_digest, find_archives, plan_runs, prepare_inputs
+from benchmarks.records import read_records, read_summaries
+from benchmarks.report import render
+from benchmarks.tables import Measured, build_table, to_latex
+from mmseg_plugins.datasets import CATALOGUE, read_index
+from mmseg_plugins.datasets.layouts import describe_folder
+from mmseg_plugins.datasets.prepare import prepare_dataset
+from mmseg_plugins.datasets.statistics import label_statistics, summarize_dataset
+from mmseg_plugins.errors import UserError
+
+
+def finished(cell, seed=1, pooled=(99.0, 60.0, 70.0), size=(64, 48), **scores) -> dict:
+    """As much of a record as tables read."""
+    return dict(state='done', cell=vars(cell), seed=seed, data=dict(input_size=size), scores=dict(
+        labels=['background', 'Anterior', 'Posterior'], headline=[1, 2], pooled=pooled, case=pooled) | scores)
+
+
+def slow_statistics(labels: list[np.ndarray], label: int) -> tuple[int, int, float]:
+    """Voxels, slices and mean Dice of neighbouring slices of (X, Y, Z) label maps, as the paper words it."""
+    voxels, slices, dice = 0, 0, []
+    for volume in labels:
+        planes = [{(x, y) for x, y in zip(*np.nonzero(volume[:, :, z] == label), strict=True)}
+                  for z in range(volume.shape[2])]
+        voxels += sum(map(len, planes))
+        slices += sum(map(bool, planes))
+        dice += [200 * len(here & after) / (len(here) + len(after))
+                 for here, after in zip(planes, planes[1:], strict=False) if here or after]
+    return voxels, slices, float(np.mean(dice))
+
+
+def test_data_tables_against_a_slow_reference(tmp_path):
+    raw = write_msd(tmp_path / 'Task04_Hippocampus', cases=21)
+    prepare_dataset('hippocampus', raw, tmp_path / 'hippocampus')
+    index = read_index(tmp_path / 'hippocampus')
+    summary = summarize_dataset(index)
+    evaluated = [np.asarray(nib.load(raw / 'labelsTr' / f'{case}.nii.gz').dataobj)
+                 for case in index['split']['test']]
+    assert len(evaluated) == 2
+    for label in (1, 2):
+        voxels, slices, variation = slow_statistics(evaluated, label)
+        assert (summary['voxels'][label], summary['slices'][label]) == (voxels, slices)
+        assert summary['variation'][label] == pytest.approx(variation, abs=1e-3)
+
+    grid = load_grid('hippocampus')
+    cells = grid.cells()
+    measured = Measured([finished(cells[2]), finished(cells[3])], {'hippocampus': summary})
+    ours, paper = build_table('1', measured, grid).to_dict('records')
+    assert ours == {'Data': 'hippocampus', 'figures': 'measured', 'modality': 'MRI', 'raw size': '18x21x6',
+                    'input size': '48x64x1..5', 'labels': '2', 'train': '16', 'val': '3', 'test': '2',
+                    'split': index['split_hash']}
+    assert paper == {'Data': 'hippocampus', 'figures': 'paper', 'modality': 'MRI', 'raw size': '34x49x36',
+                     'input size': '240x240x5', 'labels': '2', 'train': '208', 'val': '39', 'test': '13',
+                     'split': '—'}
+    lower = build_table('3', measured, grid).set_index('Method')
+    assert list(lower.index[-3:]) == ['# voxels', '# slices', 'slice variation']
+    assert lower.loc['# voxels', 'Anterior'] == f'{summary["voxels"][1]:,}'
+    assert lower.loc['slice variation', 'Posterior'] == f'{slow_statistics(evaluated, 2)[2]:.2f}'
+    assert r'\# voxels' in to_latex(lower.reset_index(), 'Table 3')
+
+
+def test_the_papers_organ_statistics_stand_below_bcvs_organs():
+    grid = load_grid('phantom')
+    label = np.random.default_rng(0).integers(0, 13, (5, 8, 8))  # never 13, the left adrenal gland
+    facts = label_statistics(label, 14)
+    info = CATALOGUE['phantom']
+    summary = summarize_dataset(dict(
+        labels=info.labels, headline=[*info.headline, 13], split=dict(val=['a']), evaluate='val',
+        cases=dict(a=dict(facts, shape=(5, 1, 8, 8)))))
+    record = finished(grid.cells()[0], pooled=[50.0] * 14, labels=info.labels, headline=[*info.headline])
+    table = build_table('3', Measured([record], dict(phantom=summary)), grid).set_index(['Method', 'figures'])
+    assert table.loc[('# voxels', 'paper (BCV)'), 'aorta'] == '441,936'
+    assert table.loc[('slice variation', 'paper (BCV)'), 'gallbladder'] == '69.84'
+    assert table.loc[('# slices', 'measured'), 'aorta'] == '5'
+    assert summary['variation'][13] is None and summary['mean_variation'] is not None
+    # a folder from before there were summaries
+    assert '# voxels' not in set(build_table('3', Measured([record]), grid)['Method'])
+
+
+def test_acdc_is_counted_in_patients(tmp_path):
+    prepare_dataset('acdc', write_acdc(tmp_path / 'ACDC'), tmp_path / 'acdc')
+    summary = summarize_dataset(read_index(tmp_path / 'acdc'))
+    assert summary['cases'] == dict(train=14, val=2, test=4) and summary['groups'] == dict(train=7, val=1, test=2)
+    grid = load_grid('generalization')
+    ours, paper, missing, *_ = build_table('1', Measured([], dict(acdc=summary)), grid).to_dict('records')
+    assert (ours['train'], ours['val'], ours['test']) == ('7', '1', '2')
+    assert (paper['train'], paper['val'], paper['test']) == ('70', '10', '20')
+    assert (ours['modality'], paper['modality']) == ('MRI', 'CT')  # as it is, and as the paper has it
+    assert missing['Data'] == 'brain' and missing['modality'] == 'not prepared' and missing['train'] == '—'
+
+
+def test_table_5_shows_what_was_run_and_what_was_not():
+    grid = load_grid('generalization')
+    flat, ours = (load_grid('generalization', datasets=[name]).cells() for name in ('heart', 'spleen'))
+    records = [finished(flat[0], 1, (99, 60, 70)), finished(flat[0], 2, (99, 62, 72)), finished(flat[1]),
+               finished(ours[0], 1, (99, 80.0), labels=['background', 'spleen'], headline=[1]),
+               dict(state='failed', cell=vars(ours[1]), seed=1)]
+    data = dict(heart=dict(mean_variation=70.5))
+    table = build_table('5', Measured(records, data), grid)
+    assert list(table) == ['Method', 'figures', *grid.datasets, 'average of 1']
+    table = table.set_index(['Method', 'figures'])
+    assert list(table.index) == [(name, 'paper') for name in ('SwinUNet', 'UNETR', 'nnUNet')] + [
+        (name, kind) for name in ('Ours w/o D', 'Ours') for kind in ('pooled', 'case', 'paper')] + [
+        ('slice variation', 'measured')]
+    pooled = table.loc[('Ours w/o D', 'pooled')]
+    assert pooled['heart'] == '66.00 ± 1.41' and pooled['spleen'] == '80.00' and pooled['acdc'] == 'not run'
+    assert pooled['average of 1'] == '66.00'  # heart alone has both rows
+    assert table.loc[('Ours', 'pooled'), 'spleen'] == 'failed'
+    assert table.loc[('Ours', 'paper'), ['acdc', 'average of 1']].tolist() == ['92.69', '90.78']
+    assert table.loc[('SwinUNet', 'paper'), ['acdc', 'heart', 'average of 1']].tolist() == ['90.00', '—', '—']
+    assert table.loc[('slice variation', 'measured'), ['acdc', 'heart']].tolist() == ['—', '70.50']
+
+
+def test_a_runs_hash_covers_what_determines_its_result(prepared, tmp_path):
+    index = read_index(prepared)
+    case = next(iter(index['cases']))
+
+    def digest(change=lambda index: None) -> str:
+        changed = json.loads(json.dumps(index))
+        change(changed)
+        (tmp_path / 'index.json').write_text(json.dumps(changed))
+        return data_digest(tmp_path)
+
+    before = digest()
+    assert digest(lambda index: index.update(remark='new')) == before
+    assert digest(lambda index: index['cases'][case].update(orientation='RAS')) == before
+    assert digest(lambda index: index['cases'][case].update(sha256='0')) != before
+    assert digest(lambda index: index['cases'][case].update(spacing=[1, 1, 1])) != before
+    assert digest(lambda index: index['split']['train'].pop()) != before
+    assert digest(lambda index: index['intensity'].update(sound='maximum')) != before
+
+
+def test_warnings_are_said_when_data_is_new_and_faults_as_long_as_they_last(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    raw = write_msd(tmp_path / 'data' / 'Task04_Hippocampus', cases=10)
+    (raw / 'imagesTr' / 'extra.nii.gz').write_bytes(b'')  # on disk, but not listed
+    grid = load_grid(str(grid_file(tmp_path)))
+    said = []
+    progress = SimpleNamespace(say=said.append, counter=lambda title: lambda *_: None)
+
+    def prepare() -> list[str]:
+        said.clear()
+        prepare_inputs(grid, find_archives(grid, Path('data')), Path('weights'), progress)
+        return said
+
+    assert any('extra.nii.gz' in line for line in prepare())
+    assert prepare() == []
+    (raw / 'imagesTr' / 'case_000.nii.gz').write_bytes(b'torn')
+    assert any('case_000' in line for line in prepare())
+    [fault] = prepare()
+    assert 'case_000' in fault
+    (tmp_path / 'data/prepared/hippocampus/index.json').unlink()
+    with pytest.raises(UserError, match='faults in hippocampus .above.; mend them, or call again'):
+        prepare()
+    prepare()
+
+
+def test_a_grids_modules_may_add_datasets(tmp_path, monkeypatch):
+    (tmp_path / 'my_spine.py').write_text(
+        'from mmseg_plugins.datasets import CATALOGUE, DatasetInfo\n\n'
+        "CATALOGUE['spine'] = DatasetInfo('msd', 'Task99_Spine', 'CT', 'our hospital', 'none')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    grid = load_grid(str(grid_file(tmp_path, dataset='spine', imports=['my_spine'])))
+    assert find_archives(grid, Path('data')) == {'spine': Path('data/Task99_Spine')}
+    del CATALOGUE['spine']
+
+
+def test_a_prepared_dataset_outside_the_catalogue_runs_in_a_grid(tmp_path):
+    raw = write_msd(tmp_path / 'Task77_Mine', cases=10, channels=2)
+    name, info = describe_folder(raw, 'msd')
+    prepare_dataset(name, raw, tmp_path / 'data/prepared/mine', info=info)
+    raw.rename(tmp_path / 'moved')  # the archive is no longer needed
+    run(tmp_path, '--grid', str(grid_file(tmp_path)), '--dataset', 'mine', '--max-iters', '2', '--out', 'out')
+    records, _ = read_records(tmp_path / 'out')
+    index = read_index(tmp_path / 'data/prepared/mine')
+    assert [record['state'] for record in records] == ['done', 'done']
+    assert records[0]['data'] == dict(dataset='mine', split_hash=index['split_hash'], evaluated='test',
+                                      cases=dict(train=8, val=1, test=1), protocol='sound', input_size=[64, 64])
+    assert index['split_hash'] in (tmp_path / 'out/report.html').read_text()
+
+
+def test_a_grid_over_several_datasets_end_to_end(tmp_path, monkeypatch):
+    for folder, seed in (('Task04_Hippocampus', 0), ('Task09_Spleen', 1)):
+        write_msd(tmp_path / 'data' / folder, cases=20, labels=3 - seed, seed=seed)
+    path = grid_file(tmp_path, title='some')
+    spec = yaml.safe_load(path.read_text())
+    del spec['dataset'], spec['axes']
+    path.write_text(yaml.safe_dump(spec | dict(
+        datasets=['heart', 'hippocampus', 'spleen'], tables=[5], axes=dict(slices=[3]))))
+    arguments = ['--grid', str(path), '--max-iters', '2']
+    output = run(tmp_path, *arguments, check=2).strip().splitlines()[-1]
+    assert 'heart (data/Task02_Heart)' in output and 'run the others with --dataset hippocampus spleen' in output
+    run(tmp_path, *arguments, '--dataset', 'spleen', 'hippocampus')
+    out = tmp_path / 'work_dirs/grids/tiny-2-steps'
+    records, _ = read_records(out)
+    assert len(records) == 6 and all(record['state'] == 'done' for record in records)
+    assert list(read_summaries(out)) == ['hippocampus', 'spleen']
+    rows = [line.split(',') for line in (out / 'tables/table_5.csv').read_text().splitlines()]
+    assert rows[0] == ['Method', 'figures', 'heart', 'hippocampus', 'spleen', 'average of 2']
+    [ours] = [row for row in rows if row[:2] == ['Ours', 'pooled']]
+    assert ours[2] == 'not run'
+    assert float(ours[5]) == pytest.approx((float(ours[3]) + float(ours[4])) / 2, abs=0.01)
+    assert 'not prepared' in (out / 'tables/table_1.csv').read_text()
+    assert (out / 'tables/table_free.csv').read_text().startswith('dataset,DSC pooled')
+    page = (out / 'report.html').read_text()
+    assert '6 finished runs on hippocampus, spleen (of 3 datasets)' in page
+    # all of it renders where the data is not
+    monkeypatch.chdir(REPO)
+    before = {path: path.read_bytes() for path in out.rglob('*') if path.is_file()}
+    render(out)
+    assert before == {path: path.read_bytes() for path in before}
+    grid = load_grid(str(path), datasets=['heart'])
+    assert len(plan_runs(grid, tmp_path / 'weights', out, None, False).todo) == 3
