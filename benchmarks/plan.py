@@ -101,7 +101,7 @@ def _prepare(name: str, raw: Path, progress) -> bool:
     before = index.read_bytes() if index.is_file() else None
     result = prepare_dataset(name, raw, index.parent, progress.counter(f'preparing {name}'))
     # a fault is told as long as it lasts, a warning when the data is new
-    for line in result.faults + (result.warnings if index.read_bytes() != before else []):
+    for line in result.faults + [f'warning: {line}' for line in result.warnings if index.read_bytes() != before]:
         progress.say(line)
     return before is not None or not result.faults
 
