@@ -109,12 +109,15 @@ def _data(cfg, evaluated) -> dict:
 
 
 def _scores(metric, index: dict) -> dict:
-    """Both kinds of DSC by organ and case; null where an organ is absent."""
+    """Both kinds of DSC by organ and case, HD95 and NSD by case; null where an organ is absent."""
     scores = metric.scores
-    rounded = [[_number(value) for value in row] for row in scores.per_case]
+
+    def rounded(values):
+        return [_number(value) if np.ndim(value) == 0 else rounded(value) for value in values]
+
     return dict(labels=index['labels'], headline=index['headline'], cases=list(scores.cases),
-                pooled=[_number(v) for v in scores.pooled], case=[_number(v) for v in scores.case],
-                per_case=rounded)
+                pooled=rounded(scores.pooled), case=rounded(scores.case), per_case=rounded(scores.per_case),
+                hd95_per_case=rounded(scores.hd95), nsd_per_case=rounded(scores.nsd))
 
 
 def _number(value: float) -> float | None:

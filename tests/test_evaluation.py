@@ -3,9 +3,11 @@ import pytest
 import torch
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+from scipy import ndimage
 
 from mmseg_plugins.datasets import window_indices
-from mmseg_plugins.evaluation import CaseDice, OverlapAverage, dice_scores
+from mmseg_plugins.evaluation import CaseMetric, OverlapAverage, case_scores
+from mmseg_plugins.evaluation.surface import surface_scores
 
 
 def slow_dice(label, prediction, organ):
@@ -17,7 +19,7 @@ def feed(metric, cases):
     metric.dataset_meta = dict(classes=('background', 'a', 'b', 'c'))
     for name, (label, prediction) in cases.items():
         for z in range(len(label)):
-            sample = SegDataSample(metainfo=dict(case=name, slice=z))
+            sample = SegDataSample(metainfo=dict(case=name, slice=z, depth=len(label), spacing=(3.0, 1.0, 2.0)))
             sample.gt_sem_seg = PixelData(data=torch.from_numpy(label[z][None]))
             sample.pred_sem_seg = PixelData(data=torch.from_numpy(prediction[z][None]))
             metric.process({}, [sample.to_dict()])
@@ -36,7 +38,7 @@ def cases():
 
 
 def test_both_kinds_of_dice_against_a_slow_reference(cases):
-    metric = CaseDice()
+    metric = CaseMetric()
     metrics = feed(metric, cases)
     labels, predictions = (np.concatenate([c[i].ravel() for c in cases.values()]) for i in (0, 1))
     for organ in range(4):
@@ -51,7 +53,7 @@ def test_both_kinds_of_dice_against_a_slow_reference(cases):
 def test_counts_are_exact_beyond_float32():
     big = np.array([[2**24 + 1, 0], [0, 2**24 + 1]])
     one = np.array([[0, 0], [0, 1]])
-    scores = dice_scores({'a': big, 'b': one})
+    scores = case_scores({'a': big, 'b': one})
     assert scores.pooled[1] == 100.0 and scores.per_case[0, 0] == 100.0
 
 
@@ -77,3 +79,43 @@ def test_overlapping_predictions_are_averaged_over_the_volume(depth, slices, str
 def test_windows_out_of_order_are_refused():
     with pytest.raises(ValueError, match='in order'):
         list(OverlapAverage(4, 3, 1).add(1, [0, 1, 2], torch.zeros(3, 2, 1, 1)))
+
+
+def slow_surfaces(label, prediction, spacing):
+    """HD95 and NSD from the distances between all pairs of surface voxels (monai's definition of a surface)."""
+    points = []
+    for mask in (label, prediction):
+        padded = np.pad(mask, 1)
+        inner = ndimage.binary_erosion(padded, ndimage.generate_binary_structure(3, 1))
+        points.append(np.argwhere(padded & ~inner) * spacing)
+    distances = np.linalg.norm(points[0][:, None] - points[1][None], axis=-1)
+    return max(np.percentile(distances.min(axis), 95) for axis in (0, 1))
+
+
+def test_surface_metrics_in_millimetres():
+    rng = np.random.default_rng(0)
+    label = np.zeros((6, 12, 14), np.uint8)
+    label[1:5, 2:9, 3:11] = 1
+    label[0, 0, 0] = 2
+    prediction = np.roll(label, 2, 2)
+    prediction[prediction == 2] = 0
+    prediction[2, rng.integers(0, 12, 5), 1] = 1
+    spacing = (4.0, 1.0, 1.5)
+    distance, surface_dice = surface_scores(label, prediction, 4, spacing)
+    assert distance[1] == pytest.approx(slow_surfaces(label == 1, prediction == 1, spacing))
+    assert np.isnan(distance[2]) and surface_dice[2] == 0  # missed
+    assert np.isnan(distance[3]) and np.isnan(surface_dice[3])  # nowhere
+    same, all_of_it = surface_scores(label, label, 4, spacing)
+    assert same[1] == 0 and all_of_it[1] == all_of_it[2] == 100
+    shifted, _ = surface_scores(label, np.roll(label, 1, 0) * (label != 2), 4, spacing)
+    assert shifted[1] == 4.0  # one slice
+    moved = np.roll(label, 2, 2)  # by 3 mm: two faces leave, four slide along themselves
+    assert 40 < surface_scores(label, moved, 4, spacing, tolerance=1.0)[1][1] < 90
+    assert surface_scores(label, moved, 4, spacing, tolerance=3.1)[1][1] > 99
+
+
+def test_a_chosen_cases_prediction_is_kept(cases):
+    metric = CaseMetric(keep=('c1', [2, 0]))
+    feed(metric, cases)
+    np.testing.assert_array_equal(metric.kept, cases['c1'][1][[2, 0]])
+    assert metric.scores.hd95.shape == metric.scores.nsd.shape == (3, 4) and np.isnan(metric.scores.hd95[0, 3])

@@ -15,5 +15,5 @@ val_dataloader = dict(
     dataset=dict(type='WindowDataset', pipeline=[
         dict(type='LoadWindow'), dict(type='ResizeWindow'), dict(type='PackWindow')]))
 test_dataloader = val_dataloader
-val_evaluator = dict(type='CaseDice')
+val_evaluator = dict(type='CaseMetric')
 test_evaluator = val_evaluator

@@ -1,4 +1,4 @@
 from .assembly import OverlapAverage
-from .dice import CaseDice, DiceScores, dice_scores
+from .scores import CaseMetric, CaseScores, case_scores
 
-__all__ = ['CaseDice', 'DiceScores', 'OverlapAverage', 'dice_scores']
+__all__ = ['CaseMetric', 'CaseScores', 'OverlapAverage', 'case_scores']

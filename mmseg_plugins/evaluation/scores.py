@@ -1,4 +1,4 @@
-"""Dice at native resolution: one integer confusion matrix per case, streamed slice by slice."""
+"""Scores at native resolution: one integer confusion matrix per case, streamed slice by slice, and surfaces."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +12,12 @@ from mmseg.registry import METRICS
 from torch import Tensor
 
 from .assembly import OverlapAverage
+from .surface import surface_scores
 
 
 @dataclass(frozen=True)
-class DiceScores:
-    """DSC in percent from confusion matrices.
+class CaseScores:
+    """DSC in percent from confusion matrices, and surface metrics.
 
     Args:
         cases: names, N.
@@ -24,15 +25,24 @@ class DiceScores:
             predicted but absent from the label.
         pooled: (K,) from sums over all voxels of all cases; NaN where absent from all.
         case: (K,) mean of `per_case` over the cases where it is a number.
+        hd95: (N, K) in mm, nsd: (N, K) in percent (surface.py); None where they were not asked for.
     """
     cases: Sequence[str]
     per_case: np.ndarray
     pooled: np.ndarray
     case: np.ndarray
+    hd95: np.ndarray | None = None
+    nsd: np.ndarray | None = None
 
 
-def dice_scores(confusions: dict[str, np.ndarray]) -> DiceScores:
-    """Both kinds of DSC from {case: (K, K) integers, rows the label, columns the prediction}."""
+def case_scores(confusions: dict[str, np.ndarray], surfaces: dict[str, tuple[np.ndarray, np.ndarray]] | None = None
+                ) -> CaseScores:
+    """Scores of cases.
+
+    Args:
+        confusions: case -> (K, K) integers, rows the label, columns the prediction.
+        surfaces: case -> HD95 (K,) and NSD (K,).
+    """
     names = sorted(confusions)
     stacked = np.stack([confusions[name] for name in names])
 
@@ -42,9 +52,14 @@ def dice_scores(confusions: dict[str, np.ndarray]) -> DiceScores:
         return np.where(sizes > 0, 200.0 * both / np.maximum(sizes, 1), np.nan)
 
     per_case = dice(stacked)
-    counted = (~np.isnan(per_case)).sum(0)
-    mean = np.where(counted > 0, np.nansum(per_case, 0) / np.maximum(counted, 1), np.nan)
-    return DiceScores(names, per_case, dice(stacked.sum(0)), mean)
+    hd95, nsd = (np.stack([surfaces[name][i] for name in names]) for i in (0, 1)) if surfaces else (None, None)
+    return CaseScores(names, per_case, dice(stacked.sum(0)), mean_over_cases(per_case), hd95, nsd)
+
+
+def mean_over_cases(values: np.ndarray) -> np.ndarray:
+    """(N, K) -> (K,), over the cases where it is a number; NaN where it is nowhere."""
+    counted = (~np.isnan(values)).sum(0)
+    return np.where(counted > 0, np.nansum(values, 0) / np.maximum(counted, 1), np.nan)
 
 
 def confusion_matrix(label: Tensor, prediction: Tensor, classes: int) -> np.ndarray:
@@ -54,22 +69,32 @@ def confusion_matrix(label: Tensor, prediction: Tensor, classes: int) -> np.ndar
 
 
 @METRICS.register_module()
-class CaseDice(BaseMetric):
-    """Pooled and per-case DSC per organ; the same figures for any number of processes.
+class CaseMetric(BaseMetric):
+    """DSC per organ, pooled and per case, HD95 and NSD; the same figures for any number of processes.
 
-    Every process keeps the confusion matrices of its cases; they are added as integers.
+    Every process keeps the confusion matrices of its cases, which are added as integers, and the volume of
+    the case at hand, whose windows must come whole and in order.
 
     Args:
         headline: label ids whose mean is `DSC`; None: all but background.
+        surface: also HD95 and NSD, once a case is whole.
+        keep: (case, slices) whose prediction stays in `kept`, (slices, H, W), to be shown.
     """
     default_prefix = ''  # mmengine warns about None
 
-    def __init__(self, headline: Sequence[int] | None = None, prefix: str | None = None):
+    def __init__(self, headline: Sequence[int] | None = None, surface: bool = True,
+                 keep: tuple[str, Sequence[int]] | None = None, prefix: str | None = None):
         super().__init__(collect_device='cpu', prefix=prefix)
-        self.headline = headline
+        self.headline, self.surface, self.keep = headline, surface, keep
+        self.scores: CaseScores | None = None
+        self.kept: np.ndarray | None = None
+        self._forget()
+
+    def _forget(self) -> None:
         self.confusions: dict[str, np.ndarray] = {}
-        self.scores: DiceScores | None = None
+        self.surfaces: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._assembly: tuple[str, OverlapAverage, dict[int, Tensor]] | None = None
+        self._volume: list[tuple[np.ndarray, np.ndarray]] = []
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         classes = len(self.dataset_meta['classes'])
@@ -79,10 +104,21 @@ class CaseDice(BaseMetric):
                 pairs = [(label[0], sample['pred_sem_seg']['data'][0])]
             else:
                 pairs = self._assemble(sample, label, classes)
+            case = sample['case']
             for plane, prediction in pairs:
                 counts = confusion_matrix(plane, prediction.to(plane.device), classes)
-                case = sample['case']
                 self.confusions[case] = self.confusions.get(case, 0) + counts
+                self._volume.append((plane.cpu().numpy(), prediction.cpu().numpy().astype(np.uint8)))
+            if len(self._volume) == sample['depth']:
+                self._finish(sample, classes)
+
+    def _finish(self, sample: dict, classes: int) -> None:
+        label, prediction = (np.stack(planes) for planes in zip(*self._volume, strict=True))
+        self._volume = []
+        if self.surface:
+            self.surfaces[sample['case']] = surface_scores(label, prediction, classes, sample['spacing'])
+        if self.keep and self.keep[0] == sample['case']:
+            self.kept = prediction[list(self.keep[1])]
 
     def _assemble(self, sample: dict, label: Tensor, classes: int):
         indices = sample['indices']
@@ -97,16 +133,14 @@ class CaseDice(BaseMetric):
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Merge over processes and score. mmengine's own collection would cut uneven shares off."""
-        shares = [self.confusions]
+        shares = [(self.confusions, self.surfaces)]
         if is_distributed():
             shares = [None] * get_world_size()
-            torch_dist.all_gather_object(shares, self.confusions)
-        merged: dict[str, np.ndarray] = {}
-        for share in shares:
-            for case, counts in share.items():
-                merged[case] = merged.get(case, 0) + counts
-        self.confusions, self._assembly = {}, None
-        self.scores = dice_scores(merged)
+            torch_dist.all_gather_object(shares, (self.confusions, self.surfaces))
+        confusions, surfaces = ({case: found for share in shares for case, found in share[i].items()}
+                                for i in (0, 1))
+        self._forget()
+        self.scores = case_scores(confusions, surfaces)
         metrics = [self.compute_metrics([]) if is_main_process() else None]
         broadcast_object_list(metrics)
         return metrics[0]
@@ -114,8 +148,9 @@ class CaseDice(BaseMetric):
     def compute_metrics(self, results: list) -> dict[str, float]:
         names, scores = self.dataset_meta['classes'], self.scores
         ids = list(self.headline or range(1, len(names)))
-        with np.errstate(all='ignore'):
-            metrics = {'DSC pooled': np.nanmean(scores.pooled[ids]),
-                       'DSC case': np.nanmean(scores.case[ids])}
+        means = {'DSC pooled': scores.pooled, 'DSC case': scores.case}
+        if self.surface:
+            means |= {'HD95 mm': mean_over_cases(scores.hd95), 'NSD': mean_over_cases(scores.nsd)}
+        metrics = {name: mean_over_cases(values[ids, None])[0] for name, values in means.items()}
         metrics |= {f'DSC pooled/{names[i]}': scores.pooled[i] for i in range(1, len(names))}
         return {name: float(value) for name, value in metrics.items()}
