@@ -4,7 +4,7 @@ DSC is pooled (sums over all voxels of all volumes) unless a column says `case` 
 values); both in percent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -60,6 +60,12 @@ class Value:
         return f'{self.mean:.2f}' + (f' ± {self.std:.2f}' if len(self.seeds) > 1 else '')
 
 
+def choose_labels(scores: dict, labels: Sequence[int] | str) -> Sequence[int]:
+    """Label ids of `headline` (the dataset's reported organs), of `all` (background included), or as given."""
+    return (range(len(scores['labels'])) if labels == 'all' else
+            scores['headline'] if labels == 'headline' else labels)
+
+
 class Measured:
     """Runs by cell, and the data they were on.
 
@@ -90,9 +96,7 @@ class Measured:
                 value.failed += 1
                 continue
             scores = record['scores']
-            ids = (range(len(scores['labels'])) if labels == 'all' else
-                   scores['headline'] if labels == 'headline' else labels)
-            figures = [scores[kind][i] for i in ids if scores[kind][i] is not None]
+            figures = [scores[kind][i] for i in choose_labels(scores, labels) if scores[kind][i] is not None]
             if figures:
                 value.seeds[record['seed']] = float(np.mean(figures))
         return value
@@ -100,8 +104,28 @@ class Measured:
     def cells(self) -> list[Cell]:
         return list(self._by_cell)
 
-    def done(self) -> list[dict]:
-        return [record for runs in self._by_cell.values() for record in runs if record['state'] == 'done']
+    def done(self, cell: Cell | None = None) -> list[dict]:
+        """Finished runs, of one cell or of all."""
+        cells = self._by_cell if cell is None else [cell]
+        return [record for each in cells for record in self.runs(each) if record['state'] == 'done']
+
+    def per_case(self, cell: Cell, labels: list[int] | str = 'headline', kind: str = 'per_case'
+                 ) -> dict[str, float]:
+        """Case -> its mean over labels and seeds; without the cases that have none of the labels.
+
+        Args:
+            labels: as in `value`.
+            kind: `per_case` (DSC in percent), `hd95_per_case` (mm) or `nsd_per_case` (percent).
+        """
+        found: dict[str, list[float]] = {}
+        for record in self.done(cell):
+            scores = record['scores']
+            ids = choose_labels(scores, labels)
+            for case, values in zip(scores['cases'], scores.get(kind, ()), strict=False):
+                figures = [values[i] for i in ids if values[i] is not None]
+                if figures:
+                    found.setdefault(case, []).append(float(np.mean(figures)))
+        return {case: float(np.mean(figures)) for case, figures in found.items()}
 
 
 def _scope(measured: Measured) -> dict[str, str]:
