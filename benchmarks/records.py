@@ -2,12 +2,15 @@
 
 import glob
 import hashlib
+import io
 import json
 import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mmseg_plugins.files import write_atomic
 
@@ -47,6 +50,18 @@ def record_path(out: Path, run: Run) -> Path:
     return out / 'records' / f'{run.name}.json'
 
 
+def predictions_path(out: Path, name: str) -> Path:
+    """Of the slices that figures show: a dataset's image and label, or a run's prediction of them."""
+    return out / 'predictions' / f'{name}.npz'
+
+
+def write_arrays(path: Path, **arrays) -> None:
+    """Write arrays as a compressed .npz, atomically; the same arrays give the same bytes."""
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    write_atomic(path, content.getvalue())
+
+
 def write_record(out: Path, run: Run, body: dict) -> Path:
     """Write a run's record, atomically."""
     path = record_path(out, run)
@@ -67,6 +82,7 @@ def set_superseded_aside(out: Path, runs: Iterable[Run]) -> int:
             if path != record_path(out, run):
                 (out / 'superseded').mkdir(exist_ok=True)
                 path.replace(out / 'superseded' / path.name)
+                predictions_path(out, path.stem).unlink(missing_ok=True)
                 moved += 1
     return moved
 

@@ -17,13 +17,14 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmseg_plugins.datasets.intensity import intensity_ranges
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.experiment import load_config, prepare_for_device
 from mmseg_plugins.files import write_atomic
 from mmseg_plugins.flops import count_cost
 from mmseg_plugins.pretraining import pretrain
 
-from .records import Run, write_record
+from .records import Run, predictions_path, write_arrays, write_record
 
 REPO = Path(__file__).parents[1]
 PACKAGES = ('torch', 'torchvision', 'timm', 'mmengine', 'mmsegmentation', 'numpy', 'nibabel', 'blosc2')
@@ -54,7 +55,7 @@ def execute_run(run: Run, out: Path, work_dir: Path, report: Callable[[int, int]
     Whatever goes wrong becomes a record with its reason, so that the rest of the grid goes on.
     """
     try:
-        body = _train_and_evaluate(run, work_dir, report)
+        body = _train_and_evaluate(run, out, work_dir, report)
     except UserError as error:
         body = _failure(str(error))
     except Exception as error:
@@ -74,7 +75,7 @@ def _failure(reason: str) -> dict:
     return dict(state='failed', reason=reason)
 
 
-def _train_and_evaluate(run: Run, work_dir: Path, report: Callable) -> dict:
+def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable) -> dict:
     cfg = load_config(REPO / run.config, run.options)
     prepare_for_device(cfg, 'none')
     cfg.work_dir, cfg.resume = str(work_dir), True
@@ -83,16 +84,21 @@ def _train_and_evaluate(run: Run, work_dir: Path, report: Callable) -> dict:
     runner = Runner.from_cfg(cfg)
     progress = ReportProgress(report)
     runner.register_hook(progress)
-    runner.train()
     metric = runner.val_evaluator.metrics[0]
+    evaluated = runner.val_dataloader.dataset
+    shown = choose_shown(evaluated)
+    metric.keep = shown['case'], shown['slices']
+    runner.train()
     if metric.scores is None:  # resumed behind the last step
         runner.val()
+    write_arrays(predictions_path(out, run.cell.dataset), **shown)
+    write_arrays(predictions_path(out, run.name), prediction=metric.kept)
     seconds = time.perf_counter() - start
     encoder = runner.model.backbone
     return dict(
         state='done',
-        data=_data(cfg, runner.val_dataloader.dataset),
-        scores=_scores(metric, runner.val_dataloader.dataset.index),
+        data=_data(cfg, evaluated),
+        scores=_scores(metric, evaluated.index),
         training=_training_summary(runner),
         load=_load_report(encoder),
         cost=dict(parameters=_parameters(runner.model), encoder_parameters=_parameters(encoder),
@@ -106,6 +112,28 @@ def _data(cfg, evaluated) -> dict:
     return dict(dataset=index['dataset'], split_hash=index['split_hash'],
                 cases={part: len(cases) for part, cases in index['split'].items()}, evaluated=evaluated.split,
                 protocol=evaluated.protocol, input_size=[size, size] if isinstance(size, int) else list(size))
+
+
+def choose_shown(evaluated) -> dict:
+    """What the paper's Figure 2 shows of a dataset: five consecutive slices of the case with most labels.
+
+    Returns:
+        `case`, `slices` (5,), `image` (5, H, W) uint8 as scaled for the network, `label` (5, H, W) and `spacing`
+        in mm along (D, H, W). In the middle is the slice with most labels, of these the fullest.
+    """
+    index, store = evaluated.index, evaluated.store
+    case = max(index['split'][evaluated.split], key=lambda name: np.count_nonzero(index['cases'][name]['voxels']))
+    entry = index['cases'][case]
+    depth, _, *size = entry['shape']
+    label = np.asarray(store.label(case, list(range(depth))))
+    middle = max(range(depth), key=lambda z: (len(np.unique(label[z])), np.count_nonzero(label[z])))
+    first = min(max(middle - 2, 0), max(depth - 5, 0))
+    slices = list(range(first, min(first + 5, depth)))
+    image = np.asarray(store.window(case, slices)).reshape(-1, len(slices), *size)[0].astype(np.float32)
+    low, high = intensity_ranges(index, evaluated.protocol, entry)[0]
+    scaled = (image.clip(low, high) - low) / max(high - low, 1e-6) * 255
+    return dict(case=case, slices=slices, image=scaled.round().astype(np.uint8), label=label[slices],
+                spacing=entry['spacing'])
 
 
 def _scores(metric, index: dict) -> dict:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -148,6 +149,10 @@ def test_grid_end_to_end_skips_what_is_done_and_repeats_what_was_deleted(place):
     records, torn = read_records(out)
     assert [r['state'] for r in records] == ['done', 'done'] and not torn
     assert records[0]['scores']['cases'] and records[0]['cost']['flops'] > 0
+    shown, drawn = (np.load(out / 'predictions' / f'{name}.npz') for name in ('hippocampus', records[0]['run']))
+    assert shown['image'].shape == shown['label'].shape == drawn['prediction'].shape == (5, 21, 18)
+    assert str(shown['case']) in records[0]['scores']['cases']
+    assert np.ptp(shown['slices']) == 4 and shown['label'].any()
     stamps = {path: path.stat().st_mtime_ns for path in (out / 'records').iterdir()}
     assert '0 to do' in run(place, *arguments)
     assert stamps == {path: path.stat().st_mtime_ns for path in (out / 'records').iterdir()}
@@ -159,6 +164,7 @@ def test_grid_end_to_end_skips_what_is_done_and_repeats_what_was_deleted(place):
     grid_file(place, options=options | {'experiment.lr': 1e-4})
     assert '2 records of an earlier config or data set aside' in run(place, *arguments)
     assert len(list((out / 'records').iterdir())) == len(list((out / 'superseded').iterdir())) == 2
+    assert len(list((out / 'predictions').iterdir())) == 3
 
 
 def test_a_users_own_inflation_runs_in_a_grid(place):
