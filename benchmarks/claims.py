@@ -186,7 +186,7 @@ class _Here:
         published = pd.read_csv(PAPER / 'cost.csv')['flops'].tolist()
         verdict = HOLDS if [flat, deep] == published else UNKNOWN
         own = '' if verdict == HOLDS else '; another encoder than the paper\'s'
-        return Finding(verdict, f'{deep:,} / {flat:,} - 1 = {(deep / flat - 1) * 100:.2f} %{own}')
+        return Finding(verdict, f'{deep:,} / {flat:,} - 1 = {(deep / flat - 1) * 100:.3f} %{own}')
 
     def datasets(self) -> Finding:
         rows = self.grid.tables.get('5', {})

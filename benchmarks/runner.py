@@ -25,6 +25,7 @@ from mmseg_plugins.flops import count_cost
 from mmseg_plugins.pretraining import pretrain
 
 from .records import Run, predictions_path, write_arrays, write_record
+from .settings import describe_settings
 
 REPO = Path(__file__).parents[1]
 PACKAGES = ('torch', 'torchvision', 'timm', 'mmengine', 'mmsegmentation', 'numpy', 'nibabel', 'blosc2')
@@ -98,6 +99,7 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable) -
     return dict(
         state='done',
         data=_data(cfg, evaluated),
+        settings=describe_settings(cfg),
         scores=_scores(metric, evaluated.index),
         training=_training_summary(runner),
         load=_load_report(encoder),

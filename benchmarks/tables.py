@@ -66,6 +66,12 @@ def choose_labels(scores: dict, labels: Sequence[int] | str) -> Sequence[int]:
             scores['headline'] if labels == 'headline' else labels)
 
 
+def _means(per_case: list[list[float | None]] | None, labels: int) -> list[float | None]:
+    """Per label the mean of the cases that have a figure; None where none has, or none was taken."""
+    columns = [[row[i] for row in per_case or () if row[i] is not None] for i in range(labels)]
+    return [float(np.mean(column)) if column else None for column in columns]
+
+
 class Measured:
     """Runs by cell, and the data they were on.
 
@@ -84,10 +90,11 @@ class Measured:
         return self._by_cell.get(cell, [])
 
     def value(self, cell: Cell, kind: str, labels: list[int] | str = 'headline') -> Value:
-        """Mean DSC of a cell over labels.
+        """Mean figure of a cell over labels.
 
         Args:
-            kind: `pooled` or `case`.
+            kind: `pooled` or `case` (DSC in percent), `hd95` (mm) or `nsd` (percent), the last three means of
+                cases.
             labels: ids, `headline` (the dataset's reported organs) or `all` (background included).
         """
         value = Value()
@@ -96,7 +103,8 @@ class Measured:
                 value.failed += 1
                 continue
             scores = record['scores']
-            figures = [scores[kind][i] for i in choose_labels(scores, labels) if scores[kind][i] is not None]
+            by_label = scores.get(kind) or _means(scores.get(f'{kind}_per_case'), len(scores['labels']))
+            figures = [by_label[i] for i in choose_labels(scores, labels) if by_label[i] is not None]
             if figures:
                 value.seeds[record['seed']] = float(np.mean(figures))
         return value
@@ -158,6 +166,7 @@ def build_table(table: str, measured: Measured, grid: Grid, committed: Measured 
     paper, column = dict(published(table, grid)), paper_column(grid)
     in_paper = any(label in paper for label in grid.tables[table])
     noise = seed_noise(committed, grid) if committed else None
+    surfaces = table in ('2a', '2b') and any('hd95_per_case' in record['scores'] for record in measured.done())
     rows = []
     for label, cell in grid.tables[table].items():
         value = measured.value(cell, 'pooled', labels)
@@ -167,8 +176,11 @@ def build_table(table: str, measured: Measured, grid: Grid, committed: Measured 
         if table == '2b':
             source = grid.sources.get(cell.source)
             row |= {'source': source.data if source else '—', 'objective': source.objective if source else '—'}
-        row |= {'DSC pooled': str(value), 'DSC case': str(measured.value(cell, 'case', labels)),
-                'runs': str(len(value.seeds))}
+        row |= {'DSC pooled': str(value), 'DSC case': str(measured.value(cell, 'case', labels))}
+        if surfaces:
+            row |= {'HD95 (mm)': str(measured.value(cell, 'hd95', labels)),
+                    'NSD 2 mm': str(measured.value(cell, 'nsd', labels))}
+        row['runs'] = str(len(value.seeds))
         if committed:
             other = committed.value(cell, 'pooled', labels)
             row |= {'committed': str(other), 'agrees': agreement(value, other, noise)}
@@ -301,6 +313,16 @@ def free_caption(measured: Measured, grid: Grid) -> str:
     shared = [f'{axis} {getattr(cells[0], axis)}' for axis in AXES
               if axis not in varying_axes(cells) and getattr(cells[0], axis) is not None]
     return f'Free axes ({", ".join(shared)}): mean DSC over {_scope(measured)["headline"]}.'
+
+
+def cell_names(measured: Measured, grid: Grid) -> dict[Cell, str]:
+    """Every cell of the grid and of its folder -> the rows it fills, as `2a Ours; 4c 1`."""
+    names: dict[Cell, list[str]] = {cell: [] for cell in [*grid.cells(), *measured.cells()]}
+    for table, rows in grid.tables.items():
+        for row, cell in rows.items() if table != '3' else ():  # those of 2(a) again
+            for same in grid.on_each([cell]):
+                names[same].append(f'{table} {row}' + (f' ({same.dataset})' if len(grid.datasets) > 1 else ''))
+    return {cell: '; '.join(filled) or cell_label(cell) for cell, filled in names.items()}
 
 
 def seed_noise(measured: Measured, grid: Grid) -> dict[str, float]:

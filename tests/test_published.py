@@ -1,0 +1,85 @@
+"""The paper's own numbers as if they were records: the tables must give them back to the last digit."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.cells import load_grid
+from benchmarks.claims import HOLDS, check_claims
+from benchmarks.published import PAPER, published, published_organs
+from benchmarks.run_tables import seed_table
+from benchmarks.tables import Measured, build_table
+from mmseg_plugins.datasets.catalogue import BCV_EIGHT, BCV_LABELS
+
+
+@pytest.fixture(scope='module')
+def grid():
+    return load_grid('bcv')
+
+
+@pytest.fixture(scope='module')
+def records(grid):
+    """One run per cell: organs as in Table 3 or alike, the other labels so that Table 4's mean comes out."""
+    organs = published_organs(grid)
+    eight, all_labels = {}, {}
+    for table in ('2a', '2b'):
+        for row, cell in grid.tables[table].items():
+            alike = pd.Series(published(table, grid)[row], BCV_EIGHT)
+            eight.setdefault(cell, organs.loc[row] if row in organs.index else alike)
+    for table in ('4a', '4b', '4c', '4d'):
+        for row, cell in grid.tables[table].items():
+            all_labels[cell] = published(table, grid)[row]
+    return [_record(cell, eight.get(cell), all_labels.get(cell), seed=1234) for cell in grid.cells()]
+
+
+def _record(cell, eight, mean, seed):
+    values = np.full(14, mean or 50.0)
+    if eight is not None:
+        values[list(BCV_EIGHT)] = eight[list(BCV_EIGHT)]
+        rest = np.setdiff1d(range(14), BCV_EIGHT)
+        values[rest] = (14 * (mean or 50.0) - values[list(BCV_EIGHT)].sum()) / len(rest)
+    figures = values.tolist()
+    return dict(state='done', seed=seed, cell=vars(cell),
+                scores=dict(labels=list(BCV_LABELS), headline=list(BCV_EIGHT), cases=['a'], pooled=figures,
+                            case=figures, per_case=[figures]),
+                cost=dict(encoder_flops=214_954_014_720 if cell.slices > 1 else 213_343_401_984))
+
+
+@pytest.mark.parametrize('table', ['2a', '2b', '4a', '4b', '4c', '4d'])
+def test_a_table_gives_the_papers_figures_back(grid, records, table):
+    frame = build_table(table, Measured(records), grid)
+    ran = frame[frame['runs'] == '1']
+    assert len(ran) == len(grid.tables[table])
+    assert ran['DSC pooled'].tolist() == ran['paper (BCV)'].tolist()
+
+
+def test_table_3_gives_its_organs_and_their_means_are_table_2(grid, records):
+    frame = build_table('3', Measured(records), grid).set_index(['Method', 'figures'])
+    means = pd.read_csv(PAPER / 'table2a_main.csv').set_index('method')['dsc8']
+    for row in grid.tables['3']:
+        assert frame.loc[row, 'measured'].tolist() == frame.loc[row, 'paper (BCV)'].tolist()
+    organs = published_organs(grid)
+    for row in means.index:
+        assert organs.loc[row].mean() == pytest.approx(means[row], abs=0.01)  # some were cut, not rounded
+
+
+def test_claims_of_the_papers_records_are_the_papers(grid, records):
+    for claim in check_claims(Measured(records), grid):
+        # one seed and one case tell nothing of noise; the arithmetic must be the same all the same
+        if '6.07' not in claim.text and ' - ' in claim.here.arithmetic and claim.paper.verdict == HOLDS:
+            assert claim.here.arithmetic.split(';')[0] == claim.paper.arithmetic, claim.text
+
+
+def test_the_seed_study(grid):
+    rows = pd.read_csv(PAPER / 'seeds.csv')
+    made = [_record(grid.tables['2a'][row.method], pd.Series(row.dsc8, BCV_EIGHT), None, row.seed)
+            for row in rows.itertuples()]
+    frame = seed_table(Measured(made), grid)
+    measured, paper = (frame[frame['figures'] == name].drop(columns='figures').reset_index(drop=True)
+                       for name in ('measured', 'paper'))
+    assert len(paper) == 2
+    pd.testing.assert_frame_equal(measured.sort_values('Method', ignore_index=True),
+                                  paper.sort_values('Method', ignore_index=True))
+    ours, without = (frame[frame['Method'] == name].iloc[0] for name in ('Ours', 'Ours w/o D'))
+    assert (ours['ddof 0'], without['ddof 0']) == ('0.35', '0.20')
+    assert (without['t'], without['p, one-sided'], without['p, two-sided']) == ('4.99', '0.0189', '0.0379')
