@@ -7,6 +7,7 @@ from scipy import ndimage
 
 from mmseg_plugins.datasets import window_indices
 from mmseg_plugins.evaluation import CaseMetric, OverlapAverage, case_scores
+from mmseg_plugins.evaluation.scores import confusion_matrix
 from mmseg_plugins.evaluation.surface import surface_scores
 
 
@@ -55,6 +56,35 @@ def test_counts_are_exact_beyond_float32():
     one = np.array([[0, 0], [0, 1]])
     scores = case_scores({'a': big, 'b': one})
     assert scores.pooled[1] == 100.0 and scores.per_case[0, 0] == 100.0
+
+
+@pytest.mark.parametrize('classes', [2, 14, 16, 17, 20, 256])
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.int64])
+def test_confusion_counts_every_pair(classes, dtype):
+    generator = torch.Generator().manual_seed(0)
+    label, prediction = torch.randint(classes, (2, 61, 67), generator=generator)
+    label[0, 0] = prediction[0, 0] = classes - 1
+    wanted = np.zeros((classes, classes), np.int64)
+    np.add.at(wanted, (label.numpy(), prediction.numpy()), 1)
+    got = confusion_matrix(label.to(torch.uint8), prediction.to(dtype), classes)
+    assert got.dtype == np.int64
+    np.testing.assert_array_equal(got, wanted)
+
+
+def test_confusion_is_exact_where_float32_is_not():
+    label = torch.zeros(2**24 + 3, dtype=torch.uint8)
+    label[-1] = 1
+    assert confusion_matrix(label, label, 14)[:2, :2].tolist() == [[2**24 + 2, 0], [0, 1]]
+
+
+@pytest.mark.parametrize('spoilt, value, dtype', [
+    (0, 14, torch.uint8), (0, 255, torch.uint8), (1, 14, torch.int64), (1, 256, torch.int64),
+    (1, -1, torch.int64)])
+def test_ids_out_of_range_are_not_counted_as_others(spoilt, value, dtype):
+    pair = [torch.zeros(5, 5, dtype=dtype), torch.zeros(5, 5, dtype=dtype)]
+    pair[spoilt][2, 2] = value
+    with pytest.raises(ValueError, match=f'{("label", "prediction")[spoilt]} {value} outside 0..13'):
+        confusion_matrix(*pair, 14)
 
 
 @pytest.mark.parametrize('depth, slices, stride', [
