@@ -11,8 +11,8 @@ from mmseg.structures import SegDataSample
 from torch import nn
 
 from .datasets.intensity import channel_statistics, intensity_ranges
+from .datasets.planes import resize_planes
 from .datasets.store import window_indices
-from .datasets.transforms import resize_planes
 from .datasets.volumes import Volume
 from .errors import UserError
 from .evaluation import OverlapAverage

@@ -1,22 +1,30 @@
 import json
+import pickle
 
+import blosc2
+import cv2
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from conftest import write_msd, write_nifti
 from mmengine.registry import init_default_scope
+from torch.utils.data import DataLoader
 
 from mmseg_plugins.datasets import Store, WindowDataset, read_index, window_indices
+from mmseg_plugins.datasets import store as store_module
 from mmseg_plugins.datasets.phantom import make_phantom
+from mmseg_plugins.datasets.planes import resize_planes
 from mmseg_plugins.datasets.prepare import prepare_dataset
 from mmseg_plugins.datasets.splits import MSD_COUNTS, msd_split
+from mmseg_plugins.datasets.store import write_case
 from mmseg_plugins.datasets.transforms import (
     RandomRotate90,
     RandomTranslate,
     RandomWindowFlip,
     RandomZoomCrop,
 )
-from mmseg_plugins.datasets.volumes import read_volume, write_label
+from mmseg_plugins.datasets.volumes import Volume, read_volume, write_label
 from mmseg_plugins.errors import UserError
 
 init_default_scope('mmseg')
@@ -30,16 +38,85 @@ def test_window_indices_clamp_at_the_ends(centre, slices, stride, wanted):
     assert window_indices(centre, 10, slices, stride) == wanted
 
 
+@pytest.fixture(scope='module')
+def mapped(msd_raw, tmp_path_factory):
+    """`prepared`, in the uncompressed form."""
+    folder = tmp_path_factory.mktemp('mapped') / 'hippocampus'
+    prepare_dataset('hippocampus', msd_raw, folder, mapped=True)
+    return folder
+
+
 @pytest.mark.parametrize('slices, stride', [(1, 1), (5, 1), (5, 3), (21, 1), (4, 2)])
-def test_store_returns_the_files_own_slices(msd_raw, prepared, slices, stride):
-    store, case = Store(prepared), 'case_003'
+def test_store_returns_the_files_own_slices(msd_raw, prepared, mapped, slices, stride):
+    case = 'case_003'
     volume = read_volume(msd_raw / 'imagesTr' / f'{case}.nii.gz', msd_raw / 'labelsTr' / f'{case}.nii.gz')
-    for z in range(6):
-        indices = window_indices(z, 6, slices, stride)
-        window = store.window(case, indices)
-        assert window.dtype == volume.image.dtype and window.shape == (1, slices, *volume.image.shape[2:])
-        np.testing.assert_array_equal(window, volume.image[indices].swapaxes(0, 1))
-        np.testing.assert_array_equal(store.label(case, indices), volume.label[indices])
+    for store in Store(prepared), Store(mapped):
+        for z in range(6):
+            indices = window_indices(z, 6, slices, stride)
+            window = store.window(case, indices)
+            assert window.dtype == volume.image.dtype and window.shape == (slices, *volume.image.shape[2:])
+            np.testing.assert_array_equal(window, volume.image[indices, 0])
+            np.testing.assert_array_equal(store.label(case, indices), volume.label[indices])
+
+
+def _write_as_before(array, path):
+    blosc2.asarray(array, urlpath=str(path), mode='w', chunks=(1, *array.shape[1:]), blocks=(1, *array.shape[1:]),
+                   cparams=dict(codec=blosc2.Codec.ZSTD, clevel=3, filters=[blosc2.Filter.SHUFFLE]))
+
+
+@pytest.mark.parametrize('dtype', ['uint8', 'int16', 'uint16', 'float32'])
+@pytest.mark.parametrize('form', ['compressed', 'mapped', 'earlier'])
+def test_a_part_of_a_window_is_what_reading_all_and_resizing_gives(tmp_path, monkeypatch, form, dtype):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 200, (4, 2, 190, 201)).astype(dtype)  # planes of more than one block, and of one
+    label = rng.integers(0, 5, (4, 190, 201)).astype(np.uint8)
+    if form == 'earlier':
+        monkeypatch.setattr(store_module, '_compress', _write_as_before)
+    write_case(tmp_path, 'a', Volume(image, label, np.eye(4), (2, 1, 0), (False,) * 3), {}, form == 'mapped')
+    indices, store = [0, 0, 0, 1, 3, 3], Store(tmp_path)
+    for region, size in ((np.s_[50:150, 3:200], (190, 201)), (np.s_[:, :], (101, 99)), (np.s_[0:1, 7:9], (3, 1)),
+                         (np.s_[:, 60:], (300, 20)), (np.s_[5:69, 100:164], (64, 64))):
+        every = image[indices].swapaxes(0, 1).reshape(-1, 190, 201)
+        for planes, stored, nearest in ((every, store.window('a', indices), False),
+                                        (label[indices], store.label('a', indices), True)):
+            crop = planes[:, region[0], region[1]]
+            shrinks = size[0] < crop.shape[1] or size[1] < crop.shape[2]
+            how = cv2.INTER_NEAREST_EXACT if nearest else cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            wanted = np.stack([cv2.resize(plane, size[::-1], interpolation=how) for plane in crop.copy()])
+            for source in planes, stored:
+                got = resize_planes(source, size, nearest, region)
+                assert got.dtype == planes.dtype
+                np.testing.assert_array_equal(got, wanted)
+
+
+def test_workers_read_what_one_process_reads(prepared, mapped):
+    for folder in prepared, mapped:
+        dataset = WindowDataset(str(folder), 'train', 5, pipeline=[
+            dict(type='LoadWindow'), dict(type='ResizeWindow', size=(32, 32)), dict(type='PackWindow')])
+        here = [sample['inputs'] for sample in dataset]  # opens files that forked workers inherit
+        for copy in dataset, pickle.loads(pickle.dumps(dataset)):  # the latter is what spawned workers get
+            loader = DataLoader(copy, batch_size=None, num_workers=2, multiprocessing_context='fork')
+            for wanted, sample in zip(here, loader, strict=True):
+                assert torch.equal(sample['inputs'], wanted)
+
+
+def test_few_files_are_open_at_a_time(prepared, mapped, monkeypatch):
+    monkeypatch.setattr(store_module, 'OPEN_ARRAYS', 3)
+    for store in Store(prepared), Store(mapped):
+        for number in range(10):
+            np.asarray(store.window(f'case_{number:03d}', [0]))
+            np.asarray(store.label(f'case_{number:03d}', [0]))
+        assert len(store._open) == 3
+
+
+def test_preparing_in_the_other_form_replaces_it(tmp_path, msd_raw):
+    indices = []
+    for form in (False, True, False):
+        prepare_dataset('hippocampus', msd_raw, tmp_path, mapped=form)
+        assert {path.name for path in (tmp_path / 'cases' / 'case_000').iterdir()} == {'meta.json'} | (
+            {'image.npy', 'label.npy'} if form else {'image.b2nd', 'label.b2nd'})
+        indices.append(read_index(tmp_path))
+    assert indices[0] == indices[1] == indices[2]  # the content is the same: so are the runs on it
 
 
 @pytest.mark.parametrize('directions', ['RAS', 'LPS', 'LAS', 'PIR', 'ASR', 'SRA'])
@@ -158,7 +235,7 @@ def test_phantom_has_all_13_organs_and_is_repeatable():
 def test_channels_are_kept(tmp_path, name, folder, channels, labels):
     raw = write_msd(tmp_path / folder, cases=4, channels=channels, labels=labels)
     prepare_dataset(name, raw, tmp_path / 'out')
-    assert Store(tmp_path / 'out').window('case_000', [0, 1, 2]).shape[:2] == (channels, 3)
+    assert len(Store(tmp_path / 'out').window('case_000', [0, 1, 2])) == channels * 3
 
 
 def test_a_path_out_of_the_archive_is_refused(tmp_path):

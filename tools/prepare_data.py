@@ -15,6 +15,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description='Verify a dataset and store it for training.')
     add_dataset_arguments(parser)
     parser.add_argument('--out', type=Path, help='default: data/prepared/<dataset>')
+    parser.add_argument('--uncompressed', action='store_true',
+                        help='memory-mapped arrays: read nearly twice as fast, several times larger')
     args = parser.parse_args()
     if args.dataset == 'layout' and not args.layout:
         out = args.out or Path('data/prepared/layout')
@@ -25,7 +27,7 @@ def main() -> int:
     out = args.out or Path('data/prepared') / name
     if name == 'phantom':
         write_phantom(raw, progress=counter('drawing'))
-    result = prepare_dataset(name, raw, out, counter('preparing'), info, args.workers)
+    result = prepare_dataset(name, raw, out, counter('preparing'), info, args.workers, args.uncompressed)
     for line in result.warnings:
         print(f'warning: {line}')
     for fault in result.faults:

@@ -12,7 +12,7 @@ from ..parallel import map_items
 from .catalogue import DatasetInfo, dataset_info
 from .intensity import intensity_rules
 from .layouts import RawCase, find_cases
-from .store import INDEXED, discard_unfinished, read_meta, write_case, write_index
+from .store import INDEXED, discard_unfinished, is_mapped, read_meta, write_case, write_index
 from .verification import Verification, compare_cases, read_case
 
 
@@ -28,7 +28,7 @@ class Prepared:
 
 def prepare_dataset(name: str, raw: Path, folder: Path,
                     progress: Callable[[int, int, str], None] = lambda *_: None,
-                    info: DatasetInfo | None = None, workers: int | None = None) -> Prepared:
+                    info: DatasetInfo | None = None, workers: int | None = None, mapped: bool = False) -> Prepared:
     """Verify and store every case of a dataset; stored cases whose files did not change are kept.
 
     Args:
@@ -38,6 +38,7 @@ def prepare_dataset(name: str, raw: Path, folder: Path,
         progress: called with (done, total, case).
         info: describes a dataset that the catalogue does not have.
         workers: processes that read.
+        mapped: store cases uncompressed.
 
     Raises:
         UserError: the archive is not there, or no case of it is good.
@@ -50,9 +51,10 @@ def prepare_dataset(name: str, raw: Path, folder: Path,
         try:
             made_from = {path.relative_to(raw).as_posix(): _fingerprint(path) for path in files.files}
             meta = read_meta(folder, name)
-            if meta is None or meta['made_from'] != made_from or len(meta['voxels']) != len(info.labels):
+            if (meta is None or meta['made_from'] != made_from or len(meta['voxels']) != len(info.labels)
+                    or is_mapped(folder, name) != mapped):
                 volume, facts = read_case(files, dataset)
-                meta = write_case(folder, name, volume, facts | dict(made_from=made_from))
+                meta = write_case(folder, name, volume, facts | dict(made_from=made_from), mapped)
         except UserError as error:
             return str(error)
         return meta

@@ -16,16 +16,7 @@ from mmengine.structures import PixelData
 from mmseg.registry import TRANSFORMS
 from mmseg.structures import SegDataSample
 
-cv2.setNumThreads(0)  # the loader's workers are the parallelism
-
-
-def resize_planes(planes: np.ndarray, size: tuple[int, int], nearest: bool = False) -> np.ndarray:
-    """Resize (N, H, W) to (N, *size): by area where it shrinks, bilinear where it grows."""
-    if planes.shape[1:] == tuple(size):
-        return planes
-    shrinks = size[0] < planes.shape[1] or size[1] < planes.shape[2]
-    how = cv2.INTER_NEAREST_EXACT if nearest else cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.stack([cv2.resize(plane, size[::-1], interpolation=how) for plane in planes])
+from .planes import empty, resize_planes, turn_planes
 
 
 def fill_values(results: dict) -> np.ndarray:
@@ -49,7 +40,8 @@ class ResizeWindow(BaseTransform):
         self.size = tuple(size)
 
     def transform(self, results: dict) -> dict:
-        results['window'] = resize_planes(results['window'], self.size)
+        if results['window'].shape[1:] != self.size:
+            results['window'] = resize_planes(results['window'], self.size)
         return results
 
 
@@ -73,18 +65,21 @@ class RandomZoomCrop(BaseTransform):
             # The crop is taken from the source before anything is resized.
             extent = np.maximum(np.round(native / zoom).astype(int), 1)
             y, x = np.random.randint(0, native - extent + 1)
-            region = np.s_[:, y:y + extent[0], x:x + extent[1]]
-            results['window'] = resize_planes(np.ascontiguousarray(window[region]), self.size)
-            results['planes'] = resize_planes(np.ascontiguousarray(planes[region]), self.size, True)
+            region = np.s_[y:y + extent[0], x:x + extent[1]]
+            results['window'] = resize_planes(window, self.size, region=region)
+            results['planes'] = resize_planes(planes, self.size, True, region)
             return results
         inner = np.maximum(np.round(size * zoom).astype(int), 1)
         y, x = (size - inner) // 2
         region = np.s_[:, y:y + inner[0], x:x + inner[1]]
-        padded = np.empty((len(window), *self.size), window.dtype)
-        padded[:] = fill_values(results)[:, None, None]
-        padded[region] = resize_planes(window, tuple(inner))
+        padded = empty((len(window), *self.size), window.dtype)
+        fill = fill_values(results)[:, None, None]
+        for border in (np.s_[:, :y], np.s_[:, y + inner[0]:],
+                       np.s_[:, y:y + inner[0], :x], np.s_[:, y:y + inner[0], x + inner[1]:]):
+            padded[border] = fill
+        resize_planes(window, tuple(inner), out=padded[region])
         labels = np.zeros((len(planes), *self.size), planes.dtype)
-        labels[region] = resize_planes(planes, tuple(inner), True)
+        resize_planes(planes, tuple(inner), True, out=labels[region])
         results['window'], results['planes'] = padded, labels
         return results
 
@@ -104,9 +99,9 @@ class RandomTranslate(BaseTransform):
         shift = np.random.randint(-self.pixels, self.pixels + 1, size=2)
         height, width = results['window'].shape[1:]
         rows, columns = np.arange(height) + shift[0], np.arange(width) + shift[1]
-        inside = np.ix_(rows.clip(0, height - 1), columns.clip(0, width - 1))
-        results['window'] = results['window'][:, inside[0], inside[1]]
-        labels = results['planes'][:, inside[0], inside[1]]
+        inside = rows.clip(0, height - 1), columns.clip(0, width - 1)
+        results['window'], labels = (np.asarray(results[name]).take(inside[0], 1).take(inside[1], 2)
+                                     for name in ('window', 'planes'))
         labels[:, (rows < 0) | (rows >= height)] = 0
         labels[:, :, (columns < 0) | (columns >= width)] = 0
         results['planes'] = labels
@@ -126,11 +121,12 @@ class RandomWindowFlip(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         height, width, depth = np.random.rand(3) < self.prob
-        axes = [axis for axis, flip in ((1, height), (2, width)) if flip]
-        results['window'] = np.flip(results['window'], axes)
-        results['planes'] = np.flip(results['planes'], axes)
+        if height or width:
+            code = -1 if height and width else int(width)
+            for name in ('window', 'planes'):
+                results[name] = turn_planes(results[name], cv2.flip, code)
         if depth and self.depth and results['slices'] % 2:
-            window = results['window']
+            window = np.asarray(results['window'])
             results['window'] = window.reshape(-1, results['slices'], *window.shape[1:])[
                 :, ::-1].reshape(window.shape)
             results['planes'] = results['planes'][::-1]
@@ -148,9 +144,10 @@ class RandomRotate90(BaseTransform):
         rotate, turns = np.random.rand() < self.prob, np.random.randint(1, 4)
         if rotate:
             height, width = results['window'].shape[1:]
-            turns = turns if height == width else 2
-            results['window'] = np.rot90(results['window'], turns, (1, 2))
-            results['planes'] = np.rot90(results['planes'], turns, (1, 2))
+            code = (cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)[
+                turns - 1 if height == width else 1]
+            for name in ('window', 'planes'):
+                results[name] = turn_planes(results[name], cv2.rotate, code)
         return results
 
 
@@ -178,9 +175,17 @@ class PackWindow(BaseTransform):
             'intensity_shift', 'spacing')
 
     def transform(self, results: dict) -> dict:
-        sample = SegDataSample(gt_sem_seg=PixelData(
-            data=torch.from_numpy(results['planes'].copy())))
+        window, planes = (self._tensor(np.asarray(results[name])) for name in ('window', 'planes'))
+        sample = SegDataSample(gt_sem_seg=PixelData(data=planes))
         sample.set_metainfo({key: results[key] for key in self.META if key in results})
-        sample.set_metainfo(dict(img_shape=results['window'].shape[1:]))
-        return dict(inputs=torch.from_numpy(results['window'].copy()),
-                    data_samples=sample)
+        sample.set_metainfo(dict(img_shape=window.shape[1:]))
+        return dict(inputs=window, data_samples=sample)
+
+    @staticmethod
+    def _tensor(array: np.ndarray) -> torch.Tensor:
+        # Only a view is copied. To numpy, a flipped axis of length one is still in order; not to torch.
+        in_order = array.flags.c_contiguous and min(array.strides) > 0
+        if not in_order:
+            array, view = empty(array.shape, array.dtype), array
+            array[:] = view
+        return torch.from_numpy(array)

@@ -71,8 +71,7 @@ class LoadWindow(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         store = results.pop('store')
-        window = store.window(results['case'], results['indices'])
-        results['window'] = window.reshape(-1, *window.shape[2:])
+        results['window'] = store.window(results['case'], results['indices'])
         planes = [results['slice']] if results['target'] == 'center' else results['indices']
         results['planes'] = store.label(results['case'], planes)
         results['slices'] = len(results['indices'])
