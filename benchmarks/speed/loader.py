@@ -1,0 +1,162 @@
+"""Loading windows side by side: python benchmarks/speed/loader.py [--image FILE --label FILE] [--repeats N]
+
+Every way gives windows of one CT, augmented as the paper does it (Table 6): zoom 0.5 to 2, crop or pad, flips,
+rotation, intensity shift, at the CT's own size. Batches of 16 are held, as a loader holds them. Ours leaves the
+scaling of intensities to the training device; one row adds it on the CPU.
+"""
+
+import itertools
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.speed.common import CONSOLE, interleave, make_case, parse_args, table, write_page  # noqa: E402
+from mmseg_plugins.datasets import WindowDataset, window_indices  # noqa: E402
+from mmseg_plugins.datasets.intensity import CT_RANGE, PROTOCOLS  # noqa: E402
+from mmseg_plugins.datasets.statistics import describe_volume  # noqa: E402
+from mmseg_plugins.datasets.store import INDEXED, write_case, write_index  # noqa: E402
+from mmseg_plugins.datasets.volumes import Volume, read_volume, write_nifti  # noqa: E402
+from mmseg_plugins.errors import run_main  # noqa: E402
+from mmseg_plugins.models.preprocessor import WindowPreProcessor  # noqa: E402
+
+KEYS, BATCH = ('image', 'label'), 16
+PAPER = 'the paper\'s: a .nii.gz per window, MONAI transforms'
+SLICES, PERSISTENT = 'a .nii.gz per slice, MONAI transforms', 'MONAI PersistentDataset of the windows'
+OURS, MAPPED = 'ours, compressed', 'ours, memory-mapped'
+
+
+def monai_transforms(size: tuple[int, int], slices: int = 5) -> tuple[list, list, list]:
+    """The paper's order as MONAI transforms: loading, resizing, and what is random."""
+    from monai import transforms as T
+
+    roi, modes = (*size, slices), ('area', 'nearest')
+    load = [T.LoadImaged(KEYS, reader='NibabelReader'), T.EnsureChannelFirstd(KEYS)]
+    resize = [T.Resized(KEYS, roi, mode=modes)]
+    augment = [T.RandZoomd(KEYS, prob=1, min_zoom=0.5, max_zoom=2, mode=modes, keep_size=False),
+               T.RandSpatialCropd(KEYS, roi, random_size=False),
+               T.ScaleIntensityRanged('image', *CT_RANGE, -1, 1, clip=True),
+               *(T.RandFlipd(KEYS, 0.1, axis) for axis in range(3)), T.RandRotate90d(KEYS, 0.1, 3),
+               T.RandShiftIntensityd('image', 0.1, prob=0.5), T.SpatialPadd(KEYS, roi)]
+    return load, resize, augment
+
+
+def write_files(volume: Volume, folder: Path, indices: list[list[int]]) -> list[dict[str, str]]:
+    """A .nii.gz of image and label for each list of slices."""
+    items = []
+    for number, chosen in enumerate(indices):
+        items.append({key: str(folder / f'{key}{number}.nii.gz') for key in KEYS})
+        for key, array in zip(KEYS, (volume.image[chosen, 0], volume.label[chosen]), strict=True):
+            write_nifti(items[-1][key], np.ascontiguousarray(array.transpose(2, 1, 0)), np.eye(4))
+    return items
+
+
+def store(volume: Volume, folder: Path, mapped: bool) -> Callable[[int], WindowDataset]:
+    """Our store of the case; returns what makes its dataset for a number of slices."""
+    meta = describe_volume(volume, int(volume.label.max()) + 1)
+    write_case(folder, 'case', volume, meta, mapped)
+    write_index(folder, dict(labels=[str(k) for k in range(len(meta['voxels']))], split=dict(train=['case']),
+                             channels=1, intensity=dict.fromkeys(PROTOCOLS, CT_RANGE),
+                             cases=dict(case={key: meta[key] for key in INDEXED})))
+    size = volume.image.shape[2:]
+    return lambda slices: WindowDataset(str(folder), 'train', slices, pipeline=[
+        dict(type='LoadWindow'), dict(type='RandomZoomCrop', size=size, zoom=(0.5, 2.0)),
+        dict(type='RandomWindowFlip', prob=0.1), dict(type='RandomRotate90', prob=0.1),
+        dict(type='RandomIntensityShift', offset=0.1, prob=0.5), dict(type='PackWindow')])
+
+
+def draw(get: Callable[[int], object], windows: int, depth: int) -> tuple[Callable[[], None], int]:
+    """A round: random windows, as many as this way can take; ours all get the same windows and augmentation."""
+    rounds = itertools.count()
+
+    def work():
+        np.random.seed(next(rounds))
+        held = []
+        for z in np.random.randint(0, depth, windows).tolist():
+            held = [*held, get(z)] if len(held) < BATCH else [get(z)]
+    return work, windows
+
+
+def main() -> int:
+    args = parse_args('Time the loading of windows.', repeats=9)
+    from mmengine.registry import init_default_scope
+    from monai.data import PersistentDataset
+    from monai.transforms import Compose
+
+    init_default_scope('mmseg')
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        disk, seconds = {}, {}
+        image, label, volume = make_case(args, Path(scratch))
+        case_bytes = image.stat().st_size + label.stat().st_size
+        depth, _, *size = volume.image.shape
+        load, resize, augment = monai_transforms(size)
+        indices = [window_indices(z, depth, 5, 1) for z in range(depth)]
+
+        def prepare(name: str, make: Callable[[Path], object]):
+            """Make what a way reads, in a folder of its own; note time and bytes."""
+            place = Path(scratch) / str(len(disk))
+            place.mkdir()
+            start = time.process_time()
+            made = make(place)
+            seconds[name] = time.process_time() - start
+            disk[name] = sum(path.stat().st_size for path in place.rglob('*') if path.is_file())
+            CONSOLE.print(f'prepared {name:<54} {seconds[name]:6.1f} s {disk[name] / 1e6:8.1f} MB')
+            return made
+
+        def cache(place: Path):
+            fill = PersistentDataset(windows, Compose([*load, *resize]), cache_dir=place)
+            for z in range(depth):
+                fill[z]
+            return PersistentDataset(windows, Compose([*load, *resize, *augment]), cache_dir=place)
+
+        windows = prepare(PAPER, lambda place: write_files(read_volume(image, label), place, indices))
+        planes = prepare(SLICES, lambda place: write_files(read_volume(image, label), place,
+                                                           [[z] for z in range(depth)]))
+        persistent = prepare(PERSISTENT, cache)
+        compressed = prepare(OURS, lambda place: store(read_volume(image, label), place, mapped=False))
+        mapped = prepare(MAPPED, lambda place: store(read_volume(image, label), place, mapped=True))
+        whole, rest, random = Compose([*load, *resize, *augment]), Compose([*resize, *augment]), Compose(augment)
+        loaded, five, scale = Compose([*load, *resize])(windows[depth // 2]), compressed(5), WindowPreProcessor(5)
+
+        def from_slices(z: int) -> dict:
+            files = {key: [nib.load(planes[i][key]) for i in indices[z]] for key in KEYS}
+            return rest({key: torch.from_numpy(np.stack([file.get_fdata(dtype=np.float32)[None, ..., 0]
+                                                         for file in files[key]], -1)) for key in KEYS})
+
+        def scaled(z: int) -> dict:
+            sample = five[z]
+            return scale(dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]))
+
+        ways = {PAPER: (lambda z: whole(windows[z]), 8),
+                'its random part alone, on a window in memory': (lambda z: random(loaded), 8),
+                SLICES: (from_slices, 8), PERSISTENT: (persistent.__getitem__, 8),
+                OURS: (five.__getitem__, 48), f'{OURS}, scaled on the CPU': (scaled, 48),
+                MAPPED: (mapped(5).__getitem__, 48),
+                f'{OURS}, 21 slices': (compressed(21).__getitem__, 48),
+                f'{MAPPED}, 21 slices': (mapped(21).__getitem__, 48),
+                'a copy of the window in memory (the floor)': (lambda z: volume.image[indices[z]], 200)}
+        times = interleave({name: draw(*way, depth) for name, way in ways.items()}, args.repeats)
+
+    rows = [[name, f'{1 / times[name]:.1f}', f'{times[PAPER] / times[name]:.1f}',
+             f'{disk[name] / 1e6:.1f}' if name in disk else '', f'{seconds[name]:.1f}' if name in disk else '']
+            for name in ways]
+    ratios = ' and '.join(f'{times[f"{name}, 21 slices"] / times[name]:.2f}' for name in (OURS, MAPPED))
+    title = f'Loading windows: 5 slices of {size[1]} x {size[0]} x {depth}, {volume.image.dtype}'
+    write_page(__file__, args, f'# {title}\n\n' + table(
+        ['way', 'windows per CPU-s', 'x the paper\'s', 'MB on disk', 'preparation, CPU-s'], rows)
+        + f'\nThe case itself is {case_bytes / 1e6:.1f} MB as .nii.gz, label included. A window of 21 slices '
+          f'costs {ratios} times one of 5 (compressed, memory-mapped).\n',
+        ['numpy', 'opencv-python', 'blosc2', 'torch', 'monai', 'nibabel'])
+    return 0
+
+
+if __name__ == '__main__':
+    run_main(main)
