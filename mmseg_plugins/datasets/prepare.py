@@ -28,7 +28,8 @@ class Prepared:
 
 def prepare_dataset(name: str, raw: Path, folder: Path,
                     progress: Callable[[int, int, str], None] = lambda *_: None,
-                    info: DatasetInfo | None = None, workers: int | None = None, mapped: bool = False) -> Prepared:
+                    info: DatasetInfo | None = None, workers: int | None = None, mapped: bool | None = None
+                    ) -> Prepared:
     """Verify and store every case of a dataset; stored cases whose files did not change are kept.
 
     Args:
@@ -38,7 +39,7 @@ def prepare_dataset(name: str, raw: Path, folder: Path,
         progress: called with (done, total, case).
         info: describes a dataset that the catalogue does not have.
         workers: processes that read.
-        mapped: store cases uncompressed.
+        mapped: store cases uncompressed; None: as they are, new ones compressed.
 
     Raises:
         UserError: the archive is not there, or no case of it is good.
@@ -52,9 +53,10 @@ def prepare_dataset(name: str, raw: Path, folder: Path,
             made_from = {path.relative_to(raw).as_posix(): _fingerprint(path) for path in files.files}
             meta = read_meta(folder, name)
             if (meta is None or meta['made_from'] != made_from or len(meta['voxels']) != len(info.labels)
-                    or is_mapped(folder, name) != mapped):
+                    or mapped not in (None, is_mapped(folder, name))):
                 volume, facts = read_case(files, dataset)
-                meta = write_case(folder, name, volume, facts | dict(made_from=made_from), mapped)
+                form = is_mapped(folder, name) if mapped is None else mapped
+                meta = write_case(folder, name, volume, facts | dict(made_from=made_from), form)
         except UserError as error:
             return str(error)
         return meta
