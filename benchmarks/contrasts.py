@@ -2,9 +2,11 @@
 
 import pandas as pd
 
-from .cells import Cell
+from mmseg_plugins.errors import UserError, nearest
+
+from .cells import Cell, Grid
 from .comparison import LEAST_CASES, LEAST_SEEDS, CaseTest, SeedTest, compare_cases, compare_seeds, holm
-from .tables import Measured
+from .tables import Measured, cell_label, to_markdown
 
 TOO_FEW = 'not enough data'
 NOTE = ('Difference and interval: mean DSC per case (over seeds), 95 % by a paired bootstrap of cases; '
@@ -27,6 +29,31 @@ def contrast_organs(measured: Measured, first: Cell, second: Cell) -> pd.DataFra
     organs = _table({scores['labels'][i]: _tests(measured, first, second, [i]) for i in scores['headline']},
                     'Organ')
     return pd.concat([organs, overall], ignore_index=True)
+
+
+def find_cell(measured: Measured, grid: Grid, name: str) -> Cell:
+    """A cell by its row (`Ours`), by table and row (`4c 2`), or by its own name (`phantom-beit-...`).
+
+    Raises:
+        UserError: nothing, or no finished run, is called so.
+    """
+    known = {str(cell): cell for cell in measured.cells()}
+    named = [(table, row, cell) for table, rows in grid.tables.items() for row, cell in rows.items()]
+    known |= {f'{table} {row}': cell for table, row, cell in named}
+    # `1` is a stride in one table and a number of slices in another
+    known |= {row: cell for _, row, cell in named if len({other for _, same, other in named if same == row}) == 1}
+    if name not in known:
+        raise UserError(f'{grid.name}: no row {name!r}{nearest(name, known)}')
+    if not measured.done(known[name]):
+        raise UserError(f'{grid.name}: row {name!r} has no finished run')
+    return known[name]
+
+
+def compare(measured: Measured, grid: Grid, first: str, second: str) -> str:
+    """Two rows against each other, as Markdown."""
+    cells = [find_cell(measured, grid, name) for name in (first, second)]
+    lines = [f'{name}: {cell_label(cell)}' for name, cell in zip((first, second), cells, strict=True)]
+    return '\n'.join([f'{first} - {second}', *lines, '', to_markdown(contrast_organs(measured, *cells)), NOTE])
 
 
 def _tests(measured: Measured, first: Cell, second: Cell, labels) -> tuple[CaseTest | None, SeedTest | None]:

@@ -4,7 +4,11 @@ import pytest
 from conftest import REPO
 from scipy import stats
 
+from benchmarks.cells import load_grid
 from benchmarks.comparison import compare_cases, compare_seeds, holm
+from benchmarks.contrasts import TOO_FEW, compare, contrast_organs, contrast_rows, find_cell
+from benchmarks.tables import Measured
+from mmseg_plugins.errors import UserError
 
 
 def test_the_papers_seed_study():
@@ -45,3 +49,43 @@ def test_too_little_data_gives_no_figure():
 def test_holm_by_hand():
     assert holm([0.01, 0.04, None, 0.03]) == pytest.approx([0.03, 0.06, None, 0.06])
     assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == [] and holm([None]) == [None]
+
+
+def record(cell, seed, organs, cases=8):
+    """A finished run whose cases scatter around its organs' figures."""
+    rng = np.random.default_rng([seed, int(organs[0])])
+    per_case = [[99.0, *(value + rng.normal(0, 0.3) for value in organs)] for _ in range(cases)]
+    names = ['background', *(f'organ {i}' for i in range(1, len(organs) + 1))]
+    return dict(state='done', seed=seed, cell=vars(cell), scores=dict(
+        labels=names, headline=list(range(1, len(names))), cases=[f'c{i}' for i in range(cases)],
+        pooled=[99.0, *organs], case=[99.0, *organs], per_case=per_case))
+
+
+def test_rows_and_organs_against_each_other():
+    grid = load_grid('phantom')
+    ours, flat, random = (grid.tables['2a'][row] for row in ('Ours', 'Ours w/o D', 'Ours w/o T&D'))
+    measured = Measured([record(cell, seed, [mean + seed / 10, 50.0])
+                         for cell, mean in ((ours, 60), (flat, 55)) for seed in (1, 2, 3)]
+                        + [record(random, 1, [40.0, 50.0], cases=4)])
+    rows = contrast_rows(measured, grid.tables['2a'], 'Ours').set_index('Contrast')
+    assert list(rows.index) == ['Ours - Ours w/o T&D', 'Ours - Ours w/o D']
+    assert rows.loc['Ours - Ours w/o T&D', ['DSC case', 'DSC pooled']].tolist() == [TOO_FEW] * 2  # 4 cases, a seed
+    assert float(rows.loc['Ours - Ours w/o D', 'DSC case']) == pytest.approx(2.5, abs=0.3)
+    organs = contrast_organs(measured, ours, flat).set_index('Organ')
+    first, second = organs.loc['organ 1'], organs.loc['organ 2']
+    assert first['p (Wilcoxon)'] == '0.0078' and first['p (Holm)'] == '0.0156' and first['effect'] == '+1.00'
+    assert second['DSC pooled'] == TOO_FEW  # no difference at any seed
+    assert organs.index[-1] == 'all of these'
+    assert '| organ 1 | +' in compare(measured, grid, 'Ours', '2a Ours w/o D')
+
+
+def test_a_row_is_found_by_what_names_it_alone():
+    grid = load_grid('phantom')
+    measured = Measured([record(cell, 1, [50.0]) for cell in grid.cells()])
+    assert find_cell(measured, grid, '4c 1') == find_cell(measured, grid, 'Ours') == grid.tables['2a']['Ours']
+    assert find_cell(measured, grid, str(grid.tables['4a']['all'])) == find_cell(measured, grid, 'all')
+    for name, message in (('1', 'no row'), ('2a Our', "did you mean '2a Ours'")):
+        with pytest.raises(UserError, match=message):
+            find_cell(measured, grid, name)
+    with pytest.raises(UserError, match='no finished run'):
+        find_cell(Measured([]), grid, 'Ours')
