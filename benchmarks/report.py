@@ -1,30 +1,32 @@
-"""Render records: python benchmarks/report.py [FOLDER ...]   (default: every folder under results/)
+"""Render records: python benchmarks/report.py [FOLDER ...]   (default: all under results/, and the index)
 
-Tables (CSV, Markdown, LaTeX), figures and one self-contained page, from records alone: the same records
-give the same bytes.
+Tables (CSV, Markdown, LaTeX), figures (PNG, PDF) and one self-contained page, from records alone: the same
+records give the same bytes.
 """
 
 import argparse
-import base64
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
-import jinja2  # noqa: E402
-
 from benchmarks import figures  # noqa: E402
-from benchmarks.cells import Cell, Grid, load_grid  # noqa: E402
+from benchmarks.cells import Grid, load_grid  # noqa: E402
+from benchmarks.claims import check_claims, claim_table, footnotes  # noqa: E402
+from benchmarks.contrasts import NOTE, contrast_organs, contrast_rows  # noqa: E402
+from benchmarks.overview import NAMES, write_overview  # noqa: E402
+from benchmarks.page import Table, fill_page  # noqa: E402
 from benchmarks.records import read_records, read_summaries  # noqa: E402
+from benchmarks.run_tables import RUN_CAPTIONS, cost_table, seed_table, settings_table  # noqa: E402
 from benchmarks.tables import (  # noqa: E402
     Measured,
     build_free_table,
     build_table,
     caption,
-    cell_label,
     free_caption,
     free_cells,
     to_latex,
@@ -34,6 +36,9 @@ from mmseg_plugins.errors import UserError, run_main  # noqa: E402
 from mmseg_plugins.files import write_atomic  # noqa: E402
 
 RESULTS = REPO / 'results'
+CLAIMS = ('What the paper says, its published figures\' arithmetic, and these records\'. A measured claim holds '
+          'where its 95 % interval, in brackets, is above zero: over seeds where cells have several, else over '
+          'cases.')
 
 
 def main() -> int:
@@ -42,16 +47,27 @@ def main() -> int:
     parser.add_argument('--check', action='store_true',
                         help='render elsewhere and name every file that differs from the one here')
     args = parser.parse_args()
-    folders = args.folders or sorted(path.parent for path in RESULTS.glob('*/grid.yaml'))
-    if not folders:
-        raise UserError(f'{RESULTS}: no results yet; run benchmarks/run_grid.py')
+    folders = args.folders or find_folders(RESULTS)
     stale = 0
     for folder in folders:
         if args.check:
             stale += check(folder)
         else:
             print(render(folder))
+    if not args.folders:  # all of them: the index too
+        if args.check:
+            stale += check_index(RESULTS)
+        else:
+            print(render_index(RESULTS))
     return 1 if stale else 0
+
+
+def find_folders(root: Path) -> list[Path]:
+    """Every result folder below `root`, by name."""
+    folders = sorted(path.parent for path in root.glob('*/grid.yaml'))
+    if not folders:
+        raise UserError(f'{root}: no results yet; run benchmarks/run_grid.py')
+    return folders
 
 
 def load_folder(folder: Path) -> Grid:
@@ -65,7 +81,7 @@ def render(folder: Path, into: Path | None = None) -> Path:
     """Write tables, figures and page of the records in `folder`; returns the page's path.
 
     Args:
-        folder: holds grid.yaml, records/ and datasets/.
+        folder: holds grid.yaml, records/, datasets/ and predictions/.
         into: where to write instead of `folder`.
     """
     grid, into = load_folder(folder), into or folder
@@ -73,24 +89,50 @@ def render(folder: Path, into: Path | None = None) -> Path:
     for path in torn:
         print(f'{path}: not a whole record; left out', file=sys.stderr)
     measured, committed = Measured(records, read_summaries(folder)), _committed(folder)
-    names = ['1'] * bool(measured.data)
-    names += [name for name, rows in grid.tables.items()
-              if any(measured.runs(cell) for cell in grid.on_each(rows.values()))]
-    built = {name: (build_table(name, measured, grid, committed), caption(name, measured, grid)) for name in names}
-    if free_cells(measured, grid):
-        built['free'] = build_free_table(measured, grid), free_caption(measured, grid)
-    tables = []
-    for name, (table, text) in built.items():
+    tables = collect_tables(measured, grid, committed)
+    for name, frame, text, _ in tables:
         stem = into / 'tables' / f'table_{name}'
-        write_atomic(stem.with_suffix('.csv'), table.to_csv(index=False))
-        write_atomic(stem.with_suffix('.md'), to_markdown(table))
-        write_atomic(stem.with_suffix('.tex'), to_latex(table, text))
-        tables.append(dict(caption=text, columns=list(table.columns), rows=table.values.tolist()))
-    drawn = figures.draw_all(measured, grid, into / 'figures')
-    page = into / 'report.html'
+        write_atomic(stem.with_suffix('.csv'), frame.to_csv(index=False))
+        write_atomic(stem.with_suffix('.md'), to_markdown(frame))
+        write_atomic(stem.with_suffix('.tex'), to_latex(frame, text))
+    drawn = figures.draw_all(measured, grid, folder, into / 'figures')
+    page, built = into / 'report.html', {table.name for table in tables}
     absent = [caption(name, measured, grid).split('.')[0] for name in grid.tables if name not in built]
-    write_atomic(page, _page(grid, records, torn, tables, absent, drawn, committed is not None))
+    write_atomic(page, fill_page(grid, measured, records, torn, tables, absent, drawn, committed is not None))
     return page
+
+
+def collect_tables(measured: Measured, grid: Grid, committed: Measured | None) -> list[Table]:
+    """Every table that the records allow, in the page's order; the claims have a section of their own.
+
+    Args:
+        committed: the committed results' figures, to be shown beside a newcomer's own.
+    """
+    def of_paper(name: str) -> Table:
+        return Table(name, build_table(name, measured, grid, committed), caption(name, measured, grid))
+
+    tables = [of_paper('1')] if measured.data else []
+    tables += [of_paper(name) for name, rows in grid.tables.items()
+               if any(measured.runs(cell) for cell in grid.on_each(rows.values()))]
+    if free_cells(measured, grid):
+        tables.append(Table('free', build_free_table(measured, grid), free_caption(measured, grid)))
+    rows, done = grid.tables.get('2a', {}), measured.done()
+    if 'Ours' in rows and measured.done(rows['Ours']):
+        tables.append(Table('contrasts', contrast_rows(measured, rows, 'Ours'),
+                            'Rows against each other. Ours minus each other row of Table 2(a).', [NOTE]))
+        if 'Ours w/o D' in rows and measured.done(rows['Ours w/o D']):
+            tables.append(Table('organs', contrast_organs(measured, rows['Ours'], rows['Ours w/o D']),
+                                'Depth by organ. Ours minus Ours w/o D.', [NOTE]))
+    if any(len(measured.value(cell, 'pooled').seeds) > 1 for cell in rows.values()):
+        tables.append(Table('seeds', seed_table(measured, grid), RUN_CAPTIONS['seeds']))
+    if done:
+        tables.append(Table('cost', cost_table(measured, grid), RUN_CAPTIONS['cost']))
+    if any('settings' in record for record in done):
+        tables.append(Table('6', settings_table(measured), RUN_CAPTIONS['6']))
+    claims = check_claims(measured, grid)
+    if any(claim.here.arithmetic != 'not run' for claim in claims):
+        tables.append(Table('claims', claim_table(claims), 'Claims. ' + CLAIMS, footnotes(claims)))
+    return tables
 
 
 def _committed(folder: Path) -> Measured | None:
@@ -101,21 +143,11 @@ def _committed(folder: Path) -> Measured | None:
     return Measured(records) if records else None
 
 
-def _page(grid: Grid, records: list[dict], torn: list[Path], tables: list[dict], absent: list[str],
-          drawn: dict[str, Path], compared: bool) -> str:
-    template = (Path(__file__).parent / 'templates' / 'report.html.j2').read_text()
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    pictures = [(title, base64.b64encode(path.read_bytes()).decode()) for title, path in drawn.items()]
-    failed = [record for record in records if record['state'] == 'failed']
-    hardware = sorted({f"{r['hardware']['gpu'] or r['hardware']['cpu']}, {r['hardware']['threads']} thread(s) each"
-                       for r in records if 'hardware' in r})
-    runs = [dict(record, label=cell_label(Cell(**record['cell']))) for record in records]
-    finished = {record['cell']['dataset'] for record in records if record['state'] == 'done'}
-    datasets = [dataset for dataset in grid.datasets if dataset in finished] or grid.datasets
-    return environment.from_string(template).render(
-        grid=grid, runs=runs, failed=failed, torn=[path.name for path in torn], tables=tables, absent=absent,
-        pictures=pictures, compared=compared, hardware=hardware, datasets=datasets,
-        done=len(records) - len(failed))
+def render_index(root: Path, into: Path | None = None) -> Path:
+    """Write the index of all result folders below `root`; returns its path."""
+    into = into or root
+    write_overview(into, [(load_folder(folder), read_records(folder)[0]) for folder in find_folders(root)])
+    return into / NAMES[0]
 
 
 def check(folder: Path) -> int:
@@ -124,13 +156,26 @@ def check(folder: Path) -> int:
         into = Path(temporary) / folder.resolve().name
         shutil.copytree(folder, into, ignore=shutil.ignore_patterns('tables', 'figures', 'report.html'))
         render(folder, into)
-        fresh = {p.relative_to(into) for p in into.rglob('*') if p.is_file()}
-        here = {p.relative_to(folder) for p in folder.rglob('*') if p.is_file()}
-        stale = sorted(path for path in fresh | here if path not in fresh or path not in here
-                       or (into / path).read_bytes() != (folder / path).read_bytes())
+        return _compare(into, folder, *(
+            {path.relative_to(place) for path in place.rglob('*') if path.is_file()} for place in (into, folder)))
+
+
+def check_index(root: Path) -> int:
+    """The same for the index of the folders below `root`."""
+    with tempfile.TemporaryDirectory() as temporary:
+        render_index(root, Path(temporary))
+        names = [Path(name) for name in NAMES]
+        return _compare(Path(temporary), root, names, [name for name in names if (root / name).is_file()])
+
+
+def _compare(into: Path, folder: Path, fresh: Iterable[Path], here: Iterable[Path]) -> int:
+    """How many of the files, as rendered into `into` and in `folder`, are not the same in both."""
+    fresh, here = set(fresh), set(here)
+    stale = sorted(path for path in fresh | here if path not in fresh & here
+                   or (into / path).read_bytes() != (folder / path).read_bytes())
     for path in stale:
         print(f'{folder / path}: differs from what its records render to')
-    print(f'{folder}: {len(fresh) - len(stale)} of {len(fresh)} files are what the records render to')
+    print(f'{folder}: {len(fresh) - len(fresh & set(stale))} of {len(fresh)} files are what the records render to')
     return len(stale)
 
 

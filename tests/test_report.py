@@ -1,0 +1,241 @@
+"""The page in a browser, the figures, the index and the comparison of two folders, on made-up records."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import REPO
+from PIL import Image
+
+from benchmarks.cells import load_grid
+from benchmarks.findings import case_interval, gain_between, main_findings
+from benchmarks.page import Table, repeat_command, shown_table
+from benchmarks.prediction_figure import paint
+from benchmarks.records import predictions_path, write_arrays
+from benchmarks.report import check, check_index, render, render_index
+from benchmarks.tables import Measured, seed_noise
+from mmseg_plugins.datasets.pictures import COLOURS
+
+BROWSER = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+ORGANS = ['background', 'spleen', 'right kidney', 'left kidney', 'gallbladder', 'esophagus', 'liver', 'stomach',
+          'aorta', 'inferior vena cava', 'portal and splenic veins', 'pancreas', 'right adrenal gland',
+          'left adrenal gland']
+HEADLINE = [8, 4, 3, 2, 6, 11, 1, 7]
+
+
+def record(cell, seed: int, mean: float, labels=ORGANS, headline=HEADLINE, cases: int = 8) -> dict:
+    """A finished run as the runner writes it; its second case is far below the others."""
+    rng = np.random.default_rng(seed)
+    tilt = np.linspace(-0.1, 0.1, len(labels) - 1)  # depth gains more of some organs
+    organs = [99.0, *(mean + cell.slices * tilt + rng.normal(0, 0.4, len(labels) - 1))]
+    per_case = [[value - 40 * (case == 1) + rng.normal(0, 1) for value in organs] for case in range(cases)]
+    return dict(
+        version=1, run=f'{cell}-seed{seed}', state='done', cell=vars(cell), seed=seed,
+        command='python tools/train.py',
+        scores=dict(labels=labels, headline=headline, cases=[f'case_{i:04d}' for i in range(cases)], pooled=organs,
+                    case=np.mean(per_case, 0).tolist(), per_case=per_case),
+        training=dict(steps=100, last_loss=1.0, curve=[5 / (i + 1) + 1 for i in range(20)]), load=None,
+        cost=dict(parameters=600_000, encoder_parameters=400_000, flops=10**8 + cell.slices,
+                  encoder_flops=6 * 10**7 + cell.slices, seconds=30 + seed, resumed_from=0, peak_memory_mib=100),
+        data=dict(dataset=cell.dataset, split_hash='abcd', cases=dict(train=9, val=cases), evaluated='val',
+                  protocol='sound', input_size=[64, 64]),
+        code=dict(revision='0123abc', modified=False), python='3.11', packages=dict(torch='2.8'),
+        hardware=dict(cpu='a CPU', cores=2, threads=1, gpu=None))
+
+
+def write_results(folder: Path, name: str, records: list[dict], summaries=()) -> None:
+    for kind in ('records', 'datasets'):
+        (folder / kind).mkdir(parents=True)
+    shutil.copy(REPO / f'benchmarks/grids/{name}.yaml', folder / 'grid.yaml')
+    for each in records:
+        (folder / 'records' / f'{each["run"]}.json').write_text(json.dumps(each))
+    for summary in summaries:
+        (folder / 'datasets' / f'{summary["dataset"]}.json').write_text(json.dumps(summary))
+
+
+@pytest.fixture(scope='module')
+def results(tmp_path_factory) -> Path:
+    """results/ of two grids: the phantom's with all that a page can show, and one over several datasets."""
+    root = tmp_path_factory.mktemp('results')
+    grid = load_grid('phantom')
+    means = {cell: 40 + 2 * number for number, cell in enumerate(grid.cells())}
+    records = [record(cell, seed, mean) for cell, mean in means.items() for seed in grid.seeds]
+    write_results(root / 'phantom', 'phantom', records, [dict(
+        dataset='phantom', modality='CT', labels=ORGANS, headline=HEADLINE, split_hash='abcd', size=[64, 64, 20],
+        cases=dict(train=9, val=8), voxels=[1000] * 14, slices=[50] * 14, variation=[99.0, *range(60, 86, 2)],
+        mean_variation=70.0)])
+    label = np.zeros((5, 16, 12), np.uint8)
+    label[:, 4:8, 3:9], label[:, 10:12, 3:9] = 8, 4
+    write_arrays(predictions_path(root / 'phantom', 'phantom'), image=label * 20 + 50, label=label,
+                 case='case_0001', slices=np.arange(5), spacing=[5.0, 1.0, 1.0])
+    for each in records:
+        if each['cell'] == vars(grid.tables['2a']['Ours']):
+            write_arrays(predictions_path(root / 'phantom', each['run']), prediction=label)
+    several = load_grid('generalization', datasets=['heart', 'spleen'])
+    write_results(root / 'generalization', 'generalization', [
+        record(cell, 1, 60 + cell.slices, ['background', 'organ'], [1]) for cell in several.cells()])
+    for folder in root.iterdir():
+        render(folder)
+    render_index(root)
+    return root
+
+
+PROBE = """<script>
+addEventListener('load', () => {
+  const heads = [...document.querySelectorAll('th button')], found = {
+    width: innerWidth, overflow: document.documentElement.scrollWidth - innerWidth,
+    outside: [...document.querySelectorAll('h1, h2, p, dd, li, img, code, summary, .scroll')]
+      .filter(each => each.getBoundingClientRect().right > innerWidth + 1).map(each => each.outerHTML),
+    images: document.images.length, missing: [...document.images].filter(image => !image.naturalWidth).length};
+  const column = (table, place) => [...table.tBodies[0].rows].map(row => row.cells[place].textContent);
+  const table = document.querySelector('#table-2a table');
+  if (table) {
+    const place = [...table.tHead.rows[0].cells].findIndex(head => head.textContent === 'DSC pooled');
+    found.given = column(table, place);
+    const click = () => { table.tHead.rows[0].cells[place].querySelector('button').click();
+                          return column(table, place); };
+    Object.assign(found, {up: click(), down: click(), again: click()});
+    document.querySelector('.enlarge').click();
+    found.large = document.querySelector('dialog').open && document.querySelector('dialog img').naturalWidth;
+    document.querySelector('dialog').click();
+    found.closed = !document.querySelector('dialog').open;
+  }
+  parent.postMessage(found, '*');
+});
+</script>"""
+
+
+FRAME = """<!doctype html><body><script>
+addEventListener('message', event => document.body.append(new Comment(`found ${JSON.stringify(event.data)} end`)));
+</script><iframe src="probed.html" style="width: %dpx; height: 900px; border: 0"></iframe>"""
+
+
+def browse(page: Path, width: int, tmp_path: Path) -> dict:
+    """What the page is like at this width, in a frame as windows have a least width; fails on console output."""
+    (tmp_path / 'probed.html').write_text(page.read_text() + PROBE)
+    frame = tmp_path / 'frame.html'
+    frame.write_text(FRAME % width)
+    result = subprocess.run(
+        [BROWSER, '--headless', '--no-sandbox', '--disable-gpu', '--window-size=1600,1000', '--dump-dom',
+         '--enable-logging=stderr', '--v=0', f'--user-data-dir={tmp_path / "profile"}', '--disable-sync',
+         '--virtual-time-budget=3000', '--disable-background-networking', '--disable-component-update',
+         frame.as_uri()],
+        capture_output=True, text=True, timeout=120)
+    assert 'CONSOLE' not in result.stderr, result.stderr
+    found = re.search(r'<!--found (.*) end-->', result.stdout)
+    assert found, result.stderr[-2000:]
+    return json.loads(found[1])
+
+
+@pytest.mark.skipif(BROWSER is None, reason='no chromium, chromium-browser or google-chrome here')
+@pytest.mark.parametrize('width', [1400, 400])
+@pytest.mark.parametrize('page', ['phantom/report.html', 'generalization/report.html', 'index.html'])
+def test_a_page_in_a_browser(results, tmp_path, page, width):
+    found = browse(results / page, width, tmp_path)
+    assert found['width'] == width and found['overflow'] <= 0 and not found['outside'] and not found['missing']
+    if page != 'phantom/report.html':
+        return
+    assert found['images'] == 10
+    numbers = [float(text.split(' ±')[0]) for text in found['up'] if text != '—']
+    assert numbers == sorted(numbers) and found['up'][-3:] == ['—'] * 3  # methods that only the paper ran
+    assert found['down'] == [*reversed(found['up'][:-3]), *['—'] * 3] and found['again'] == found['given']
+    assert found['large'] > 500 and found['closed']
+
+
+def test_a_page_is_whole_and_names_no_machine(results):
+    page = (results / 'phantom/report.html').read_text()
+    assert len(page) < 3e6 and str(results) not in page and 'http' not in page.replace('http-equiv', '')
+    assert 'python benchmarks/run_grid.py --grid phantom' in page and page.count('python tools/train.py') == 36
+    assert '36 finished runs on phantom' in page and 'Depth, with transfer: ' in page
+    for link in re.findall(r'href="((?:tables|figures|records)/[^"]+)"', page):
+        assert (results / 'phantom' / link).is_file(), link
+    page = (results / 'generalization/report.html').read_text()
+    assert f'4 finished runs on heart, spleen (of {len(load_grid("generalization").datasets)} datasets)' in page
+
+
+def test_figures_are_drawn_and_carry_nothing_that_changes(results):
+    drawn, several = ({path.stem for path in (results / name / 'figures').iterdir()}
+                      for name in ('phantom', 'generalization'))
+    assert drawn == {'organs', 'slices', 'stride', 'inflation', 'target', 'variation', 'cost', 'curves', 'cases',
+                     'predictions'}
+    assert several == {'datasets', 'curves', 'cases'}
+    for name in drawn:
+        document = (results / f'phantom/figures/{name}.pdf').read_bytes()
+        assert not re.search(rb'CreationDate|Producer|/Type3', document)
+        assert 'Software' not in Image.open(results / f'phantom/figures/{name}.png').info
+    assert check(results / 'phantom') == 0
+
+
+def test_check_names_what_differs_and_covers_the_index(results, tmp_path, capsys):
+    copy = tmp_path / 'results'
+    shutil.copytree(results, copy)
+    assert check_index(copy) == 0
+    path = next((copy / 'phantom/records').glob('*.json'))
+    path.write_text(json.dumps(json.loads(path.read_text()) | dict(state='failed', reason='torn <b>cable</b>')))
+    assert check_index(copy) == 2 and check(copy / 'phantom') > 0
+    said = capsys.readouterr().out
+    assert all(f'{copy / name}: differs' in said for name in ('index.html', 'README.md', 'phantom/report.html'))
+    render(copy / 'phantom')
+    page = (copy / 'phantom/report.html').read_text()
+    assert '1 failed' in page and 'torn &lt;b&gt;cable' in page
+    (copy / 'index.html').unlink()
+    assert check_index(copy) == 2
+
+
+def test_the_index_has_a_line_for_every_grid(results):
+    lines = [line for line in (results / 'README.md').read_text().splitlines() if '/report.html)' in line]
+    assert len(lines) == 2 and 'heart, spleen | 4 | ' in lines[0] and '(average of 2)' in lines[0]
+    assert '| 36 | ' in lines[1] and '(phantom/records)' in lines[1]
+    assert 'href="phantom/report.html"' in (results / 'index.html').read_text()
+
+
+def test_findings_are_the_tables_differences():
+    grid = load_grid('phantom')
+    rows = grid.tables['2a']
+    measured = Measured([record(rows[row], seed, mean) for row, mean in (('Ours', 60), ('Ours w/o D', 57))
+                         for seed in (1, 2, 3)])
+    gain = gain_between(rows['Ours'], rows['Ours w/o D'], measured, seed_noise(measured, grid))
+    assert gain.over == 'seeds' and gain.value == pytest.approx(3, abs=0.2) and gain.beyond_noise
+    [sentence] = main_findings(measured, grid)
+    assert sentence.startswith(f'Depth, with transfer: {gain.value:+.2f} points of DSC, 95 % interval '
+                               f'{gain.low:+.2f} to {gain.high:+.2f}, beyond noise')
+    assert sentence.endswith('The paper on BCV: +1.95.')
+    alone = Measured([record(rows[row], 1, mean) for row, mean in (('Ours', 60), ('Ours w/o D', 60))])
+    assert 'too few seeds and cases' in main_findings(Measured(
+        [record(rows[row], 1, 60, cases=3) for row in ('Ours', 'Ours w/o D')]), grid)[0]
+    assert main_findings(Measured([]), grid) == [] and len(main_findings(alone, grid)) == 1
+
+
+def test_an_interval_over_cases():
+    values = {str(i): float(value) for i, value in enumerate(np.random.default_rng(0).normal(50, 10, 400))}
+    low, high = case_interval(values)
+    assert (high - low) / 2 == pytest.approx(1.96 * np.std(list(values.values())) / 20, rel=0.05)
+    assert case_interval(dict(list(values.items())[:5])) is None
+
+
+def test_columns_of_numbers_are_known():
+    shown = shown_table(Table('x', pd.DataFrame({
+        'DSC': ['84.36 (per case)', '—'], 'p': ['< 0.0001', '0.5'], 'size': ['48x64x5', '—'],
+        'name': ['5 of', 'a'], 'seeds': ['1: 60.00', '2: 61.00'], 'text': ['a' * 60, 'b [1]']}),
+        'Table 1. What it is.', ['why']))
+    assert [column['kind'] for column in shown['columns']] == ['number', 'number', '', '', '', 'long']
+    assert (shown['title'], shown['text'], shown['notes']) == ('Table 1', 'What it is.', ['[1] why'])
+
+
+def test_the_command_is_only_of_a_grid_as_the_project_has_it():
+    assert repeat_command(load_grid('phantom')) == 'python benchmarks/run_grid.py --grid phantom'
+    assert repeat_command(load_grid('phantom', seeds=[1])) is None
+    assert repeat_command(load_grid('phantom', datasets=['hippocampus'])) is None
+
+
+def test_labels_are_painted_in_their_colours():
+    label = np.array([[0, 1], [2, 0]])
+    painted = paint(np.full((2, 2), 255, np.uint8), label)
+    assert painted.shape == (2, 2, 3) and np.allclose(painted[0, 0], 0.7)
+    colour = np.array(list(bytes.fromhex(COLOURS[2][1:]))) / 255
+    assert np.allclose(painted[1, 0], 0.35 + 0.65 * colour)
