@@ -15,9 +15,10 @@ REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
 from benchmarks import figures  # noqa: E402
+from benchmarks.against import compare_results  # noqa: E402
 from benchmarks.cells import Grid, load_grid  # noqa: E402
 from benchmarks.claims import check_claims, claim_table, footnotes  # noqa: E402
-from benchmarks.contrasts import NOTE, contrast_organs, contrast_rows  # noqa: E402
+from benchmarks.contrasts import NOTE, compare, contrast_organs, contrast_rows  # noqa: E402
 from benchmarks.overview import NAMES, write_overview  # noqa: E402
 from benchmarks.page import Table, fill_page  # noqa: E402
 from benchmarks.records import read_records, read_summaries  # noqa: E402
@@ -46,7 +47,26 @@ def main() -> int:
     parser.add_argument('folders', nargs='*', type=Path, help='folders with records/ and grid.yaml')
     parser.add_argument('--check', action='store_true',
                         help='render elsewhere and name every file that differs from the one here')
+    parser.add_argument('--against', type=Path, metavar='OLD',
+                        help='print what moved since OLD, another folder of the same grid, and write nothing')
+    parser.add_argument('--compare', nargs=2, metavar=('A', 'B'),
+                        help='print two rows of one folder against each other, and write nothing')
     args = parser.parse_args()
+    if sum(map(bool, (args.against, args.compare, args.check))) > 1:
+        raise UserError('--against, --compare and --check exclude each other')
+    if args.compare:
+        if len(args.folders) != 1:
+            raise UserError('--compare is of one folder; name it')
+        [folder] = args.folders
+        grid = load_folder(folder)
+        print(compare(Measured(read_records(folder)[0]), grid, *args.compare))
+        return 0
+    if args.against:
+        if len(args.folders) > 1:
+            raise UserError('--against compares one folder with OLD; name one')
+        new = args.folders[0] if args.folders else RESULTS / args.against.resolve().name
+        print(describe_changes(new, args.against))
+        return 0
     folders = args.folders or find_folders(RESULTS)
     stale = 0
     for folder in folders:
@@ -177,6 +197,19 @@ def _compare(into: Path, folder: Path, fresh: Iterable[Path], here: Iterable[Pat
         print(f'{folder / path}: differs from what its records render to')
     print(f'{folder}: {len(fresh) - len(fresh & set(stale))} of {len(fresh)} files are what the records render to')
     return len(stale)
+
+
+def describe_changes(new: Path, old: Path) -> str:
+    """A Markdown table of what moved between two result folders of one grid."""
+    grid, earlier = load_folder(new), load_folder(old)
+    now, before = (Measured(read_records(folder)[0]) for folder in (new, old))
+    if not set(grid.cells()) & set(earlier.cells()):
+        raise UserError(f'{old}: has no cell in common with {new}; name two folders of the same grid')
+    table = compare_results(now, before, grid)
+    moved = (table['beyond noise'] == 'yes').sum()
+    compared = table['beyond noise'].isin(['yes', 'no']).sum()
+    return (f'{new} against {old}: DSC pooled over the reported labels\n\n{to_markdown(table)}\n'
+            f'{moved} of {compared} cells moved beyond noise; by chance alone {compared * 0.05:.1f} would.')
 
 
 if __name__ == '__main__':

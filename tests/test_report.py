@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from conftest import REPO
 from PIL import Image
 
+from benchmarks.against import compare_results
 from benchmarks.cells import load_grid
 from benchmarks.findings import case_interval, gain_between, main_findings
 from benchmarks.page import Table, repeat_command, shown_table
@@ -216,6 +218,44 @@ def test_an_interval_over_cases():
     low, high = case_interval(values)
     assert (high - low) / 2 == pytest.approx(1.96 * np.std(list(values.values())) / 20, rel=0.05)
     assert case_interval(dict(list(values.items())[:5])) is None
+
+
+def test_what_moved_between_two_folders():
+    grid = load_grid('phantom')
+    bare, plain, flat, ours, _ = grid.tables['2a'].values()
+    old = Measured([record(cell, seed, 50) for cell in (ours, flat, bare) for seed in (1, 2, 3)])
+    new = Measured([record(ours, seed, 55) for seed in (4, 5)] + [record(flat, seed, 50) for seed in (1, 2, 3)]
+                   + [record(plain, 1, 50)])
+    table = compare_results(new, old, grid).set_index('Cell')
+    assert table['beyond noise'].to_dict() == {'2a Ours w/o T&D': 'only old', '2a Ours w/o T': 'only new',
+                                              '2a Ours w/o D; 4d 1': 'no', '2a Ours; 4c 1; 4d 5': 'yes'}
+    moved = table.loc['2a Ours; 4c 1; 4d 5']
+    assert float(moved['difference']) == pytest.approx(5, abs=0.5) and moved['over'] == 'seeds'
+    single = compare_results(Measured([record(ours, 9, 55)]), Measured([record(ours, 1, 50)]), grid)
+    assert single.loc[0, 'over'] == 'cases' and single.loc[0, 'beyond noise'] == 'yes'
+    few = compare_results(Measured([record(ours, 9, 55, cases=3)]), Measured([record(ours, 1, 50, cases=3)]), grid)
+    assert few.loc[0, 'beyond noise'] == 'cannot tell'
+
+
+def test_comparisons_print_and_write_nothing(results, tmp_path):
+    copy = tmp_path / 'phantom'
+    shutil.copytree(results / 'phantom', copy)
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob('*')}
+
+    def call(*arguments) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, str(REPO / 'benchmarks/report.py'), *map(str, arguments)],
+                              capture_output=True, text=True)
+
+    result = call(copy, '--against', results / 'phantom')
+    assert result.returncode == 0 and '0 of 12 cells moved beyond noise' in result.stdout
+    result = call(copy, '--compare', 'Ours', 'Ours w/o D')
+    assert result.returncode == 0 and '| pancreas | ' in result.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in copy.rglob('*')}
+    for arguments in ((copy, '--against', tmp_path / 'none'), (copy, '--against', results / 'generalization'),
+                      (copy, copy, '--against', copy), (copy, '--check', '--against', copy),
+                      ('--compare', 'Ours', 'Ours w/o D'), (copy, '--compare', 'Ours', 'Our')):
+        result = call(*arguments)
+        assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
 
 
 def test_columns_of_numbers_are_known():
