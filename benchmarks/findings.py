@@ -135,13 +135,14 @@ def _datasets(measured: Measured, grid: Grid, noise: dict) -> str | None:
 
 
 def _sources(measured: Measured, grid: Grid, noise: dict) -> list[str]:
-    """Table 2(b): the highest source against the next, and against random weights."""
+    """Table 2(b): the highest source against the next and against random weights, and the lowest against those."""
     rows = {name: (measured.value(cell, 'pooled').mean, cell) for name, cell in grid.tables.get('2b', {}).items()}
     ranked = sorted((item for item in rows.items() if not np.isnan(item[1][0])), key=lambda item: -item[1][0])
-    if len(ranked) < 2:
+    random = next((item for item in ranked if item[1][1].source == 'none'), None)
+    others = [item for item in ranked if item is not random]
+    if len(others) < 2:
         return []
-    (best, (top, first)), others = ranked[0], ranked[1:]
-    chosen = [others[0]] + [item for item in others[1:] if item[1][1].source == 'none'][:1]
-    return [f'Highest of {len(ranked)} sources is {best}, {top:.2f}; against {name}, {figure:.2f}: '
-            f'{_points(gain_between(first, cell, measured, noise), [top, figure])}.'
-            for name, (figure, cell) in chosen]
+    pairs = [('Highest', others[0], others[1]), ('Highest', others[0], random), ('Lowest', others[-1], random)]
+    return [f'{place} of {len(others)} sources is {name}, {figure:.2f}; against {other}, {less:.2f}: '
+            f'{_points(gain_between(first, second, measured, noise), [figure, less])}.'
+            for place, (name, (figure, first)), (other, (less, second)) in (pair for pair in pairs if pair[2])]

@@ -52,6 +52,7 @@ def fill_page(grid: Grid, measured: Measured, records: list[dict], torn: list[Pa
         seeds=sorted({record['seed'] for record in done}), failed=failed, torn=[path.name for path in torn],
         datasets=[dataset for dataset in grid.datasets if dataset in finished] or grid.datasets,
         data=describe_data(done), findings=main_findings(measured, grid), hardware=describe_hardware(records),
+        code=describe_code(records),
         command=repeat_command(grid), tables=[shown_table(table) for table in tables if table.name != 'claims'],
         claims=[shown_table(table) for table in tables if table.name == 'claims'], absent=absent,
         figures=[shown_figure(figure) for figure in drawn], compared=compared,
@@ -76,6 +77,13 @@ def describe_hardware(records: list[dict]) -> list[str]:
     """Every kind of machine that runs were on."""
     return sorted({f"{r['hardware']['gpu'] or r['hardware']['cpu']}, {r['hardware']['threads']} thread(s) each"
                    for r in records if 'hardware' in r})
+
+
+def describe_code(records: list[dict]) -> list[str]:
+    """Every revision of the code that runs were made by."""
+    found = {(r['code']['revision'], r['code']['modified']) for r in records if 'code' in r}
+    return sorted(f'revision {revision}' + (' with uncommitted changes' if modified else '')
+                  for revision, modified in found)
 
 
 def repeat_command(grid: Grid) -> str | None:

@@ -12,11 +12,11 @@ from .tables import Measured, free_cells, varying_axes
 
 
 def rows_by_dataset(measured: Measured, grid: Grid) -> dict[str, dict[str, Cell]]:
-    """What figures of rows show: Table 2(a)'s that were run, else those of another table, else free cells."""
-    table = next((table for table in ('2a', '3', '2b', '5') if table in grid.tables), None)
-    if table:
-        rows = grid.tables[table]
-    else:
+    """What figures of rows show: Table 2(a)'s that were run, else another table's, else free cells."""
+    first = [table for table in ('2a', '2b', '5') if table in grid.tables]
+    ran = (rows for rows in (grid.tables[table] for table in [*first, *grid.tables])
+           if any(measured.done(cell) for cell in grid.on_each(rows.values())))
+    if (rows := next(ran, None)) is None:
         cells = free_cells(measured, grid)[:len(COLOURS)]
         axes = varying_axes(cells)
         rows = {', '.join(f'{axis} {getattr(cell, axis)}' for axis in axes) or 'the cell': cell for cell in cells}

@@ -279,3 +279,16 @@ def test_labels_are_painted_in_their_colours():
     assert painted.shape == (2, 2, 3) and np.allclose(painted[0, 0], 0.7)
     colour = np.array(list(bytes.fromhex(COLOURS[2][1:]))) / 255
     assert np.allclose(painted[1, 0], 0.35 + 0.65 * colour)
+
+
+def test_findings_about_sources():
+    grid = load_grid('phantom-sources')
+    rows = grid.tables['2b']
+    means = dict(zip(rows, (50, 52, 53, 64, 63, 60, 55), strict=True))
+    found = main_findings(Measured([record(rows[row], seed, mean) for row, mean in means.items()
+                                    for seed in (1, 2, 3)]), grid)
+    assert [sentence.split(', 6')[0].split(', 5')[0] for sentence in found] == [
+        *['Highest of 6 sources is BEiT, supervised on procedural images'] * 2,
+        'Lowest of 6 sources is BEiT, SSL on medical slices']
+    assert 'against BEiT, SSL then supervised on procedural images, 6' in found[0]
+    assert 'against BEiT, random, ' in found[1] and 'against BEiT, random, ' in found[2]
