@@ -7,6 +7,7 @@ import matplotlib
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.patheffects import withStroke  # noqa: E402
 from matplotlib.transforms import Bbox  # noqa: E402
 
 STYLE = {'font.family': 'DejaVu Sans', 'font.size': 9, 'axes.labelsize': 9, 'axes.titlesize': 9,
@@ -50,7 +51,8 @@ def place_texts(axes, points: Sequence[tuple[float, float]], texts: Sequence[str
     for point, text in zip(points, texts, strict=True):
         tried = []
         for dx, dy, across, up in PLACES:
-            note = axes.annotate(text, point, (dx, dy), textcoords='offset points', ha=across, va=up, fontsize=7)
+            note = axes.annotate(text, point, (dx, dy), textcoords='offset points', ha=across, va=up, fontsize=7,
+                                 path_effects=[withStroke(linewidth=2, foreground='white')])  # lines run below
             box = note.get_window_extent(renderer)
             outside = box.x0 < inside.x0 or box.x1 > inside.x1
             tried.append((sum(map(box.overlaps, taken)) + 3 * outside, note, box))
