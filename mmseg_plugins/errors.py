@@ -1,8 +1,11 @@
 """A user's mistake is one line on standard error and exit status 2, never a traceback."""
 
 import difflib
+import errno
 import sys
 from collections.abc import Callable, Iterable
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class UserError(Exception):
@@ -22,9 +25,22 @@ def run_main(main: Callable[[], int | None]) -> None:
         sys.exit(main() or 0)
     except UserError as error:
         sys.exit(_fail(f'error: {error}', 2))
+    except OSError as error:
+        if error.filename is None and error.errno not in FULL:
+            raise
+        sys.exit(_fail(f'error: {_describe(error)}', 2))
     except KeyboardInterrupt:
         sys.exit(_fail('interrupted; to go on from the last checkpoint call again: a grid as it was, '
                        'training with --resume', 130))
+
+
+def _describe(error: OSError) -> str:
+    if error.errno in FULL:
+        return f'{error.filename or "disk"}: no space left; free some and call again, nothing is half written'
+    remedy = ('allow it (chmod), or name another place' if isinstance(error, PermissionError) else
+              'a file is in the way of a folder; name another place'
+              if isinstance(error, FileExistsError | NotADirectoryError) else 'name another')
+    return f'{error.filename}: {error.strerror.lower()}; {remedy}'
 
 
 def _fail(line: str, status: int) -> int:

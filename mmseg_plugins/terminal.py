@@ -5,10 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .datasets.catalogue import CATALOGUE, DatasetInfo, dataset_info
 from .datasets.layouts import describe_folder
+from .datasets.phantom import write_phantom
 from .errors import UserError
 from .experiment import import_extensions
 
@@ -29,18 +31,19 @@ def counter(title: str) -> Callable[[int, int, str], None]:
         if task is None:
             bar.start()
             task = bar.add_task('', total=total)
-        bar.update(task, completed=done, total=total, description=item)
+        bar.update(task, completed=done, total=total, description=escape(item))
         if done == total:
             bar.stop()
             task = None
     return count
 
 
-def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('dataset', help=f'one of: {", ".join([*CATALOGUE, "layout"])}; or a folder, with --layout')
+def add_dataset_arguments(parser: argparse.ArgumentParser, *others: str) -> None:
+    parser.add_argument('dataset', help=f'one of: {", ".join([*CATALOGUE, *others])}; or a folder, with --layout')
     parser.add_argument('--raw', type=Path, help='the archive\'s folder (default: data/<its name>)')
     parser.add_argument('--layout', choices=['msd', 'nnunet'],
                         help='DATASET is a folder with a dataset.json of this kind, not in the catalogue')
+    parser.add_argument('--name', help='what to call it, with --layout (default: from the folder\'s name)')
     parser.add_argument('--imports', nargs='+', default=[], metavar='MODULE',
                         help='your own modules that add to the catalogue')
     parser.add_argument('--workers', type=int, help='processes that read (default: one per core, at most 8)')
@@ -48,13 +51,25 @@ def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
 
 def choose_dataset(args: argparse.Namespace) -> tuple[str, DatasetInfo, Path]:
     """The dataset that the arguments name: its name, its entry, its raw folder."""
-    if (args.workers or 1) < 1:
+    if args.workers is not None and args.workers < 1:
         raise UserError('--workers must be at least 1')
     import_extensions(args.imports, '--imports')
-    if args.layout:
-        raw = Path(args.dataset)
-        if not raw.is_dir():
-            raise UserError(f'{raw}: folder not found; with --layout, name the folder that holds dataset.json')
-        return *describe_folder(raw, args.layout), raw
-    info = dataset_info(args.dataset)
-    return args.dataset, info, args.raw or Path('data') / info.folder
+    if not args.layout:
+        if args.name:
+            raise UserError('--name is for a folder with --layout; the catalogue\'s datasets have theirs')
+        info = dataset_info(args.dataset)
+        raw = args.raw or Path('data') / info.folder
+        if args.dataset == 'phantom':
+            write_phantom(raw, progress=counter('drawing'))
+        return args.dataset, info, raw
+    raw = Path(args.dataset)
+    if args.raw:
+        raise UserError(f'--raw {args.raw}: with --layout, the dataset is the folder itself; leave --raw out')
+    if not raw.is_dir():
+        raise UserError(f'{raw}: folder not found; with --layout, name the folder that holds dataset.json')
+    name, info = describe_folder(raw, args.layout)
+    name = args.name or name
+    if name in (*CATALOGUE, 'layout'):
+        raise UserError(f'{raw}: the catalogue has a dataset {name!r} already; call this one otherwise: '
+                        f'--name {name}2')
+    return name, info, raw

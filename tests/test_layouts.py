@@ -1,6 +1,9 @@
 """Made-up archives in the published layouts, from the archive to figures at native resolution."""
 
 import json
+import shutil
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -151,12 +154,15 @@ def test_nnunets_own_folds_are_taken(tmp_path):
     (raw / 'splits_final.json').write_text(json.dumps(folds))
     dataset = find_cases(describe_folder(raw, 'nnunet')[1], raw)
     assert dataset.split == folds[0] and dataset.info.evaluate == 'val'
+    (raw / 'splits_final.json').write_text(json.dumps([dict(train=['knee_000', 'knee_001'], val=['knee_001'])]))
+    with pytest.raises(UserError, match='knee_001 in train and val'):
+        find_cases(dataset.info, raw)
 
 
 @pytest.mark.parametrize('changes, message', [
     (dict(file_ending='.png'), 'convert the files'), (dict(labels=dict(background=0, whole=[1, 2])), 'regions'),
     (dict(labels=dict(background=0, bone=2)), 'gaps'), (dict(labels=dict(background=0, ignore=1)), 'ignore'),
-    (dict(channel_names={}), 'not an nnU-Net v2')])
+    (dict(channel_names={}), "'channel_names' must name")])
 def test_what_nnunet_allows_and_we_do_not_is_said(tmp_path, changes, message):
     raw = write_nnunet(tmp_path / 'Dataset501_Knee', cases=2, **changes)
     with pytest.raises(UserError, match=message):
@@ -175,3 +181,75 @@ def test_another_datasets_archive_is_refused(tmp_path):
     raw = write_msd(tmp_path / 'Task01_BrainTumour', cases=2)
     with pytest.raises(UserError, match='declares 1 channels, Task01_BrainTumour has 4'):
         find_cases(dataset_info('brain'), raw)
+
+
+def test_macos_and_mirrors_do_not_change_acdcs_split(tmp_path):
+    raw = write_acdc(tmp_path / 'ACDC')
+    before = find_cases(dataset_info('acdc'), raw)
+    patient = raw / 'database/training/patient004'
+    (patient / '._patient004_frame01.nii.gz').write_bytes(b'x')
+    (raw / '__MACOSX' / 'patient004').mkdir(parents=True)
+    (patient / 'patient004_4d.nii').mkdir()
+    assert find_cases(dataset_info('acdc'), raw) == before
+    shutil.copytree(raw / 'database', raw / 'copy')
+    with pytest.raises(UserError, match='another folder of this patient'):
+        find_cases(dataset_info('acdc'), raw)
+
+
+def edit(raw, **changes):
+    path = raw / 'dataset.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return raw
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(training=[]), 'lists no labelled case'), (dict(labels={}), "'labels' must name ids"),
+    (dict(labels={'0': 'background', '2': 'a', '3': 'b'}), "'labels' must name ids 0, 1, 2, ... without gaps"),
+    (dict(modality='MRI'), "'modality' must name ids"), (dict(training=[dict(image=3, label='a')]), 'no list'),
+    (dict(training=[dict(image=f'{p}/image.nii.gz', label=f'{p}.nii.gz') for p in 'ab']), 'two cases are called'),
+    (dict(training=[dict(image='/etc/passwd', label='a')]), 'outside its own folder')])
+def test_an_odd_decathlon_listing_is_one_line(tmp_path, changes, message):
+    raw = edit(write_msd(tmp_path / 'Task04_Hippocampus', cases=2), **changes)
+    with pytest.raises(UserError, match=message):
+        find_cases(dataset_info('hippocampus'), raw)
+
+
+def test_a_list_of_images_is_one_per_channel_and_links_are_followed(tmp_path):
+    raw = write_msd(tmp_path / 'elsewhere' / 'Task98_Real', cases=3)
+    entry = dict(image=[f'./imagesTr/case_00{i}.nii.gz' for i in (0, 1)], label='./labelsTr/case_000.nii.gz')
+    edit(raw, modality=['T1', 'T2'], training=[entry])
+    (tmp_path / 'Task99_Link').symlink_to(raw)
+    name, info = describe_folder(tmp_path / 'Task99_Link', 'msd')
+    assert name == 'link'
+    found = verify_dataset(find_cases(info, tmp_path / 'Task99_Link'), workers=1)
+    assert not found.lines and found.facts['case_000']['shape'][1] == 2
+
+
+def test_cases_of_different_dtypes_share_a_batch(tmp_path):
+    raw = write_msd(tmp_path / 'Task04_Hippocampus', cases=7)
+    for number, scale in enumerate((1, 300, -1, 0.1)):  # uint8, uint16, int16, float32
+        path = raw / f'imagesTr/case_{number:03d}.nii.gz'
+        write_nifti(path, (np.asarray(nib.load(path).dataobj).round() * np.float32(scale)))
+    prepare_dataset('hippocampus', raw, tmp_path / 'hippocampus', workers=1)
+    facts = (tmp_path / 'hippocampus').glob('cases/*/meta.json')
+    dtypes = {json.loads(path.read_text())['dtype'] for path in facts}
+    assert {'uint8', 'uint16', 'int16', 'float32'} <= dtypes
+    _, scores, _ = train_and_evaluate(tmp_path / 'hippocampus', tmp_path / 'work', batch=16)
+    assert len(scores.cases) == 1
+
+
+def test_a_dataset_of_the_catalogue_is_not_taken_for_another(tmp_path):
+    raw = write_nnunet(tmp_path / 'Dataset004_Hippocampus', cases=4)
+    for options, message in (([], "the catalogue has a dataset 'hippocampus' already"),
+                             (['--name', 'knees', '--raw', raw], 'leave --raw out'),
+                             (['--name', 'knees', '--workers', '0'], 'at least 1')):
+        result = subprocess.run([sys.executable, 'tools/prepare_data.py', raw, '--layout', 'nnunet', *options],
+                                cwd=REPO, capture_output=True, text=True)
+        assert result.returncode == 2 and message in result.stderr and result.stderr.count('\n') == 1
+    (tmp_path / 'file').write_text('')
+    for tool, place, message in (('prepare_data', tmp_path / 'out', ''), ('verify_data', tmp_path / 'out2', ''),
+                                 ('verify_data', tmp_path / 'file', 'file: file exists; a file is in the way')):
+        result = subprocess.run([sys.executable, f'tools/{tool}.py', raw, '--layout', 'nnunet', '--name', 'knees',
+                                 '--out', place], cwd=REPO, capture_output=True, text=True)
+        assert result.returncode == (2 if message else 0) and message in result.stderr, result.stderr
+    assert read_index(tmp_path / 'out')['dataset'] == 'knees'

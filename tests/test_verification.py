@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import REPO, write_msd, write_nifti
 
-from mmseg_plugins.datasets import dataset_info
+from mmseg_plugins.datasets import Store, dataset_info, read_index
 from mmseg_plugins.datasets.intensity import PERCENTILES, STATISTICS, channel_statistics, intensity_ranges
 from mmseg_plugins.datasets.layouts import find_cases
 from mmseg_plugins.datasets.prepare import prepare_dataset
@@ -44,6 +44,12 @@ def _array(name, change):
 def _without_x(content):
     header = bytearray(gzip.decompress(content))
     header[254:256], header[280:296] = b'\x01\x00', bytes(16)  # sform_code, srow_x
+    return gzip.compress(header)
+
+
+def _huge(content):
+    header = bytearray(gzip.decompress(content))
+    header[42:48] = b'\xff\x7f' * 3  # dim 1 to 3
     return gzip.compress(header)
 
 
@@ -83,6 +89,8 @@ BAD = {
                                 '4D with 2 channels, 3D is declared'),
     'two dimensions': (_array(IMAGE, lambda a, m: (a[..., 0], m)), 'neither 3D nor 4D'),
     'no geometry': (_bytes(IMAGE, _without_x), 'no geometry'),
+    'values beyond float32': (_array(IMAGE, lambda a, m: (a.astype(np.float64) * 1e300, m)), 'another unit'),
+    'a header that asks for everything': (_bytes(IMAGE, _huge), 'fetch it again'),
     'missing label': (_missing, 'file not found; fetch the case again'),
 }
 
@@ -138,6 +146,11 @@ def test_cases_are_compared_with_each_other(tmp_path):
     found = verified(raw)
     [line] = found.lines
     assert leaked in line and other in line and 'the same image in train and val' in line
+    result = prepare_dataset('hippocampus', raw, tmp_path / 'out', workers=1)
+    assert result.faults == [line] and result.left_out == 0
+    parts = read_index(tmp_path / 'out')['split']
+    assert leaked not in parts['train'] and other in parts['val']
+    assert len(parts['train']) == len(split['train']) - 1
     for case, text in ((twin, 'the same image, all in train'), (empty, 'label empty'),
                        (bright, 'far from the other'), ('stray.nii.gz', 'not listed')):
         assert any(case in warning and text in warning for warning in found.warnings), (text, found.warnings)
@@ -171,6 +184,28 @@ def test_a_killed_preparation_goes_on_where_it_stopped(tmp_path):
     assert kept == ['case_000', 'case_002'] and not torn.exists() and (out / 'cases' / 'case_001').is_dir()
 
 
+@pytest.mark.parametrize('damage', [lambda b: b[:-50], lambda b: b''])
+def test_a_damaged_store_is_prepared_again(tmp_path, damage):
+    raw, out = write_msd(tmp_path / 'Task04_Hippocampus', cases=2), tmp_path / 'out'
+    prepare_dataset('hippocampus', raw, out, workers=1)
+    path = out / 'cases' / 'case_001' / 'image.b2nd'
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    prepare_dataset('hippocampus', raw, out, workers=1)
+    assert len(path.read_bytes()) == len(whole)
+
+
+def test_a_damaged_slice_is_named(tmp_path):
+    raw, out = write_msd(tmp_path / 'Task04_Hippocampus', cases=2), tmp_path / 'out'
+    prepare_dataset('hippocampus', raw, out, workers=1)
+    path = out / 'cases' / 'case_001' / 'image.b2nd'
+    content = bytearray(path.read_bytes())
+    content[len(content) // 4:-len(content) // 3] = bytes(len(content[len(content) // 4:-len(content) // 3]))
+    path.write_bytes(content)
+    with pytest.raises(UserError, match='image.b2nd: (damaged|cannot be read).* prepare the dataset again'):
+        np.asarray(Store(out).window('case_001', list(range(6))))
+
+
 @pytest.mark.parametrize('dtype', [np.uint8, np.int16, np.uint16, np.float32])
 def test_percentiles_are_numpys(dtype):
     image = np.abs(np.random.default_rng(0).normal(60, 20, (3, 2, 7, 11))).astype(dtype)
@@ -189,6 +224,7 @@ def test_ranges_hold_for_any_scale_and_for_flat_images():
     image[0, 0, 0, 0] = 1e9  # one bright voxel
     assert intensity_ranges(index, 'sound', channel_statistics(image))[0][1] < 200
     assert intensity_ranges(index, 'paper', channel_statistics(image)) == [(0.0, 1e9)]
+    assert intensity_ranges(index, 'paper', channel_statistics(image * 0 - 3)) == [(-3.0, -3.0)]
     spot = np.zeros((4, 1, 40, 40), np.uint8)
     spot[0, 0, 0, 0] = 9
     assert intensity_ranges(index, 'sound', channel_statistics(spot)) == [(0.0, 9.0)]

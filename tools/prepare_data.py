@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 from mmseg_plugins.datasets.layout_images import prepare_layout
-from mmseg_plugins.datasets.phantom import write_phantom
 from mmseg_plugins.datasets.prepare import prepare_dataset
 from mmseg_plugins.errors import run_main
 from mmseg_plugins.terminal import add_dataset_arguments, choose_dataset, counter
@@ -13,10 +12,10 @@ from mmseg_plugins.terminal import add_dataset_arguments, choose_dataset, counte
 
 def main() -> int:
     parser = argparse.ArgumentParser(description='Verify a dataset and store it for training.')
-    add_dataset_arguments(parser)
+    add_dataset_arguments(parser, 'layout')
     parser.add_argument('--out', type=Path, help='default: data/prepared/<dataset>')
     parser.add_argument('--uncompressed', action='store_true',
-                        help='memory-mapped arrays: read nearly twice as fast, several times larger')
+                        help='memory-mapped arrays: read half again as fast, several times larger')
     args = parser.parse_args()
     if args.dataset == 'layout' and not args.layout:
         out = args.out or Path('data/prepared/layout')
@@ -25,8 +24,6 @@ def main() -> int:
         return 0
     name, info, raw = choose_dataset(args)
     out = args.out or Path('data/prepared') / name
-    if name == 'phantom':
-        write_phantom(raw, progress=counter('drawing'))
     result = prepare_dataset(name, raw, out, counter('preparing'), info, args.workers, args.uncompressed)
     for line in result.warnings:
         print(f'warning: {line}')

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mmseg_plugins.datasets.layouts import find_cases
@@ -31,15 +32,16 @@ def main() -> int:
     name, info, raw = choose_dataset(args)
     out = args.out or Path('work_dirs/verify') / name
     dataset = find_cases(info, raw)
+    out.mkdir(parents=True, exist_ok=True)
     found = verify_dataset(dataset, args.workers, counter('reading'))
     rows = summary_rows(dataset, found)
 
     console = Console(soft_wrap=True, highlight=False)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    table.add_column(f'{name} ({info.folder}, {info.modality})', no_wrap=True)
+    table.add_column(escape(f'{name} ({info.folder}, {info.modality})'), no_wrap=True)
     table.add_column('found', overflow='fold')
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     console.print(table)
     for line in found.warnings:
         print(f'warning: {line}')

@@ -62,7 +62,8 @@ def intensity_ranges(index: dict, protocol: str, statistics: dict) -> list[tuple
     if isinstance(rule, Sequence) and not isinstance(rule, str):
         return [tuple(rule)] * len(statistics['maximum'])
     if rule == 'maximum':
-        return [(0.0, high) for high in statistics['maximum']]
+        return [(0.0, most) if most > 0 else (least, most)
+                for least, most in zip(statistics['minimum'], statistics['maximum'], strict=True)]
     # where nearly every voxel has one value, the percentiles meet: the whole range is what is left
     channels = zip(*(statistics[name] for name in ('minimum', 'low', 'high', 'maximum')), strict=True)
     return [(low, high) if high > low else (least, most) for least, low, high, most in channels]

@@ -1,6 +1,7 @@
 """Where a published archive keeps its cases: BCV's, ACDC's, the Decathlon's and nnU-Net's layouts."""
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,8 @@ from pathlib import Path
 from ..errors import UserError
 from .catalogue import DatasetInfo
 from .splits import msd_split, patient_split
+
+MOST_LABELS = 256  # label maps are stored in bytes
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,13 @@ def find_cases(info: DatasetInfo, raw: Path) -> RawDataset:
     finders = dict(bcv=_find_bcv, acdc=_find_acdc, msd=_find_msd, nnunet=_find_nnunet)
     if info.layout not in finders:
         raise UserError(f'{info.folder}: unknown layout {info.layout!r}; known: {", ".join(finders)}')
-    return finders[info.layout](info, raw)
+    dataset = finders[info.layout](info, raw)
+    if not dataset.cases:
+        raise UserError(f'{raw}: lists no labelled case; fetch it again')
+    if not 2 <= len(dataset.info.labels) <= MOST_LABELS:
+        raise UserError(f'{raw}: {len(dataset.info.labels)} labels with background; 2 to {MOST_LABELS} are '
+                        'supported')
+    return dataset
 
 
 def describe_folder(folder: Path, layout: str) -> tuple[str, DatasetInfo]:
@@ -61,14 +70,14 @@ def describe_folder(folder: Path, layout: str) -> tuple[str, DatasetInfo]:
 
     `Task99_Spine` and `Dataset099_Spine` are named `spine`. It is CT where the first channel is called so.
     """
-    folder = folder.resolve()
+    folder = Path(os.path.abspath(folder))  # a link keeps its own name
     name = re.sub(r'^(Task|Dataset)\d+_', '', folder.name).lower()
     declared = _read_declaration(folder, f'the layout {layout!r} needs one')
-    channels = declared.get('channel_names') or declared.get('modality') or {'0': 'image'}
-    first = str(next(iter(channels.values()), ''))
-    modality = 'CT' if first.upper() == 'CT' else 'MRI'
-    info = DatasetInfo(layout, folder.name, modality, source=declared.get('reference') or str(folder.name),
-                       licence=declared.get('licence') or declared.get('license') or 'not stated')
+    key = 'channel_names' if layout == 'nnunet' else 'modality'
+    channels = _read_names(declared, key, folder / 'dataset.json')
+    modality = 'CT' if channels[0].upper() == 'CT' else 'MRI'
+    info = DatasetInfo(layout, folder.name, modality, source=str(declared.get('reference') or folder.name),
+                       licence=str(declared.get('licence') or declared.get('license') or 'not stated'))
     return name, info
 
 
@@ -87,16 +96,19 @@ def _find_bcv(info: DatasetInfo, raw: Path) -> RawDataset:
 
 def _find_acdc(info: DatasetInfo, raw: Path) -> RawDataset:
     """`patient001/patient001_frame01.nii.gz` and `..._gt.nii.gz`; the 4D cine beside them has no labels."""
-    folders = sorted(path for path in raw.glob('**/patient*') if path.is_dir())
+    folders = sorted(path for path in raw.glob('**/patient*') if re.fullmatch(r'patient\d+', path.name)
+                     and path.is_dir() and '__MACOSX' not in path.parts)
     training = [path for path in folders if 'testing' not in path.relative_to(raw).parts]
     if not training:
         raise UserError(f'{raw}: no patient folders; get {info.source}, unpack it so that patient001/ is below '
                         f'{raw}')
     cases, patients = {}, {}
     for folder in training:
-        frames = {path.name.split('.')[0].removesuffix('_gt') for path in folder.glob('*_frame*.nii*')}
-        ends = {path.name.partition('.')[2] for path in folder.glob('*_frame*.nii*')}
-        end = 'nii.gz' if 'nii.gz' in ends or not ends else 'nii'
+        if folder.name in patients:
+            raise UserError(f'{folder}: there is another folder of this patient; name the one archive with --raw')
+        files = [path.name for path in folder.glob(f'{folder.name}_frame*.nii*')]
+        frames = {name.split('.')[0].removesuffix('_gt') for name in files}
+        end = 'nii' if files and not any(name.endswith('.gz') for name in files) else 'nii.gz'
         for frame in sorted(frames) or [f'{folder.name}_frame01']:
             cases[frame] = RawCase((folder / f'{frame}.{end}',), folder / f'{frame}_gt.{end}')
             patients.setdefault(folder.name, []).append(frame)
@@ -107,21 +119,24 @@ def _find_acdc(info: DatasetInfo, raw: Path) -> RawDataset:
 def _find_msd(info: DatasetInfo, raw: Path) -> RawDataset:
     path = raw / 'dataset.json'
     declared = _read_declaration(raw, f'get {info.source}, unpack it so that this file is there')
-    try:
-        entries = [(entry['image'], entry['label']) for entry in declared['training']]
-        labels = [str(declared['labels'][str(i)]) for i in range(len(declared['labels']))]
-        channels = [str(declared['modality'][str(i)]) for i in range(len(declared['modality']))]
+    try:  # MONAI writes a list of images where there is one per channel
+        entries = [([entry['image']] if isinstance(entry['image'], str) else list(entry['image']), entry['label'])
+                   for entry in declared['training']]
+        if not all(isinstance(name, str) for images, label in entries for name in [*images, label]):
+            raise TypeError('a file name is not text')
     except (KeyError, TypeError) as error:
-        raise UserError(f'{path}: not a Decathlon dataset.json ({error!r}); fetch it again, or try --layout nnunet'
-                        ) from error
+        raise UserError(f'{path}: no list `training` of image and label ({error!r}); fetch it again, or try '
+                        '--layout nnunet') from error
     cases = {}
-    for pair in entries:
-        for relative in pair:
-            if not (raw / relative).resolve().is_relative_to(raw.resolve()):
+    for images, label in entries:
+        for relative in [*images, label]:
+            if os.path.isabs(relative) or os.path.normpath(relative).startswith('..'):
                 raise UserError(f'{path}: names {relative!r}, outside its own folder; fetch it again')
-        cases[Path(pair[0]).name.removesuffix('.gz').removesuffix('.nii')] = RawCase(
-            (raw / pair[0],), raw / pair[1])
-    info = _declare(info, channels, labels, path)
+        name = Path(images[0]).name.removesuffix('.gz').removesuffix('.nii')
+        if name in cases:
+            raise UserError(f'{path}: two cases are called {name!r}; give every image a file name of its own')
+        cases[name] = RawCase(tuple(raw / image for image in images), raw / label)
+    info = _declare(info, _read_names(declared, 'modality', path), _read_names(declared, 'labels', path), path)
     return RawDataset(info, cases, msd_split(info.folder, list(cases)),
                       unlisted=_unlisted(raw / 'imagesTr', cases))
 
@@ -133,10 +148,10 @@ def _find_nnunet(info: DatasetInfo, raw: Path) -> RawDataset:
     """
     path = raw / 'dataset.json'
     declared = _read_declaration(raw, 'nnU-Net\'s raw datasets have one; name the folder that holds it')
+    channels = _read_names(declared, 'channel_names', path)
     try:
-        channels = [str(declared['channel_names'][str(i)]) for i in range(max(len(declared['channel_names']), 1))]
-        end = declared['file_ending']
-        by_id = {int(value): name for name, value in declared['labels'].items()}
+        end = str(declared['file_ending'])
+        by_id = {int(value): str(name) for name, value in declared['labels'].items()}
         labels = [by_id[i] for i in range(len(by_id))]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f'{path}: not an nnU-Net v2 dataset.json with labels 0, 1, 2, ... ({error!r}); regions '
@@ -170,6 +185,8 @@ def _read_folds(path: Path, cases: dict) -> dict[str, list[str]] | None:
     for case in sum(split.values(), []):
         if case not in cases:
             raise UserError(f'{path}: names case {case!r}, which has no files; mend it or take it away')
+    if both := sorted(set(split['train']) & set(split['val'])):
+        raise UserError(f'{path}: {", ".join(both)} in train and val of fold 0; mend it or take it away')
     return split
 
 
@@ -179,11 +196,22 @@ def _read_declaration(raw: Path, remedy: str) -> dict:
         declared = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f'{path}: file not found; {remedy}') from None
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise UserError(f'{path}: not readable as JSON ({error}); fetch it again') from error
     if not isinstance(declared, dict):
         raise UserError(f'{path}: holds no dataset description; fetch it again')
     return declared
+
+
+def _read_names(declared: dict, key: str, path: Path) -> list[str]:
+    """Names by id: `{"0": name, "1": name}` or a list."""
+    names = declared.get(key)
+    if isinstance(names, list) and names:
+        return [str(name) for name in names]
+    if isinstance(names, dict) and names and set(names) == set(map(str, range(len(names)))):
+        return [str(names[str(i)]) for i in range(len(names))]
+    raise UserError(f'{path}: {key!r} must name ids 0, 1, 2, ... without gaps, as {{"0": "name", "1": "name"}}; '
+                    f'it is {names!r}')
 
 
 def _declare(info: DatasetInfo, channels: list[str], labels: list[str], path: Path) -> DatasetInfo:

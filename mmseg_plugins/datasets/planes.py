@@ -14,6 +14,8 @@ import blosc2
 import cv2
 import numpy as np
 
+from ..errors import UserError
+
 # The loader's workers are the parallelism.
 blosc2.set_nthreads(1)
 cv2.setNumThreads(0)
@@ -88,8 +90,12 @@ class Planes:
                 leading = (z, channel)[:self.array.ndim - 2]
                 if compressed:
                     plane = next(buffers)
-                    self.array.get_slice_numpy(plane, ((*leading, start, 0),
-                                                       (*(i + 1 for i in leading), stop, self.shape[2])))
+                    try:
+                        self.array.get_slice_numpy(plane, ((*leading, start, 0),
+                                                           (*(i + 1 for i in leading), stop, self.shape[2])))
+                    except RuntimeError as error:
+                        raise UserError(f'{self.array.schunk.urlpath}: damaged at slice {z}; delete its folder '
+                                        'and prepare the dataset again') from error
                 else:
                     plane = self.array[leading][rows]
                 yield [channel * len(self.indices) + k for k in places], plane

@@ -69,7 +69,8 @@ def prepare_dataset(name: str, raw: Path, folder: Path,
         if not found.facts:
             raise UserError(f'{raw}: no usable case of {len(done)}; first fault: {found.lines[0]}')
         compare_cases(dataset, found)
-        split = {part: [case for case in names if case in found.facts] for part, names in dataset.split.items()}
+        split = {part: [case for case in names if case in found.facts and case not in found.leaked]
+                 for part, names in dataset.split.items()}
         split_hash = hashlib.sha256(json.dumps(split, sort_keys=True).encode()).hexdigest()[:12]
         write_atomic(folder / 'split.json', json.dumps(dict(split, hash=split_hash), indent=1) + '\n')
         write_index(folder, dict(

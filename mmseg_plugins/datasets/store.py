@@ -46,10 +46,20 @@ def write_case(folder: Path, case: str, volume: Volume, meta: dict, mapped: bool
             np.save(temporary / f'{name}.npy', array)
         else:
             _compress(array, temporary / f'{name}.b2nd')
-    (temporary / 'meta.json').write_text(json.dumps(meta))
+    meta = meta | dict(bytes={path.name: path.stat().st_size for path in _synced(temporary)})
+    write_atomic(temporary / 'meta.json', json.dumps(meta))
     shutil.rmtree(final, ignore_errors=True)
     os.replace(temporary, final)
     return meta
+
+
+def _synced(folder: Path) -> list[Path]:
+    """The files of a folder, all on the disk: else a power cut could leave the name and lose the content."""
+    paths = sorted(folder.iterdir())
+    for path in paths:
+        with open(path, 'rb') as file:
+            os.fsync(file.fileno())
+    return paths
 
 
 def _compress(array: np.ndarray, path: Path) -> None:
@@ -91,11 +101,13 @@ def discard_unfinished(folder: Path) -> None:
 
 def read_meta(folder: Path, case: str) -> dict | None:
     """A stored case's metadata, or None where the case is not (wholly) there."""
+    path = folder / 'cases' / case
     try:
-        meta = json.loads((folder / 'cases' / case / 'meta.json').read_text())
-    except (OSError, ValueError):
+        meta = json.loads((path / 'meta.json').read_text())
+        whole = all((path / name).stat().st_size == size for name, size in meta['bytes'].items())
+    except (OSError, ValueError, KeyError):
         return None
-    return meta if all(key in meta for key in INDEXED) else None
+    return meta if whole and all(key in meta for key in INDEXED) else None
 
 
 def write_index(folder: Path, index: dict) -> None:

@@ -20,10 +20,14 @@ NAMED = 5  # cases that a warning about many names
 
 @dataclass
 class Verification:
-    """What was found: `facts` of each good case, `faults` by bad case, `across` all cases, `warnings`."""
+    """What was found: `facts` of each good case, `faults` by bad case, `across` cases, `warnings`.
+
+    `leaked` cases are in a split whose image another split has too: a split keeps those that no later one has.
+    """
     facts: dict[str, dict]
     faults: dict[str, str]
     across: list[str] = field(default_factory=list)
+    leaked: set[str] = field(default_factory=set)
     warnings: list[str] = field(default_factory=list)
     thumbnails: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
@@ -73,8 +77,10 @@ def compare_cases(dataset: RawDataset, found: Verification) -> None:
     for cases in by_content.values():
         parts = sorted({part_of.get(case, 'no split') for case in cases})
         if len(parts) > 1:
-            found.across.append(f'{_names(cases)}: the same image in {" and ".join(parts)}; take it out of all '
-                                'but one')
+            last = [part for part in dataset.split if part in parts][-1:]
+            found.leaked |= {case for case in cases if [part_of.get(case)] != last}
+            found.across.append(f'{_names(cases)}: the same image in {" and ".join(parts)}; leave it in one of '
+                                f'them (prepared, it is in {last[0]} alone)')
         elif len(cases) > 1:
             found.warnings.append(f'{_names(cases)}: the same image, all in {parts[0]}')
     if empty := [case for case, entry in facts.items() if not sum(entry['voxels'][1:])]:

@@ -60,7 +60,7 @@ def slice_layout(affine: np.ndarray) -> tuple[tuple[int, int, int], tuple[bool, 
 
 
 def read_array(path: str | Path) -> tuple[np.ndarray, np.ndarray, str]:
-    """Read a NIfTI file, the whole of it, in its own dtype where that is exact.
+    """Read a NIfTI file, the whole of it, in the smallest dtype that is exact (float32 for what is not).
 
     Returns:
         Array (X, Y, Z) or (X, Y, Z, C) of uint8, int16, uint16 or float32; the 4x4 affine; the dtype that
@@ -88,7 +88,8 @@ def read_array(path: str | Path) -> tuple[np.ndarray, np.ndarray, str]:
             file = kind.from_bytes(content)
             array = np.asanyarray(file.dataobj)
     except (OSError, EOFError, zlib.error, nib.filebasedimages.ImageFileError, ValueError, struct.error,
-            nib.spatialimages.HeaderDataError, nib.wrapstruct.WrapStructError) as error:
+            nib.spatialimages.HeaderDataError, nib.wrapstruct.WrapStructError, MemoryError,
+            OverflowError) as error:  # a header torn at the right place asks for any size
         raise UserError(f'{path}: not a whole NIfTI file ({_reason(error)}); fetch it again') from error
     if array.ndim not in (3, 4) or 0 in array.shape:
         raise UserError(f'{path}: shape {array.shape} is neither 3D nor 4D (x, y, z, channel); '
@@ -101,7 +102,10 @@ def read_array(path: str | Path) -> tuple[np.ndarray, np.ndarray, str]:
     affine = np.asarray(file.affine, float)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise UserError(f'{path}: its affine is no geometry (zero or infinite voxel size); export it again')
-    return smallest_dtype(array), affine, str(file.get_data_dtype())
+    array = smallest_dtype(array)
+    if array.dtype.kind == 'f' and not np.isfinite(array).all():
+        raise UserError(f'{path}: holds values beyond 3.4e38; export it in another unit')
+    return array[..., 0] if array.shape[3:] == (1,) else array, affine, str(file.get_data_dtype())
 
 
 NIFTI2 = (b'\x1c\x02\x00\x00', b'\x00\x00\x02\x1c')  # the header's size, 540, in either byte order
@@ -112,7 +116,7 @@ def _reason(error: Exception) -> str:
 
 
 def smallest_dtype(array: np.ndarray) -> np.ndarray:
-    """The same values as uint8, int16 or uint16 where they are integers that fit, else float32."""
+    """The same values as uint8, int16 or uint16 where they are integers that fit, else rounded to float32."""
     low, high = array.min(), array.max()
     for dtype in (np.uint8, np.int16, np.uint16):
         info = np.iinfo(dtype)
@@ -120,7 +124,8 @@ def smallest_dtype(array: np.ndarray) -> np.ndarray:
             narrow = array.astype(dtype)
             if array.dtype.kind in 'biu' or np.array_equal(narrow, array):
                 return narrow
-    return array.astype(np.float32)
+    with np.errstate(over='ignore'):
+        return array.astype(np.float32)
 
 
 def read_volume(images: str | Path | Sequence[Path], label_path: str | Path | None = None,

@@ -24,7 +24,7 @@ class WindowPreProcessor(BaseDataPreprocessor):
     def forward(self, data: dict, training: bool = False) -> dict:
         data = self.cast_data(data)
         windows, samples = data['inputs'], data.get('data_samples')
-        inputs = torch.stack(list(windows)).float()
+        inputs = torch.stack([window.float() for window in windows])  # cases may differ in dtype
         ranges = torch.tensor([sample.intensity_range for sample in samples],
                               dtype=torch.float32, device=inputs.device)
         ranges = ranges.repeat_interleave(self.slices, dim=1)[..., None, None]
