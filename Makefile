@@ -15,7 +15,6 @@ report: $(READY)
 test: $(READY)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pytest $(ARGS)
-	$(BIN)/python benchmarks/report.py --check
 	rm -rf work_dirs/grids/smoke
 	$(BIN)/python benchmarks/run_grid.py --grid smoke
 

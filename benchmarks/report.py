@@ -14,16 +14,16 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
-from benchmarks import figures  # noqa: E402
-from benchmarks.against import compare_results  # noqa: E402
 from benchmarks.cells import Grid, load_grid  # noqa: E402
-from benchmarks.claims import check_claims, claim_table, footnotes  # noqa: E402
-from benchmarks.contrasts import NOTE, compare, contrast_organs, contrast_rows  # noqa: E402
-from benchmarks.overview import NAMES, write_overview  # noqa: E402
-from benchmarks.page import Table, fill_page  # noqa: E402
 from benchmarks.records import read_records, read_summaries  # noqa: E402
-from benchmarks.run_tables import RUN_CAPTIONS, cost_table, seed_table, settings_table  # noqa: E402
-from benchmarks.tables import (  # noqa: E402
+from benchmarks.rendering import figures  # noqa: E402
+from benchmarks.rendering.against import compare_results  # noqa: E402
+from benchmarks.rendering.claims import check_claims, claim_table, footnotes  # noqa: E402
+from benchmarks.rendering.contrasts import NOTE, compare, contrast_organs, contrast_rows  # noqa: E402
+from benchmarks.rendering.overview import NAMES, write_overview  # noqa: E402
+from benchmarks.rendering.page import Table, fill_page  # noqa: E402
+from benchmarks.rendering.run_tables import RUN_CAPTIONS, cost_table, seed_table, settings_table  # noqa: E402
+from benchmarks.rendering.tables import (  # noqa: E402
     Measured,
     build_free_table,
     build_table,

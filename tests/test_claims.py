@@ -3,8 +3,8 @@
 import pytest
 
 from benchmarks.cells import load_grid
-from benchmarks.claims import FAILS, HOLDS, UNKNOWN, check_claims, variation_points
-from benchmarks.tables import Measured
+from benchmarks.rendering.claims import FAILS, HOLDS, UNKNOWN, check_claims, variation_points
+from benchmarks.rendering.tables import Measured
 
 
 def record(cell, seed, organs):

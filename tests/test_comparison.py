@@ -5,9 +5,9 @@ from conftest import REPO
 from scipy import stats
 
 from benchmarks.cells import load_grid
-from benchmarks.comparison import compare_cases, compare_seeds, holm
-from benchmarks.contrasts import TOO_FEW, compare, contrast_organs, contrast_rows, find_cell
-from benchmarks.tables import Measured
+from benchmarks.rendering.comparison import compare_cases, compare_seeds, holm
+from benchmarks.rendering.contrasts import TOO_FEW, compare, contrast_organs, contrast_rows, find_cell
+from benchmarks.rendering.tables import Measured
 from mmseg_plugins.errors import UserError
 
 

@@ -20,7 +20,7 @@ from benchmarks.cells import Cell, load_grid
 from benchmarks.plan import plan_runs
 from benchmarks.pool import Job, run_jobs
 from benchmarks.records import read_records
-from benchmarks.tables import Value, agreement
+from benchmarks.rendering.tables import Value, agreement
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.experiment import read_config
 from mmseg_plugins.files import only_writer

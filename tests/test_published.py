@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 
 from benchmarks.cells import load_grid
-from benchmarks.claims import HOLDS, check_claims
-from benchmarks.published import PAPER, published, published_organs
-from benchmarks.run_tables import seed_table
-from benchmarks.tables import Measured, build_table
+from benchmarks.rendering.claims import HOLDS, check_claims
+from benchmarks.rendering.published import PAPER, published, published_organs
+from benchmarks.rendering.run_tables import seed_table
+from benchmarks.rendering.tables import Measured, build_table
 from mmseg_plugins.datasets.catalogue import BCV_EIGHT, BCV_LABELS
 
 

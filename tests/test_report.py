@@ -13,14 +13,14 @@ import pytest
 from conftest import REPO
 from PIL import Image
 
-from benchmarks.against import compare_results
 from benchmarks.cells import load_grid
-from benchmarks.findings import case_interval, gain_between, main_findings
-from benchmarks.page import Table, repeat_command, shown_table
-from benchmarks.prediction_figure import paint
 from benchmarks.records import predictions_path, write_arrays
+from benchmarks.rendering.against import compare_results
+from benchmarks.rendering.findings import case_interval, gain_between, main_findings
+from benchmarks.rendering.page import Table, repeat_command, shown_table
+from benchmarks.rendering.prediction_figure import paint
+from benchmarks.rendering.tables import Measured, seed_noise
 from benchmarks.report import check, check_index, render, render_index
-from benchmarks.tables import Measured, seed_noise
 from mmseg_plugins.datasets.pictures import COLOURS
 
 BROWSER = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)

@@ -1,0 +1,1 @@
+"""Records -> tables, figures, page: what benchmarks/report.py puts together."""

@@ -1,0 +1,87 @@
+"""Rows against each other: over seeds and over cases, overall and by organ, corrected where several are tested."""
+
+import pandas as pd
+
+from mmseg_plugins.errors import UserError, nearest
+
+from ..cells import Cell, Grid
+from .comparison import LEAST_CASES, LEAST_SEEDS, CaseTest, SeedTest, compare_cases, compare_seeds, holm
+from .tables import Measured, cell_label, to_markdown
+
+TOO_FEW = 'not enough data'
+NOTE = ('Difference and interval: mean DSC per case (over seeds), 95 % by a paired bootstrap of cases; '
+        'p: Wilcoxon\'s signed-rank test, two-sided, and Holm\'s correction over the lines; effect: matched-pairs '
+        'rank-biserial correlation. Seeds: paired t-test of the pooled DSC. '
+        f'"{TOO_FEW}": fewer than {LEAST_CASES} cases or {LEAST_SEEDS} seeds in common, or no difference in any.')
+
+
+def contrast_rows(measured: Measured, rows: dict[str, Cell], best: str) -> pd.DataFrame:
+    """Every row against one of them, over the reported organs; Holm's correction over the rows."""
+    others = {label: cell for label, cell in rows.items() if label != best and measured.done(cell)}
+    return _table({f'{best} - {label}': _tests(measured, rows[best], cell, 'headline')
+                   for label, cell in others.items()}, 'Contrast')
+
+
+def contrast_organs(measured: Measured, first: Cell, second: Cell) -> pd.DataFrame:
+    """Two rows, organ by organ; Holm's correction over the organs, the line of all organs apart."""
+    scores = measured.done(first)[0]['scores']
+    overall = _table({'all of these': _tests(measured, first, second, 'headline')}, 'Organ')
+    organs = _table({scores['labels'][i]: _tests(measured, first, second, [i]) for i in scores['headline']},
+                    'Organ')
+    return pd.concat([organs, overall], ignore_index=True)
+
+
+def find_cell(measured: Measured, grid: Grid, name: str) -> Cell:
+    """A cell by its row (`Ours`), by table and row (`4c 2`), or by its own name (`phantom-beit-...`).
+
+    Raises:
+        UserError: nothing, or no finished run, is called so.
+    """
+    known = {str(cell): cell for cell in measured.cells()}
+    named = [(table, row, cell) for table, rows in grid.tables.items() for row, cell in rows.items()]
+    known |= {f'{table} {row}': cell for table, row, cell in named}
+    # `1` is a stride in one table and a number of slices in another
+    known |= {row: cell for _, row, cell in named if len({other for _, same, other in named if same == row}) == 1}
+    if name not in known:
+        raise UserError(f'{grid.name}: no row {name!r}{nearest(name, known)}')
+    if not measured.done(known[name]):
+        raise UserError(f'{grid.name}: row {name!r} has no finished run')
+    return known[name]
+
+
+def compare(measured: Measured, grid: Grid, first: str, second: str) -> str:
+    """Two rows against each other, as Markdown."""
+    cells = [find_cell(measured, grid, name) for name in (first, second)]
+    lines = [f'{name}: {cell_label(cell)}' for name, cell in zip((first, second), cells, strict=True)]
+    return '\n'.join([f'{first} - {second}', *lines, '', to_markdown(contrast_organs(measured, *cells)), NOTE])
+
+
+def _tests(measured: Measured, first: Cell, second: Cell, labels) -> tuple[CaseTest | None, SeedTest | None]:
+    return (compare_cases(*(measured.per_case(cell, labels) for cell in (first, second))),
+            compare_seeds(*(measured.value(cell, 'pooled', labels).seeds for cell in (first, second))))
+
+
+def _table(tests: dict[str, tuple[CaseTest | None, SeedTest | None]], heading: str) -> pd.DataFrame:
+    adjusted = holm([cases and cases.p for cases, _ in tests.values()])
+    rows = []
+    for (label, (cases, seeds)), p in zip(tests.items(), adjusted, strict=True):
+        rows.append({heading: label, **(_case_columns(cases, p) if cases else {'DSC case': TOO_FEW}),
+                     **(_seed_columns(seeds) if seeds else {'DSC pooled': TOO_FEW})})
+    columns = [heading, 'DSC case', '95 % over cases', 'p (Wilcoxon)', 'p (Holm)', 'effect', 'DSC pooled', 't',
+               'p (t, two-sided)', 'p (t, one-sided)']
+    return pd.DataFrame(rows, columns=columns).fillna('—')
+
+
+def _case_columns(test: CaseTest, adjusted: float) -> dict[str, str]:
+    low, high = test.interval
+    return {'DSC case': f'{test.difference:+.2f}', '95 % over cases': f'{low:+.2f} to {high:+.2f}',
+            'p (Wilcoxon)': format_p(test.p), 'p (Holm)': format_p(adjusted), 'effect': f'{test.effect:+.2f}'}
+
+
+def _seed_columns(test: SeedTest) -> dict[str, str]:
+    return {'DSC pooled': f'{test.difference:+.2f} ± {test.std:.2f}', 't': f'{test.t:.2f} ({test.n} seeds)',
+            'p (t, two-sided)': format_p(test.two_sided), 'p (t, one-sided)': format_p(test.one_sided)}
+
+
+def format_p(value: float) -> str:
+    return '< 0.0001' if value < 1e-4 else f'{value:.4f}'

@@ -1,0 +1,125 @@
+"""The page of a grid and the index of all: what the templates show, put together from records alone."""
+
+import base64
+import re
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jinja2
+import pandas as pd
+
+from ..cells import GRIDS, Grid, load_grid
+from .figures import Drawn
+from .findings import main_findings
+from .tables import Measured, cell_label, cell_names
+
+ABSENT = ('—', 'not run', 'not prepared', 'failed', 'not enough data')
+NUMBER = re.compile(r'(< )?[-+]?[\d,]*\.?\d+(?![\d.]*[x:])')  # with what may follow, as ± 0.41; 48x64 is text
+
+
+class Table(NamedTuple):
+    """A table as text cells, the name of its files, its caption, and footnotes below it."""
+    name: str
+    frame: pd.DataFrame
+    caption: str
+    notes: Sequence[str] = ()
+
+
+def fill(template: str, **values) -> str:
+    """A template of this folder as text."""
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent / 'templates'),
+                                     autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template(template).render(**values)
+
+
+def fill_page(grid: Grid, measured: Measured, records: list[dict], torn: list[Path], tables: list[Table],
+              absent: list[str], drawn: list[Drawn], compared: bool) -> str:
+    """The page of a grid.
+
+    Args:
+        torn: files that are not whole records.
+        absent: tables that the grid has and nobody ran.
+        compared: whether tables show the committed figures as well.
+    """
+    done = measured.done()
+    failed = [record for record in records if record['state'] == 'failed']
+    finished = {record['cell']['dataset'] for record in done}
+    return fill(
+        'report.html.j2', grid=grid, done=len(done),
+        cells=sum(bool(measured.done(cell)) for cell in measured.cells()),
+        seeds=sorted({record['seed'] for record in done}), failed=failed, torn=[path.name for path in torn],
+        datasets=[dataset for dataset in grid.datasets if dataset in finished] or grid.datasets,
+        data=describe_data(done), findings=main_findings(measured, grid), hardware=describe_hardware(records),
+        code=describe_code(records),
+        command=repeat_command(grid), tables=[shown_table(table) for table in tables if table.name != 'claims'],
+        claims=[shown_table(table) for table in tables if table.name == 'claims'], absent=absent,
+        figures=[shown_figure(figure) for figure in drawn], compared=compared,
+        cells_with_runs=shown_runs(measured, grid))
+
+
+def describe_data(done: list[dict]) -> list[str]:
+    """Per dataset and split: how many cases were trained on and evaluated."""
+    facts = {}
+    for record in done:
+        dataset, scores = record['cell']['dataset'], record['scores']
+        cases, data = len(scores.get('cases', ())), record.get('data')
+        if data and 'cases' in data:
+            facts[f'{dataset}: {cases} cases evaluated ({data["evaluated"]}), {data["cases"]["train"]} trained '
+                  f'on; split {data["split_hash"]}, intensities by protocol {data["protocol"]}'] = None
+        else:
+            facts[f'{dataset}: {cases} cases evaluated'] = None
+    return list(facts)
+
+
+def describe_hardware(records: list[dict]) -> list[str]:
+    """Every kind of machine that runs were on."""
+    return sorted({f"{r['hardware']['gpu'] or r['hardware']['cpu']}, {r['hardware']['threads']} thread(s) each"
+                   for r in records if 'hardware' in r})
+
+
+def describe_code(records: list[dict]) -> list[str]:
+    """Every revision of the code that runs were made by."""
+    found = {(r['code']['revision'], r['code']['modified']) for r in records if 'code' in r}
+    return sorted(f'revision {revision}' + (' with uncommitted changes' if modified else '')
+                  for revision, modified in found)
+
+
+def repeat_command(grid: Grid) -> str | None:
+    """What repeats the whole grid, where it is one of those that the project has."""
+    if not (GRIDS / f'{grid.name}.yaml').is_file():
+        return None
+    known = load_grid(grid.name)
+    same = known.cells() == grid.cells() and known.seeds == grid.seeds and known.options == grid.options
+    return f'python benchmarks/run_grid.py --grid {grid.name}' if same else None
+
+
+def shown_table(table: Table) -> dict:
+    """With columns of numbers and of long text known as such, and footnotes numbered where cells refer to them."""
+    title, _, text = table.caption.partition('. ')
+    columns = []
+    for name, values in table.frame.astype(str).items():
+        present = [value for value in values if value not in ABSENT]
+        kind = ('number' if present and all(NUMBER.match(value) for value in present) else
+                'long' if any(len(value) > 48 for value in present) else '')
+        columns.append(dict(name=name, kind=kind))
+    rows = table.frame.astype(str).values.tolist()
+    numbered = any('[1]' in cell for row in rows for cell in row)  # a cell refers to them
+    notes = [f'[{i}] {note}' if numbered else note for i, note in enumerate(table.notes, 1)]
+    return dict(name=table.name, title=title, text=text, columns=columns, rows=rows, notes=notes, absent=ABSENT)
+
+
+def shown_figure(figure: Drawn) -> dict:
+    """With the PNG itself, and its width in CSS pixels at 100 to the inch."""
+    content = figure.path.read_bytes()
+    width, height = struct.unpack('>II', content[16:24])
+    return dict(title=figure.title, caption=figure.caption, name=figure.path.stem, width=round(width / 1.5),
+                height=round(height / 1.5), data=base64.b64encode(content).decode())
+
+
+def shown_runs(measured: Measured, grid: Grid) -> list[dict]:
+    """Every cell that was run, by the rows it fills, with its records."""
+    return [dict(name=name, label=cell_label(cell), runs=measured.runs(cell),
+                 value=str(measured.value(cell, 'pooled')))
+            for cell, name in cell_names(measured, grid).items() if measured.runs(cell)]

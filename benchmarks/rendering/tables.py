@@ -1,0 +1,373 @@
+"""Records -> the paper's tables: measured beside published, every cell with the number of runs behind it.
+
+DSC is pooled (sums over all voxels of all volumes) unless a column says `case` (mean of per-volume
+values); both in percent.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ..cells import AXES, Cell, Grid
+from .published import (
+    AXIS,
+    PER_CASE_IN_PAPER,
+    paper_column,
+    published,
+    published_data,
+    published_datasets,
+    published_organs,
+)
+
+CAPTIONS = {
+    '1': 'Table 1. The data: mean raw size and network input (columns x rows x slices), labels without '
+         'background, cases by split (patients where one has several cases).',
+    '2a': 'Table 2(a). Transfer (T) and depth (D): mean DSC over {headline}.',
+    '2b': 'Table 2(b). Source and objective of pre-training (centering, 5 slices): mean DSC over {headline}.',
+    '3': 'Table 3. The rows of Table 2(a) by organ, pooled DSC{below}.',
+    '4a': 'Table 4(a). Prediction target (average inflation, 5 slices, stride 2): mean DSC over {all}.',
+    '4b': 'Table 4(b). Inflation (5 slices, stride 2): mean DSC over {all}.',
+    '4c': 'Table 4(c). Input stride (centering, 5 slices): mean DSC over {all}.',
+    '4d': 'Table 4(d). Input slices (centering, stride 1): mean DSC over {all}.',
+    '5': 'Table 5. Other datasets: mean DSC over the reported labels (without background); average over the '
+         'datasets on which every row was run.',
+}
+ORGAN_STATISTICS = (('# voxels', 'voxels', '{:,.0f}'), ('# slices', 'slices', '{:,.0f}'),
+                    ('slice variation', 'variation', '{:.2f}'))  # Table 3's lower rows
+
+
+@dataclass
+class Value:
+    """A measured figure: one number per seed."""
+    seeds: dict[int, float] = field(default_factory=dict)
+    failed: int = 0
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(list(self.seeds.values()))) if self.seeds else np.nan
+
+    @property
+    def std(self) -> float:
+        """Sample standard deviation over seeds; NaN for fewer than two."""
+        return float(np.std(list(self.seeds.values()), ddof=1)) if len(self.seeds) > 1 else np.nan
+
+    def __str__(self) -> str:
+        if not self.seeds:
+            return 'failed' if self.failed else 'not run'
+        return f'{self.mean:.2f}' + (f' ± {self.std:.2f}' if len(self.seeds) > 1 else '')
+
+
+def choose_labels(scores: dict, labels: Sequence[int] | str) -> Sequence[int]:
+    """Label ids of `headline` (the dataset's reported organs), of `all` (background included), or as given."""
+    return (range(len(scores['labels'])) if labels == 'all' else
+            scores['headline'] if labels == 'headline' else labels)
+
+
+def _means(per_case: list[list[float | None]] | None, labels: int) -> list[float | None]:
+    """Per label the mean of the cases that have a figure; None where none has, or none was taken."""
+    columns = [[row[i] for row in per_case or () if row[i] is not None] for i in range(labels)]
+    return [float(np.mean(column)) if column else None for column in columns]
+
+
+class Measured:
+    """Runs by cell, and the data they were on.
+
+    Args:
+        records: of one grid.
+        data: dataset -> its summary (mmseg_plugins/datasets/statistics.py).
+    """
+
+    def __init__(self, records: list[dict], data: dict[str, dict] | None = None):
+        self.data = data or {}
+        self._by_cell: dict[Cell, list[dict]] = {}
+        for record in records:
+            self._by_cell.setdefault(Cell(**record['cell']), []).append(record)
+
+    def runs(self, cell: Cell) -> list[dict]:
+        return self._by_cell.get(cell, [])
+
+    def value(self, cell: Cell, kind: str, labels: list[int] | str = 'headline') -> Value:
+        """Mean figure of a cell over labels.
+
+        Args:
+            kind: `pooled` or `case` (DSC in percent), `hd95` (mm) or `nsd` (percent), the last three means of
+                cases.
+            labels: ids, `headline` (the dataset's reported organs) or `all` (background included).
+        """
+        value = Value()
+        for record in self.runs(cell):
+            if record['state'] != 'done':
+                value.failed += 1
+                continue
+            scores = record['scores']
+            by_label = scores.get(kind) or _means(scores.get(f'{kind}_per_case'), len(scores['labels']))
+            figures = [by_label[i] for i in choose_labels(scores, labels) if by_label[i] is not None]
+            if figures:
+                value.seeds[record['seed']] = float(np.mean(figures))
+        return value
+
+    def cells(self) -> list[Cell]:
+        return list(self._by_cell)
+
+    def done(self, cell: Cell | None = None) -> list[dict]:
+        """Finished runs, of one cell or of all."""
+        cells = self._by_cell if cell is None else [cell]
+        return [record for each in cells for record in self.runs(each) if record['state'] == 'done']
+
+    def per_case(self, cell: Cell, labels: list[int] | str = 'headline', kind: str = 'per_case'
+                 ) -> dict[str, float]:
+        """Case -> its mean over labels and seeds; without the cases that have none of the labels.
+
+        Args:
+            labels: as in `value`.
+            kind: `per_case` (DSC in percent), `hd95_per_case` (mm) or `nsd_per_case` (percent).
+        """
+        found: dict[str, list[float]] = {}
+        for record in self.done(cell):
+            scores = record['scores']
+            ids = choose_labels(scores, labels)
+            for case, values in zip(scores['cases'], scores.get(kind, ()), strict=False):
+                figures = [values[i] for i in ids if values[i] is not None]
+                if figures:
+                    found.setdefault(case, []).append(float(np.mean(figures)))
+        return {case: float(np.mean(figures)) for case, figures in found.items()}
+
+
+def _scope(measured: Measured) -> dict[str, str]:
+    below = ('; below: voxels and slices in all evaluated cases, and the mean Dice (%) between a label in a slice '
+             'and in the next' if measured.data else '')
+    counts = {(len(record['scores']['headline']), len(record['scores']['labels'])) for record in measured.done()}
+    if len(counts) != 1:  # no run yet, or several datasets
+        return dict(headline='the reported organs', all='all labels, background included', below=below)
+    [(headline, labels)] = counts
+    return dict(headline=f'{headline} organs', all=f'all {labels} labels, background included', below=below)
+
+
+def caption(table: str, measured: Measured, grid: Grid) -> str:
+    return CAPTIONS[table].format(**_scope(measured))
+
+
+def build_table(table: str, measured: Measured, grid: Grid, committed: Measured | None = None) -> pd.DataFrame:
+    """A table as text cells, ready to write.
+
+    Args:
+        committed: the committed results' figures, to be shown beside a newcomer's own.
+    """
+    if table == '1':
+        return _data_table(measured, grid)
+    if table == '3':
+        return _organ_table(measured, grid, committed)
+    if table == '5':
+        return _dataset_table(measured, grid, committed)
+    labels = 'headline' if table in ('2a', '2b') else 'all'
+    paper, column = dict(published(table, grid)), paper_column(grid)
+    in_paper = any(label in paper for label in grid.tables[table])
+    noise = seed_noise(committed, grid) if committed else None
+    surfaces = table in ('2a', '2b') and any('hd95_per_case' in record['scores'] for record in measured.done())
+    rows = []
+    for label, cell in grid.tables[table].items():
+        value = measured.value(cell, 'pooled', labels)
+        row = {AXIS.get(table, 'Method'): label}
+        if table == '2a':
+            row |= {'T': '✓' if cell.source != 'none' else '✗', 'D': '✓' if cell.slices > 1 else '✗'}
+        if table == '2b':
+            source = grid.sources.get(cell.source)
+            row |= {'source': source.data if source else '—', 'objective': source.objective if source else '—'}
+        row |= {'DSC pooled': str(value), 'DSC case': str(measured.value(cell, 'case', labels))}
+        if surfaces:
+            row |= {'HD95 (mm)': str(measured.value(cell, 'hd95', labels)),
+                    'NSD 2 mm': str(measured.value(cell, 'nsd', labels))}
+        row['runs'] = str(len(value.seeds))
+        if committed:
+            other = committed.value(cell, 'pooled', labels)
+            row |= {'committed': str(other), 'agrees': agreement(value, other, noise)}
+        if in_paper:
+            row[column] = f'{paper.pop(label):.2f}' if label in paper else '—'
+        rows.append(row)
+    others = []
+    if table == '2a':  # methods that only the paper ran
+        for label, figure in paper.items():
+            note = ' (per case)' if label in PER_CASE_IN_PAPER else ''
+            others.append({'Method': label, column: f'{figure:.2f}{note}'})
+    return pd.DataFrame(others + rows, columns=list(rows[0])).fillna('—')
+
+
+def _data_table(measured: Measured, grid: Grid) -> pd.DataFrame:
+    """Every dataset of the grid as it was prepared, and as the paper has it."""
+    paper, rows = published_data(), []
+    for dataset in grid.datasets:
+        row = {'Data': dataset, 'figures': 'measured', 'modality': 'not prepared'}
+        if summary := measured.data.get(dataset):
+            counts = summary.get('groups') or summary['cases']
+            row |= {'modality': summary['modality'],
+                    'raw size': 'x'.join(f'{side:.0f}' for side in summary['size']),
+                    'input size': _input_sizes(measured, dataset), 'labels': str(len(summary['labels']) - 1),
+                    **{part: str(counts.get(part, 0)) for part in ('train', 'val', 'test')},
+                    'split': summary['split_hash']}
+        rows.append(row)
+        if dataset in paper.index:
+            rows.append({'Data': dataset, 'figures': 'paper', **paper.loc[dataset]})
+    return pd.DataFrame(rows).fillna('—')
+
+
+def _input_sizes(measured: Measured, dataset: str) -> str:
+    """Of all finished runs on a dataset; a range where their windows differ in slices."""
+    slices: dict[tuple, list[int]] = {}
+    for record in measured.done():
+        if record['cell']['dataset'] == dataset and 'data' in record:
+            slices.setdefault(tuple(record['data']['input_size']), []).append(record['cell']['slices'])
+    return ', '.join(f'{width}x{height}x' + '..'.join(map(str, sorted({min(depths), max(depths)})))
+                     for (height, width), depths in sorted(slices.items())) or '—'
+
+
+def _dataset_table(measured: Measured, grid: Grid, committed: Measured | None) -> pd.DataFrame:
+    """Methods by datasets: every cell of the table on each of them."""
+    def values(cell: Cell, figures: Measured, kind: str) -> dict[str, Value]:
+        return {same.dataset: figures.value(same, kind) for same in grid.on_each([cell])}
+
+    pooled = {label: values(cell, measured, 'pooled') for label, cell in grid.tables['5'].items()}
+    common = [dataset for dataset in grid.datasets if all(row[dataset].seeds for row in pooled.values())]
+    rows = []
+
+    def add(label: str, figures: str, means: Mapping[str, float], texts: dict[str, str] | None = None) -> None:
+        means = pd.Series(means, dtype=float)
+        rows.append({'Method': label, 'figures': figures, **(texts or means.map(_number)),
+                     f'average of {len(common)}': _number(means[common].mean(skipna=False))})
+
+    paper = published_datasets().reindex(columns=grid.datasets)
+    for label in paper.index.difference(pooled, sort=False):  # methods that only the paper ran
+        add(label, 'paper', paper.loc[label])
+    for label, cell in grid.tables['5'].items():
+        shown = {'pooled': pooled[label], 'case': values(cell, measured, 'case')}
+        if committed:
+            shown['committed, pooled'] = values(cell, committed, 'pooled')
+        for figures, row in shown.items():
+            add(label, figures, {dataset: value.mean for dataset, value in row.items()},
+                {dataset: str(value) for dataset, value in row.items()})
+        if label in paper.index:
+            add(label, 'paper', paper.loc[label])
+    if measured.data:
+        add('slice variation', 'measured', {dataset: measured.data.get(dataset, {}).get('mean_variation')
+                                            for dataset in grid.datasets})
+    return pd.DataFrame(rows)
+
+
+def _number(figure: float, form: str = '{:.2f}') -> str:
+    return '—' if np.isnan(figure) else form.format(figure)
+
+
+def _organ_table(measured: Measured, grid: Grid, committed: Measured | None) -> pd.DataFrame:
+    done = measured.done()
+    if not done:
+        return pd.DataFrame([{'Method': row} for row in grid.tables['3']])
+    scores, paper = done[0]['scores'], published_organs(grid)
+    rows = []
+    for label, cell in grid.tables['3'].items():
+        for name, figures in {'measured': measured, 'committed': committed}.items():
+            if figures:
+                row = {'Method': label, 'figures': name}
+                rows.append(row | {scores['labels'][i]: str(figures.value(cell, 'pooled', [i]))
+                                   for i in scores['headline']})
+        if paper is not None and label in paper.index:
+            row = {'Method': label, 'figures': paper_column(grid)}
+            rows.append(row | {scores['labels'][i]: f'{paper.loc[label, i]:.2f}' for i in scores['headline']})
+    summary = measured.data.get(grid.dataset)
+    for label, key, form in ORGAN_STATISTICS if summary else ():
+        lines = {'measured': pd.Series(summary[key], dtype=float)}
+        if paper is not None:
+            lines[paper_column(grid)] = paper.loc[label]
+        rows += [{'Method': label, 'figures': name}
+                 | {scores['labels'][i]: _number(line[i], form) for i in scores['headline']}
+                 for name, line in lines.items()]
+    return pd.DataFrame(rows)
+
+
+def free_cells(measured: Measured, grid: Grid) -> list[Cell]:
+    """Cells that no table names: the grid's free axes, and whatever else was run into its folder."""
+    named = set(grid.in_tables())
+    return [cell for cell in dict.fromkeys([*grid.on_each(grid.free), *measured.cells()]) if cell not in named]
+
+
+def varying_axes(cells: list[Cell]) -> list[str]:
+    """The axes along which these cells differ, in Cell's order."""
+    return [axis for axis in AXES if len({getattr(cell, axis) for cell in cells}) > 1]
+
+
+def build_free_table(measured: Measured, grid: Grid) -> pd.DataFrame:
+    """One row per cell that no table names; what all of them share is in the caption."""
+    cells = free_cells(measured, grid)
+    rows = []
+    for cell in cells:
+        value = measured.value(cell, 'pooled')
+        rows.append({axis: str(getattr(cell, axis)) for axis in varying_axes(cells)}
+                    | {'DSC pooled': str(value), 'DSC case': str(measured.value(cell, 'case')),
+                       'runs': str(len(value.seeds))})
+    return pd.DataFrame(rows)
+
+
+def free_caption(measured: Measured, grid: Grid) -> str:
+    cells = free_cells(measured, grid)
+    shared = [f'{axis} {getattr(cells[0], axis)}' for axis in AXES
+              if axis not in varying_axes(cells) and getattr(cells[0], axis) is not None]
+    return f'Free axes ({", ".join(shared)}): mean DSC over {_scope(measured)["headline"]}.'
+
+
+def cell_names(measured: Measured, grid: Grid) -> dict[Cell, str]:
+    """Every cell of the grid and of its folder -> the rows it fills, as `2a Ours; 4c 1`."""
+    names: dict[Cell, list[str]] = {cell: [] for cell in [*grid.cells(), *measured.cells()]}
+    for table, rows in grid.tables.items():
+        for row, cell in rows.items() if table != '3' else ():  # those of 2(a) again
+            for same in grid.on_each([cell]):
+                names[same].append(f'{table} {row}' + (f' ({same.dataset})' if len(grid.datasets) > 1 else ''))
+    return {cell: '; '.join(filled) or cell_label(cell) for cell, filled in names.items()}
+
+
+def seed_noise(measured: Measured, grid: Grid) -> dict[str, float]:
+    """Standard deviation between seeds, from all cells that have several together, and its freedom."""
+    squares, freedom = 0.0, 0
+    for cell in grid.cells():
+        value = measured.value(cell, 'pooled')
+        if len(value.seeds) > 1:
+            squares += value.std ** 2 * (len(value.seeds) - 1)
+            freedom += len(value.seeds) - 1
+    return dict(std=float(np.sqrt(squares / freedom)) if freedom else np.nan, freedom=freedom)
+
+
+def agreement(value: Value, other: Value, noise: dict[str, float]) -> str:
+    """Whether two means differ by no more than seeds do (95 %, t with that deviation)."""
+    if not value.seeds or not other.seeds or not noise['freedom']:
+        return 'cannot tell'
+    spread = noise['std'] * np.sqrt(1 / len(value.seeds) + 1 / len(other.seeds))
+    return 'yes' if abs(value.mean - other.mean) <= stats.t.ppf(0.975, noise['freedom']) * spread else 'no'
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """GitHub's table syntax."""
+    rows = [list(table.columns), ['---'] * len(table.columns), *table.astype(str).values.tolist()]
+    return '\n'.join(f'| {" | ".join(cell.replace("|", "/") for cell in row)} |' for row in rows) + '\n'
+
+
+def to_latex(table: pd.DataFrame, text: str) -> str:
+    """A booktabs table."""
+    def escape(cell: str) -> str:
+        for plain, tex in (('&', r'\&'), ('%', r'\%'), ('_', r'\_'), ('#', r'\#'), ('±', r'$\pm$'),
+                           ('✓', r'$\checkmark$'), ('✗', r'$\times$'), ('—', '--'), ('<', '$<$')):
+            cell = cell.replace(plain, tex)
+        return cell
+
+    def width(column: str) -> str:
+        return 'p{4cm}' if table[column].astype(str).str.len().max() > 60 else 'l'
+
+    lines = [r'\begin{table}', r'\centering', rf'\caption{{{escape(text)}}}',
+             rf'\begin{{tabular}}{{{"".join(map(width, table.columns))}}}', r'\toprule']
+    body = [list(table.columns), *table.astype(str).values.tolist()]
+    lines += [' & '.join(map(escape, row)) + r' \\' + (r' \midrule' if i == 0 else '')
+              for i, row in enumerate(body)]
+    return '\n'.join([*lines, r'\bottomrule', r'\end{tabular}', r'\end{table}']) + '\n'
+
+
+def cell_label(cell: Cell) -> str:
+    return ', '.join(f'{axis} {value}' for axis, value in asdict(cell).items() if value is not None)
