@@ -28,6 +28,7 @@ for _message, _category in (
     ('.*multi-threaded.*fork.*', DeprecationWarning),
     ('.*torch.searchsorted.*', UserWarning),  # timm's resizing of position tables
     ('.*``build_loss``.*', UserWarning),  # mmseg's own decode head calls it
+    ('.*always_return_as_numpy.*', FutureWarning),  # monai's own call of itself
     ('.*the method `get_instance` should not accept.*', UserWarning),  # a second run in one process
     ('.*For binary segmentation.*', UserWarning),  # a choice: softmax over two classes, as over fourteen
     ('.*non-tuple sequence for multidimensional indexing.*', UserWarning),

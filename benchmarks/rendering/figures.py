@@ -175,7 +175,7 @@ def free_plot(axis: str, cells: list[Cell], measured: Measured):
 def variation_plot(measured: Measured, grid: Grid):
     """Gain by depth against neighbouring slices' Dice, organ by organ, and the paper's; None where not run."""
     points = variation_points(measured, grid)
-    if len(points) < 3:
+    if len(points) < 2:
         return None
     panels = {'measured': (points['similarity'], points['gain'])}
     paper = published_organs(grid)
@@ -186,13 +186,16 @@ def variation_plot(measured: Measured, grid: Grid):
     figure, axes = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 3.6), squeeze=False)
     for panel, colour, (title, (similarity, gain)) in zip(axes[0], (COLOURS[3], COLOURS[2]), panels.items(),
                                                           strict=False):
-        fit, ends = np.polyfit(similarity, gain, 1), np.array([similarity.min(), similarity.max()])
-        panel.plot(ends, np.polyval(fit, ends), color='#333333', lw=1)
         panel.plot(similarity, gain, 'o', color=colour, ms=5)
         panel.axhline(0, color='#333333', lw=0.5, ls=':')
-        pearson, spearman = stats.pearsonr(similarity, gain), stats.spearmanr(similarity, gain)
-        panel.set_title(f'{title}\nPearson r = {pearson.statistic:.2f} (p = {pearson.pvalue:.3f}), '
-                        f'Spearman ρ = {spearman.statistic:.2f} (p = {spearman.pvalue:.2f})', fontsize=8)
+        correlations = f'{len(gain)} organs: too few for a fit'
+        if len(gain) > 3:
+            fit, ends = np.polyfit(similarity, gain, 1), np.array([similarity.min(), similarity.max()])
+            panel.plot(ends, np.polyval(fit, ends), color='#333333', lw=1, zorder=1)
+            pearson, spearman = stats.pearsonr(similarity, gain), stats.spearmanr(similarity, gain)
+            correlations = (f'Pearson r = {pearson.statistic:.2f} (p = {pearson.pvalue:.3f}), '
+                            f'Spearman ρ = {spearman.statistic:.2f} (p = {spearman.pvalue:.2f})')
+        panel.set_title(f'{title}\n{correlations}', fontsize=8)
         panel.set_xlabel('Dice between neighbouring slices (%)')
         panel.margins(0.12)
         place_texts(panel, list(zip(similarity, gain, strict=True)), list(similarity.index))

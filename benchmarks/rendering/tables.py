@@ -25,8 +25,9 @@ from .published import (
 CAPTIONS = {
     '1': 'Table 1. The data: mean raw size and network input (columns x rows x slices), labels without '
          'background, cases by split (patients where one has several cases).',
-    '2a': 'Table 2(a). Transfer (T) and depth (D): mean DSC over {headline}.',
-    '2b': 'Table 2(b). Source and objective of pre-training (centering, 5 slices): mean DSC over {headline}.',
+    '2a': 'Table 2(a). Transfer (T) and depth (D): mean over {headline}{surfaces}.',
+    '2b': 'Table 2(b). Source and objective of pre-training (centering, 5 slices): mean over {headline}'
+          '{surfaces}.',
     '3': 'Table 3. The rows of Table 2(a) by organ, pooled DSC{below}.',
     '4a': 'Table 4(a). Prediction target (average inflation, 5 slices, stride 2): mean DSC over {all}.',
     '4b': 'Table 4(b). Inflation (5 slices, stride 2): mean DSC over {all}.',
@@ -139,11 +140,19 @@ class Measured:
 def _scope(measured: Measured) -> dict[str, str]:
     below = ('; below: voxels and slices in all evaluated cases, and the mean Dice (%) between a label in a slice '
              'and in the next' if measured.data else '')
+    surfaces = ('; HD95 and NSD are means of cases, HD95 of those where label and prediction both have the organ'
+                if _has_surfaces(measured) else '')
     counts = {(len(record['scores']['headline']), len(record['scores']['labels'])) for record in measured.done()}
     if len(counts) != 1:  # no run yet, or several datasets
-        return dict(headline='the reported organs', all='all labels, background included', below=below)
+        return dict(headline='the reported organs', all='all labels, background included', below=below,
+                    surfaces=surfaces)
     [(headline, labels)] = counts
-    return dict(headline=f'{headline} organs', all=f'all {labels} labels, background included', below=below)
+    return dict(headline=f'{headline} organs', all=f'all {labels} labels, background included', below=below,
+                surfaces=surfaces)
+
+
+def _has_surfaces(measured: Measured) -> bool:
+    return any('hd95_per_case' in record['scores'] for record in measured.done())
 
 
 def caption(table: str, measured: Measured, grid: Grid) -> str:
@@ -166,7 +175,7 @@ def build_table(table: str, measured: Measured, grid: Grid, committed: Measured 
     paper, column = dict(published(table, grid)), paper_column(grid)
     in_paper = any(label in paper for label in grid.tables[table])
     noise = seed_noise(committed, grid) if committed else None
-    surfaces = table in ('2a', '2b') and any('hd95_per_case' in record['scores'] for record in measured.done())
+    surfaces = table in ('2a', '2b') and _has_surfaces(measured)
     rows = []
     for label, cell in grid.tables[table].items():
         value = measured.value(cell, 'pooled', labels)
