@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from mmseg_plugins.errors import UserError
 from mmseg_plugins.files import write_atomic
 
 from .cells import Cell
-
-VERSION = 1
+from .schema import VERSION, open_record, seal
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def write_record(out: Path, run: Run, body: dict) -> Path:
     path = record_path(out, run)
     record = dict(version=VERSION, run=run.name, identity=run.identity, cell=asdict(run.cell), seed=run.seed,
                   command=run.command, config=run.config, **body)
-    write_atomic(path, json.dumps(record, indent=1, allow_nan=False) + '\n')
+    write_atomic(path, json.dumps(seal(record), indent=1, allow_nan=False) + '\n')
     return path
 
 
@@ -88,9 +88,11 @@ def set_superseded_aside(out: Path, runs: Iterable[Run]) -> int:
 
 
 def read_record(path: Path) -> dict | None:
-    """A record, or None where there is none that is whole."""
-    record = _read_json(path)
-    return record if record and record.get('version') == VERSION else None
+    """A record, or None where there is none that counts."""
+    try:
+        return open_record(path.read_text())
+    except (OSError, UnicodeDecodeError, UserError):
+        return None
 
 
 def _read_json(path: Path) -> dict | None:
@@ -101,13 +103,15 @@ def _read_json(path: Path) -> dict | None:
     return content if isinstance(content, dict) else None
 
 
-def read_records(folder: Path) -> tuple[list[dict], list[Path]]:
-    """All whole records below `folder`/records by file name, and the files that are not."""
-    records, torn = [], []
+def read_records(folder: Path) -> tuple[list[dict], dict[str, str]]:
+    """All records below `folder`/records by file name, and why other files there are left out."""
+    records, left_out = [], {}
     for path in sorted((folder / 'records').glob('*.json')):
-        record = read_record(path)
-        records.append(record) if record else torn.append(path)
-    return records, torn
+        try:
+            records.append(open_record(path.read_text()))
+        except (UnicodeDecodeError, UserError) as error:
+            left_out[path.name] = str(error)
+    return records, left_out
 
 
 def write_summary(out: Path, dataset: str, summary: dict) -> None:

@@ -33,6 +33,7 @@ from benchmarks.rendering.tables import (  # noqa: E402
     to_latex,
     to_markdown,
 )
+from benchmarks.watch import watch  # noqa: E402
 from mmseg_plugins.errors import UserError, run_main  # noqa: E402
 from mmseg_plugins.files import write_atomic  # noqa: E402
 
@@ -51,15 +52,20 @@ def main() -> int:
                         help='print what moved since OLD, another folder of the same grid, and write nothing')
     parser.add_argument('--compare', nargs=2, metavar=('A', 'B'),
                         help='print two rows of one folder against each other, and write nothing')
+    parser.add_argument('--watch', action='store_true', help='show the runs of one folder\'s grid while they run')
     args = parser.parse_args()
-    if sum(map(bool, (args.against, args.compare, args.check))) > 1:
-        raise UserError('--against, --compare and --check exclude each other')
-    if args.compare:
+    if sum(map(bool, (args.against, args.compare, args.check, args.watch))) > 1:
+        raise UserError('--against, --compare, --check and --watch exclude each other')
+    if args.compare or args.watch:
         if len(args.folders) != 1:
-            raise UserError('--compare is of one folder; name it')
+            raise UserError(f'{"--compare" if args.compare else "--watch"} is of one folder; name it')
         [folder] = args.folders
         grid = load_folder(folder)
+    if args.compare:
         print(compare(Measured(read_records(folder)[0]), grid, *args.compare))
+        return 0
+    if args.watch:
+        watch(grid, folder, Path('work_dirs/grids') / grid.name)
         return 0
     if args.against:
         if len(args.folders) > 1:
@@ -105,9 +111,9 @@ def render(folder: Path, into: Path | None = None) -> Path:
         into: where to write instead of `folder`.
     """
     grid, into = load_folder(folder), into or folder
-    records, torn = read_records(folder)
-    for path in torn:
-        print(f'{path}: not a whole record; left out', file=sys.stderr)
+    records, left_out = read_records(folder)
+    for name, reason in left_out.items():
+        print(f'{folder / "records" / name}: {reason}; left out', file=sys.stderr)
     measured, committed = Measured(records, read_summaries(folder)), _committed(folder)
     tables = collect_tables(measured, grid, committed)
     for name, frame, text, _ in tables:
@@ -118,7 +124,7 @@ def render(folder: Path, into: Path | None = None) -> Path:
     drawn = figures.draw_all(measured, grid, folder, into / 'figures')
     page, built = into / 'report.html', {table.name for table in tables}
     absent = [caption(name, measured, grid).split('.')[0] for name in grid.tables if name not in built]
-    write_atomic(page, fill_page(grid, measured, records, torn, tables, absent, drawn, committed is not None))
+    write_atomic(page, fill_page(grid, measured, records, left_out, tables, absent, drawn, committed is not None))
     return page
 
 

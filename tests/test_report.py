@@ -38,7 +38,7 @@ def record(cell, seed: int, mean: float, labels=ORGANS, headline=HEADLINE, cases
     per_case = [[value - 40 * (case == 1) + rng.normal(0, 1) for value in organs] for case in range(cases)]
     return dict(
         version=1, run=f'{cell}-seed{seed}', state='done', cell=vars(cell), seed=seed,
-        command='python tools/train.py',
+        identity='abcd1234', config='configs/a.py', command='python tools/train.py',
         scores=dict(labels=labels, headline=headline, cases=[f'case_{i:04d}' for i in range(cases)], pooled=organs,
                     case=np.mean(per_case, 0).tolist(), per_case=per_case),
         training=dict(steps=100, last_loss=1.0, curve=[5 / (i + 1) + 1 for i in range(20)]), load=None,

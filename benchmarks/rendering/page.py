@@ -34,12 +34,12 @@ def fill(template: str, **values) -> str:
     return environment.get_template(template).render(**values)
 
 
-def fill_page(grid: Grid, measured: Measured, records: list[dict], torn: list[Path], tables: list[Table],
+def fill_page(grid: Grid, measured: Measured, records: list[dict], left_out: dict[str, str], tables: list[Table],
               absent: list[str], drawn: list[Drawn], compared: bool) -> str:
     """The page of a grid.
 
     Args:
-        torn: files that are not whole records.
+        left_out: file name -> why it is no record.
         absent: tables that the grid has and nobody ran.
         compared: whether tables show the committed figures as well.
     """
@@ -49,7 +49,7 @@ def fill_page(grid: Grid, measured: Measured, records: list[dict], torn: list[Pa
     return fill(
         'report.html.j2', grid=grid, done=len(done),
         cells=sum(bool(measured.done(cell)) for cell in measured.cells()),
-        seeds=sorted({record['seed'] for record in done}), failed=failed, torn=[path.name for path in torn],
+        seeds=sorted({record['seed'] for record in done}), failed=failed, left_out=left_out,
         datasets=[dataset for dataset in grid.datasets if dataset in finished] or grid.datasets,
         data=describe_data(done), findings=main_findings(measured, grid), hardware=describe_hardware(records),
         code=describe_code(records),
