@@ -19,7 +19,7 @@ from benchmarks.records import read_records, read_summaries  # noqa: E402
 from benchmarks.rendering import figures  # noqa: E402
 from benchmarks.rendering.against import compare_results  # noqa: E402
 from benchmarks.rendering.claims import check_claims, claim_table, footnotes  # noqa: E402
-from benchmarks.rendering.contrasts import NOTE, compare, contrast_organs, contrast_rows  # noqa: E402
+from benchmarks.rendering.contrasts import NOTE, compare, contrast_organs, contrast_tables  # noqa: E402
 from benchmarks.rendering.overview import NAMES, write_overview  # noqa: E402
 from benchmarks.rendering.page import Table, fill_page  # noqa: E402
 from benchmarks.rendering.run_tables import RUN_CAPTIONS, cost_table, seed_table, settings_table  # noqa: E402
@@ -38,9 +38,10 @@ from mmseg_plugins.errors import UserError, run_main  # noqa: E402
 from mmseg_plugins.files import write_atomic  # noqa: E402
 
 RESULTS = REPO / 'results'
-CLAIMS = ('What the paper says, its published figures\' arithmetic, and these records\'. A measured claim holds '
-          'where its 95 % interval, in brackets, is above zero: over seeds where cells have several, else over '
-          'cases.')
+CLAIMS = ('What the paper says, its published figures\' arithmetic, and these records\'. A published claim holds '
+          'where its number comes out; a measured one where the difference has the claimed sign, whatever its '
+          'size: its 95 % interval, in brackets, is above zero (over seeds where cells have several, else over '
+          'cases). Datasets are counted by sign alone, as in the paper.')
 
 
 def main() -> int:
@@ -116,11 +117,13 @@ def render(folder: Path, into: Path | None = None) -> Path:
         print(f'{folder / "records" / name}: {reason}; left out', file=sys.stderr)
     measured, committed = Measured(records, read_summaries(folder)), _committed(folder)
     tables = collect_tables(measured, grid, committed)
-    for name, frame, text, _ in tables:
+    for kind in ('tables', 'figures'):  # what the records no longer give must not stay behind
+        shutil.rmtree(into / kind, ignore_errors=True)
+    for name, frame, text, notes in tables:
         stem = into / 'tables' / f'table_{name}'
         write_atomic(stem.with_suffix('.csv'), frame.to_csv(index=False))
-        write_atomic(stem.with_suffix('.md'), to_markdown(frame))
-        write_atomic(stem.with_suffix('.tex'), to_latex(frame, text))
+        write_atomic(stem.with_suffix('.md'), to_markdown(frame, notes))
+        write_atomic(stem.with_suffix('.tex'), to_latex(frame, text, notes))
     drawn = figures.draw_all(measured, grid, folder, into / 'figures')
     page, built = into / 'report.html', {table.name for table in tables}
     absent = [caption(name, measured, grid).split('.')[0] for name in grid.tables if name not in built]
@@ -143,12 +146,13 @@ def collect_tables(measured: Measured, grid: Grid, committed: Measured | None) -
     if free_cells(measured, grid):
         tables.append(Table('free', build_free_table(measured, grid), free_caption(measured, grid)))
     rows, done = grid.tables.get('2a', {}), measured.done()
-    if 'Ours' in rows and measured.done(rows['Ours']):
-        tables.append(Table('contrasts', contrast_rows(measured, rows, 'Ours'),
-                            'Rows against each other. Ours minus each other row of Table 2(a).', [NOTE]))
-        if 'Ours w/o D' in rows and measured.done(rows['Ours w/o D']):
-            tables.append(Table('organs', contrast_organs(measured, rows['Ours'], rows['Ours w/o D']),
-                                'Depth by organ. Ours minus Ours w/o D.', [NOTE]))
+    contrasts = contrast_tables(measured, grid)
+    if len(contrasts):
+        tables.append(Table('contrasts', contrasts, 'Rows against each other. One row of a table minus each '
+                            'other: the reported labels in Table 2, all labels in Table 4.', [NOTE]))
+    if all(row in rows and measured.done(rows[row]) for row in ('Ours', 'Ours w/o D')):
+        tables.append(Table('organs', contrast_organs(measured, rows['Ours'], rows['Ours w/o D']),
+                            'Depth by organ. Ours minus Ours w/o D.', [NOTE]))
     if any(len(measured.value(cell, 'pooled').seeds) > 1 for cell in rows.values()):
         tables.append(Table('seeds', seed_table(measured, grid), RUN_CAPTIONS['seeds']))
     if done:
@@ -180,10 +184,11 @@ def check(folder: Path) -> int:
     """Render into a temporary folder; returns how many files differ, and names them."""
     with tempfile.TemporaryDirectory() as temporary:
         into = Path(temporary) / folder.resolve().name
-        shutil.copytree(folder, into, ignore=shutil.ignore_patterns('tables', 'figures', 'report.html'))
         render(folder, into)
-        return _compare(into, folder, *(
-            {path.relative_to(place) for path in place.rglob('*') if path.is_file()} for place in (into, folder)))
+        rendered = {path.relative_to(into) for path in into.rglob('*') if path.is_file()}
+        here = {path.relative_to(folder) for path in (*folder.glob('tables/*'), *folder.glob('figures/*'),
+                                                      folder / 'report.html') if path.is_file()}
+        return _compare(into, folder, rendered, here)
 
 
 def check_index(root: Path) -> int:

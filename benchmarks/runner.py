@@ -87,7 +87,7 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable) -
     runner.register_hook(progress)
     metric = runner.val_evaluator.metrics[0]
     evaluated = runner.val_dataloader.dataset
-    shown = choose_shown(evaluated)
+    shown, settings = choose_shown(evaluated), describe_settings(cfg)  # before the hours of training
     metric.keep = shown['case'], shown['slices']
     runner.train()
     if metric.scores is None:  # resumed behind the last step
@@ -99,7 +99,7 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable) -
     return dict(
         state='done',
         data=_data(cfg, evaluated),
-        settings=describe_settings(cfg),
+        settings=settings,
         scores=_scores(metric, evaluated.index),
         training=_training_summary(runner),
         load=_load_report(encoder),

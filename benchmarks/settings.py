@@ -17,19 +17,22 @@ def describe_settings(cfg: Config) -> dict[str, str]:
     return dict(
         batch_size=str(experiment.batch), loss=_loss(model.decode_head.loss_decode),
         learning_rate=f'{experiment.lr:g}', scheduler=named.get(tuple(kinds), ', '.join(kinds)),
-        steps=str(experiment.steps), ensemble='none', input=f'{size} pixels, {experiment.slices} slices',
-        optimizer=optimizer.type, weight_decay=f'{optimizer.weight_decay:g}', warmup_steps=str(experiment.warmup),
+        steps=str(experiment.steps), input=f'{size} pixels, {experiment.slices} slices',
+        optimizer=optimizer.type, weight_decay=str(optimizer.get('weight_decay', 'the optimizer\'s own')),
+        warmup_steps=str(experiment.warmup),
         train_augmentation='; '.join(_transform(step) for step in cfg.train_dataloader.dataset.pipeline[1:-1]),
         intensity=f'protocol {experiment.protocol}',
-        inference='intensity scaling only, native resolution')
+        inference='; '.join(_transform(step) for step in cfg.val_dataloader.dataset.pipeline[1:-1]) or 'none')
 
 
 def _loss(loss) -> str:
+    if isinstance(loss, list | tuple):
+        return ' + '.join(map(_loss, loss))
     options = [f'{key} {value}' for key, value in loss.items() if key != 'type']
-    return loss.type.removesuffix('Loss') + (f' ({", ".join(options)})' if options else '')
+    return loss['type'].removesuffix('Loss') + (f' ({", ".join(options)})' if options else '')
 
 
 def _transform(step) -> str:
-    options = [f'{key} {value if not isinstance(value, list | tuple) else "..".join(f"{v:g}" for v in value)}'
+    options = [f'{key} {".." .join(map(str, value)) if isinstance(value, list | tuple) else value}'
                for key, value in step.items() if key not in ('type', 'size')]
-    return step.type + (f' ({", ".join(options)})' if options else '')
+    return step['type'] + (f' ({", ".join(options)})' if options else '')

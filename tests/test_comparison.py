@@ -69,8 +69,9 @@ def test_rows_and_organs_against_each_other():
                         + [record(random, 1, [40.0, 50.0], cases=4)])
     rows = contrast_rows(measured, grid.tables['2a'], 'Ours').set_index('Contrast')
     assert list(rows.index) == ['Ours - Ours w/o T&D', 'Ours - Ours w/o D']
-    assert rows.loc['Ours - Ours w/o T&D', ['DSC case', 'DSC pooled']].tolist() == [TOO_FEW] * 2  # 4 cases, a seed
-    assert float(rows.loc['Ours - Ours w/o D', 'DSC case']) == pytest.approx(2.5, abs=0.3)
+    few = rows.loc['Ours - Ours w/o T&D', ['DSC per case', 'DSC pooled']]
+    assert few.tolist() == [TOO_FEW] * 2  # four cases, one seed
+    assert float(rows.loc['Ours - Ours w/o D', 'DSC per case']) == pytest.approx(2.5, abs=0.3)
     organs = contrast_organs(measured, ours, flat).set_index('Organ')
     first, second = organs.loc['organ 1'], organs.loc['organ 2']
     assert first['p (Wilcoxon)'] == '0.0078' and first['p (Holm)'] == '0.0156' and first['effect'] == '+1.00'
@@ -89,3 +90,16 @@ def test_a_row_is_found_by_what_names_it_alone():
             find_cell(measured, grid, name)
     with pytest.raises(UserError, match='no finished run'):
         find_cell(Measured([]), grid, 'Ours')
+
+
+def test_a_label_that_a_case_lacks_counts_where_a_row_predicts_it():
+    grid = load_grid('phantom')
+    first, second = grid.tables['2a']['Ours'], grid.tables['2a']['Ours w/o D']
+    runs = [record(cell, 1, [60.0, 50.0]) for cell in (first, second)]
+    for run in runs:
+        run['scores']['per_case'] = [[99.0, 60.0, None if case < 4 else 50.0] for case in range(8)]
+    runs[0]['scores']['per_case'][0][2] = 0.0  # a false alarm
+    ours, flat = Measured(runs).pair_cases(first, second)
+    assert ours['c0'] == 30 and flat['c0'] == 80  # (60 + 0) / 2, (60 + 100) / 2
+    assert ours['c1'] == flat['c1'] == 60 and ours['c5'] == flat['c5'] == 55
+    assert 'c1' not in Measured(runs).pair_cases(first, second, [2])[0]

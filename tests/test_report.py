@@ -19,7 +19,7 @@ from benchmarks.rendering.against import compare_results
 from benchmarks.rendering.findings import case_interval, gain_between, main_findings
 from benchmarks.rendering.page import Table, repeat_command, shown_table
 from benchmarks.rendering.prediction_figure import paint
-from benchmarks.rendering.tables import Measured, seed_noise
+from benchmarks.rendering.tables import Measured
 from benchmarks.report import check, check_index, render, render_index
 from mmseg_plugins.datasets.pictures import COLOURS
 
@@ -201,7 +201,7 @@ def test_findings_are_the_tables_differences():
     rows = grid.tables['2a']
     measured = Measured([record(rows[row], seed, mean) for row, mean in (('Ours', 60), ('Ours w/o D', 57))
                          for seed in (1, 2, 3)])
-    gain = gain_between(rows['Ours'], rows['Ours w/o D'], measured, seed_noise(measured, grid))
+    gain = gain_between(rows['Ours'], rows['Ours w/o D'], measured, grid)
     assert gain.over == 'seeds' and gain.value == pytest.approx(3, abs=0.2) and gain.beyond_noise
     [sentence] = main_findings(measured, grid)
     assert sentence.startswith(f'Depth, with transfer: {gain.value:+.2f} points of DSC, 95 % interval '

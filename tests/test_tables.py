@@ -113,7 +113,7 @@ def test_table_5_shows_what_was_run_and_what_was_not():
     table = build_table('5', Measured(records, data), grid)
     assert list(table) == ['Method', 'figures', *grid.datasets, 'average of 1']
     table = table.set_index(['Method', 'figures'])
-    assert list(table.index) == [(name, 'paper') for name in ('SwinUNet', 'UNETR', 'nnUNet')] + [
+    assert list(table.index) == [('SwinUNet', 'paper, per case'), ('UNETR', 'paper'), ('nnUNet', 'paper')] + [
         (name, kind) for name in ('Ours w/o D', 'Ours') for kind in ('pooled', 'case', 'paper')] + [
         ('slice variation', 'measured')]
     pooled = table.loc[('Ours w/o D', 'pooled')]

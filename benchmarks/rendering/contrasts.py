@@ -9,16 +9,35 @@ from .comparison import LEAST_CASES, LEAST_SEEDS, CaseTest, SeedTest, compare_ca
 from .tables import Measured, cell_label, to_markdown
 
 TOO_FEW = 'not enough data'
-NOTE = ('Difference and interval: mean DSC per case (over seeds), 95 % by a paired bootstrap of cases; '
-        'p: Wilcoxon\'s signed-rank test, two-sided, and Holm\'s correction over the lines; effect: matched-pairs '
-        'rank-biserial correlation. Seeds: paired t-test of the pooled DSC. '
+NOTE = ('Per case: mean over labels and seeds, a label that the case lacks counting 100 where one row leaves it '
+        'out and the other does not (0); interval: 95 % by a paired bootstrap of cases; p: Wilcoxon\'s '
+        'signed-rank test, two-sided, and Holm\'s correction over the lines of a table (over organs: without the last line); '
+        'effect: matched-pairs rank-biserial correlation. Pooled: paired t-test over seeds. '
         f'"{TOO_FEW}": fewer than {LEAST_CASES} cases or {LEAST_SEEDS} seeds in common, or no difference in any.')
 
 
-def contrast_rows(measured: Measured, rows: dict[str, Cell], best: str) -> pd.DataFrame:
-    """Every row against one of them, over the reported organs; Holm's correction over the rows."""
-    others = {label: cell for label, cell in rows.items() if label != best and measured.done(cell)}
-    return _table({f'{best} - {label}': _tests(measured, rows[best], cell, 'headline')
+# The row that the others of its table are compared with; elsewhere the first.
+REFERENCE = {'2a': 'Ours', '2b': 'BEiT', '4a': 'center', '4b': 'centering', '4c': '1', '4d': '5'}
+
+
+def contrast_tables(measured: Measured, grid: Grid) -> pd.DataFrame:
+    """Each table's reference row against its others; Holm's correction within a table."""
+    frames = []
+    for table, named in REFERENCE.items():
+        rows = {label: cell for label, cell in grid.tables.get(table, {}).items() if measured.done(cell)}
+        if len(rows) > 1:
+            frame = contrast_rows(measured, rows, named if named in rows else next(iter(rows)),
+                                  'headline' if table in ('2a', '2b') else 'all')
+            frame.insert(0, 'Table', table)
+            frames.append(frame)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def contrast_rows(measured: Measured, rows: dict[str, Cell], reference: str, labels: str = 'headline'
+                  ) -> pd.DataFrame:
+    """One row against every other; Holm's correction over them."""
+    others = {label: cell for label, cell in rows.items() if label != reference and measured.done(cell)}
+    return _table({f'{reference} - {label}': _tests(measured, rows[reference], cell, labels)
                    for label, cell in others.items()}, 'Contrast')
 
 
@@ -57,7 +76,7 @@ def compare(measured: Measured, grid: Grid, first: str, second: str) -> str:
 
 
 def _tests(measured: Measured, first: Cell, second: Cell, labels) -> tuple[CaseTest | None, SeedTest | None]:
-    return (compare_cases(*(measured.per_case(cell, labels) for cell in (first, second))),
+    return (compare_cases(*measured.pair_cases(first, second, labels)),
             compare_seeds(*(measured.value(cell, 'pooled', labels).seeds for cell in (first, second))))
 
 
@@ -65,16 +84,16 @@ def _table(tests: dict[str, tuple[CaseTest | None, SeedTest | None]], heading: s
     adjusted = holm([cases and cases.p for cases, _ in tests.values()])
     rows = []
     for (label, (cases, seeds)), p in zip(tests.items(), adjusted, strict=True):
-        rows.append({heading: label, **(_case_columns(cases, p) if cases else {'DSC case': TOO_FEW}),
+        rows.append({heading: label, **(_case_columns(cases, p) if cases else {'DSC per case': TOO_FEW}),
                      **(_seed_columns(seeds) if seeds else {'DSC pooled': TOO_FEW})})
-    columns = [heading, 'DSC case', '95 % over cases', 'p (Wilcoxon)', 'p (Holm)', 'effect', 'DSC pooled', 't',
+    columns = [heading, 'DSC per case', '95 % over cases', 'p (Wilcoxon)', 'p (Holm)', 'effect', 'DSC pooled', 't',
                'p (t, two-sided)', 'p (t, one-sided)']
     return pd.DataFrame(rows, columns=columns).fillna('—')
 
 
 def _case_columns(test: CaseTest, adjusted: float) -> dict[str, str]:
     low, high = test.interval
-    return {'DSC case': f'{test.difference:+.2f}', '95 % over cases': f'{low:+.2f} to {high:+.2f}',
+    return {'DSC per case': f'{test.difference:+.2f}', '95 % over cases': f'{low:+.2f} to {high:+.2f}',
             'p (Wilcoxon)': format_p(test.p), 'p (Holm)': format_p(adjusted), 'effect': f'{test.effect:+.2f}'}
 
 

@@ -43,7 +43,9 @@ def draw_all(measured: Measured, grid: Grid, results: Path, into: Path) -> list[
         return any(measured.value(cell, 'pooled').seeds for cell in grid.tables.get(table, {}).values())
 
     rows = rows_by_dataset(measured, grid)
-    with plt.rc_context(STYLE):
+    with plt.rc_context():  # a user's own matplotlibrc must not show
+        plt.rcdefaults()
+        plt.rcParams.update(STYLE)
         if ran('3') and len(grid.datasets) == 1:
             paper = ' Black dashes: the paper, pooled.' if published_organs(grid) is not None else ''
             add('DSC by organ', 'Bars: mean of cases, averaged over seeds. Whiskers: 95 % interval over cases '

@@ -25,7 +25,7 @@ class Gain:
     """A difference of two mean DSC in points, and what it would be again in 95 of 100 studies.
 
     Args:
-        value: first minus second.
+        value: first minus second: of pooled DSC over seeds, of the mean DSC of cases over cases.
         low, high: the interval.
         over: what varies in it, `seeds` or `cases`.
     """
@@ -59,14 +59,15 @@ def measure_gain(first: Value, second: Value, noise: Mapping[str, float], first_
                  * np.sqrt(1 / len(first.seeds) + 1 / len(second.seeds)))
         return Gain(value, value - reach, value + reach, 'seeds')
     test = compare_cases(first_cases, second_cases)
-    return test and Gain(value, *test.interval, 'cases')
+    return test and Gain(test.difference, *test.interval, 'cases')
 
 
-def gain_between(first: Cell, second: Cell, measured: Measured, noise: Mapping[str, float],
+def gain_between(first: Cell, second: Cell, measured: Measured, grid: Grid,
                  labels: list[int] | str = 'headline') -> Gain | None:
-    """`measure_gain` of two cells of one grid."""
-    return measure_gain(*(measured.value(cell, 'pooled', labels) for cell in (first, second)), noise,
-                        *(measured.per_case(cell, labels) for cell in (first, second)))
+    """`measure_gain` of two cells on one dataset of a grid, with the noise of these labels there."""
+    return measure_gain(*(measured.value(cell, 'pooled', labels) for cell in (first, second)),
+                        seed_noise(measured, grid, labels, first.dataset),
+                        *measured.pair_cases(first, second, labels))
 
 
 def case_interval(values: Mapping[str, float]) -> tuple[float, float] | None:
@@ -82,20 +83,19 @@ def case_interval(values: Mapping[str, float]) -> tuple[float, float] | None:
 
 def main_findings(measured: Measured, grid: Grid, most: int = 3) -> list[str]:
     """At most `most` sentences, from records alone."""
-    noise = seed_noise(measured, grid)
-    sentences = [_difference(what, grid.tables[table], rows, labels, table, measured, grid, noise)
+    sentences = [_difference(what, grid.tables[table], rows, labels, table, measured, grid)
                  for what, table, rows, labels in DIFFERENCES if set(rows) <= set(grid.tables.get(table, ()))]
-    sentences += [_datasets(measured, grid, noise), *_sources(measured, grid, noise)]
+    sentences += [_datasets(measured, grid), *_sources(measured, grid)]
     return [sentence for sentence in sentences if sentence][:most]
 
 
 def _difference(what: str, rows: dict[str, Cell], names: tuple[str, str], labels: str, table: str,
-                measured: Measured, grid: Grid, noise: dict) -> str | None:
+                measured: Measured, grid: Grid) -> str | None:
     cells = [rows[name] for name in names]
     figures = [measured.value(cell, 'pooled', labels).mean for cell in cells]
     if np.isnan(figures).any():
         return None
-    sentence = (f'{what[0].upper()}{what[1:]}: {_points(gain_between(*cells, measured, noise, labels), figures)} '
+    sentence = (f'{what[0].upper()}{what[1:]}: {_points(gain_between(*cells, measured, grid, labels), figures)} '
                 f'({names[0]} {figures[0]:.2f}, {names[1]} {figures[1]:.2f}'
                 f'{", all labels" if labels == "all" else ""}).')
     paper = published(table, grid)
@@ -109,21 +109,23 @@ def _points(gain: Gain | None, figures: list[float]) -> str:
     if gain is None:
         return f'{figures[0] - figures[1]:+.2f} points of DSC; too few seeds and cases to say how sure'
     word = 'beyond' if gain.beyond_noise else 'within'
-    return f'{gain.value:+.2f} points of DSC, 95 % interval {gain.low:+.2f} to {gain.high:+.2f}, {word} noise'
+    kind = '' if gain.over == 'seeds' else ' per case'
+    return (f'{gain.value:+.2f} points of DSC{kind}, 95 % interval {gain.low:+.2f} to {gain.high:+.2f}, '
+            f'{word} noise')
 
 
 def dataset_gains(measured: Measured, grid: Grid) -> dict[str, Gain | None]:
     """Dataset -> gain by depth, where both rows of Table 5 were run."""
-    rows, noise, found = grid.tables.get('5', {}), seed_noise(measured, grid), {}
+    rows, found = grid.tables.get('5', {}), {}
     if {'Ours', 'Ours w/o D'} <= set(rows):
         pairs = zip(grid.on_each([rows['Ours']]), grid.on_each([rows['Ours w/o D']]), strict=True)
         for deep, flat in pairs:
             if measured.value(deep, 'pooled').seeds and measured.value(flat, 'pooled').seeds:
-                found[deep.dataset] = gain_between(deep, flat, measured, noise)
+                found[deep.dataset] = gain_between(deep, flat, measured, grid)
     return found
 
 
-def _datasets(measured: Measured, grid: Grid, noise: dict) -> str | None:
+def _datasets(measured: Measured, grid: Grid) -> str | None:
     gains = dataset_gains(measured, grid)
     known = {dataset: gain for dataset, gain in gains.items() if gain}
     if not known:
@@ -134,7 +136,7 @@ def _datasets(measured: Measured, grid: Grid, noise: dict) -> str | None:
             f'{len(worse)}; {np.mean([gain.value for gain in known.values()]):+.2f} points of DSC on average.')
 
 
-def _sources(measured: Measured, grid: Grid, noise: dict) -> list[str]:
+def _sources(measured: Measured, grid: Grid) -> list[str]:
     """Table 2(b): the highest source against the next and against random weights, and the lowest against those."""
     rows = {name: (measured.value(cell, 'pooled').mean, cell) for name, cell in grid.tables.get('2b', {}).items()}
     ranked = sorted((item for item in rows.items() if not np.isnan(item[1][0])), key=lambda item: -item[1][0])
@@ -144,5 +146,5 @@ def _sources(measured: Measured, grid: Grid, noise: dict) -> list[str]:
         return []
     pairs = [('Highest', others[0], others[1]), ('Highest', others[0], random), ('Lowest', others[-1], random)]
     return [f'{place} of {len(others)} sources is {name}, {figure:.2f}; against {other}, {less:.2f}: '
-            f'{_points(gain_between(first, second, measured, noise), [figure, less])}.'
+            f'{_points(gain_between(first, second, measured, grid), [figure, less])}.'
             for place, (name, (figure, first)), (other, (less, second)) in (pair for pair in pairs if pair[2])]

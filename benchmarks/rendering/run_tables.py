@@ -33,7 +33,7 @@ def settings_table(measured: Measured) -> pd.DataFrame:
 def seed_table(measured: Measured, grid: Grid) -> pd.DataFrame:
     """The rows of Table 2(a) that several seeds have, and the paper's two: paired t-tests of Ours against each."""
     published = pd.read_csv(PAPER / 'seeds.csv')
-    lines = {('paper', method): Value(rows.set_index('seed')['dsc8'].to_dict())
+    lines = {('paper (BCV)', method): Value(rows.set_index('seed')['dsc8'].to_dict())
              for method, rows in published.groupby('method', sort=False)}
     lines |= {('measured', label): measured.value(cell, 'pooled')
               for label, cell in grid.tables.get('2a', {}).items()}
@@ -66,8 +66,14 @@ def cost_table(measured: Measured, grid: Grid) -> pd.DataFrame:
             'Runs': name, 'slices': str(cell.slices), 'parameters (M)': f'{costs[0]["parameters"] / 1e6:.2f}',
             'encoder GFLOPs': f'{costs[0]["encoder_flops"] / 1e9:#.4g}',
             'GFLOPs': f'{costs[0]["flops"] / 1e9:#.4g}',
-            'seconds': f'{np.median([cost["seconds"] for cost in costs]):.0f}',
+            'seconds': _median_time(costs),
             'peak MiB': f'{max(cost["peak_memory_mib"] for cost in costs)}' if on_gpu else '—'})
     for model, flops in pd.read_csv(PAPER / 'cost.csv').set_index('model')['flops'].items():
         rows.append({'Runs': f'paper: {model}', 'encoder GFLOPs': f'{flops / 1e9:#.4g}'})
     return pd.DataFrame(rows).fillna('—')
+
+
+def _median_time(costs: list[dict]) -> str:
+    """Of the runs that were not interrupted: a resumed one counts its last part alone."""
+    whole = [cost['seconds'] for cost in costs if not cost.get('resumed_from')]
+    return f'{np.median(whole):.0f}' if whole else '—'

@@ -36,6 +36,9 @@ CAPTIONS = {
     '5': 'Table 5. Other datasets: mean DSC over the reported labels (without background); average over the '
          'datasets on which every row was run.',
 }
+TEX = {letter: f'\\{letter}' for letter in '&%_#${}'} | {
+    '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '\\': r'\textbackslash{}', '<': '$<$', '>': '$>$',
+    '±': r'$\pm$', '✓': r'$\checkmark$', '✗': r'$\times$', '—': '--'}
 ORGAN_STATISTICS = (('# voxels', 'voxels', '{:,.0f}'), ('# slices', 'slices', '{:,.0f}'),
                     ('slice variation', 'variation', '{:.2f}'))  # Table 3's lower rows
 
@@ -45,6 +48,7 @@ class Value:
     """A measured figure: one number per seed."""
     seeds: dict[int, float] = field(default_factory=dict)
     failed: int = 0
+    finished: int = 0  # runs that have no such figure among them: an organ that is nowhere
 
     @property
     def mean(self) -> float:
@@ -57,8 +61,9 @@ class Value:
 
     def __str__(self) -> str:
         if not self.seeds:
-            return 'failed' if self.failed else 'not run'
-        return f'{self.mean:.2f}' + (f' ± {self.std:.2f}' if len(self.seeds) > 1 else '')
+            return '—' if self.finished else 'failed' if self.failed else 'not run'
+        return (f'{self.mean:.2f}' + (f' ± {self.std:.2f}' if len(self.seeds) > 1 else '')
+                + (f' ({self.failed} failed)' if self.failed else ''))
 
 
 def choose_labels(scores: dict, labels: Sequence[int] | str) -> Sequence[int]:
@@ -103,6 +108,7 @@ class Measured:
             if record['state'] != 'done':
                 value.failed += 1
                 continue
+            value.finished += 1
             scores = record['scores']
             by_label = scores.get(kind) or _means(scores.get(f'{kind}_per_case'), len(scores['labels']))
             figures = [by_label[i] for i in choose_labels(scores, labels) if by_label[i] is not None]
@@ -117,6 +123,26 @@ class Measured:
         """Finished runs, of one cell or of all."""
         cells = self._by_cell if cell is None else [cell]
         return [record for each in cells for record in self.runs(each) if record['state'] == 'done']
+
+    def pair_cases(self, first: Cell, second: Cell, labels: list[int] | str = 'headline'
+                   ) -> tuple[dict[str, float], dict[str, float]]:
+        """Two cells' DSC per case, made comparable: case -> mean over the same labels and over seeds.
+
+        A label that a case lacks counts where either cell predicts it there: 0, against 100 for leaving it out.
+        """
+        runs = [self.done(cell) for cell in (first, second)]
+        found = [{}, {}]
+        for case in sorted(set.intersection(*({name for run in side for name in run['scores']['cases']}
+                                              for side in runs)) if all(runs) else ()):
+            sides = [[run['scores']['per_case'][run['scores']['cases'].index(case)] for run in side
+                      if case in run['scores']['cases']] for side in runs]
+            counted = [i for i in choose_labels(runs[0][0]['scores'], labels)
+                       if any(row[i] is not None for side in sides for row in side)]
+            if counted:
+                for means, side in zip(found, sides, strict=True):
+                    means[case] = float(np.mean([[100.0 if row[i] is None else row[i] for i in counted]
+                                                 for row in side]))
+        return found[0], found[1]
 
     def per_case(self, cell: Cell, labels: list[int] | str = 'headline', kind: str = 'per_case'
                  ) -> dict[str, float]:
@@ -174,7 +200,7 @@ def build_table(table: str, measured: Measured, grid: Grid, committed: Measured 
     labels = 'headline' if table in ('2a', '2b') else 'all'
     paper, column = dict(published(table, grid)), paper_column(grid)
     in_paper = any(label in paper for label in grid.tables[table])
-    noise = seed_noise(committed, grid) if committed else None
+    noise = seed_noise(committed, grid, labels) if committed else None
     surfaces = table in ('2a', '2b') and _has_surfaces(measured)
     rows = []
     for label, cell in grid.tables[table].items():
@@ -248,7 +274,7 @@ def _dataset_table(measured: Measured, grid: Grid, committed: Measured | None) -
 
     paper = published_datasets().reindex(columns=grid.datasets)
     for label in paper.index.difference(pooled, sort=False):  # methods that only the paper ran
-        add(label, 'paper', paper.loc[label])
+        add(label, 'paper, per case' if label in PER_CASE_IN_PAPER else 'paper', paper.loc[label])
     for label, cell in grid.tables['5'].items():
         shown = {'pooled': pooled[label], 'case': values(cell, measured, 'case')}
         if committed:
@@ -291,6 +317,12 @@ def _organ_table(measured: Measured, grid: Grid, committed: Measured | None) -> 
         rows += [{'Method': label, 'figures': name}
                  | {scores['labels'][i]: _number(line[i], form) for i in scores['headline']}
                  for name, line in lines.items()]
+    if paper is not None:  # methods that only the paper ran
+        known = {*grid.tables['3'], *(label for label, *_ in ORGAN_STATISTICS)}
+        others = [{'Method': label, 'figures': paper_column(grid) + ', per case' * (label in PER_CASE_IN_PAPER)}
+                  | {scores['labels'][i]: f'{paper.loc[label, i]:.2f}' for i in scores['headline']}
+                  for label in paper.index if label not in known]
+        rows = others + rows
     return pd.DataFrame(rows)
 
 
@@ -334,11 +366,19 @@ def cell_names(measured: Measured, grid: Grid) -> dict[Cell, str]:
     return {cell: '; '.join(filled) or cell_label(cell) for cell, filled in names.items()}
 
 
-def seed_noise(measured: Measured, grid: Grid) -> dict[str, float]:
-    """Standard deviation between seeds, from all cells that have several together, and its freedom."""
+def seed_noise(measured: Measured, grid: Grid, labels: list[int] | str = 'headline', dataset: str | None = None
+               ) -> dict[str, float]:
+    """Standard deviation between seeds, from all cells that have several together, and its freedom.
+
+    Args:
+        labels: those of the figure that it is the noise of, as in `Measured.value`.
+        dataset: of cells on this one alone; None: of all.
+    """
     squares, freedom = 0.0, 0
     for cell in grid.cells():
-        value = measured.value(cell, 'pooled')
+        if dataset not in (None, cell.dataset):
+            continue
+        value = measured.value(cell, 'pooled', labels)
         if len(value.seeds) > 1:
             squares += value.std ** 2 * (len(value.seeds) - 1)
             freedom += len(value.seeds) - 1
@@ -353,19 +393,22 @@ def agreement(value: Value, other: Value, noise: dict[str, float]) -> str:
     return 'yes' if abs(value.mean - other.mean) <= stats.t.ppf(0.975, noise['freedom']) * spread else 'no'
 
 
-def to_markdown(table: pd.DataFrame) -> str:
-    """GitHub's table syntax."""
+def to_markdown(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:
+    """GitHub's table syntax, the notes below."""
     rows = [list(table.columns), ['---'] * len(table.columns), *table.astype(str).values.tolist()]
-    return '\n'.join(f'| {" | ".join(cell.replace("|", "/") for cell in row)} |' for row in rows) + '\n'
+    lines = [f'| {" | ".join(cell.replace("|", "/") for cell in row)} |' for row in rows]
+    return '\n'.join([*lines, *(f'\n{note}' for note in number_notes(notes))]) + '\n'
 
 
-def to_latex(table: pd.DataFrame, text: str) -> str:
-    """A booktabs table."""
+def number_notes(notes: Sequence[str]) -> list[str]:
+    """As the table refers to them where there are several."""
+    return [f'[{number}] {note}' for number, note in enumerate(notes, 1)] if len(notes) > 1 else list(notes)
+
+
+def to_latex(table: pd.DataFrame, text: str, notes: Sequence[str] = ()) -> str:
+    """A booktabs table, the notes below."""
     def escape(cell: str) -> str:
-        for plain, tex in (('&', r'\&'), ('%', r'\%'), ('_', r'\_'), ('#', r'\#'), ('±', r'$\pm$'),
-                           ('✓', r'$\checkmark$'), ('✗', r'$\times$'), ('—', '--'), ('<', '$<$')):
-            cell = cell.replace(plain, tex)
-        return cell
+        return ''.join(TEX.get(letter, letter) for letter in cell)
 
     def width(column: str) -> str:
         return 'p{4cm}' if table[column].astype(str).str.len().max() > 60 else 'l'
@@ -375,7 +418,8 @@ def to_latex(table: pd.DataFrame, text: str) -> str:
     body = [list(table.columns), *table.astype(str).values.tolist()]
     lines += [' & '.join(map(escape, row)) + r' \\' + (r' \midrule' if i == 0 else '')
               for i, row in enumerate(body)]
-    return '\n'.join([*lines, r'\bottomrule', r'\end{tabular}', r'\end{table}']) + '\n'
+    below = [rf'\par\smallskip {escape(note)}' for note in number_notes(notes)]
+    return '\n'.join([*lines, r'\bottomrule', r'\end{tabular}', *below, r'\end{table}']) + '\n'
 
 
 def cell_label(cell: Cell) -> str:
