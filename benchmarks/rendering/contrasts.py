@@ -11,11 +11,9 @@ from .tables import Measured, cell_label, to_markdown
 TOO_FEW = 'not enough data'
 NOTE = ('Per case: mean over labels and seeds, a label that the case lacks counting 100 where one row leaves it '
         'out and the other does not (0); interval: 95 % by a paired bootstrap of cases; p: Wilcoxon\'s '
-        'signed-rank test, two-sided, and Holm\'s correction over the lines of a table (over organs: without the last line); '
-        'effect: matched-pairs rank-biserial correlation. Pooled: paired t-test over seeds. '
+        'signed-rank test, two-sided, and Holm\'s correction over the lines of a table (over organs: without the '
+        'last line); effect: matched-pairs rank-biserial correlation. Pooled: paired t-test over seeds. '
         f'"{TOO_FEW}": fewer than {LEAST_CASES} cases or {LEAST_SEEDS} seeds in common, or no difference in any.')
-
-
 # The row that the others of its table are compared with; elsewhere the first.
 REFERENCE = {'2a': 'Ours', '2b': 'BEiT', '4a': 'center', '4b': 'centering', '4c': '1', '4d': '5'}
 
