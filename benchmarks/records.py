@@ -16,7 +16,7 @@ from mmseg_plugins.errors import UserError
 from mmseg_plugins.files import write_atomic
 
 from .cells import Cell
-from .schema import VERSION, open_record, seal
+from .schema import SUMMARY, VERSION, find_fault, open_record, seal
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,16 @@ def set_superseded_aside(out: Path, runs: Iterable[Run]) -> int:
 def read_record(path: Path) -> dict | None:
     """A record, or None where there is none that counts."""
     try:
-        return open_record(path.read_text())
+        return _open(path)
     except (OSError, UnicodeDecodeError, UserError):
         return None
+
+
+def _open(path: Path) -> dict:
+    record = open_record(path.read_text())
+    if path.stem != record['run']:
+        raise UserError(f'named otherwise than its run {record["run"]}')
+    return record
 
 
 def _read_json(path: Path) -> dict | None:
@@ -105,13 +112,17 @@ def _read_json(path: Path) -> dict | None:
 
 def read_records(folder: Path) -> tuple[list[dict], dict[str, str]]:
     """All records below `folder`/records by file name, and why other files there are left out."""
-    records, left_out = [], {}
+    records, left_out = {}, {}
     for path in sorted((folder / 'records').glob('*.json')):
         try:
-            records.append(open_record(path.read_text()))
+            record = _open(path)
         except (UnicodeDecodeError, UserError) as error:
             left_out[path.name] = str(error)
-    return records, left_out
+            continue
+        # two would count as two seeds
+        if records.setdefault((Cell(**record['cell']), record['seed']), record) is not record:
+            left_out[path.name] = 'a second record of this cell and seed; keep one'
+    return list(records.values()), left_out
 
 
 def write_summary(out: Path, dataset: str, summary: dict) -> None:
@@ -120,6 +131,6 @@ def write_summary(out: Path, dataset: str, summary: dict) -> None:
 
 
 def read_summaries(folder: Path) -> dict[str, dict]:
-    """What there is below `folder`/datasets, by dataset."""
+    """What there is below `folder`/datasets, by dataset; without files that lack what tables need."""
     found = {path.stem: _read_json(path) for path in sorted((folder / 'datasets').glob('*.json'))}
-    return {dataset: summary for dataset, summary in found.items() if summary}
+    return {dataset: summary for dataset, summary in found.items() if find_fault(summary, SUMMARY) is None}

@@ -66,7 +66,7 @@ def main() -> int:
         print(compare(Measured(read_records(folder)[0]), grid, *args.compare))
         return 0
     if args.watch:
-        watch(grid, folder, Path('work_dirs/grids') / grid.name)
+        watch(grid, folder)
         return 0
     if args.against:
         if len(args.folders) > 1:

@@ -6,7 +6,11 @@ import pandas as pd
 
 from mmseg_plugins.errors import UserError
 
+from .cells import AXES
 from .records import read_records
+
+NUMBERS = ('dsc', 'hd95', 'nsd', 'dsc_pooled')
+COLUMNS = ('run', *AXES, 'seed', 'label_id', 'label', 'headline', 'case', *NUMBERS)
 
 
 def load(folder: str | Path) -> pd.DataFrame:
@@ -19,7 +23,7 @@ def load(folder: str | Path) -> pd.DataFrame:
         Columns: `run`, the cell's axes (`dataset`, `encoder`, `source`, `inflation`, `slices`, `stride`, `target`,
         `lr`), `seed`, `label_id`, `label`, `headline` (whether it counts in the tables' mean), `case`, `dsc`
         (percent), `hd95` (mm), `nsd` (percent), and `dsc_pooled` (percent, of the run and label: the same for
-        every case). NaN where a label is absent.
+        every case). NaN where a label is absent. Without rows where all runs failed.
     """
     records, _ = read_records(Path(folder))
     if not records:
@@ -37,6 +41,4 @@ def load(folder: str | Path) -> pd.DataFrame:
                     **{name: scores[key][k][i] if scores.get(key) else None
                        for name, key in (('dsc', 'per_case'), ('hd95', 'hd95_per_case'), ('nsd', 'nsd_per_case'))},
                     dsc_pooled=scores['pooled'][i]))
-    frame = pd.DataFrame(rows)
-    numbers = ['dsc', 'hd95', 'nsd', 'dsc_pooled', 'lr']
-    return frame.astype(dict.fromkeys(numbers, float)) if rows else frame
+    return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys((*NUMBERS, 'lr'), float))

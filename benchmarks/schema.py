@@ -3,16 +3,36 @@
 import hashlib
 import json
 from dataclasses import fields
+from typing import Any
 
 from mmseg_plugins.errors import UserError
 
 from .cells import Cell
 
 VERSION = 2
-ALWAYS = dict(version=int, run=str, identity=str, cell=dict, seed=int, command=str, config=str, state=str,
-              code=dict, packages=dict, hardware=dict)
-DONE = dict(scores=dict, training=dict, cost=dict)  # `data` and `settings` came with version 2
-SCORES = dict(labels=list, headline=list, cases=list, pooled=list, case=list, per_case=list)
+
+# What each key holds: a type, None, a tuple of either, [each entry's], or such a table of its own.
+NUMBER = (int, float)
+FIGURES = [(int, float, None)]  # None: of nothing, as where a label is absent
+ALWAYS = dict(
+    version=int, run=str, identity=str, seed=int, command=str, config=str, state=str,
+    cell=dict(dataset=str, encoder=str, source=str, inflation=str, slices=int, stride=int, target=str,
+              lr=(int, float, None)),
+    code=dict(revision=(str, None), modified=bool), packages=dict,
+    hardware=dict(cpu=str, cores=(int, None), threads=int, gpu=(str, None)))
+OF_STATE = dict(
+    failed=dict(reason=str),
+    done=dict(
+        scores=dict(labels=[str], headline=[int], cases=[str], pooled=FIGURES, case=FIGURES, per_case=[FIGURES]),
+        training=dict(steps=int, last_loss=NUMBER, curve=[NUMBER]),
+        cost=dict(parameters=NUMBER, encoder_flops=NUMBER, flops=NUMBER, seconds=NUMBER, peak_memory_mib=NUMBER)))
+LATER = dict(  # what version 1 did not have from its first day
+    settings=dict, data=dict(dataset=str, split_hash=str, cases=dict, evaluated=str, protocol=str,
+                             input_size=[int]))
+LATER_SCORES = dict(hd95_per_case=[FIGURES], nsd_per_case=[FIGURES])
+SUMMARY = dict(  # what tables read of a dataset's, see mmseg_plugins/datasets/statistics.py
+    modality=(str, None), labels=[str], headline=[int], split_hash=(str, None), size=[NUMBER], cases=dict,
+    voxels=[int], slices=[int], variation=FIGURES, mean_variation=(int, float, None))
 
 
 def seal(record: dict) -> dict:
@@ -29,26 +49,32 @@ def open_record(text: str) -> dict:
         UserError: why it is no record.
     """
     try:
-        record = json.loads(text)
+        record = json.loads(text, parse_constant=_refuse)
     except ValueError as error:
         raise UserError(f'not whole ({error})') from None
     if not isinstance(record, dict):
         raise UserError('not a record')
     version = record.get('version')
-    if version == VERSION and record.get('checksum') != seal(record)['checksum']:
-        raise UserError('edited since it was written (its checksum differs)')
-    if not isinstance(version, int) or not 1 <= version <= VERSION:
+    if type(version) is not int or not 1 <= version <= VERSION:
         raise UserError(f'of version {version!r}, this code knows 1 to {VERSION}')
+    if version == 1 and 'checksum' in record:
+        raise UserError('edited since it was written (version 1 had no checksum)')
     record = migrate(record)
-    _require(record, ALWAYS, 'the record')
+    if record.get('checksum') != seal(record)['checksum']:
+        raise UserError('edited since it was written (its checksum differs)')
+    _require(record, ALWAYS)
     if unknown := set(record['cell']) - {field.name for field in fields(Cell)}:
         raise UserError(f'its cell has unknown axes ({", ".join(sorted(unknown))})')
-    if record['state'] == 'done':
-        _require(record, DONE, 'a finished record')
-        _check_scores(record['scores'])
-    elif record['state'] != 'failed':
+    if record['state'] not in OF_STATE:
         raise UserError(f"its state is {record['state']!r}, not done or failed")
+    _require(record, OF_STATE[record['state']] | _present(LATER, record))
+    if record['state'] == 'done':
+        _check_scores(record['scores'])
     return record
+
+
+def _refuse(constant: str) -> None:
+    raise UserError(f'holds {constant}')
 
 
 def migrate(record: dict) -> dict:
@@ -56,15 +82,33 @@ def migrate(record: dict) -> dict:
     return seal(record | dict(version=VERSION)) if record['version'] == 1 else record
 
 
-def _require(found: dict, wanted: dict[str, type], what: str) -> None:
-    for key, kind in wanted.items():
-        if not isinstance(found.get(key), kind):
-            raise UserError(f'{what} has no {key!r} of type {kind.__name__}')
+def find_fault(found: Any, wanted: Any, where: str = '') -> str | None:
+    """The first place where JSON content is not as a table above wants it; None: it is."""
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        faults = (find_fault(found[key], kind, f'{where}.{key}'.lstrip('.')) if key in found else
+                  f'{where or "the record"} has no {key!r}' for key, kind in wanted.items())
+    elif isinstance(wanted, list) and isinstance(found, list):
+        faults = (find_fault(entry, wanted[0], f'{where}[{i}]') for i, entry in enumerate(found))
+    else:
+        # by type itself, as true is no number
+        fits = any(type(found) is (kind or type(None)) for kind in
+                   (wanted if isinstance(wanted, tuple) else [wanted]) if not isinstance(kind, dict | list))
+        faults = () if fits else (f'{where} cannot be {json.dumps(found)[:40]}',)
+    return next(filter(None, faults), None)
+
+
+def _require(found: dict, wanted: dict, where: str = '') -> None:
+    if fault := find_fault(found, wanted, where):
+        raise UserError(fault)
+
+
+def _present(wanted: dict, found: dict) -> dict:
+    return {key: kind for key, kind in wanted.items() if found.get(key) is not None}
 
 
 def _check_scores(scores: dict) -> None:
     """Every list as long as the labels or cases that it is about."""
-    _require(scores, SCORES, 'scores')
+    _require(scores, _present(LATER_SCORES, scores), 'scores')
     labels, cases = len(scores['labels']), len(scores['cases'])
     if len(scores['pooled']) != labels or len(scores['case']) != labels:
         raise UserError(f'scores are not of {labels} labels')

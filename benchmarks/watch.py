@@ -1,5 +1,6 @@
 """A grid while it runs: the state of each run, its loss, and the time left, from what the runs write."""
 
+import glob
 import json
 import time
 from dataclasses import dataclass
@@ -10,10 +11,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from .cells import Grid
+from .cells import Cell, Grid
 from .records import read_records
 
-QUIET = 120.0  # seconds without a sign after which a run counts as stopped
+GRIDS = Path('work_dirs/grids')  # where run_grid.py lets runs work, in a folder per grid
+# a run counts as stopped after so many seconds without a sign, or as many of its own steps: it logs every 50,
+# and reading data or evaluating takes its time
+QUIET, QUIET_STEPS = 300.0, 150
 STATES = {'running': 'bold', 'stopped': 'yellow', 'waiting': 'dim', 'done': 'green', 'failed': 'red'}
 
 
@@ -34,53 +38,57 @@ class RunState:
         return (self.steps - self.step) * self.pace if known and self.state == 'running' else None
 
 
-def take_snapshot(grid: Grid, folder: Path, work: Path, now: float) -> list[RunState]:
+def take_snapshot(grid: Grid, folder: Path, root: Path, now: float) -> list[RunState]:
     """Every run of a grid.
 
     Args:
         folder: the grid's results, with records/.
-        work: where its runs work, `work_dirs/grids/<grid>`.
+        root: holds the work folders of all grids. A result folder may be called otherwise than the grid that its
+            runs worked for (`--out`, `--max-iters`), so runs are looked for in all of them.
         now: seconds since the epoch.
     """
-    records = {(str(_cell_name(record)), record['seed']): record for record in read_records(folder)[0]}
+    records = {(Cell(**record['cell']), record['seed']): record for record in read_records(folder)[0]}
     states = []
     for cell in grid.cells():
         for seed in grid.seeds:
             name = f'{cell}-seed{seed}'
-            record = records.get((str(cell), seed))
+            record = records.get((cell, seed))
             if record:
                 curve = record.get('training', {})
                 states.append(RunState(name, record['state'], curve.get('steps'), curve.get('steps'),
                                        curve.get('last_loss')))
             else:
-                states.append(_look_at(name, work, now))
+                states.append(_look_at(name, root, now))
     return states
 
 
-def _cell_name(record: dict) -> str:
-    return record['run'].rsplit('-seed', 1)[0]
-
-
-def _look_at(name: str, work: Path, now: float) -> RunState:
-    """A run without a record, by its newest work folder."""
-    logs = sorted((work / 'runs').glob(f'{name}-*/*/vis_data/scalars.json'), key=lambda path: path.stat().st_mtime)
-    folders = list((work / 'runs').glob(f'{name}-*'))
-    if not folders:
+def _look_at(name: str, root: Path, now: float) -> RunState:
+    """A run without a record, by the work folder that gave the newest sign."""
+    folder = max(root.glob(f'*/runs/{glob.escape(name)}-*'), key=_last_sign, default=None)
+    if folder is None:
         return RunState(name, 'waiting')
-    seen = max(path.stat().st_mtime for path in (*folders, *logs))
-    state = 'running' if now - seen < QUIET else 'stopped'
+    logs = sorted(folder.glob('*/vis_data/scalars.json'), key=lambda path: path.stat().st_mtime)
     lines = [json.loads(line) for line in logs[-1].read_text().splitlines() if line.endswith('}')] if logs else []
-    trained = [line for line in lines if 'loss' in line]
-    if not trained:
-        return RunState(name, state)
-    last = trained[-1]
-    return RunState(name, state, last['step'], _steps(logs[-1].parents[2]), last['loss'], last.get('time'))
+    last = next((line for line in reversed(lines) if 'loss' in line), {})
+    pace = last.get('time')
+    quiet = max(QUIET, QUIET_STEPS * (pace or 0))
+    return RunState(name, 'running' if now - _last_sign(folder) < quiet else 'stopped', last.get('step'),
+                    _steps(folder) if last else None, last.get('loss'), pace)
+
+
+def _last_sign(folder: Path) -> float:
+    """When a run last wrote a log line or a checkpoint."""
+    logs = (path for pattern in ('*/vis_data/scalars.json', '*/*.log') for path in folder.glob(pattern))
+    return max(path.stat().st_mtime for path in (folder, *logs))
 
 
 def _steps(folder: Path) -> int | None:
-    """Of the config that mmengine wrote beside the run's logs."""
+    """Of the config that mmengine wrote beside the run's logs; None while it is not whole."""
     for path in folder.glob('*.py'):
-        return Config.fromfile(path, import_custom_modules=False).train_cfg.max_iters
+        try:
+            return Config.fromfile(path, import_custom_modules=False).train_cfg.max_iters
+        except (AttributeError, SyntaxError):
+            continue
     return None
 
 
@@ -88,9 +96,11 @@ def show(states: list[RunState], title: str) -> Table:
     """The states as a table, running ones first, and a line of sums below."""
     counts = {state: sum(run.state == state for run in states) for state in STATES}
     lefts = [run.left for run in states if run.left is not None]
-    longest = f'; running ones end in {max(lefts) / 60:.1f} min' if lefts else ''
+    ends = f'; running ones end in {max(lefts) / 60:.1f} min' if lefts else ''
+    if not counts['running']:
+        ends = '; nothing is running, so this watch ends'
     table = Table(title=title, caption=', '.join(f'{count} {state}' for state, count in counts.items() if count)
-                  + longest, caption_justify='left')
+                  + ends, caption_justify='left')
     for heading in ('run', 'state', 'step', 'loss', 'min left'):
         table.add_column(heading, justify='left' if heading in ('run', 'state') else 'right')
     for run in sorted(states, key=lambda run: list(STATES).index(run.state)):
@@ -100,19 +110,25 @@ def show(states: list[RunState], title: str) -> Table:
     return table
 
 
-def watch(grid: Grid, folder: Path, work: Path, seconds: float = 5.0) -> None:
-    """Show the grid until none of its runs is running or waiting; where there is no terminal, once."""
+def watch(grid: Grid, folder: Path, root: Path = GRIDS, seconds: float = 5.0) -> None:
+    """Show the grid until none of its runs is running; where there is no terminal, once.
+
+    Waiting runs do not hold it up: the folder's grid.yaml may name more than were asked for. It looks twice
+    before it ends, as a worker pauses between one run and the next.
+    """
     console = Console()
 
     def look() -> list[RunState]:
-        return take_snapshot(grid, folder, work, time.time())
+        return take_snapshot(grid, folder, root, time.time())
 
     states = look()
     if not console.is_terminal:
         console.print(show(states, grid.title))
         return
     with Live(show(states, grid.title), console=console) as live:
-        while any(run.state in ('running', 'waiting') for run in states):
+        idle = 0
+        while idle < 2:
             time.sleep(seconds)
             states = look()
             live.update(show(states, grid.title))
+            idle = 0 if any(run.state == 'running' for run in states) else idle + 1

@@ -1,16 +1,36 @@
 """Records as files: checked on reading, sealed against edits, tidy as a frame, watched while they come."""
 
+import functools
+import io
+import itertools
 import json
 import os
+import shutil
+from operator import getitem
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import REPO
+from rich.console import Console
 
+import benchmarks.watch
 from benchmarks import results
-from benchmarks.cells import load_grid
-from benchmarks.records import Run, read_record, read_records, record_path, write_record
-from benchmarks.watch import show, take_snapshot
+from benchmarks.cells import AXES, load_grid
+from benchmarks.records import (
+    Run,
+    predictions_path,
+    read_record,
+    read_records,
+    read_summaries,
+    record_path,
+    write_arrays,
+    write_record,
+    write_summary,
+)
+from benchmarks.rendering.prediction_figure import draw_predictions
+from benchmarks.rendering.tables import Measured
+from benchmarks.watch import show, take_snapshot, watch
 from mmseg_plugins.errors import UserError
 
 
@@ -19,16 +39,26 @@ def grid():
     return load_grid('phantom', slices=[1, 5], seeds=[1, 2])
 
 
-def finish(folder, cell, seed, **changes):
+def finish(folder, cell, seed, digest='abcd1234', **changes):
     """Write the record of a finished run with two organs, the second absent from the second case."""
-    run = Run(cell, seed, 'configs/a.py', {}, 'abcd1234')
+    run = Run(cell, seed, 'configs/a.py', {}, digest)
     scores = dict(labels=['background', 'liver', 'aorta'], headline=[1, 2], cases=['x', 'y'],
                   pooled=[99.0, 80.0, 60.0], case=[99.0, 79.0, 60.0],
                   per_case=[[99.0, 78.0, 60.0], [99.0, 80.0, None]],
                   hd95_per_case=[[None, 2.0, 3.0], [None, 4.0, None]], nsd_per_case=[[None, 90.0, 91.0]] * 2)
-    body = dict(state='done', scores=scores, training=dict(steps=150, last_loss=0.5), cost={}, code={},
-                packages={}, hardware={})
+    body = dict(state='done', scores=scores, training=dict(steps=150, last_loss=0.5, curve=[1.0, 0.5]),
+                cost=dict(parameters=9, encoder_flops=7, flops=8, seconds=1.5, peak_memory_mib=100),
+                code=dict(revision=None, modified=False), packages={},
+                hardware=dict(cpu='a CPU', cores=2, threads=1, gpu=None))
     return write_record(folder, run, body | changes)
+
+
+def fail(folder, cell, seed):
+    """Write the record of a failed run, which has no scores."""
+    path = finish(folder, cell, seed, state='failed', reason='torn')
+    record = read_record(path)
+    body = {key: record[key] for key in ('state', 'reason', 'code', 'packages', 'hardware')}
+    return write_record(folder, Run(cell, seed, 'configs/a.py', {}, 'abcd1234'), body)
 
 
 def edit(path, change):
@@ -37,35 +67,120 @@ def edit(path, change):
     path.write_text(json.dumps(record))
 
 
+def age(path, change=lambda record: None):
+    """Make it a record of version 1, which nothing sealed, and change it."""
+    edit(path, lambda record: (record.pop('checksum'), record.update(version=1), change(record)))
+
+
+def put(*keys_and_value):
+    """A change of a record: what it holds under these keys is replaced by the value."""
+    *keys, last, value = keys_and_value
+    return lambda record: functools.reduce(getitem, keys, record).__setitem__(last, value)
+
+
+def drop(*keys):
+    *keys, last = keys
+    return lambda record: functools.reduce(getitem, keys, record).pop(last)
+
+
+def leaves_out(folder, good, bad, reason):
+    records, left_out = read_records(folder)
+    assert [record['run'] for record in records] == [good.stem]
+    assert list(left_out) == [bad.name] and reason in left_out[bad.name]
+    assert read_record(bad) is None and read_record(good)['run'] == good.stem
+
+
 @pytest.mark.parametrize('spoil, reason', [
     (lambda path: path.write_text(path.read_text()[:-9]), 'not whole'),
     (lambda path: path.write_bytes(b'\xff\xfe'), 'decode'), (lambda path: path.write_text('[]'), 'not a record'),
-    (lambda path: edit(path, lambda record: record['scores']['pooled'].__setitem__(1, 80.0001)), 'edited'),
-    (lambda path: edit(path, lambda record: record.update(version=3)), 'of version 3, this code knows 1 to 2'),
-    (lambda path: edit(path, lambda record: record.pop('checksum')), 'edited'),
-    (lambda path: edit(path, lambda record: record.update(version=1, state='odd')), "state is 'odd'"),
-    (lambda path: edit(path, lambda record: (record.update(version=1), record['scores']['per_case'].pop())),
-     'not of 2 cases x 3 labels'),
-    (lambda path: edit(path, lambda record: (record.update(version=1), record['cell'].update(depth=3))), 'depth'),
+    (lambda path: edit(path, put('scores', 'pooled', 1, 80.0001)), 'edited'),
+    (lambda path: edit(path, put('version', 3)), 'of version 3, this code knows 1 to 2'),
+    (lambda path: edit(path, put('version', True)), 'of version True'),
+    (lambda path: edit(path, drop('checksum')), 'edited'),
+    (lambda path: edit(path, put('version', 1)), 'edited'),
+    (lambda path: path.write_text(path.read_text().replace('80.0', 'NaN')), 'holds NaN'),
+    (lambda path: path.write_text(path.read_text().replace('80.0', '-Infinity')), 'holds -Infinity'),
+    (lambda path: path.rename(path.with_name('copy.json')), 'named otherwise than its run phantom-'),
 ])
 def test_what_is_no_record_is_named_and_left_out(grid, tmp_path, spoil, reason):
     good, bad = (finish(tmp_path, grid.cells()[0], seed) for seed in (1, 2))
     spoil(bad)
+    [bad] = {*(tmp_path / 'records').iterdir()} - {good}
+    leaves_out(tmp_path, good, bad, reason)
+
+
+@pytest.mark.parametrize('change, reason', [
+    (put('state', 'odd'), "state is 'odd'"),
+    (drop('scores', 'per_case', 1), 'not of 2 cases x 3 labels'),
+    (drop('scores', 'hd95_per_case', 1, 0), 'not of 2 cases x 3 labels'),
+    (drop('scores', 'case', 0), 'scores are not of 3 labels'),
+    (put('scores', 'headline', [1, 3]), 'headline names labels that are not there'),
+    (put('cell', 'depth', 3), 'unknown axes (depth)'),
+    (drop('cell', 'lr'), "cell has no 'lr'"), (put('cell', 'slices', [5]), 'cell.slices cannot be [5]'),
+    (drop('cost'), "the record has no 'cost'"), (drop('cost', 'encoder_flops'), "cost has no 'encoder_flops'"),
+    (put('cost', 'seconds', '9'), 'cost.seconds cannot be "9"'), (put('cost', 'flops', True), 'cost.flops cannot'),
+    (put('cost', []), 'cost cannot be []'), (put('training', 'curve', [1.0, None]), 'training.curve[1] cannot'),
+    (drop('training', 'last_loss'), "training has no 'last_loss'"),
+    (drop('hardware', 'gpu'), "hardware has no 'gpu'"),
+    (put('hardware', 'cpu', None), 'hardware.cpu cannot be null'),
+    (put('scores', 'pooled', 1, 'high'), 'scores.pooled[1] cannot'),
+    (put('scores', 'case', 'high'), 'scores.case cannot'),
+    (put('scores', 'per_case', 1, 2, {}), 'scores.per_case[1][2] cannot'),
+    (put('scores', 'hd95_per_case', 0, 1, 'far'), 'scores.hd95_per_case[0][1] cannot'),
+    (put('scores', 'nsd_per_case', 0, 3.0), 'scores.nsd_per_case[0] cannot'),
+    (put('data', dict(dataset='phantom')), "data has no 'split_hash'"),
+])
+def test_a_record_of_another_make_is_left_out(grid, tmp_path, change, reason):
+    good, bad = (finish(tmp_path, grid.cells()[0], seed) for seed in (1, 2))
+    age(bad)
+    assert read_record(bad)['seed'] == 2  # so what follows is the change's doing
+    edit(bad, change)
+    leaves_out(tmp_path, good, bad, reason)
+
+
+def test_a_failed_run_needs_its_reason_alone(grid, tmp_path):
+    path = fail(tmp_path, grid.cells()[0], 1)
+    assert read_record(path)['state'] == 'failed' and 'cost' not in read_record(path)
+    age(path, drop('reason'))
+    assert read_records(tmp_path) == ([], {path.name: "the record has no 'reason'"})
+
+
+def test_a_seed_counts_once(grid, tmp_path):
+    first, second = (finish(tmp_path, grid.cells()[0], 1, digest) for digest in ('aaaa1111', 'bbbb2222'))
+    finish(tmp_path, grid.cells()[1], 1)
     records, left_out = read_records(tmp_path)
-    assert [record['seed'] for record in records] == [1]
-    assert list(left_out) == [bad.name] and reason in left_out[bad.name]
-    assert read_record(bad) is None and read_record(good)['seed'] == 1
+    assert [record['identity'] for record in records] == ['aaaa1111', 'abcd1234']
+    assert left_out == {second.name: 'a second record of this cell and seed; keep one'}
+    first.unlink()
+    assert len(read_records(tmp_path)[0]) == 2 and not read_records(tmp_path)[1]
 
 
 def test_version_1_is_brought_to_this_one(grid, tmp_path):
     path = finish(tmp_path, grid.cells()[0], 1)
     whole = read_record(path)
-    edit(path, lambda record: (record.pop('checksum'), record.update(version=1)))
-    assert read_record(path) == whole
+    age(path)
+    assert json.loads(path.read_text()) != whole and read_record(path) == whole
+    edit(path, drop('scores', 'hd95_per_case'))  # as the first records were
+    assert read_record(path)['scores'].keys() == whole['scores'].keys() - {'hd95_per_case'}
+
+
+@pytest.mark.parametrize('spoil', [lambda summary: summary.pop('variation'), lambda summary: summary.clear(),
+                                   lambda summary: summary.update(size='large')])
+def test_a_summary_that_lacks_what_tables_read_is_ignored(tmp_path, spoil):
+    [path] = (REPO / 'results/phantom/datasets').glob('*.json')
+    summary = json.loads(path.read_text())
+    write_summary(tmp_path, 'whole', summary)
+    spoilt = json.loads(path.read_text())
+    spoil(spoilt)
+    write_summary(tmp_path, 'spoilt', spoilt)
+    (tmp_path / 'datasets/torn.json').write_text(path.read_text()[:-9])
+    assert read_summaries(tmp_path) == dict(whole=summary)
 
 
 def test_every_committed_record_counts():
-    for folder in (REPO / 'results').glob('*/records'):
+    folders = list((REPO / 'results').glob('*/records'))
+    assert folders
+    for folder in folders:
         records, left_out = read_records(folder.parent)
         assert records and not left_out
 
@@ -73,7 +188,7 @@ def test_every_committed_record_counts():
 def test_all_records_are_one_tidy_frame(grid, tmp_path):
     finish(tmp_path, grid.cells()[0], 1)
     finish(tmp_path, grid.cells()[1], 2)
-    finish(tmp_path, grid.cells()[1], 1, state='failed', reason='torn')
+    fail(tmp_path, grid.cells()[1], 1)
     frame = results.load(tmp_path)
     assert len(frame) == 2 * 3 * 2 and frame.groupby(['slices', 'seed']).size().to_dict() == {(1, 1): 6, (5, 2): 6}
     liver = frame[(frame.label == 'liver') & (frame.slices == 5)]
@@ -84,26 +199,133 @@ def test_all_records_are_one_tidy_frame(grid, tmp_path):
         results.load(tmp_path / 'elsewhere')
 
 
+def test_failed_runs_alone_are_an_empty_frame(grid, tmp_path):
+    fail(tmp_path / 'failed', grid.cells()[0], 1)
+    finish(tmp_path / 'done', grid.cells()[0], 1)
+    failed, done = (results.load(tmp_path / name) for name in ('failed', 'done'))
+    assert failed.empty and not done.empty and list(failed) == list(done)
+    assert {*AXES, 'run', 'seed', 'dsc', 'hd95', 'nsd', 'dsc_pooled'} <= {*failed}
+    assert failed.groupby('label').dsc.mean().empty
+
+
+LOG = '{"loss": 1.5, "time": 0.5, "step": 50}\n{"loss": 1.25, "time": %s, "step": 100}\n{"DSC po'
+
+
+def begin(work, cell, seed, when, log=LOG % 0.5, digest='abcd1234'):
+    """The work folder of a run that gave its last sign then; returns it."""
+    run = work / 'runs' / f'{cell}-seed{seed}-{digest}'
+    path = run / '20260101_000000' / 'vis_data' / 'scalars.json'
+    path.parent.mkdir(parents=True)
+    (run / 'config.py').write_text('train_cfg = dict(max_iters=150)\n')
+    if log:
+        path.write_text(log)
+        os.utime(path, (when, when))
+    os.utime(run, (when, when))
+    return run
+
+
 def test_a_running_grid_is_watched(grid, tmp_path):
     first, second = grid.cells()
-    folder, work, now = tmp_path / 'out', tmp_path / 'work', 1e9
+    folder, root, now = tmp_path / 'out', tmp_path / 'grids', 1e9
     finish(folder, first, 1)
-    finish(folder, first, 2, state='failed', reason='torn')
-    run = work / 'runs' / f'{second}-seed1-abcd1234'
-    log = run / '20260101_000000' / 'vis_data' / 'scalars.json'
-    log.parent.mkdir(parents=True)
-    log.write_text('{"loss": 1.5, "time": 0.5, "step": 50}\n{"loss": 1.25, "time": 0.5, "step": 100}\n{"DSC po')
-    (run / 'config.py').write_text('train_cfg = dict(max_iters=150)\n')
-    for path in (run, log):
-        os.utime(path, (now - 10, now - 10))
-    states = {state.name.rsplit('-', 1)[1] + f' {second}' * (str(second) in state.name): state
-              for state in take_snapshot(grid, folder, work, now)}
-    assert [state.state for state in states.values()] == ['done', 'failed', 'running', 'waiting']
-    running = states[f'seed1 {second}']
+    fail(folder, first, 2)
+    begin(root / 'phantom', second, 1, now - 10)
+    begin(root / 'phantom', second, 12, now - 10)  # not of the grid, and no sign of seed 1
+    states = take_snapshot(grid, folder, root, now)
+    assert [state.state for state in states] == ['done', 'failed', 'running', 'waiting']
+    running = states[2]
+    assert running.name == f'{second}-seed1'
     assert (running.step, running.steps, running.loss, running.left) == (100, 150, 1.25, 25.0)
-    assert take_snapshot(grid, folder, work, now + 1000)[2].state == 'stopped'
-    assert '1 running, 1 waiting, 1 done, 1 failed; running ones end in 0.4 min' in show(
-        list(states.values()), 'a grid').caption
+    assert '1 running, 1 waiting, 1 done, 1 failed; running ones end in 0.4 min' in show(states, 'a grid').caption
+
+
+@pytest.mark.parametrize('pace, quiet', [(0.5, 300), (4.0, 600)])
+def test_a_slow_run_is_not_taken_for_a_stopped_one(grid, tmp_path, pace, quiet):
+    begin(tmp_path / 'phantom', grid.cells()[0], 1, 1e9, LOG % pace)
+
+    def state(after):
+        return take_snapshot(grid, tmp_path / 'out', tmp_path, 1e9 + after)[0].state
+
+    assert (state(quiet - 5), state(quiet + 5)) == ('running', 'stopped')
+
+
+def test_a_run_that_has_not_logged_yet(grid, tmp_path):
+    run = begin(tmp_path / 'phantom', grid.cells()[0], 1, 1e9, log='')
+    state = take_snapshot(grid, tmp_path / 'out', tmp_path, 1e9 + 200)[0]
+    assert (state.state, state.step, state.loss, state.left) == ('running', None, None, None)
+    assert take_snapshot(grid, tmp_path / 'out', tmp_path, 1e9 + 400)[0].state == 'stopped'
+    log = run / '20260101_000000' / '20260101_000000.log'  # evaluation logs here alone
+    log.write_text('')
+    os.utime(log, (1e9 + 350, 1e9 + 350))
+    assert take_snapshot(grid, tmp_path / 'out', tmp_path, 1e9 + 400)[0].state == 'running'
+
+
+def test_runs_are_found_wherever_the_grid_worked(grid, tmp_path):
+    """The newest sign wins, of whatever identity and below whatever grid's name."""
+    cell, now = grid.cells()[0], 1e9
+    begin(tmp_path / 'phantom', cell, 1, now - 9000, '{"loss": 9.0, "time": 0.5, "step": 10}')
+    begin(tmp_path / 'a-copy', cell, 1, now - 10, '{"loss": 2.0, "time": 0.5, "step": 20}')
+    begin(tmp_path / 'phantom', cell, 1, now - 500, '{"loss": 3.0, "time": 0.5, "step": 30}', 'ffff0000')
+    state = take_snapshot(grid, tmp_path / 'elsewhere', tmp_path, now)[0]
+    assert (state.state, state.step, state.loss) == ('running', 20, 2.0)
+    shutil.rmtree(tmp_path / 'a-copy')
+    state = take_snapshot(grid, tmp_path / 'elsewhere', tmp_path, now)[0]
+    assert (state.state, state.step, state.loss) == ('stopped', 30, 3.0)
+
+
+def test_watching_ends_when_nothing_is_running(grid, tmp_path, monkeypatch):
+    """Runs that wait do not hold it up, and neither does a worker's pause between two runs end it."""
+    first, second = grid.cells()
+    folder, root, slept = tmp_path / 'out', tmp_path / 'grids', []
+    shown, clock = io.StringIO(), itertools.count(1e9)
+    run = begin(root / 'phantom', first, 1, 1e9)
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == 2:
+            finish(folder, first, 1)  # and for one look, nothing is running
+        if len(slept) == 3:
+            begin(root / 'phantom', second, 1, 1e9)
+        if len(slept) == 5:
+            finish(folder, second, 1)
+        assert len(slept) < 20, 'it goes on though nothing is running'
+
+    monkeypatch.setattr(benchmarks.watch, 'time', SimpleNamespace(time=lambda: next(clock), sleep=sleep))
+    monkeypatch.setattr(benchmarks.watch, 'Console', lambda: Console(file=shown, force_terminal=True, width=150))
+    watch(grid, folder, root, 7.0)
+    assert run.is_dir() and slept == [7.0] * 6
+    assert '2 waiting, 2 done; nothing is running, so this watch ends' in shown.getvalue()
+
+    monkeypatch.setattr(benchmarks.watch, 'Console', lambda: Console(file=shown, width=150))
+    shown.truncate(0)
+    watch(grid, folder, root)  # no terminal
+    assert len(slept) == 6 and shown.getvalue().count('2 waiting, 2 done') == 1
+
+
+@pytest.mark.parametrize('spoil', [
+    lambda path: path.write_bytes(path.read_bytes()[:-40]), lambda path: path.write_bytes(b''),
+    lambda path: path.write_bytes(b'no archive'), lambda path: path.unlink(),
+    lambda path: write_arrays(path, other=np.zeros(3))])
+def test_torn_predictions_are_as_if_absent(tmp_path, spoil):
+    grid = load_grid('phantom')
+    cell = grid.tables['2a']['Ours']
+    paths = [finish(tmp_path, cell, seed) for seed in (1, 2)]
+    label = np.zeros((5, 16, 12), np.uint8)
+    label[:, 4:8] = 1
+    slices = predictions_path(tmp_path, 'phantom')
+    write_arrays(slices, image=label, label=label, case='x', slices=np.arange(5), spacing=[5.0, 1.0, 1.0])
+    kept = [predictions_path(tmp_path, path.stem) for path in paths]
+    for path in kept:
+        write_arrays(path, prediction=label)
+    measured = Measured(read_records(tmp_path)[0])
+    spoil(kept[0])
+    assert draw_predictions(measured, grid, tmp_path) is not None  # of the other seed
+    spoil(kept[1])
+    assert draw_predictions(measured, grid, tmp_path) is None
+    write_arrays(kept[0], prediction=label)
+    assert draw_predictions(measured, grid, tmp_path) is not None
+    spoil(slices)
+    assert draw_predictions(measured, grid, tmp_path) is None
 
 
 def test_a_records_name_is_its_runs(grid, tmp_path):

@@ -1,5 +1,7 @@
 """The paper's Figure 2: consecutive slices of one case, and what each row predicts of them."""
 
+import zipfile
+import zlib
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -19,12 +21,11 @@ def draw_predictions(measured: Measured, grid: Grid, results: Path):
     Args:
         results: holds predictions/, what `runner.choose_shown` chose of the dataset and runs predicted of it.
     """
-    shown = predictions_path(results, grid.dataset)
+    kept = _read_arrays(predictions_path(results, grid.dataset), 'case', 'image', 'label', 'slices', 'spacing')
     predicted = {label: found for label, cell in grid.tables.get('2a', {}).items()
                  if (found := _first(measured.done(cell), results))}
-    if not shown.is_file() or not predicted:
+    if kept is None or not predicted:
         return None
-    kept = np.load(shown)
     case, image, label = str(kept['case']), kept['image'], kept['label']
     lines = {'image': None, 'reference': label}
     for name, (record, prediction) in predicted.items():
@@ -66,10 +67,18 @@ def paint(image: np.ndarray, label: np.ndarray | None) -> np.ndarray:
 def _first(runs: list[dict], results: Path) -> tuple[dict, np.ndarray] | None:
     """The record and the prediction of the lowest seed that has one."""
     for record in sorted(runs, key=lambda record: record['seed']):
-        path = predictions_path(results, record['run'])
-        if path.is_file():
-            return record, np.load(path)['prediction']
+        if kept := _read_arrays(predictions_path(results, record['run']), 'prediction'):
+            return record, kept['prediction']
     return None
+
+
+def _read_arrays(path: Path, *names: str) -> dict[str, np.ndarray] | None:
+    """Arrays of an .npz; None where the file is absent, torn or lacks one of them."""
+    try:
+        with np.load(path) as kept:
+            return {name: kept[name] for name in names}
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error):
+        return None
 
 
 def _case_score(record: dict, case: str) -> str:
