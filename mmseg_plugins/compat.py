@@ -151,27 +151,37 @@ def join_cpu_processes(cfg, launcher: str) -> None:
 
 
 def _synchronize_norms_on_cpus() -> None:
-    """torch's SyncBatchNorm exists on GPUs only; the same sums over gloo give CPU processes the whole batch's."""
+    """torch's SyncBatchNorm is for GPUs only; over gloo the same sums give CPU processes the whole batch's."""
     import torch
+    from mmengine.runner import runner
     from torch.distributed.nn.functional import all_reduce
 
-    on_gpu = torch.nn.SyncBatchNorm.forward
+    class GlooBatchNorm2d(torch.nn.BatchNorm2d):
+        def forward(self, x):
+            if not self.training:
+                return super().forward(x)
+            count = all_reduce(x.new_tensor(x.numel() / x.shape[1]))
+            mean = all_reduce(x.sum((0, 2, 3))) / count
+            centred = x - mean[:, None, None]
+            variance = all_reduce(centred.square().sum((0, 2, 3))) / count
+            with torch.no_grad():
+                self.num_batches_tracked += 1
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+            scale = (variance + self.eps).rsqrt() * self.weight
+            return centred * scale[:, None, None] + self.bias[:, None, None]
 
-    def forward(self, x):
-        if x.device.type != 'cpu' or not self.training or not torch.distributed.is_initialized():
-            return on_gpu(self, x)
-        axes, shape = [0, *range(2, x.ndim)], (1, -1, *(1,) * (x.ndim - 2))
-        count = all_reduce(x.new_tensor(x.numel() / x.shape[1]))
-        mean = all_reduce(x.sum(axes)) / count
-        centred = x - mean.view(shape)
-        variance = all_reduce(centred.square().sum(axes)) / count
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-        return centred * ((variance + self.eps).rsqrt() * self.weight).view(shape) + self.bias.view(shape)
+    convert = runner.convert_sync_batchnorm
 
-    torch.nn.SyncBatchNorm.forward = forward
+    def convert_sync_batchnorm(model, implementation='torch'):
+        if next(model.parameters()).is_cuda:
+            return convert(model, implementation)
+        for module in model.modules():
+            if type(module) is torch.nn.BatchNorm2d:
+                module.__class__ = GlooBatchNorm2d
+        return model
+
+    runner.convert_sync_batchnorm = convert_sync_batchnorm
 
 
 def leave_processes() -> None:

@@ -200,6 +200,11 @@ def world_size() -> int:
     return next((int(os.environ[name]) for name in names if os.environ.get(name)), 1)
 
 
+def was_restarted() -> bool:
+    """Whether torchrun (--max-restarts) or Slurm (a requeued job) has started this run before."""
+    return any(int(os.environ.get(name) or 0) for name in ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT'))
+
+
 def prepare_for_device(cfg: Config, launcher: str, amp: bool = False) -> None:
     """Backend, norms and precision that follow from where the run happens, not from what it is."""
     cfg.launcher = launcher

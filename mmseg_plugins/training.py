@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as torch_dist
-from mmengine.dist import all_gather_object, barrier, get_rank, is_distributed, is_main_process
+from mmengine.dist import all_gather_object, all_reduce_dict, barrier, get_rank, is_distributed, is_main_process
 from mmengine.hooks import Hook
 from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import FUNCTIONS, HOOKS, LOOPS
@@ -91,7 +91,8 @@ class StepLoop(IterBasedTrainLoop):
         runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=data_batch)
         passes = [runner.model.train_step(part, optim_wrapper=runner.optim_wrapper)
                   for part in _divide(data_batch, self.accumulate)]
-        outputs = {name: sum(each[name] for each in passes) / len(passes) for name in passes[0]}
+        outputs = {name: sum(each[name].detach() for each in passes) / len(passes) for name in passes[0]}
+        all_reduce_dict(outputs, op='mean')  # what is logged is the batch's, not a share's
         runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=data_batch, outputs=outputs)
         self._iter += 1
 
@@ -139,8 +140,8 @@ class StepLoop(IterBasedTrainLoop):
         batch = ', '.join(dict.fromkeys(window for _, windows in shares for window in windows))
         step = newest_checkpoint_step(self.runner)
         kept = f'the checkpoint of step {step} is' if step else 'no checkpoint is'
-        raise UserError(f'the {what} became {shares[0][0]} in step {self._iter + 1}, in a batch of {batch}; it did not '
-                        f'reach the weights, and {kept} from before; look at these cases, or try a lower '
+        raise UserError(f'the {what} became {shares[0][0]} in step {self._iter + 1}, in a batch of {batch}; it '
+                        f'did not reach the weights, and {kept} from before; look at these cases, or try a lower '
                         'experiment.lr')
 
     def _explain(self, error: Exception) -> Exception:
