@@ -150,8 +150,8 @@ class StepLoop(IterBasedTrainLoop):
         raise UserError(
             f'the {what} became {shares[0][0]} in step {self._iter + 1}, in a batch of {", ".join(batch)}'
             f'{" (spoilt: " + ", ".join(spoilt) + ")" if spoilt else ""}; it did not reach the weights, and '
-            f'{f"the checkpoint of step {step}" if step else "no checkpoint"} is from before; look at these cases, '
-            'or try a lower experiment.lr')
+            f'{f"the checkpoint of step {step}" if step else "no checkpoint"} is from before; look at these '
+            'cases, or try a lower experiment.lr')
 
     def _explain(self, error: Exception) -> Exception:
         if not is_out_of_memory(error):

@@ -13,7 +13,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from benchmarks import runner
+from benchmarks import run_grid, runner
 from mmseg_plugins.errors import run_main
 from mmseg_plugins.experiment import load_config, prepare_for_device, world_size
 from mmseg_plugins.models import WindowSegmentor
@@ -88,6 +88,14 @@ def execute(run, place: Path, fits: int | None = None, stop_at: int | None = Non
             os.kill(os.getpid(), signal.SIGTERM)
 
     run_main(lambda: print(runner.execute_run(run, place / 'out', place / 'work', report, **settings)))
+
+
+def grid(place: Path, arguments: Sequence[str]) -> None:
+    """benchmarks/run_grid.py, called from `place`."""
+    _begin(place / 'log')
+    os.chdir(place)
+    sys.argv = ['run_grid.py', *map(str, arguments)]
+    run_main(run_grid.main)
 
 
 def start(target, *args, **kwargs) -> multiprocessing.Process:
