@@ -5,6 +5,7 @@ without getting further that it would for ever. A controller that dies ends its 
 signal would: they keep what they have.
 """
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -25,12 +26,21 @@ DEATHS = 3  # of a job, without a step more than before
 
 @dataclass(frozen=True)
 class Job:
-    """Work for a worker: `function(*arguments, report, **options)`, startable once all of `needs` are done."""
+    """Work: `function(*arguments, report, **options)`, startable once all of `needs` are done.
+
+    It works in `folder`, where its log is, and writes the file `leaves` last.
+    """
     name: Hashable
-    function: str  # 'module:function', imported in the worker
+    function: str  # 'module:function', imported where it runs
     arguments: tuple
     needs: frozenset = field(default_factory=frozenset)
     options: dict = field(default_factory=dict)
+    folder: Path | None = None
+    leaves: Path | None = None
+
+    def __call__(self, report: Callable[[int, int], None]) -> Any:
+        module, function = self.function.split(':')
+        return getattr(importlib.import_module(module), function)(*self.arguments, report, **self.options)
 
 
 def run_jobs(jobs: Iterable[Job], workers: int, threads: int, devices: Sequence[str], log_folder: Path,
@@ -150,8 +160,6 @@ def _work(pipe: Connection, threads: int, log: Path) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    import importlib
-
     import torch
 
     torch.set_num_threads(threads)
@@ -167,10 +175,8 @@ def _work(pipe: Connection, threads: int, log: Path) -> None:
             job = pipe.recv()
         except (EOFError, OSError):
             return
-        module, function = job.function.split(':')
         try:
-            result = getattr(importlib.import_module(module), function)(*job.arguments, report, **job.options)
-            pipe.send(('done', result))
+            pipe.send(('done', job(report)))
         except Stopped as stop:
             sys.exit(128 + stop.number)
         except Exception as error:

@@ -9,12 +9,13 @@ from rich.progress import Progress as Bars
 
 
 class Progress:
-    """Steps of all jobs together; jobs that run show their own bar."""
+    """Steps of all jobs together; `bars` would be in a debugger's way."""
 
-    def __init__(self):
+    def __init__(self, bars: bool = True):
         self.console = Console(soft_wrap=True, highlight=False)
         self._bars = Bars(TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
-                          TimeRemainingColumn(), console=self.console, transient=True, speed_estimate_period=120)
+                          TimeRemainingColumn(), console=self.console, transient=True, speed_estimate_period=120,
+                          disable=not bars)
         self._steps: dict[Hashable, int] = {}
         self._done: dict[Hashable, int] = {}
         self._first: dict[Hashable, int] = {}
@@ -45,7 +46,7 @@ class Progress:
         if steps:
             self._task = self._bars.add_task('training steps', total=sum(steps.values()))
 
-    def advance(self, name: Hashable, step: int, steps: int) -> None:
+    def advance(self, name: Hashable, step: int) -> None:
         self._first.setdefault(name, step)
         self._done[name] = step
         self._bars.update(self._task, completed=sum(self._done.values()))

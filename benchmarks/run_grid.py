@@ -5,19 +5,16 @@ checkpoint, failed ones are recorded with their reason while the rest goes on.
 """
 
 import argparse
-import os
 import sys
-import time
-from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
 from benchmarks.cells import Cell, Grid, load_grid  # noqa: E402
-from benchmarks.pool import Job, run_jobs  # noqa: E402
+from benchmarks.executors import EXECUTORS, choose_executor, execute  # noqa: E402
+from benchmarks.slurm import add_arguments  # noqa: E402
 from mmseg_plugins.errors import UserError, run_main  # noqa: E402
 
 
@@ -39,11 +36,15 @@ def parse_args() -> argparse.Namespace:
                         help='folder that holds the source checkpoints (default: weights)')
     parser.add_argument('--out', type=Path, help='records, tables, page (default: work_dirs/grids/<grid>)')
     parser.add_argument('--max-iters', type=int, help='steps of every run, for trying out')
-    parser.add_argument('--workers', type=int, help='processes (default: one per GPU, or per core without one)')
+    parser.add_argument('--executor', choices=EXECUTORS, default='local',
+                        help='worker processes here (local), a cluster (slurm), or this process, one run after '
+                             'another, for a debugger (debug)')
+    parser.add_argument('--workers', type=int, help='of --executor local (default: one per GPU, or per core)')
     parser.add_argument('--dry-run', action='store_true', help='list the cells and their commands')
     parser.add_argument('--retry-failed', action='store_true', help='from their last good checkpoint')
     parser.add_argument('--halve-on-oom', action='store_true',
                         help='try a step that does not fit into memory once more, in passes of half the size')
+    add_arguments(parser)
     return parser.parse_args()
 
 
@@ -63,6 +64,7 @@ def main() -> int:
     if args.dry_run:
         return list_cells(grid, args)
 
+    executor = choose_executor(args)
     from benchmarks.progress import Progress
     from benchmarks.records import set_superseded_aside, write_summary
     from mmseg_plugins.datasets import read_index
@@ -70,7 +72,7 @@ def main() -> int:
     from mmseg_plugins.files import only_writer, write_atomic
 
     work = Path('work_dirs/grids') / grid.name
-    with ExitStack() as locks, Progress() as progress:
+    with ExitStack() as locks, Progress(bars=args.executor != 'debug') as progress:
         for folder in {work.resolve(), out.resolve()}:
             locks.enter_context(only_writer(folder))
         prepare_inputs(grid, archives, args.weights_root, progress)
@@ -80,42 +82,21 @@ def main() -> int:
         plan = plan_runs(grid, args.weights_root, out, args.max_iters, args.retry_failed)
         if moved := set_superseded_aside(out, plan.runs):
             progress.say(f'{moved} records of an earlier config or data set aside in {out / "superseded"}')
-        resources = find_resources(args.workers)
         print(f'{grid.title}: {len(plan.runs)} runs, {plan.finished} finished before, '
-              f'{len(plan.todo)} to do with {resources}')
-        failed = execute(plan, resources, work, out, progress, args.halve_on_oom)
+              f'{len(plan.todo)} to do with {executor}')
+        failed, lost = execute(plan, executor, work, out, progress, args.halve_on_oom)
+    if args.detach:
+        return 0
     from benchmarks.report import render
 
     page = render(out)
     if failed:
         print(f'{failed} runs failed; their records under {out / "records"} say why '
               '(--retry-failed runs them again)', file=sys.stderr)
+    if lost:
+        print(f'{lost} jobs ended without a record, as said above; call again to submit these', file=sys.stderr)
     print(page)
-    return 1 if failed else 0
-
-
-@dataclass(frozen=True)
-class Resources:
-    """Worker processes, torch threads of each, and the GPUs they share (CUDA's names)."""
-    workers: int
-    threads: int
-    devices: Sequence[str]
-
-    def __str__(self) -> str:
-        on = f' on {len(self.devices)} GPU(s)' if self.devices else ''
-        return f'{self.workers} workers of {self.threads} thread(s){on}'
-
-
-def find_resources(workers: int | None) -> Resources:
-    """One worker per GPU; without one, one-thread workers share CPU cores best."""
-    import torch
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    count = torch.cuda.device_count()
-    visible = os.environ.get('CUDA_VISIBLE_DEVICES')
-    devices = (visible.split(',') if visible else [str(number) for number in range(count)])[:count]
-    workers = workers or count or cores
-    return Resources(workers, max(cores // workers, 1), devices)
+    return 1 if failed or lost else 0
 
 
 def list_cells(grid: Grid, args: argparse.Namespace) -> int:
@@ -139,57 +120,6 @@ def list_cells(grid: Grid, args: argparse.Namespace) -> int:
         print(f'source {name}: {path} ({state})')
     print(f'{len(cells)} cells, {len(cells) * len(grid.seeds)} runs')
     return 0
-
-
-def execute(plan, resources: Resources, work: Path, out: Path, progress, halve: bool) -> int:
-    """Run what is to do, in `work`; returns how many runs failed."""
-    jobs = [Job(('source', source.name), 'benchmarks.runner:execute_pretraining',
-                (source.config, source.options, source.out, work / 'sources' / f'{source.name}-{source.digest}',
-                 source.digest),
-                frozenset({('source', source.needs)} if source.needs else ()))
-            for source in plan.sources]
-    steps = {job.name: source.steps for job, source in zip(jobs, plan.sources, strict=True)}
-    made = {source.name for source in plan.sources}
-    runs = {run.name: run for run in plan.todo}
-    # runs from random weights need not wait for a source that is still being made
-    for run in sorted(plan.todo, key=lambda run: run.cell.source in made):
-        needs = frozenset({('source', run.cell.source)} if run.cell.source in made else ())
-        jobs.append(Job(run.name, 'benchmarks.runner:execute_run',
-                        (run, out, work / 'runs' / run.name), needs, dict(halve=halve)))
-        steps[run.name] = run.options.get('experiment.steps') or plan.steps[run.name]
-    failed = 0
-
-    def on_event(kind: str, name, value) -> None:
-        nonlocal failed
-        if kind == 'progress':
-            progress.advance(name, *value)
-            return
-        if name not in runs:
-            if kind != 'done':
-                progress.say(f'source {name[1]}: {"again" if kind == "again" else "failed"}: {value}')
-            if kind != 'again':
-                progress.finish(name)
-            return
-        if kind == 'again':
-            progress.say(f'again  {runs[name].cell} seed {runs[name].seed}, from its last checkpoint: {value}')
-            return
-        reason = value
-        if kind != 'done':
-            from benchmarks.runner import record_failure
-
-            reason = value if kind == 'dead' else f'its source could not be made ({sorted(value)})'
-            record_failure(runs[name], out, work / 'runs' / runs[name].name, reason)
-        failed += reason is not None
-        label = f'{runs[name].cell} seed {runs[name].seed}'
-        progress.finish(name, f'failed  {label}: {reason}' if reason else f'done  {label}')
-
-    progress.begin(steps)
-    start = time.monotonic()
-    run_jobs(jobs, resources.workers, resources.threads, resources.devices, work / 'logs', on_event)
-    if jobs:
-        made = f' and {len(plan.sources)} sources' if plan.sources else ''
-        progress.say(f'{len(runs)} runs{made} in {(time.monotonic() - start) / 60:.1f} minutes')
-    return failed
 
 
 if __name__ == '__main__':

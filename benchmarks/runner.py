@@ -57,7 +57,7 @@ class ReportProgress(Hook):
 
 
 def execute_run(run: Run, out: Path, work_dir: Path, report: Callable[[int, int], None], launcher: str = 'none',
-                halve: bool = False) -> str | None:
+                halve: bool = False, debug: bool = False) -> str | None:
     """Train (or resume), evaluate and record one run; returns why it failed, or None.
 
     Whatever goes wrong becomes a record with its reason, so that the rest of the grid goes on.
@@ -66,25 +66,26 @@ def execute_run(run: Run, out: Path, work_dir: Path, report: Callable[[int, int]
         launcher: `pytorch` where this process is one of several that share the run (RANK, WORLD_SIZE, ... are
             set); only the main one writes.
         halve: a step that does not fit into memory is tried once more, in twice as many passes of half the size.
+        debug: errors other than a user's are not recorded but go on up.
 
     Raises:
         Stopped: by a signal; the run goes on from its checkpoint when it is called again.
     """
     if launcher != 'none' and int(os.environ.get('RANK', 0)):
-        _attempt(run, out, work_dir, report, launcher, halve)
-        return None
+        return _attempt(run, out, work_dir, report, launcher, halve, debug).get('reason')
     try:
         with only_writer(work_dir, patience=PATIENCE):
             if (read_record(record_path(out, run)) or {}).get('state') == 'done':
                 return None  # by a runner that had this folder until now
-            body = _attempt(run, out, work_dir, report, launcher, halve)
+            body = _attempt(run, out, work_dir, report, launcher, halve, debug)
             write_record(out, run, body | provenance())
     except Busy as error:
         return str(error)  # no record: the other process writes it
     return body.get('reason')
 
 
-def _attempt(run: Run, out: Path, work_dir: Path, report: Callable, launcher: str, halve: bool) -> dict:
+def _attempt(run: Run, out: Path, work_dir: Path, report: Callable, launcher: str, halve: bool,
+             debug: bool) -> dict:
     """The record's body: of the finished run, or of the fault that ended it."""
     try:
         return _train_and_evaluate(run, out, work_dir, report, launcher)
@@ -93,6 +94,8 @@ def _attempt(run: Run, out: Path, work_dir: Path, report: Callable, launcher: st
     except UserError as error:
         body = _failure(str(error), work_dir)
     except Exception as error:
+        if debug:
+            raise
         traceback.print_exc()
         body = _failure(f'{type(error).__name__}: {" ".join(str(error).split())[:500]}', work_dir)
     if not halve or 'out_of_memory' not in body:
@@ -102,7 +105,7 @@ def _attempt(run: Run, out: Path, work_dir: Path, report: Callable, launcher: st
     passes = 2 * body['out_of_memory']['accumulate']
     again = replace(run, options=run.options | {'experiment.accumulate': passes})
     attempt = dict(reason=body['reason'], went_on_with=f'experiment.accumulate={passes}')
-    return dict(attempts=[attempt]) | _attempt(again, out, work_dir, report, launcher, halve=False)
+    return dict(attempts=[attempt]) | _attempt(again, out, work_dir, report, launcher, False, debug)
 
 
 def record_failure(run: Run, out: Path, work_dir: Path, reason: str) -> None:

@@ -67,13 +67,18 @@ def _look_at(name: str, root: Path, now: float) -> RunState:
     folder = max(root.glob(f'*/runs/{glob.escape(name)}-*'), key=_last_sign, default=None)
     if folder is None:
         return RunState(name, 'waiting')
-    logs = sorted(folder.glob('*/vis_data/scalars.json'), key=lambda path: path.stat().st_mtime)
-    lines = [json.loads(line) for line in logs[-1].read_text().splitlines() if line.endswith('}')] if logs else []
-    last = next((line for line in reversed(lines) if 'loss' in line), {})
+    last = read_last_line(folder)
     pace = last.get('time')
     quiet = max(QUIET, QUIET_STEPS * (pace or 0))
     return RunState(name, 'running' if now - _last_sign(folder) < quiet else 'stopped', last.get('step'),
                     _steps(folder) if last else None, last.get('loss'), pace)
+
+
+def read_last_line(folder: Path) -> dict:
+    """What the training in a work folder logged last of a step: its number, loss, seconds; empty before that."""
+    logs = sorted(folder.glob('*/vis_data/scalars.json'), key=lambda path: path.stat().st_mtime)
+    lines = [json.loads(line) for line in logs[-1].read_text().splitlines() if line.endswith('}')] if logs else []
+    return next((line for line in reversed(lines) if 'loss' in line), {})
 
 
 def _last_sign(folder: Path) -> float:

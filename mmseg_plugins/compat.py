@@ -7,6 +7,7 @@ proof against a kill, lets batch norms span CPU processes, and quiets what no us
 
 import importlib.util
 import logging
+import os
 import sys
 import types
 import warnings
@@ -138,11 +139,18 @@ def join_cpu_processes(cfg, launcher: str) -> None:
     """Distribute a run over CPU processes: mmengine's own way needs a GPU at every turn.
 
     Forms the process group over gloo (mmengine calls `torch.cuda.set_device` first) and wraps the model
-    without device ids.
+    without device ids. Under Slurm, MASTER_ADDR and MASTER_PORT may be set where its names do not do.
     """
     import torch.distributed as torch_dist
 
-    if launcher != 'pytorch':
+    if launcher == 'slurm':
+        from submitit.slurm.slurm import SlurmJobEnvironment
+
+        job = SlurmJobEnvironment()
+        for name, value in dict(RANK=job.global_rank, LOCAL_RANK=job.local_rank, WORLD_SIZE=job.num_tasks,
+                                MASTER_ADDR=job.hostnames[0], MASTER_PORT=29500).items():
+            os.environ.setdefault(name, str(value))
+    elif launcher != 'pytorch':
         raise UserError(f'launcher {launcher!r} needs GPUs, and torch finds none here; on CPUs use '
                         'tools/dist_train.sh')
     if not torch_dist.is_initialized():
@@ -191,8 +199,6 @@ def leave_processes() -> None:
     in one of ten runs with torch 2.14): the process ends without taking the interpreter down. After a
     failure there is nobody to wait for, and the launcher ends the others.
     """
-    import os
-
     import torch.distributed as torch_dist
 
     if torch_dist.is_initialized():

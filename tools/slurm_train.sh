@@ -1,14 +1,26 @@
 #!/usr/bin/env bash
 # Train under Slurm: tools/slurm_train.sh PARTITION JOB_NAME CONFIG [tools/train.py options]
-# GPUS (default 8), GPUS_PER_NODE (8), CPUS_PER_TASK (5) and SRUN_ARGS as in MMSegmentation.
+# GPUS (default 8), GPUS_PER_NODE (8), CPUS_PER_TASK (5) and SRUN_ARGS as in MMSegmentation; GRES= (empty): on CPUs.
+# SBATCH=1 submits a job that is requeued when its time is up or it is preempted, and resumes; SBATCH_ARGS go there.
 set -eu
 [ $# -ge 3 ] || { echo "usage: tools/slurm_train.sh PARTITION JOB_NAME CONFIG [tools/train.py options]" >&2; exit 2; }
 partition=$1 name=$2 config=$3
 shift 3
 cd "$(dirname "$0")/.."
 [ -x .venv/bin/python ] && PATH="$PWD/.venv/bin:$PATH"
-gpus=${GPUS:-8} per_node=${GPUS_PER_NODE:-8}
+per_node=${GPUS_PER_NODE:-8} cpus=${CPUS_PER_TASK:-5} gres=${GRES-gpu:${GPUS_PER_NODE:-8}}
+export MASTER_PORT=${MASTER_PORT:-$((20000 + RANDOM % 10000))}  # several jobs may share a node
+job=(-p "$partition" --job-name="$name" --ntasks="${GPUS:-8}" --ntasks-per-node="$per_node" ${gres:+--gres="$gres"})
+step=(--cpus-per-task="$cpus" --kill-on-bad-exit=1)
+train=(python tools/train.py "$config" --launcher slurm "$@")
+if [ -z "${SBATCH:-}" ]; then
+  # shellcheck disable=SC2086
+  exec srun "${job[@]}" "${step[@]}" ${SRUN_ARGS:-} "${train[@]}"
+fi
+# On USR2 training keeps the step at hand and leaves with 128 + 12; a job that was requeued resumes by itself.
 # shellcheck disable=SC2086
-exec srun -p "$partition" --job-name="$name" --gres="gpu:$per_node" --ntasks="$gpus" \
-  --ntasks-per-node="$per_node" --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
-  python tools/train.py "$config" --launcher slurm "$@"
+exec sbatch "${job[@]}" --cpus-per-task="$cpus" --requeue --open-mode=append --signal=USR2@90 ${SBATCH_ARGS:-} --wrap "
+srun ${step[*]} ${SRUN_ARGS:-} $(printf '%q ' "${train[@]}")
+status=\$?
+[ \$status -ne 140 ] || scontrol requeue \$SLURM_JOB_ID
+exit \$status"

@@ -110,11 +110,11 @@ def start_ranks(count: int, target, *args, **kwargs) -> list[multiprocessing.Pro
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
     common = dict(WORLD_SIZE=str(count), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
-    return [start(_as_rank, dict(common, RANK=str(rank), LOCAL_RANK=str(rank)), target, args, kwargs)
+    return [start(with_environment, dict(common, RANK=str(rank), LOCAL_RANK=str(rank)), target, args, kwargs)
             for rank in range(count)]
 
 
-def _as_rank(environment: dict, target, args, kwargs) -> None:
+def with_environment(environment: dict, target, args: Sequence, kwargs: dict) -> None:
     os.environ.update(environment)
     target(*args, **kwargs)
 

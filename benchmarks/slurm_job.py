@@ -1,0 +1,53 @@
+"""What a Slurm job carries out. It imports little, so that signals are heeded from the first second on."""
+
+import os
+import pickle
+import signal
+import time
+
+from submitit.helpers import DelayedSubmission, TorchDistributedEnvironment
+
+GRACE = 600  # seconds for Slurm to end or requeue a job that it has told to stop
+
+
+class Task:
+    """One `benchmarks.pool.Job`, by all processes of a Slurm job.
+
+    Args:
+        job: pickled, since unpickling it imports everything.
+    """
+
+    def __init__(self, job: bytes):
+        self.job = job
+
+    def checkpoint(self) -> DelayedSubmission:
+        """What submitit requeues: the same once more, which goes on from the run's own checkpoint."""
+        return DelayedSubmission(self)
+
+    def __call__(self) -> str | None:
+        environment = TorchDistributedEnvironment()
+        # some networks need another name of the first node than Slurm's
+        environment.master_addr = os.environ.get('MASTER_ADDR', environment.master_addr)
+        if environment.world_size > 1:
+            environment.export(set_cuda_visible_devices=False, overwrite=True)
+
+        import torch
+
+        from mmseg_plugins.compat import leave_processes
+        from mmseg_plugins.errors import Stopped
+
+        torch.set_num_threads(int(os.environ.get('SLURM_CPUS_PER_TASK', 1)))
+        try:
+            reason = pickle.loads(self.job)(lambda step, steps: None)
+        except Stopped as stop:
+            # The checkpoint is written. Slurm requeues a preempted job only if it has not ended by itself, and
+            # submitit's handler, which the first process alone heeds, must not lose that process to another's end.
+            print(f'stopped by {signal.Signals(stop.number).name}; waiting for Slurm to end or requeue this job',
+                  flush=True)
+            time.sleep(GRACE)
+            raise
+        if reason is None:
+            leave_processes()
+        else:
+            print(reason, flush=True)
+        return reason
