@@ -106,8 +106,8 @@ def read_settings(path: Path | None, given: dict) -> SlurmSettings:
         key, _, value = text.partition('=')
         settings['sbatch'][key] = value or True
     for key in settings['sbatch']:
-        if key in OURS:
-            raise UserError(f'sbatch option {key!r} is set here already{OURS[key] and f"; use {OURS[key]}"}')
+        if (instead := OURS.get(key.replace('_', '-'))) is not None:
+            raise UserError(f'sbatch option {key!r} is set here already{instead and f"; use {instead}"}')
     for key, value in settings.items():
         least = known[key].get('least')
         if least is not None and value < least:
@@ -161,6 +161,8 @@ class SlurmExecutor:
             elif followed:
                 print(f'{len(followed)} jobs are with Slurm; {_what_next(folder)}')
         except (KeyboardInterrupt, Stopped) as end:
+            if not any(folder.glob('*.json')):
+                raise
             print(f'the jobs go on; {_what_next(folder)}', flush=True)
             raise SystemExit(128 + getattr(end, 'number', signal.SIGINT)) from None
 

@@ -164,7 +164,7 @@ def test_the_script_for_one_training_is_requeued_and_resumes(cluster, prepared, 
     environment = cluster.environment | dict(
         PATH=f'{Path(children.PYTHON).parent}:{os.environ["PATH"]}', GRES='', GPUS='2', GPUS_PER_NODE='1',
         CPUS_PER_TASK='1', SBATCH='1', SBATCH_ARGS=f'--output={log}')
-    options = children.options(prepared, steps=150, checkpoint_interval=10)
+    options = children.options(prepared, steps=40, batch=2, checkpoint_interval=4)
     command = ['tools/slurm_train.sh', 'debug', 'one', children.CONFIG, '--work-dir', work, '--cfg-options',
                *(f'{key}={value}' for key, value in options.items())]
     answer = subprocess.check_output(list(map(str, command)), cwd=children.REPO, env=environment, text=True)
@@ -173,8 +173,8 @@ def test_the_script_for_one_training_is_requeued_and_resumes(cluster, prepared, 
     cluster.ask('scancel', '--signal=USR2', number)
     wait_for(lambda: queue(cluster)[f'{number}_N/A'][0] == 'COMPLETED', 90, 'the end')
     text = log.read_text()
-    assert 'stopped by SIGUSR2; ' in text and (work / 'iter_150.pth').exists()
-    assert text.count('Auto resumed from the latest checkpoint None') == 1 and 'iter: 1' in text
+    assert 'stopped by SIGUSR2; ' in text and (work / 'iter_40.pth').exists()
+    assert text.count('Auto resumed from the latest checkpoint None') == 1 and 'resumed epoch: 0, iter: ' in text
 
 
 def test_a_run_waits_for_its_source_and_goes_with_it(cluster, tmp_path, monkeypatch):
@@ -210,13 +210,18 @@ def test_a_refusal_is_one_line(place, call):
 
 def test_an_interrupted_controller_says_how_to_cancel(cluster, place, call):
     controller = call('--seeds', '55', '--sbatch', 'begin=now+1hour')
-    jobs = wait_for(lambda: cluster.ask('squeue', '-h', '-o', '%j'), 60, 'the submission')
+
+    def waiting() -> list[str]:
+        return [name for name in cluster.ask('squeue', '-h', '-o', '%j') if name.startswith('tiny-')]
+
+    wait_for(waiting, 60, 'the submission')
     time.sleep(1)
     os.kill(controller.pid, signal.SIGINT)
     finish(controller, 130)
-    assert said(place).splitlines()[-1] == (
-        f'the jobs go on; call again to follow them, cancel them with: scancel --name={jobs[0]}')
-    cluster.ask('scancel', f'--name={jobs[0]}')
+    line = said(place).rstrip().splitlines()[-1]
+    assert line.startswith('the jobs go on; call again to follow them, cancel them with: scancel --name=')
+    cluster.ask('scancel', line.split()[-1])
+    assert not waiting()
 
 
 def test_settings_come_from_a_file_and_before_it_from_the_command_line(tmp_path):
