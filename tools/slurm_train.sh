@@ -11,16 +11,16 @@ cd "$(dirname "$0")/.."
 per_node=${GPUS_PER_NODE:-8} cpus=${CPUS_PER_TASK:-5} gres=${GRES-gpu:${GPUS_PER_NODE:-8}}
 export MASTER_PORT=${MASTER_PORT:-$((20000 + RANDOM % 10000))}  # several jobs may share a node
 job=(-p "$partition" --job-name="$name" --ntasks="${GPUS:-8}" --ntasks-per-node="$per_node" ${gres:+--gres="$gres"})
-step=(--cpus-per-task="$cpus" --kill-on-bad-exit=1)
 train=(python tools/train.py "$config" --launcher slurm "$@")
 if [ -z "${SBATCH:-}" ]; then
   # shellcheck disable=SC2086
-  exec srun "${job[@]}" "${step[@]}" ${SRUN_ARGS:-} "${train[@]}"
+  exec srun "${job[@]}" --cpus-per-task="$cpus" --kill-on-bad-exit=1 ${SRUN_ARGS:-} "${train[@]}"
 fi
-# On USR2 training keeps the step at hand and leaves with 128 + 12; a job that was requeued resumes by itself.
+# On USR2 training keeps the step at hand and leaves with 128 + 12; a job that was requeued resumes by itself. A process
+# that leaves first must not have the others killed, whose status would hide that.
 # shellcheck disable=SC2086
 exec sbatch "${job[@]}" --cpus-per-task="$cpus" --requeue --open-mode=append --signal=USR2@90 ${SBATCH_ARGS:-} --wrap "
-srun ${step[*]} ${SRUN_ARGS:-} $(printf '%q ' "${train[@]}")
+srun --cpus-per-task=$cpus --kill-on-bad-exit=0 --wait=60 ${SRUN_ARGS:-} $(printf '%q ' "${train[@]}")
 status=\$?
 [ \$status -ne 140 ] || scontrol requeue \$SLURM_JOB_ID
 exit \$status"
