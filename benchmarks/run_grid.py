@@ -71,7 +71,7 @@ def main() -> int:
 
     work = Path('work_dirs/grids') / grid.name
     with ExitStack() as locks, Progress() as progress:
-        for folder in {work.resolve(), out.resolve()}:
+        for folder in dict.fromkeys([work.resolve(), out.resolve()]):
             locks.enter_context(only_writer(folder))
         prepare_inputs(grid, archives, args.weights_root, progress)
         write_atomic(out / 'grid.yaml', grid.text)
