@@ -39,7 +39,6 @@ LONGEST = 60.0  # seconds, by which slow steps are fewer
 CPU_STEP = 1.5e12  # FLOPs of a step, beyond which a CPU measures a smaller batch
 SMALLEST = 2  # windows, as batch norms need more than one value
 NEVER = 10**6  # steps
-BUSY = 0.9  # of its cores, which a worker on a CPU has to itself where nothing else runs
 
 
 class _Enough(Exception):
@@ -55,7 +54,7 @@ class _Stopwatch(Hook):
 
     def __init__(self, seconds: float, report: Callable[[float], None]):
         self.seconds, self.report, self.gpu_peak = seconds, report, 0
-        self.train: list[float] = []
+        self.train: list[float] = []  # when it began, and the end of each step
         self.val: list[float] = []
         self.cpu: list[float] = []
 
@@ -71,19 +70,25 @@ class _Stopwatch(Hook):
             torch.cuda.synchronize()
         self._tick(self.val, self.seconds / 2)
 
-    def _tick(self, ends: list[float], seconds: float) -> None:
-        ends.append(time.perf_counter())
-        steps = len(ends) - WARM_UP
-        spent = ends[-1] - ends[min(WARM_UP, len(ends)) - 1]
+    def before_train(self, runner) -> None:
+        self.train.append(time.perf_counter())
+
+    def before_val(self, runner) -> None:
+        self.val.append(time.perf_counter())
+
+    def _tick(self, stamps: list[float], seconds: float) -> None:
+        stamps.append(time.perf_counter())
+        steps = len(stamps) - 1 - WARM_UP
+        spent = stamps[-1] - stamps[min(WARM_UP, len(stamps) - 1)]
         self.report(min(spent / seconds, 1.0))
-        if (steps >= AT_LEAST and spent >= seconds) or (steps >= 1 and ends[-1] - ends[0] >= LONGEST):
+        if (steps >= AT_LEAST and spent >= seconds) or (len(stamps) > 2 and stamps[-1] - stamps[0] >= LONGEST):
             raise _Enough
 
 
-def _per_item(ends: list[float]) -> float:
-    """Median seconds from one end to the next after warm-up; of fewer, what there is."""
-    between = np.diff(ends)
-    return float(np.median(between[WARM_UP - 1:] if len(between) >= WARM_UP else between))
+def _per_step(stamps: list[float]) -> float:
+    """Median seconds from one stamp to the next after warm-up; of no more steps than that, the last one's."""
+    between = np.diff(stamps)
+    return float(np.median(between[min(WARM_UP, len(between) - 1):]))
 
 
 class _ProcessMemory:
@@ -157,14 +162,15 @@ def measure(config: str, options: dict, flops: int | None, seconds: float, submi
         watch = _Stopwatch(seconds, lambda part: report(round(60 * part), 100))
         runner.register_hook(watch)
         _until_enough(runner.train)
-        step = _per_item(watch.train)
-        busy = (watch.cpu[-1] - watch.cpu[0]) / (watch.train[-1] - watch.train[0])
-        started = watch.train[min(WARM_UP, len(watch.train)) - 1] - start - min(WARM_UP, len(watch.train)) * step
+        step = _per_step(watch.train)
+        busy = (watch.cpu[-1] - watch.cpu[0]) / (watch.train[-1] - watch.train[1])
+        warm = min(WARM_UP, len(watch.train) - 1)
+        started = watch.train[warm] - start - warm * step
         window, surface = 0.0, 0.0
         if cfg.val_dataloader:
             watch.report = lambda part: report(round(60 + 30 * part), 100)
             _until_enough(runner.val)
-            window = _per_item(watch.val) / cfg.val_dataloader.batch_size
+            window = _per_step(watch.val) / cfg.val_dataloader.batch_size
             surface = _time_surfaces(runner.val_dataloader.dataset)
         saving = time.perf_counter()
         runner.save_checkpoint(folder, 'calibration.pth', by_epoch=False)
@@ -302,23 +308,20 @@ def calibrate(costs: dict[str, CostClass], workers: int, threads: int, gpus: lis
     measured = {}
     for digest, found in results.items():
         if found:
-            measured[digest] = _measurement(costs[digest], found, data[costs[digest].folder])
+            measured[digest] = _measurement(costs[digest], found, data[costs[digest].folder], threads)
     every = [result for found in results.values() for result in found]
-    share = median(result['busy'] for result in every) / threads if every else 1.0
-    if not gpus and share < BUSY:
-        progress.say(f'warning: the workers had only {100 * share:.0f} % of the cores, so something else is at '
-                     'work here, or they wait for the disk: on a quiet machine runs take less than is measured now')
     return _merge(name, measured, every, workers, threads, gpus, command, folder)
 
 
-def _measurement(cost: CostClass, found: list[dict], data: str) -> Measurement:
+def _measurement(cost: CostClass, found: list[dict], data: str, threads: int) -> Measurement:
     """The median of what was measured of a class; of memory the most."""
     middle = {key: median(result[key] for result in found)
               for key in ('step', 'window', 'surface', 'start', 'save')}
     first, counts = found[0], cost.counts or (None, None, None)
+    busy = None if torch.cuda.is_available() else round(median(result['busy'] for result in found) / threads, 2)
     return Measurement(cost.what, first['windows'], first['forward'], parameters=first['parameters'],
                        flops=counts[1], activations=counts[2], measured_windows=first['measured_windows'],
-                       data=data, checkpoint=first['checkpoint'],
+                       data=data, checkpoint=first['checkpoint'], busy=busy,
                        peak=round(max(result['peak'] for result in found), 1),
                        **{key: float(f'{value:.4g}') for key, value in middle.items()})
 

@@ -33,6 +33,8 @@ class Measurement:
         surface: seconds of surface metrics per million voxels of a case.
         start: seconds from reading the config to steady steps; save: of writing a checkpoint.
         checkpoint: bytes of one.
+        busy: of a CPU, the share of its cores that a worker had during its steps; where nothing else runs, and
+            nothing waits for loading, nearly 1.
         peak: MiB: of a GPU what torch allocated; else what the process grew by over its libraries.
     """
     what: str
@@ -49,6 +51,7 @@ class Measurement:
     start: float = 0.0
     save: float = 0.0
     checkpoint: int | None = None
+    busy: float | None = None
     peak: float | None = None
 
 

@@ -35,6 +35,7 @@ from .records import identity, read_record, record_path
 from .rendering.published import published_data
 
 DEVICES = (1, 8, 64)
+BUSY = 0.9  # share of its cores that a worker on a quiet CPU has, at least
 KEPT = 2  # checkpoints of a run (configs/_base_/runtime.py)
 WEIGHT_BYTES = 4
 STATE = 4  # weights, gradients and AdamW's two moments
@@ -332,6 +333,11 @@ def show_plan(works: Sequence[GridWork], device: Device, console: Console | None
         console.print(line, markup=False, soft_wrap=True)
 
     say(f'device {device.name}: {device.origin}')
+    shares = [entry.busy for one in works for digest, entry in device.classes.items()
+              if digest in one.costs and entry.busy]
+    if shares and median(shares) < BUSY:
+        say(f'calibrated while something else was at work, or loading held steps up: workers had '
+            f'{median(shares):.0%} of their cores; on a quiet machine all takes less')
     everything: dict[str, Estimate] = {}
     unknown: list[Work] = []
     for one in works:
