@@ -85,7 +85,7 @@ class Device:
 
     @property
     def unit(self) -> str:
-        return 'CPU' if self.hardware and not self.is_gpu else 'GPU'
+        return 'machine' if self.hardware and not self.is_gpu else 'GPU'
 
     def recorded(self, hardware: dict) -> bool:
         """Whether a record comes from such a device."""

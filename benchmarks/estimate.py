@@ -14,7 +14,6 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from rich import box
@@ -25,7 +24,7 @@ from mmseg_plugins.datasets.catalogue import CATALOGUE
 from mmseg_plugins.datasets.layout_images import SLOTS, prepare_layout
 from mmseg_plugins.datasets.phantom import make_phantom
 from mmseg_plugins.datasets.store import read_index
-from mmseg_plugins.experiment import load_model_config, read_config
+from mmseg_plugins.experiment import load_model_config
 from mmseg_plugins.flops import count_cost
 
 from .cells import Grid, load_grid
@@ -112,7 +111,7 @@ class CostClass:
 
     Args:
         config, options: of one of them.
-        title: what it trains, in a word.
+        title: what it trains and on what, in a few words.
     """
 
     def __init__(self, config: str, options: dict, title: str):
@@ -126,8 +125,9 @@ class CostClass:
             self.cfg.model.decode_head.num_classes = self.data.labels
         size = self.experiment.img_size
         self.size = (size, size) if isinstance(size, int) else tuple(size)
-        self.what = (f'{title} {self.experiment.slices}x{"x".join(map(str, self.size))} '
-                     f'{self.experiment.target}, {self.data.labels} labels, batch {self.experiment.batch}')
+        target = ' to all' if self.experiment.target == 'all' else ''
+        self.what = (f'{title}, {"x".join(map(str, (self.experiment.slices, *self.size)))}{target}, '
+                     f'{self.data.labels} labels, batch {self.experiment.batch}')
 
     @cached_property
     def digest(self) -> str:
@@ -177,16 +177,11 @@ class Work:
     needs: frozenset = frozenset()
 
 
-def make_work(name: str, cost: CostClass, cfg: Config, needs: Collection[str] = (), source: bool = False) -> Work:
-    """Count what a config does.
-
-    Args:
-        cfg: of `read_config`, steps and intervals still in `experiment`.
-        source: whether it is a pre-training, which evaluates once more at its end.
-    """
-    experiment, steps = cfg.experiment, cfg.experiment.steps
+def make_work(name: str, cost: CostClass, needs: Collection[str] = (), source: bool = False) -> Work:
+    """Count what a run of this class does; a source's pre-training evaluates once more at its end."""
+    experiment, steps = cost.experiment, cost.experiment.steps
     part = experiment.get('evaluate') or cost.data.evaluate
-    evaluations = steps // (experiment.get('val_interval') or steps) + source if cfg.val_dataloader else 0
+    evaluations = steps // (experiment.get('val_interval') or steps) + source if cost.cfg.val_dataloader else 0
     slices = cost.data.slices.get(part, 0)
     return Work(name, cost, steps, evaluations, slices, slices * math.prod(cost.data.size),
                 math.ceil(steps / experiment.checkpoint_interval), frozenset(needs))
@@ -293,15 +288,13 @@ def grid_work(grid: Grid, plan: Plan, out: Path) -> GridWork:
 
     to_do, finished, made = [], [], {source.name for source in plan.sources}
     for source in plan.sources:
-        to_do.append(make_work(source_name(source.name), classify(source.config, source.options,
-                                                                  f'source {source.name}'),
-                               read_config(REPO / source.config, source.options),
-                               [source_name(source.needs)] if source.needs else (), source=True))
+        cost = classify(source.config, source.options, f'source {source.name}')
+        needs = [source_name(source.needs)] if source.needs else []
+        to_do.append(make_work(source_name(source.name), cost, needs, source=True))
     waiting = {run.name for run in plan.todo}
     for run in plan.runs:
-        work = make_work(run.name, classify(run.config, run.options, run.cell.encoder),
-                         read_config(REPO / run.config, run.options),
-                         [source_name(run.cell.source)] if run.cell.source in made else ())
+        cost = classify(run.config, run.options, f'{run.cell.dataset} {run.cell.encoder}')
+        work = make_work(run.name, cost, [source_name(run.cell.source)] if run.cell.source in made else [])
         if run.name in waiting:
             to_do.append(work)
         else:
@@ -319,7 +312,7 @@ def choose_device(name: str, calibrate: str, folder: Path | None = None) -> Devi
         return read_device(name, calibrate, folder)
     grid = load_grid('bcv', ['2a'])
     run = make_run(grid, grid.tables['2a']['Ours'], 0, Path('weights'), None)
-    cost = CostClass(run.config, run.options, run.cell.encoder)
+    cost = CostClass(run.config, run.options, f'{run.cell.dataset} {run.cell.encoder}')
     return published_device(cost.digest, cost.what, cost.counts)
 
 
@@ -327,7 +320,7 @@ def show_plan(works: Sequence[GridWork], device: Device, console: Console | None
     """Print what the grids take on a device."""
     console = console or Console(soft_wrap=False, highlight=False)
     if not console.is_terminal:
-        console = Console(width=120, highlight=False, file=console.file)
+        console = Console(width=124, highlight=False, file=console.file)
 
     def say(line: str) -> None:
         console.print(line, markup=False, soft_wrap=True)
@@ -367,12 +360,12 @@ def _class_table(estimates: list[Estimate], device: Device) -> Table:
     for entry in estimates:
         cost = entry.work.cost
         rows.setdefault((cost.folder, cost.digest, entry.work.steps), []).append(entry)
-    for (folder, _, steps), group in rows.items():
+    for (_, _, steps), group in rows.items():
         first, entry = group[0], group[0].measurement
         ratio = f'x {entry.step / first.scaled.step:.3g}' if first.scaled else ''
-        table.add_row(f'{folder.name}: {first.work.cost.what}', f'{len(group)}', f'{steps:,}',
-                      f'{entry.step:.3g} s', ratio, duration(first.seconds),
-                      duration(sum(one.seconds for one in group)), _memory(entry, device))
+        table.add_row(first.work.cost.what, f'{len(group)}', f'{steps:,}', f'{entry.step:.3g} s', ratio,
+                      duration(first.seconds), duration(sum(one.seconds for one in group)),
+                      _memory(entry, device))
     return table
 
 
