@@ -177,8 +177,7 @@ def measure(config: str, options: dict, flops: int | None, seconds: float, submi
         saving = time.perf_counter() - saving
         checkpoint = (Path(folder) / 'calibration.pth').stat().st_size
     parameters = sum(parameter.numel() for parameter in runner.model.parameters())
-    # an iteration may be one of several accumulated passes of a step
-    step *= cfg.train_cfg.max_iters / NEVER * windows / measured
+    step *= windows / measured
     peak = watch.gpu_peak / 2**20 if torch.cuda.is_available() else memory.peak
     if measured < windows // accumulate:  # of which only weights, gradients and moments do not grow with windows
         state = 16 * parameters / 2**20
@@ -280,6 +279,8 @@ def calibrate(costs: dict[str, CostClass], workers: int, threads: int, gpus: lis
         what = costs[jobs[job]].what
         if kind == 'progress':
             parts[job] = min(value[0], 99)
+        elif kind == 'again':
+            progress.say(f'again  {what}: {value}')
         else:
             parts[job] = 100
             if kind == 'done':

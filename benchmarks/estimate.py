@@ -26,6 +26,7 @@ from mmseg_plugins.datasets.phantom import make_phantom
 from mmseg_plugins.datasets.store import read_index
 from mmseg_plugins.experiment import load_model_config
 from mmseg_plugins.flops import count_cost
+from mmseg_plugins.training import KEPT
 
 from .cells import Grid, load_grid
 from .devices import PUBLISHED, Device, Measurement, published_device, read_device
@@ -35,7 +36,6 @@ from .rendering.published import published_data
 
 DEVICES = (1, 8, 64)
 BUSY = 0.9  # share of its cores that a worker on a quiet CPU has, at least
-KEPT = 2  # checkpoints of a run (configs/_base_/runtime.py)
 WEIGHT_BYTES = 4
 STATE = 4  # weights, gradients and AdamW's two moments
 STORED = 0.36  # of a case's bytes, compressed (benchmarks/speed/loader.md)

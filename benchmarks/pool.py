@@ -1,12 +1,15 @@
 """Worker processes that import the libraries once and then take one job after another.
 
-A worker that dies takes only its own job with it: the job is reported as dead and a fresh worker takes
-the next one. A controller that dies ends its workers at their next report.
+A worker that dies takes only its own job with it, which a fresh worker takes up again, until it has died so often
+without getting further that it would for ever. A controller that dies ends its workers at their next report, as a
+signal would: they keep what they have.
 """
 
 import multiprocessing
 import os
 import signal
+import sys
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,16 +17,20 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from mmseg_plugins.errors import Stopped
+
 SPAWN = multiprocessing.get_context('spawn')
+DEATHS = 3  # of a job, without a step more than before
 
 
 @dataclass(frozen=True)
 class Job:
-    """Work for a worker: `function(*arguments, report)`, startable once all of `needs` are done."""
+    """Work for a worker: `function(*arguments, report, **options)`, startable once all of `needs` are done."""
     name: Hashable
     function: str  # 'module:function', imported in the worker
     arguments: tuple
     needs: frozenset = field(default_factory=frozenset)
+    options: dict = field(default_factory=dict)
 
 
 def run_jobs(jobs: Iterable[Job], workers: int, threads: int, devices: Sequence[str], log_folder: Path,
@@ -36,10 +43,12 @@ def run_jobs(jobs: Iterable[Job], workers: int, threads: int, devices: Sequence[
         threads: torch threads of each.
         devices: GPUs (as CUDA_VISIBLE_DEVICES names them), shared out over the workers; empty: CPU.
         log_folder: gets what the workers print, one file each.
-        on_event: called with ('progress', name, (step, steps)), ('done', name, result),
-            ('dead', name, reason), and ('blocked', name, missing needs) for what could not start.
+        on_event: called with ('progress', name, (step, steps)), ('done', name, result), ('again', name, reason)
+            and ('dead', name, reason) of one whose process died, and ('blocked', name, missing needs) for what
+            could not start.
     """
     waiting, finished = list(jobs), set()
+    furthest, deaths = {}, Counter()  # by name
     pool = [_Worker(number, threads, devices, log_folder) for number in range(min(workers, len(waiting)))]
     try:
         while True:
@@ -60,9 +69,17 @@ def run_jobs(jobs: Iterable[Job], workers: int, threads: int, devices: Sequence[
                     kind, value = worker.pipe.recv()
                 except (EOFError, ConnectionResetError):
                     job = worker.replace()
-                    on_event('dead', job.name, f'its process ended with {worker.last_status}')
+                    name, reason = job.name, f'its process ended with {worker.last_status}'
+                    deaths[name] += 1
+                    if deaths[name] < DEATHS:
+                        waiting.insert(0, job)
+                        on_event('again', name, reason)
+                    else:
+                        on_event('dead', name, reason)
                     continue
                 name = worker.job.name
+                if kind == 'progress' and value[0] > furthest.setdefault(name, value[0]):
+                    furthest[name], deaths[name] = value[0], 0
                 if kind == 'done':
                     finished.add(name)
                 if kind in ('done', 'dead'):
@@ -143,7 +160,7 @@ def _work(pipe: Connection, threads: int, log: Path) -> None:
         try:
             pipe.send(('progress', (step, steps)))
         except OSError:
-            os._exit(0)  # the controller is gone
+            os.kill(os.getpid(), signal.SIGTERM)  # the controller is gone
 
     while True:
         try:
@@ -152,8 +169,10 @@ def _work(pipe: Connection, threads: int, log: Path) -> None:
             return
         module, function = job.function.split(':')
         try:
-            result = getattr(importlib.import_module(module), function)(*job.arguments, report)
+            result = getattr(importlib.import_module(module), function)(*job.arguments, report, **job.options)
             pipe.send(('done', result))
+        except Stopped as stop:
+            sys.exit(128 + stop.number)
         except Exception as error:
             import traceback
 

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +42,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--max-iters', type=int, help='steps of every run, for trying out')
     parser.add_argument('--workers', type=int, help='processes (default: one per GPU, or per core without one)')
     parser.add_argument('--dry-run', action='store_true', help='list the cells and their commands')
-    parser.add_argument('--retry-failed', action='store_true')
+    parser.add_argument('--retry-failed', action='store_true', help='from their last good checkpoint')
+    parser.add_argument('--halve-on-oom', action='store_true',
+                        help='try a step that does not fit into memory once more, in passes of half the size')
     planning = parser.add_argument_group('how long it will take (nothing is run)')
     planning.add_argument('--plan', action='store_true', help='estimate time, disk and memory of what is to do')
     planning.add_argument('--device', metavar='NAME', help='as calibrated on this device (default: the one here)')
@@ -77,7 +80,9 @@ def main() -> int:
     from mmseg_plugins.files import only_writer, write_atomic
 
     work = Path('work_dirs/grids') / grid.name
-    with only_writer(work), Progress() as progress:
+    with ExitStack() as locks, Progress() as progress:
+        for folder in {work.resolve(), out.resolve()}:
+            locks.enter_context(only_writer(folder))
         prepare_inputs(grid, archives, args.weights_root, progress)
         write_atomic(out / 'grid.yaml', grid.text)
         for dataset in grid.datasets:
@@ -89,7 +94,7 @@ def main() -> int:
         resources = find_resources(args.workers)
         print(f'{grid.title}: {len(plan.runs)} runs, {plan.finished} finished before, '
               f'{len(plan.todo)} to do with {resources}')
-        failed = execute(plan, resources, work, out, progress)
+        failed = execute(plan, resources, work, out, progress, args.halve_on_oom)
     from benchmarks.report import render
 
     page = render(out)
@@ -188,7 +193,7 @@ def show_estimate(grids: list[Grid], args: argparse.Namespace) -> int:
     return 0
 
 
-def execute(plan, resources: Resources, work: Path, out: Path, progress) -> int:
+def execute(plan, resources: Resources, work: Path, out: Path, progress, halve: bool) -> int:
     """Run what is to do, in `work`; returns how many runs failed."""
     jobs = [Job(('source', source.name), 'benchmarks.runner:execute_pretraining',
                 (source.config, source.options, source.out, work / 'sources' / f'{source.name}-{source.digest}',
@@ -201,7 +206,8 @@ def execute(plan, resources: Resources, work: Path, out: Path, progress) -> int:
     # runs from random weights need not wait for a source that is still being made
     for run in sorted(plan.todo, key=lambda run: run.cell.source in made):
         needs = frozenset({('source', run.cell.source)} if run.cell.source in made else ())
-        jobs.append(Job(run.name, 'benchmarks.runner:execute_run', (run, out, work / 'runs' / run.name), needs))
+        jobs.append(Job(run.name, 'benchmarks.runner:execute_run',
+                        (run, out, work / 'runs' / run.name), needs, dict(halve=halve)))
         steps[run.name] = run.options.get('experiment.steps') or plan.steps[run.name]
     failed = 0
 
@@ -212,15 +218,19 @@ def execute(plan, resources: Resources, work: Path, out: Path, progress) -> int:
             return
         if name not in runs:
             if kind != 'done':
-                progress.say(f'source {name[1]}: failed: {value}')
-            progress.finish(name)
+                progress.say(f'source {name[1]}: {"again" if kind == "again" else "failed"}: {value}')
+            if kind != 'again':
+                progress.finish(name)
+            return
+        if kind == 'again':
+            progress.say(f'again  {runs[name].cell} seed {runs[name].seed}, from its last checkpoint: {value}')
             return
         reason = value
         if kind != 'done':
             from benchmarks.runner import record_failure
 
             reason = value if kind == 'dead' else f'its source could not be made ({sorted(value)})'
-            record_failure(runs[name], out, reason)
+            record_failure(runs[name], out, work / 'runs' / runs[name].name, reason)
         failed += reason is not None
         label = f'{runs[name].cell} seed {runs[name].seed}'
         progress.finish(name, f'failed  {label}: {reason}' if reason else f'done  {label}')

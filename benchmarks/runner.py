@@ -1,30 +1,35 @@
 """One run inside a worker process: an mmengine training, its evaluation, its record."""
 
+import gc
 import json
 import os
 import platform
-import resource
 import subprocess
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from mmseg_plugins.compat import newest_whole
 from mmseg_plugins.datasets.intensity import intensity_ranges
-from mmseg_plugins.errors import UserError
-from mmseg_plugins.experiment import load_config, prepare_for_device
-from mmseg_plugins.files import write_atomic
+from mmseg_plugins.errors import Busy, OutOfMemory, UserError
+from mmseg_plugins.experiment import load_config, prepare_for_device, world_size
+from mmseg_plugins.faults import peak_memory
+from mmseg_plugins.files import only_writer, write_atomic
 from mmseg_plugins.flops import count_cost
 from mmseg_plugins.pretraining import pretrain
 
-from .records import Run, predictions_path, write_arrays, write_record
+from .records import Run, predictions_path, read_record, record_path, write_arrays, write_record
 from .settings import describe_settings
 
 REPO = Path(__file__).parents[1]
@@ -50,35 +55,69 @@ class ReportProgress(Hook):
             self.peak = max(self.peak, torch.cuda.max_memory_allocated())
 
 
-def execute_run(run: Run, out: Path, work_dir: Path, report: Callable[[int, int], None]) -> str | None:
+def execute_run(run: Run, out: Path, work_dir: Path, report: Callable[[int, int], None], launcher: str = 'none',
+                halve: bool = False) -> str | None:
     """Train (or resume), evaluate and record one run; returns why it failed, or None.
 
     Whatever goes wrong becomes a record with its reason, so that the rest of the grid goes on.
+
+    Args:
+        launcher: `pytorch` where this process is one of several that share the run (RANK, WORLD_SIZE, ... are
+            set); only the main one writes.
+        halve: a step that does not fit into memory is tried once more, in twice as many passes of half the size.
+
+    Raises:
+        Stopped: by a signal; the run goes on from its checkpoint when it is called again.
     """
+    if launcher != 'none' and int(os.environ.get('RANK', 0)):
+        _attempt(run, out, work_dir, report, launcher, halve)
+        return None
     try:
-        body = _train_and_evaluate(run, out, work_dir, report)
-    except UserError as error:
-        body = _failure(str(error))
-    except Exception as error:
-        traceback.print_exc()
-        body = _failure(f'{type(error).__name__}: {" ".join(str(error).split())[:500]}')
-    body.update(provenance())
-    write_record(out, run, body)
+        with only_writer(work_dir, patience=60):
+            if (read_record(record_path(out, run)) or {}).get('state') == 'done':
+                return None  # by a runner that had this folder until now
+            body = _attempt(run, out, work_dir, report, launcher, halve)
+            write_record(out, run, body | provenance())
+    except Busy as error:
+        return str(error)  # no record: the other process writes it
     return body.get('reason')
 
 
-def record_failure(run: Run, out: Path, reason: str) -> None:
+def _attempt(run: Run, out: Path, work_dir: Path, report: Callable, launcher: str, halve: bool) -> dict:
+    """The record's body: of the finished run, or of the fault that ended it."""
+    try:
+        return _train_and_evaluate(run, out, work_dir, report, launcher)
+    except OutOfMemory as error:
+        body = _failure(str(error), work_dir) | dict(out_of_memory=error.facts)
+    except UserError as error:
+        body = _failure(str(error), work_dir)
+    except Exception as error:
+        traceback.print_exc()
+        body = _failure(f'{type(error).__name__}: {" ".join(str(error).split())[:500]}', work_dir)
+    if not halve or 'out_of_memory' not in body:
+        return body
+    gc.collect()  # out of the handler, whose traceback held on to the step's tensors
+    torch.cuda.empty_cache()
+    passes = 2 * body['out_of_memory']['accumulate']
+    again = replace(run, options=run.options | {'experiment.accumulate': passes})
+    attempt = dict(reason=body['reason'], went_on_with=f'experiment.accumulate={passes}')
+    return dict(attempts=[attempt]) | _attempt(again, out, work_dir, report, launcher, halve=False)
+
+
+def record_failure(run: Run, out: Path, work_dir: Path, reason: str) -> None:
     """The record of a run whose process died before it could write one."""
-    write_record(out, run, _failure(reason) | provenance())
+    write_record(out, run, _failure(reason, work_dir) | provenance())
 
 
-def _failure(reason: str) -> dict:
-    return dict(state='failed', reason=reason)
+def _failure(reason: str, work_dir: Path) -> dict:
+    """With the checkpoint that --retry-failed starts from."""
+    checkpoint = newest_whole(work_dir)
+    return dict(state='failed', reason=reason, checkpoint=checkpoint and checkpoint.name)
 
 
-def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable) -> dict:
-    cfg = load_config(REPO / run.config, run.options)
-    prepare_for_device(cfg, 'none')
+def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, launcher: str) -> dict:
+    cfg = load_config(REPO / run.config, run.options, world_size() if launcher != 'none' else 1)
+    prepare_for_device(cfg, launcher)
     cfg.work_dir, cfg.resume = str(work_dir), True
     cfg.experiment_name = run.name
     start = time.perf_counter()
@@ -90,12 +129,12 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable) -
     shown, settings = choose_shown(evaluated), describe_settings(cfg)  # before the hours of training
     metric.keep = shown['case'], shown['slices']
     runner.train()
-    if metric.scores is None:  # resumed behind the last step
-        runner.val()
-    write_arrays(predictions_path(out, run.cell.dataset), **shown)
-    write_arrays(predictions_path(out, run.name), prediction=metric.kept)
     seconds = time.perf_counter() - start
-    encoder = runner.model.backbone
+    if is_main_process():
+        write_arrays(predictions_path(out, run.cell.dataset), **shown)
+        write_arrays(predictions_path(out, run.name), prediction=metric.kept)
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    encoder = model.backbone
     return dict(
         state='done',
         data=_data(cfg, evaluated),
@@ -103,8 +142,8 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable) -
         scores=_scores(metric, evaluated.index),
         training=_training_summary(runner),
         load=_load_report(encoder),
-        cost=dict(parameters=_parameters(runner.model), encoder_parameters=_parameters(encoder),
-                  **_flops(runner), seconds=round(seconds, 1), resumed_from=progress.first,
+        cost=dict(parameters=_parameters(model), encoder_parameters=_parameters(encoder),
+                  **_flops(model, cfg.experiment.img_size), seconds=round(seconds, 1), resumed_from=progress.first,
                   **_peak_memory(progress.peak)))
 
 
@@ -173,10 +212,9 @@ def _parameters(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _flops(runner) -> dict:
+def _flops(model: torch.nn.Module, size: int | Sequence[int]) -> dict:
     """Of one window, whole model and encoder."""
-    size = runner.cfg.experiment.img_size
-    costs = count_cost(runner.model, [size, size] if isinstance(size, int) else size)
+    costs = count_cost(model, [size, size] if isinstance(size, int) else size)
     return dict(flops=sum(cost.flops for cost in costs.values()),
                 encoder_flops=costs['patch embedding'].flops + costs['blocks'].flops)
 
@@ -184,8 +222,7 @@ def _flops(runner) -> dict:
 def _peak_memory(gpu: int) -> dict:
     if torch.cuda.is_available():
         return dict(peak_memory_mib=round(gpu / 2**20), memory_of='GPU, training')
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return dict(peak_memory_mib=round(kib / 1024), memory_of='worker process, all its runs so far')
+    return dict(peak_memory_mib=round(peak_memory() / 2**20), memory_of='worker process, all its runs so far')
 
 
 @cache
@@ -224,6 +261,7 @@ def execute_pretraining(config: str, options: dict, out: Path, work_dir: Path, d
     prepare_for_device(cfg, 'none')
     cfg.work_dir, cfg.resume = str(work_dir), True
     cfg.experiment_name = f'pretrain-{out.stem}-{digest}'
-    metrics = pretrain(cfg, out, [ReportProgress(report)])
+    with only_writer(work_dir, patience=60):
+        metrics = pretrain(cfg, out, [ReportProgress(report)])
     write_atomic(out.with_suffix('.json'), json.dumps(
         dict(made_by=config, digest=digest, metrics=metrics) | provenance(), indent=1))

@@ -1,7 +1,8 @@
-"""MMSegmentation plugins: importing this package registers encoders, segmentor, datasets, metric."""
+"""MMSegmentation plugins: importing this package registers encoders, segmentor, datasets, metric, loop."""
 
 from . import compat  # noqa: F401  isort: skip  (must come before mmseg is imported)
-from . import datasets, evaluation, models
+from . import datasets, evaluation, models, training
 from .inflation import INFLATIONS, inflate_kernel, register_inflation
 
-__all__ = ['INFLATIONS', 'datasets', 'evaluation', 'inflate_kernel', 'models', 'register_inflation']
+__all__ = ['INFLATIONS', 'datasets', 'evaluation', 'inflate_kernel', 'models', 'register_inflation',
+           'training']

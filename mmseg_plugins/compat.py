@@ -2,14 +2,16 @@
 
 Importing it makes `import mmseg` work beside mmcv-lite, makes mmengine's checkpoints resumable on
 torch >= 2.6 without switching `weights_only` off, makes mmengine's file writes atomic and its resuming
-proof against a kill, quiets what no user can act on, and registers two hooks: norms averaged over CPU
-processes, a stop on non-finite loss.
+proof against a kill, lets batch norms span CPU processes, and quiets what no user can act on.
 """
 
 import importlib.util
+import logging
 import sys
 import types
 import warnings
+import zipfile
+from pathlib import Path
 
 from .errors import UserError
 from .files import write_atomic
@@ -91,20 +93,34 @@ def _write_mmengine_files_atomically() -> None:
     LocalBackend.put = lambda self, obj, filepath: write_atomic(filepath, obj)
 
 
-def _resume_from_the_newest_checkpoint() -> None:
-    """mmengine follows its note `last_checkpoint`, which a kill can leave empty, stale or dangling.
-
-    The checkpoints themselves are whole or absent, so the newest of them is what to resume from.
-    """
-    from pathlib import Path
-
+def _resume_from_the_newest_whole_checkpoint() -> None:
+    """mmengine follows its note `last_checkpoint`, which a kill can leave empty, stale or dangling."""
+    from mmengine.dist import broadcast_object_list, is_main_process
     from mmengine.runner import runner
 
-    def newest(folder: str) -> str | None:
-        found = [path for path in Path(folder).glob('*.pth') if not path.name.startswith(('.', 'best_'))]
-        return str(max(found, key=lambda path: path.stat().st_mtime_ns)) if found else None
+    def find(folder: str) -> str | None:
+        found = [str(newest_whole(Path(folder)) or '') if is_main_process() else None]
+        broadcast_object_list(found)  # a shared disk may show its files late
+        return found[0] or None
 
-    runner.find_latest_checkpoint = newest
+    runner.find_latest_checkpoint = find
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The newest checkpoint of a work dir that is whole by its own checksums; names those that are not."""
+    from mmengine.logging import print_log
+
+    found = [path for path in folder.glob('*.pth') if path.name.startswith(('iter_', 'epoch_'))]
+    for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                fault = archive.testzip()
+        except (OSError, zipfile.BadZipFile) as error:
+            fault = str(error)
+        if fault is None:
+            return path
+        print_log(f'{path}: not whole ({fault}); passed over', 'current', logging.WARNING)
+    return None
 
 
 def _skip_environment_dump() -> None:
@@ -121,8 +137,8 @@ def _skip_environment_dump() -> None:
 def join_cpu_processes(cfg, launcher: str) -> None:
     """Distribute a run over CPU processes: mmengine's own way needs a GPU at every turn.
 
-    Forms the process group over gloo (mmengine calls `torch.cuda.set_device` first), wraps the model
-    without device ids, and averages the norms' running statistics, since SyncBN exists on GPUs only.
+    Forms the process group over gloo (mmengine calls `torch.cuda.set_device` first) and wraps the model
+    without device ids.
     """
     import torch.distributed as torch_dist
 
@@ -132,7 +148,40 @@ def join_cpu_processes(cfg, launcher: str) -> None:
     if not torch_dist.is_initialized():
         torch_dist.init_process_group('gloo')
     cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
-    cfg.custom_hooks = [*cfg.get('custom_hooks', ()), dict(type='AverageBuffers')]
+
+
+def _synchronize_norms_on_cpus() -> None:
+    """torch's SyncBatchNorm is for GPUs only; over gloo the same sums give CPU processes the whole batch's."""
+    import torch
+    from mmengine.runner import runner
+    from torch.distributed.nn.functional import all_reduce
+
+    class GlooBatchNorm2d(torch.nn.BatchNorm2d):
+        def forward(self, x):
+            if not self.training:
+                return super().forward(x)
+            count = all_reduce(x.new_tensor(x.numel() / x.shape[1]))
+            mean = all_reduce(x.sum((0, 2, 3))) / count
+            centred = x - mean[:, None, None]
+            variance = all_reduce(centred.square().sum((0, 2, 3))) / count
+            with torch.no_grad():
+                self.num_batches_tracked += 1
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+            scale = (variance + self.eps).rsqrt() * self.weight
+            return centred * scale[:, None, None] + self.bias[:, None, None]
+
+    convert = runner.convert_sync_batchnorm
+
+    def convert_sync_batchnorm(model, implementation='torch'):
+        if next(model.parameters()).is_cuda:
+            return convert(model, implementation)
+        for module in model.modules():
+            if type(module) is torch.nn.BatchNorm2d:
+                module.__class__ = GlooBatchNorm2d
+        return model
+
+    runner.convert_sync_batchnorm = convert_sync_batchnorm
 
 
 def leave_processes() -> None:
@@ -142,7 +191,6 @@ def leave_processes() -> None:
     in one of ten runs with torch 2.14): the process ends without taking the interpreter down. After a
     failure there is nobody to wait for, and the launcher ends the others.
     """
-    import logging
     import os
 
     import torch.distributed as torch_dist
@@ -158,26 +206,8 @@ def leave_processes() -> None:
             os._exit(0)
 
 
-def _register_loss_check() -> None:
-    import torch
-    from mmengine.hooks import Hook
-    from mmengine.registry import HOOKS
-
-    @HOOKS.register_module()
-    class StopOnNonFiniteLoss(Hook):
-        """mmengine trains on with NaN; this stops before the weights reach a checkpoint."""
-        priority = 'VERY_HIGH'
-
-        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-            if not torch.isfinite(outputs['loss']):
-                raise UserError(f'the loss became {float(outputs["loss"])} in step {runner.iter + 1}; the last '
-                                'checkpoint is from before; try a lower experiment.lr')
-
-
 def _quiet_loggers() -> None:
     """Log lines about mmengine's and mmseg's own code, and some per parameter that repeat the config."""
-    import logging
-
     from mmengine.logging import MMLogger
 
     noise = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias', 'paramwise_options -- ',
@@ -192,24 +222,10 @@ def _quiet_loggers() -> None:
     MMLogger.filter = keep
 
 
-def _register_buffer_averaging() -> None:
-    from mmengine.dist import all_reduce_params
-    from mmengine.hooks import Hook
-    from mmengine.registry import HOOKS
-
-    @HOOKS.register_module()
-    class AverageBuffers(Hook):
-        """Every process evaluates, and the checkpoint holds, the same running statistics."""
-
-        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-            all_reduce_params([b for b in runner.model.buffers() if b.is_floating_point()], op='mean')
-
-
 _import_mmcv_ops()
 _allow_mmengine_checkpoints()
 _write_mmengine_files_atomically()
-_resume_from_the_newest_checkpoint()
+_resume_from_the_newest_whole_checkpoint()
 _skip_environment_dump()
 _quiet_loggers()
-_register_loss_check()
-_register_buffer_averaging()
+_synchronize_norms_on_cpus()

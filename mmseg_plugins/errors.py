@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import signal
 import sys
 from collections.abc import Callable, Iterable
 
@@ -12,6 +13,26 @@ class UserError(Exception):
     """What is wrong and what to do about it, in one line that names the file or the option."""
 
 
+class Busy(UserError):
+    """Another process is at this work."""
+
+
+class OutOfMemory(UserError):
+    """A step did not fit; `facts` say the peak in MiB, and the windows of a pass."""
+
+    def __init__(self, message: str, **facts):
+        super().__init__(message)
+        self.facts = facts
+
+
+class Stopped(BaseException):
+    """A signal asked for the end. Like KeyboardInterrupt no fault, so that nothing records it as one."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean ...` for a misspelt name, else the list of known ones."""
     known = sorted(map(str, known))
@@ -20,7 +41,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def run_main(main: Callable[[], int | None]) -> None:
-    """Run a script's `main` and turn its outcome into an exit status (0, 2, 130)."""
+    """Run a script's `main` and turn its outcome into an exit status (0, 2, or 128 and a signal's number)."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _stop)  # so that what is under way is tidied up
     try:
         sys.exit(main() or 0)
     except UserError as error:
@@ -29,9 +52,14 @@ def run_main(main: Callable[[], int | None]) -> None:
         if error.filename is None and error.errno not in FULL:
             raise
         sys.exit(_fail(f'error: {_describe(error)}', 2))
-    except KeyboardInterrupt:
-        sys.exit(_fail('interrupted; to go on from the last checkpoint call again: a grid as it was, '
-                       'training with --resume', 130))
+    except (KeyboardInterrupt, Stopped) as end:
+        number = getattr(end, 'number', signal.SIGINT)
+        sys.exit(_fail(f'stopped by {signal.Signals(number).name}; to go on from the last checkpoint call again: '
+                       'a grid as it was, training with --resume', 128 + number))
+
+
+def _stop(number: int, _frame) -> None:
+    raise Stopped(number)
 
 
 def _describe(error: OSError) -> str:

@@ -133,7 +133,7 @@ def check_start(cfg: Config, world_size: int) -> str:
     evaluated = (f', evaluated on {counts[cfg.val_dataloader.dataset.split]}' if cfg.val_dataloader
                  else ', without labels')
     return (f'{experiment.steps} steps of {experiment.batch} windows ({world_size} processes x '
-            f'{train.batch_size} windows x {experiment.accumulate} accumulated) on '
+            f'{train.batch_size // experiment.accumulate} windows x {experiment.accumulate} accumulated) on '
             f'{counts[experiment.split]} cases of {index["dataset"]}{evaluated}; '
             f'{experiment.slices} slices, stride {experiment.stride}, '
             f'source {experiment.source or "none (random weights)"}, inflation {experiment.inflation}')
@@ -158,11 +158,10 @@ def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:
 
 
 def _carry_into_data(cfg: Config, experiment: ConfigDict, index: dict, world_size: int) -> None:
-    share = world_size * experiment.accumulate
-    if experiment.batch % share:
+    if experiment.batch % (world_size * experiment.accumulate):
         raise UserError(f'batch {experiment.batch} does not divide over {world_size} processes x '
                         f'{experiment.accumulate} accumulated steps; choose others')
-    cfg.train_dataloader.batch_size = experiment.batch // share
+    cfg.train_dataloader.batch_size = experiment.batch // world_size
     evaluate = experiment.get('evaluate') or index['evaluate']
     for name, split in (('train', experiment.split), ('val', evaluate), ('test', evaluate)):
         if cfg[f'{name}_dataloader'] is None:  # nothing to evaluate without labels
@@ -180,20 +179,18 @@ def _carry_into_data(cfg: Config, experiment: ConfigDict, index: dict, world_siz
 
 
 def _carry_into_schedule(cfg: Config, experiment: ConfigDict) -> None:
-    # mmengine counts forward passes; the experiment counts optimizer steps.
-    passes = experiment.accumulate
-    steps = experiment.steps * passes
-    warmup = min(experiment.warmup * passes, steps - 1)
+    steps = experiment.steps
+    warmup = min(experiment.warmup, steps - 1)
     cfg.optim_wrapper.optimizer.lr = experiment.lr
-    cfg.optim_wrapper.accumulative_counts = passes
+    cfg.optim_wrapper.accumulative_counts = experiment.accumulate
     cfg.param_scheduler = [
         dict(type='LinearLR', start_factor=1 / (warmup + 1), begin=0, end=warmup, by_epoch=False)
     ] * (warmup > 0) + [
         dict(type='PolyLR', power=1.0, eta_min=0.0, begin=warmup, end=steps, by_epoch=False)
     ]
-    cfg.train_cfg.update(max_iters=steps, val_interval=(experiment.get('val_interval') or experiment.steps)
-                         * passes)
-    cfg.default_hooks.checkpoint.interval = experiment.checkpoint_interval * passes
+    cfg.train_cfg.update(max_iters=steps, val_interval=experiment.get('val_interval') or steps,
+                         accumulate=experiment.accumulate)
+    cfg.default_hooks.checkpoint.interval = experiment.checkpoint_interval
     cfg.randomness.seed = experiment.seed
 
 
@@ -203,14 +200,17 @@ def world_size() -> int:
     return next((int(os.environ[name]) for name in names if os.environ.get(name)), 1)
 
 
+def was_restarted() -> bool:
+    """Whether torchrun (--max-restarts) or Slurm (a requeued job) has started this run before."""
+    return any(int(os.environ.get(name) or 0) for name in ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT'))
+
+
 def prepare_for_device(cfg: Config, launcher: str, amp: bool = False) -> None:
     """Backend, norms and precision that follow from where the run happens, not from what it is."""
     cfg.launcher = launcher
-    cfg.custom_hooks = [*cfg.get('custom_hooks', ()), dict(type='StopOnNonFiniteLoss')]
     if launcher != 'none':
-        if torch.cuda.is_available():
-            cfg.sync_bn = 'torch'
-        else:
+        cfg.sync_bn = 'torch'
+        if not torch.cuda.is_available():
             compat.join_cpu_processes(cfg, launcher)
     if amp and not torch.cuda.is_available():
         raise UserError('--amp: mixed precision needs a GPU, and torch finds none here; leave it out')

@@ -3,11 +3,12 @@
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import UserError
+from .errors import FULL, Busy
 
 
 def write_atomic(path: str | os.PathLike, content: bytes | str) -> None:
@@ -25,23 +26,43 @@ def write_atomic(path: str | os.PathLike, content: bytes | str) -> None:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's names to the disk: else a power cut could take a rename back."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
+def only_writer(folder: Path, patience: float = 0) -> Iterator[None]:
     """Hold a folder while the block runs; the lock goes with the process, however it ends.
 
+    Args:
+        patience: seconds to wait for another process, which may be about to end.
+
     Raises:
-        UserError: another process holds it.
+        Busy: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + patience
     with open(folder / '.lock', 'w') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f'{folder}: another process is at work here; wait for it, or end it and call '
-                            'again') from None
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise Busy(f'{folder}: another process is at work here; wait for it, or end it and call '
+                               'again') from None
+                time.sleep(0.2)
         yield

@@ -9,6 +9,7 @@ from mmengine.config import DictAction
 from mmseg_plugins.compat import leave_processes
 from mmseg_plugins.errors import UserError, run_main
 from mmseg_plugins.experiment import load_config, prepare_for_device
+from mmseg_plugins.faults import explain
 from mmseg_plugins.files import write_atomic
 from mmseg_plugins.inference import load_weights
 
@@ -41,7 +42,10 @@ def main() -> None:
     runner = Runner.from_cfg(cfg)
     # not mmengine's `load_from`, which evaluates whatever weights fit and leaves the others random
     load_weights(runner.model.module if is_model_wrapper(runner.model) else runner.model, args.checkpoint)
-    metrics = runner.test()
+    try:
+        metrics = runner.test()
+    except RuntimeError as error:
+        raise explain(error, [runner.test_dataloader]) from None
     if args.out and is_main_process():
         write_atomic(args.out, json.dumps(metrics, indent=1))
         print(args.out)

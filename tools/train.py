@@ -7,7 +7,7 @@ from mmengine.config import DictAction
 
 from mmseg_plugins.compat import leave_processes
 from mmseg_plugins.errors import run_main
-from mmseg_plugins.experiment import check_start, load_config, prepare_for_device, world_size
+from mmseg_plugins.experiment import check_start, load_config, prepare_for_device, was_restarted, world_size
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,7 +36,7 @@ def main() -> None:
         return
     prepare_for_device(cfg, args.launcher, args.amp)
     cfg.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem)
-    cfg.resume = args.resume
+    cfg.resume = args.resume or was_restarted()
 
     from mmengine.dist import is_main_process
     from mmengine.runner import Runner

@@ -12,6 +12,6 @@ optim_wrapper = dict(
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, custom_keys=dict(
         relative_position_bias_table=dict(decay_mult=0.0), cls_token=dict(decay_mult=0.0),
         pos_embed=dict(decay_mult=0.0))))
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=25000, val_interval=25000)
+train_cfg = dict(type='StepLoop', max_iters=25000, val_interval=25000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

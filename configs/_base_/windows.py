@@ -1,7 +1,7 @@
 """Loading, augmentation (Table 6) and evaluation of windows; size and split come from `experiment`."""
 train_dataloader = dict(
     batch_size=16, num_workers=4,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
+    sampler=dict(type='WindowSampler'), worker_init_fn=dict(type='start_loader_worker'),
     dataset=dict(type='WindowDataset', pipeline=[
         dict(type='LoadWindow'),
         dict(type='RandomZoomCrop', zoom=(0.5, 2.0)),
@@ -11,7 +11,7 @@ train_dataloader = dict(
         dict(type='PackWindow')]))
 val_dataloader = dict(
     batch_size=1, num_workers=4,
-    sampler=dict(type='CaseSampler'),
+    sampler=dict(type='CaseSampler'), worker_init_fn=dict(type='start_loader_worker'),
     dataset=dict(type='WindowDataset', pipeline=[
         dict(type='LoadWindow'), dict(type='ResizeWindow'), dict(type='PackWindow')]))
 test_dataloader = val_dataloader

@@ -9,9 +9,9 @@ from .transforms import (
     RandomZoomCrop,
     ResizeWindow,
 )
-from .windows import CaseSampler, LoadWindow, WindowDataset
+from .windows import CaseSampler, LoadWindow, WindowDataset, WindowSampler
 
 __all__ = ['CATALOGUE', 'CaseSampler', 'DatasetInfo', 'LoadWindow', 'PackWindow',
            'RandomIntensityShift', 'RandomRotate90', 'RandomTranslate', 'RandomWindowFlip',
-           'RandomZoomCrop', 'ResizeWindow', 'Store', 'WindowDataset', 'dataset_info', 'read_index',
-           'window_indices']
+           'RandomZoomCrop', 'ResizeWindow', 'Store', 'WindowDataset', 'WindowSampler', 'dataset_info',
+           'read_index', 'window_indices']

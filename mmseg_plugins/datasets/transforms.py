@@ -3,7 +3,7 @@
 All work on `window` (C * S, H, W) and `planes` (label planes, H, W) and touch only pixels that
 survive. Order and probabilities follow the paper's Table 6 and released code (zoom, crop, flips,
 rotation, shift, pad); scaling to [-1, 1] happens on the device, in WindowPreProcessor. Randomness is
-numpy's global generator, which mmengine seeds per worker.
+numpy's global generator, which WindowDataset seeds for every window.
 """
 
 from collections.abc import Sequence

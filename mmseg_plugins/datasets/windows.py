@@ -1,8 +1,11 @@
 """Windows of prepared cases as an mmseg dataset."""
 
+import itertools
+import random
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from mmcv.transforms import BaseTransform
 from mmengine.dist import get_dist_info
 from mmseg.datasets import BaseSegDataset
@@ -56,7 +59,12 @@ class WindowDataset(BaseSegDataset):
                              target=self.target, reduce_zero_label=False) for z in range(depth)]
         return samples
 
-    def prepare_data(self, idx: int) -> dict:
+    def prepare_data(self, idx: int | tuple[int, int]) -> dict:
+        if isinstance(idx, tuple):
+            idx, seed = idx
+            random.seed(seed)
+            np.random.seed(seed)
+            torch.manual_seed(seed)
         sample = self.get_data_info(idx)
         sample['store'] = self.store
         return self.pipeline(sample)
@@ -76,6 +84,39 @@ class LoadWindow(BaseTransform):
         results['planes'] = store.label(results['case'], planes)
         results['slices'] = len(results['indices'])
         return results
+
+
+@DATA_SAMPLERS.register_module()
+class WindowSampler(Sampler):
+    """An endless shuffle of windows, dealt out to the processes in turn.
+
+    Yields (index, seed of its augmentation), both functions of the place in the shuffle: they are the same for any
+    number of processes and of loader workers, and after a resumption.
+
+    Args:
+        dataset: of N windows.
+        seed: of the shuffle.
+    """
+
+    def __init__(self, dataset: WindowDataset, seed: int | None = None):
+        self.size, self.seed = len(dataset), seed or 0
+        self.rank, self.processes = get_dist_info()
+        self.first = 0  # place where this epoch, in torch's sense, begins
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch = None
+        for place in itertools.count(self.first + self.rank, self.processes):
+            if epoch != place // self.size:
+                epoch = place // self.size
+                order = np.random.default_rng((self.seed, epoch)).permutation(self.size)
+            seed = np.random.SeedSequence((self.seed, place)).generate_state(1)[0]
+            yield int(order[place % self.size]), int(seed)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def set_epoch(self, epoch: int) -> None:
+        """There is only one."""
 
 
 @DATA_SAMPLERS.register_module()

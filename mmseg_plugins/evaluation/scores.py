@@ -145,10 +145,12 @@ class CaseMetric(BaseMetric):
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Merge over processes and score. mmengine's own collection would cut uneven shares off."""
-        shares = [(self.confusions, self.surfaces)]
+        mine = self.confusions, self.surfaces, self.kept
+        shares = [mine]
         if is_distributed():
             shares = [None] * get_world_size()
-            torch_dist.all_gather_object(shares, (self.confusions, self.surfaces))
+            torch_dist.all_gather_object(shares, mine)
+        self.kept = next((kept for *_, kept in shares if kept is not None), None)
         confusions, surfaces = ({case: found for share in shares for case, found in share[i].items()}
                                 for i in (0, 1))
         self._forget()

@@ -1,0 +1,52 @@
+"""What is behind an error that by itself says little: a loader's worker that died, memory that ran out."""
+
+import re
+import resource
+import signal
+from collections.abc import Iterable
+
+import torch
+from torch.utils.data import DataLoader
+
+from .errors import UserError
+
+LIKELY = {'SIGKILL': ', most likely for want of memory', 'SIGSEGV': ': it crashed in compiled code',
+          'SIGBUS': ', most likely for want of shared memory (/dev/shm)'}
+
+
+def explain(error: Exception, dataloaders: Iterable[DataLoader]) -> Exception:
+    """The fault as one line where it is one of these, else the error itself.
+
+    Args:
+        error: raised while these loaders were at work.
+    """
+    if worker := next(filter(None, map(_find_dead_worker, dataloaders)), None):
+        return UserError(f'a worker process of the loader {worker}; take fewer (train_dataloader.num_workers=1); '
+                         'with none (0) the fault shows where it happens')
+    if 'DataLoader worker process' in str(error):  # its own error, wrapped into its traceback
+        if found := re.search(r'UserError: (.*)\s*\Z', str(error)):
+            return UserError(found[1])
+    return error
+
+
+def _find_dead_worker(dataloader: DataLoader) -> str | None:
+    for worker in getattr(getattr(dataloader, '_iterator', None), '_workers', ()):
+        code = worker.exitcode
+        if code and code < 0:
+            name = signal.Signals(-code).name
+            return f'was ended by {name}{LIKELY.get(name, "")}'
+        if code:
+            return f'left with exit status {code}'
+    return None
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+
+
+def peak_memory() -> int:
+    """In bytes: of this process's GPU since its peak was last reset, else of the process since its start."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

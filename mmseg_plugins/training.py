@@ -1,0 +1,208 @@
+"""The training loop: an iteration is an optimizer step, and no fault costs more than the work since a checkpoint.
+
+Whatever the batch is divided over (processes, accumulated passes, loader workers), step t sees the same windows,
+augmented alike, and a resumed run goes on with step t + 1 as if it had never stopped. On a signal the step at hand
+is finished and kept. A loss that is no number ends all processes before it reaches the weights.
+"""
+
+import math
+import re
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as torch_dist
+from mmengine.dist import all_gather_object, all_reduce_dict, barrier, get_rank, is_distributed, is_main_process
+from mmengine.hooks import Hook
+from mmengine.optim import AmpOptimWrapper
+from mmengine.registry import FUNCTIONS, HOOKS, LOOPS
+from mmengine.runner import IterBasedTrainLoop
+from mmengine.runner.loops import _InfiniteDataloaderIterator
+from torch.nn.utils import clip_grad_norm_
+
+from .errors import OutOfMemory, UserError
+from .faults import explain, is_out_of_memory, peak_memory
+from .files import write_atomic
+from .signals import StopRequest
+
+KEPT = 2  # a newer checkpoint may turn out broken
+
+
+@LOOPS.register_module()
+class StepLoop(IterBasedTrainLoop):
+    """mmengine's loop over optimizer steps.
+
+    Args:
+        accumulate: passes that a process divides its share of the batch into; their gradients are averaged.
+
+    Raises:
+        UserError: a loss or gradient that is no number, with the cases of the batch; a loader's worker that died.
+        OutOfMemory: a step did not fit.
+        Stopped: by a signal, after a checkpoint; or what the signal's earlier handler raises.
+    """
+
+    def __init__(self, runner, dataloader, accumulate: int = 1, **kwargs):
+        super().__init__(runner, dataloader, **kwargs)
+        self.accumulate = accumulate
+        self._batch: dict = {}
+        self._to_stop = False
+
+    def run(self) -> torch.nn.Module:
+        runner = self.runner
+        runner.call_hook('before_train')
+        runner.call_hook('before_train_epoch')
+        runner.optim_wrapper.initialize_count_status(
+            runner.model, self._iter * self.accumulate, self._max_iters * self.accumulate)
+        self._check_before_updates(runner.optim_wrapper)
+        if self._iter:
+            sampler = self.dataloader.sampler
+            sampler.first = self._iter * self.dataloader.batch_size * sampler.processes
+            self.dataloader_iterator = _InfiniteDataloaderIterator(self.dataloader)
+        validated = self._iter < self._max_iters  # else a run that had only its validation to do
+        with StopRequest() as self._request:
+            try:
+                while self._iter < self._max_iters and not self.stop_training:
+                    runner.model.train()
+                    self.run_iter(next(self.dataloader_iterator))
+                    if self._to_stop or (self._request.received and not is_distributed()):
+                        save_checkpoint(runner, self._iter)
+                        barrier()  # a launcher ends the others once the first has gone
+                        self._request.deliver()
+                    if self._validation_is_due():
+                        self._validate()
+                if not validated and runner.val_loop is not None:
+                    self._validate()
+            except Exception as error:
+                if (explained := self._explain(error)) is error:
+                    raise
+                raise explained from error
+        runner.call_hook('after_train_epoch')
+        runner.call_hook('after_train')
+        return runner.model
+
+    def run_iter(self, data_batch: dict[str, Sequence]) -> None:
+        """One optimizer step on this process's share of the batch."""
+        runner, self._batch = self.runner, data_batch
+        # dropout and drop path, a function of seed, step and process
+        seed = np.random.SeedSequence((runner.seed, self._iter, get_rank())).generate_state(1, np.uint64)[0]
+        torch.manual_seed(int(seed >> 1))
+        runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=data_batch)
+        passes = [runner.model.train_step(part, optim_wrapper=runner.optim_wrapper)
+                  for part in _divide(data_batch, self.accumulate)]
+        outputs = {name: sum(each[name].detach() for each in passes) / len(passes) for name in passes[0]}
+        all_reduce_dict(outputs, op='mean')  # what is logged is the batch's, not a share's
+        runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=data_batch, outputs=outputs)
+        self._iter += 1
+
+    def _validation_is_due(self) -> bool:
+        self._decide_current_val_interval()
+        return (self.runner.val_loop is not None and self._iter >= self.val_begin
+                and (self._iter % self.val_interval == 0 or self._iter == self._max_iters))
+
+    def _validate(self) -> None:
+        if newest_checkpoint_step(self.runner) != self._iter:
+            save_checkpoint(self.runner, self._iter)
+        with self._request.at_once():
+            self.runner.val_loop.run()
+
+    def _check_before_updates(self, optim_wrapper) -> None:
+        """Every process learns of a loss that is no number, or of a signal, before gradients are exchanged."""
+        update = optim_wrapper.update_params
+        # an AmpOptimWrapper's scaler skips such steps
+        if optim_wrapper.clip_func is clip_grad_norm_ and not isinstance(optim_wrapper, AmpOptimWrapper):
+            optim_wrapper.clip_grad_kwargs |= dict(error_if_nonfinite=True)
+
+        def checked_update(loss: torch.Tensor, *args, **kwargs) -> None:
+            value = float(loss.detach())
+            flags = torch.tensor([not math.isfinite(value), bool(self._request.received)], dtype=torch.float32,
+                                 device=loss.device)
+            if is_distributed():
+                torch_dist.all_reduce(flags, torch_dist.ReduceOp.MAX)
+            not_finite, to_stop = flags.tolist()
+            self._to_stop = bool(to_stop)
+            if not_finite:
+                self._refuse('loss', None if math.isfinite(value) else value)
+            try:
+                update(loss, *args, **kwargs)
+            except RuntimeError as error:
+                if 'non-finite' not in str(error):
+                    raise
+                self._refuse('gradient', math.nan)
+
+        optim_wrapper.update_params = checked_update
+
+    def _refuse(self, what: str, value: float | None) -> None:
+        """`value` is None in a process whose own share was fine."""
+        windows = [f'{sample.case} slice {sample.slice}' for sample in self._batch['data_samples']]
+        shares = [share for share in all_gather_object((value, windows)) if share[0] is not None]
+        batch = ', '.join(dict.fromkeys(window for _, windows in shares for window in windows))
+        step = newest_checkpoint_step(self.runner)
+        kept = f'the checkpoint of step {step} is' if step else 'no checkpoint is'
+        raise UserError(f'the {what} became {shares[0][0]} in step {self._iter + 1}, in a batch of {batch}; it '
+                        f'did not reach the weights, and {kept} from before; look at these cases, or try a lower '
+                        'experiment.lr')
+
+    def _explain(self, error: Exception) -> Exception:
+        if not is_out_of_memory(error):
+            loops = filter(None, (self, self.runner.val_loop))
+            return explain(error, [loop.dataloader for loop in loops])
+        facts = dict(step=self._iter + 1, windows=len(self._batch.get('inputs', ())) // self.accumulate,
+                     accumulate=self.accumulate, peak_memory_mib=round(peak_memory() / 2**20))
+        return OutOfMemory(f'out of memory in step {facts["step"]}: passes of {facts["windows"]} windows, peak '
+                           f'{facts["peak_memory_mib"]} MiB; halve them: '
+                           f'experiment.accumulate={2 * self.accumulate}', **facts)
+
+
+def _divide(batch: dict[str, Sequence], parts: int) -> list[dict[str, Sequence]]:
+    size = len(batch['inputs']) // parts
+    return [{key: values[i * size:(i + 1) * size] for key, values in batch.items()} for i in range(parts)]
+
+
+@HOOKS.register_module()
+class RollingCheckpoint(Hook):
+    """A checkpoint every so many steps and after the last one; the newest `KEPT` stay.
+
+    Args:
+        interval: steps.
+    """
+    priority = 'VERY_LOW'
+
+    def __init__(self, interval: int):
+        self.interval = interval
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        step = batch_idx + 1
+        if step % self.interval == 0 or step == runner.max_iters:
+            save_checkpoint(runner, step)
+
+
+def save_checkpoint(runner, step: int) -> None:
+    """Write `iter_<step>.pth` into the work dir, whole or not at all, then take older ones away.
+
+    What of them a run no longer needs is decided by their steps, so that no kill can leave one behind.
+    """
+    runner.save_checkpoint(runner.work_dir, f'iter_{step}.pth', by_epoch=False, meta=dict(iter=step))
+    if is_main_process():
+        folder = Path(runner.work_dir)
+        write_atomic(folder / 'last_checkpoint', str(folder / f'iter_{step}.pth'))  # mmengine's own note
+        earlier = [number for number in _steps(folder) if number <= step]
+        for number in earlier[:-KEPT]:
+            (folder / f'iter_{number}.pth').unlink(missing_ok=True)
+
+
+def newest_checkpoint_step(runner) -> int:
+    """Of the checkpoints up to the current step; 0 where there is none."""
+    return max((step for step in _steps(Path(runner.work_dir)) if step <= runner.iter), default=0)
+
+
+def _steps(folder: Path) -> list[int]:
+    names = (re.fullmatch(r'iter_(\d+)\.pth', path.name) for path in folder.glob('iter_*.pth'))
+    return sorted(int(name[1]) for name in names if name)
+
+
+@FUNCTIONS.register_module()
+def start_loader_worker(_worker: int) -> None:
+    """Ctrl-C reaches the whole process group: the main process decides, and needs its workers until then."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
