@@ -330,7 +330,7 @@ def show_plan(works: Sequence[GridWork], device: Device, console: Console | None
               if digest in one.costs and entry.busy]
     if shares and median(shares) < BUSY:
         say(f'calibrated while something else was at work, or loading held steps up: workers had '
-            f'{median(shares):.0%} of their cores; on a quiet machine all takes less')
+            f'{median(shares):.0%} of their cores; on a quiet machine all takes down to x {median(shares):.2f}')
     everything: dict[str, Estimate] = {}
     unknown: list[Work] = []
     for one in works:

@@ -162,7 +162,7 @@ def show_estimate(grids: list[Grid], args: argparse.Namespace) -> int:
     """Print what the grids will take, after measuring their steps here if asked to."""
     from benchmarks.calibrate import calibrate, this_device
     from benchmarks.devices import slug
-    from benchmarks.estimate import choose_device, grid_work, show_plan
+    from benchmarks.estimate import choose_device, estimate, grid_work, show_plan
     from benchmarks.plan import find_archives, plan_runs
     from benchmarks.progress import Progress
 
@@ -173,22 +173,29 @@ def show_estimate(grids: list[Grid], args: argparse.Namespace) -> int:
     here = this_device(*machine)
     if args.calibrate and args.device and slug(args.device) != slug(here):
         raise UserError(f'--calibrate measures the device that is here, {here!r}; leave --device out')
-    works = []
-    for grid in grids:
-        find_archives(grid, args.data_root)  # knows every dataset, or says which it does not
-        out = output_folder(grid, args)
-        plan = plan_runs(grid, args.weights_root, out, args.max_iters, args.retry_failed)
-        works.append(grid_work(grid, plan, out))
     command = f'python benchmarks/run_grid.py --grid {" ".join(args.grid)} --plan --calibrate'
     if args.workers:
         command += f' --workers {args.workers}'
-    path = None
+    device = None if args.calibrate else choose_device(args.device or here, command)
+    works = []
+    with Progress() as progress:
+        count = progress.counter('planning')
+        for number, grid in enumerate(grids):
+            count(number, len(grids), grid.name)
+            find_archives(grid, args.data_root)  # knows every dataset, or says which it does not
+            out = output_folder(grid, args)
+            plan = plan_runs(grid, args.weights_root, out, args.max_iters, args.retry_failed)
+            works.append(grid_work(grid, plan, out))
+            for work in works[-1].to_do if device else ():
+                estimate(work, device)  # counts FLOPs where it needs them
+        count(len(grids), len(grids), '')
     if args.calibrate:
+        costs = {digest: cost for work in works for digest, cost in work.costs.items()}
         with Progress() as progress:
-            path = calibrate({key: cost for work in works for key, cost in work.costs.items()}, *machine, progress,
-                             command)
-    show_plan(works, choose_device(args.device or here, command))
-    if path:
+            path = calibrate(costs, *machine, progress, command)
+        device = choose_device(here, command)
+    show_plan(works, device)
+    if args.calibrate:
         print(path)
     return 0
 
