@@ -6,6 +6,7 @@ checkpoint, failed ones are recorded with their reason while the rest goes on.
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -192,7 +193,8 @@ def show_estimate(grids: list[Grid], args: argparse.Namespace) -> int:
     if args.calibrate:
         costs = {digest: cost for work in works for digest, cost in work.costs.items()}
         with Progress() as progress:
-            path = calibrate(costs, *machine, progress, command)
+            path = calibrate(costs, *machine, progress,
+                             shlex.join(['python', 'benchmarks/run_grid.py', *sys.argv[1:]]))
         device = choose_device(here, command)
     show_plan(works, device)
     if args.calibrate:

@@ -33,6 +33,7 @@ from .records import Run, predictions_path, read_record, record_path, write_arra
 from .settings import describe_settings
 
 REPO = Path(__file__).parents[1]
+PATIENCE = 60  # seconds for a process that was told to stop and still writes its checkpoint
 PACKAGES = ('torch', 'torchvision', 'timm', 'mmengine', 'mmsegmentation', 'numpy', 'nibabel', 'blosc2')
 
 
@@ -73,7 +74,7 @@ def execute_run(run: Run, out: Path, work_dir: Path, report: Callable[[int, int]
         _attempt(run, out, work_dir, report, launcher, halve)
         return None
     try:
-        with only_writer(work_dir, patience=60):
+        with only_writer(work_dir, patience=PATIENCE):
             if (read_record(record_path(out, run)) or {}).get('state') == 'done':
                 return None  # by a runner that had this folder until now
             body = _attempt(run, out, work_dir, report, launcher, halve)
@@ -261,7 +262,7 @@ def execute_pretraining(config: str, options: dict, out: Path, work_dir: Path, d
     prepare_for_device(cfg, 'none')
     cfg.work_dir, cfg.resume = str(work_dir), True
     cfg.experiment_name = f'pretrain-{out.stem}-{digest}'
-    with only_writer(work_dir, patience=60):
+    with only_writer(work_dir, patience=PATIENCE):
         metrics = pretrain(cfg, out, [ReportProgress(report)])
     write_atomic(out.with_suffix('.json'), json.dumps(
         dict(made_by=config, digest=digest, metrics=metrics) | provenance(), indent=1))

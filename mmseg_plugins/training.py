@@ -18,10 +18,10 @@ from mmengine.dist import all_gather_object, all_reduce_dict, barrier, get_rank,
 from mmengine.hooks import Hook
 from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import FUNCTIONS, HOOKS, LOOPS
-from mmengine.runner import IterBasedTrainLoop
-from mmengine.runner.loops import _InfiniteDataloaderIterator
+from mmengine.runner import BaseLoop, IterBasedTrainLoop
 from torch.nn.utils import clip_grad_norm_
 
+from .datasets.windows import WindowSampler
 from .errors import OutOfMemory, UserError
 from .faults import explain, is_out_of_memory, peak_memory
 from .files import write_atomic
@@ -35,6 +35,8 @@ class StepLoop(IterBasedTrainLoop):
     """mmengine's loop over optimizer steps.
 
     Args:
+        max_iters: steps.
+        val_interval: steps between validations; there is one after the last step too.
         accumulate: passes that a process divides its share of the batch into; their gradients are averaged.
 
     Raises:
@@ -43,11 +45,17 @@ class StepLoop(IterBasedTrainLoop):
         Stopped: by a signal, after a checkpoint; or what the signal's earlier handler raises.
     """
 
-    def __init__(self, runner, dataloader, accumulate: int = 1, **kwargs):
-        super().__init__(runner, dataloader, **kwargs)
+    def __init__(self, runner, dataloader, max_iters: int, val_interval: int, accumulate: int = 1):
+        BaseLoop.__init__(self, runner, dataloader)  # the class between starts the loader's workers already here
+        self._max_iters, self._max_epochs, self._iter, self._epoch = max_iters, 1, 0, 0
+        self.val_begin, self.val_interval, self.stop_training = 1, val_interval, False
         self.accumulate = accumulate
         self._batch: dict = {}
         self._to_stop = False
+        runner.visualizer.dataset_meta = self.dataloader.dataset.metainfo
+        if not isinstance(self.dataloader.sampler, WindowSampler):
+            raise UserError(f'train_dataloader.sampler is {type(self.dataloader.sampler).__name__}; the training '
+                            'loop needs WindowSampler, whose shuffle can be gone on with')
 
     def run(self) -> torch.nn.Module:
         runner = self.runner
@@ -56,16 +64,15 @@ class StepLoop(IterBasedTrainLoop):
         runner.optim_wrapper.initialize_count_status(
             runner.model, self._iter * self.accumulate, self._max_iters * self.accumulate)
         self._check_before_updates(runner.optim_wrapper)
-        if self._iter:
-            sampler = self.dataloader.sampler
-            sampler.first = self._iter * self.dataloader.batch_size * sampler.processes
-            self.dataloader_iterator = _InfiniteDataloaderIterator(self.dataloader)
+        sampler = self.dataloader.sampler
+        sampler.first = self._iter * self.dataloader.batch_size * sampler.processes
         validated = self._iter < self._max_iters  # else a run that had only its validation to do
         with StopRequest() as self._request:
             try:
+                batches = iter(self.dataloader)
                 while self._iter < self._max_iters and not self.stop_training:
                     runner.model.train()
-                    self.run_iter(next(self.dataloader_iterator))
+                    self.run_iter(next(batches))
                     if self._to_stop or (self._request.received and not is_distributed()):
                         save_checkpoint(runner, self._iter)
                         barrier()  # a launcher ends the others once the first has gone
@@ -97,9 +104,8 @@ class StepLoop(IterBasedTrainLoop):
         self._iter += 1
 
     def _validation_is_due(self) -> bool:
-        self._decide_current_val_interval()
-        return (self.runner.val_loop is not None and self._iter >= self.val_begin
-                and (self._iter % self.val_interval == 0 or self._iter == self._max_iters))
+        return self.runner.val_loop is not None and (
+            self._iter % self.val_interval == 0 or self._iter == self._max_iters)
 
     def _validate(self) -> None:
         if newest_checkpoint_step(self.runner) != self._iter:
@@ -135,14 +141,17 @@ class StepLoop(IterBasedTrainLoop):
 
     def _refuse(self, what: str, value: float | None) -> None:
         """`value` is None in a process whose own share was fine."""
-        windows = [f'{sample.case} slice {sample.slice}' for sample in self._batch['data_samples']]
+        windows = {f'{sample.case} slice {sample.slice}': bool(window.isfinite().all())
+                   for sample, window in zip(self._batch['data_samples'], self._batch['inputs'], strict=True)}
         shares = [share for share in all_gather_object((value, windows)) if share[0] is not None]
-        batch = ', '.join(dict.fromkeys(window for _, windows in shares for window in windows))
+        batch = {window: fine for _, windows in shares for window, fine in windows.items()}
+        spoilt = [window for window, fine in batch.items() if not fine]  # norms spread it over the whole batch
         step = newest_checkpoint_step(self.runner)
-        kept = f'the checkpoint of step {step} is' if step else 'no checkpoint is'
-        raise UserError(f'the {what} became {shares[0][0]} in step {self._iter + 1}, in a batch of {batch}; it '
-                        f'did not reach the weights, and {kept} from before; look at these cases, or try a lower '
-                        'experiment.lr')
+        raise UserError(
+            f'the {what} became {shares[0][0]} in step {self._iter + 1}, in a batch of {", ".join(batch)}'
+            f'{" (spoilt: " + ", ".join(spoilt) + ")" if spoilt else ""}; it did not reach the weights, and '
+            f'{f"the checkpoint of step {step}" if step else "no checkpoint"} is from before; look at these '
+            'cases, or try a lower experiment.lr')
 
     def _explain(self, error: Exception) -> Exception:
         if not is_out_of_memory(error):

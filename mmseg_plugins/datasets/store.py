@@ -11,6 +11,7 @@ larger. Both forms are memory-mapped: what a process reads belongs to the system
 processes and takes it back when memory is short. benchmarks/speed/loader.py measures both.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -42,10 +43,14 @@ def write_case(folder: Path, case: str, volume: Volume, meta: dict, mapped: bool
     temporary.mkdir(parents=True)
     arrays = {'image': volume.image} | ({} if volume.label is None else {'label': volume.label})
     for name, array in arrays.items():
-        if mapped:
-            np.save(temporary / f'{name}.npy', array)
-        else:
-            _compress(array, temporary / f'{name}.b2nd')
+        path = temporary / f'{name}.{"npy" if mapped else "b2nd"}'
+        try:
+            np.save(path, array) if mapped else _compress(array, path)
+        except (OSError, RuntimeError) as error:  # neither library says why
+            if shutil.disk_usage(temporary).free > array.nbytes:
+                raise
+            shutil.rmtree(temporary)
+            raise OSError(errno.ENOSPC, 'no space left', str(path)) from error
     meta = meta | dict(bytes={path.name: path.stat().st_size for path in _synced(temporary)})
     write_atomic(temporary / 'meta.json', json.dumps(meta))
     shutil.rmtree(final, ignore_errors=True)

@@ -2,14 +2,28 @@
 
 import multiprocessing
 import os
+import signal
 import socket
+import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from benchmarks import run_grid, runner
+from mmseg_plugins.errors import run_main
+from mmseg_plugins.experiment import load_config, prepare_for_device, world_size
+from mmseg_plugins.models import WindowSegmentor
 
 REPO = Path(__file__).parents[2]
 CONFIG = REPO / 'configs' / 'mini_beit_centering_hippocampus.py'
+PYTHON = sys.executable
 
 context = multiprocessing.get_context('forkserver')
-context.set_forkserver_preload(['children', 'mmseg_plugins', 'benchmarks.runner', 'mmseg.models', 'monai.losses'])
+context.set_forkserver_preload(['children'])
 
 
 def options(data_root: Path, **experiment) -> dict:
@@ -20,29 +34,68 @@ def options(data_root: Path, **experiment) -> dict:
         'model.decode_head.loss_decode.present_only': False, 'model.decode_head.loss_decode.class_weight': None}
 
 
-def train(work_dir: Path, options: dict, launcher: str = 'none', hooks=()) -> None:
-    """Train a config, quietly; the losses and final metrics are in its log."""
-    import torch
-    from mmengine.runner import Runner
-
-    from mmseg_plugins.errors import run_main
-    from mmseg_plugins.experiment import load_config, prepare_for_device, world_size
-
+def _begin(log: Path) -> None:
+    """What is printed goes to a file beside the work dir."""
     torch.set_num_threads(1)
-    log = os.open(work_dir.with_suffix('.log'), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+
+
+def train(work_dir: Path, options: dict, launcher: str = 'none', hooks: Sequence[Hook] = (),
+          log: Path | None = None, path: Path | None = None) -> None:
+    """Train a config as tools/train.py --resume does; `path` is where its own modules are."""
+    _begin(log or work_dir.with_suffix('.log'))
+    sys.path[:0] = [str(path)] * (path is not None)
 
     def main() -> None:
         cfg = load_config(CONFIG, options, world_size() if launcher != 'none' else 1)
         prepare_for_device(cfg, launcher)
         cfg.work_dir, cfg.resume, cfg.default_hooks.logger.interval = str(work_dir), True, 1
-        runner = Runner.from_cfg(cfg)
+        training = Runner.from_cfg(cfg)
         for hook in hooks:
-            runner.register_hook(hook)
-        runner.train()
+            training.register_hook(hook)
+        training.train()
 
     run_main(main)
+
+
+def execute(run, place: Path, fits: int | None = None, stop_at: int | None = None, patience: float | None = None,
+            **settings) -> None:
+    """A run of a grid, as a worker executes it.
+
+    Args:
+        fits: windows that a pass may have at most, as if memory were short.
+        stop_at: the step in which it gets a SIGTERM.
+        patience: seconds to wait for another process.
+    """
+    _begin(place / 'log')
+    if fits:
+        loss = WindowSegmentor.loss
+
+        def limited(self, inputs, samples):
+            if len(inputs) > fits:
+                raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+            return loss(self, inputs, samples)
+
+        WindowSegmentor.loss = limited
+    if patience is not None:
+        runner.PATIENCE = patience
+
+    def report(step: int, steps: int) -> None:
+        if step == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run_main(lambda: print(runner.execute_run(run, place / 'out', place / 'work', report, **settings)))
+
+
+def grid(place: Path, arguments: Sequence[str]) -> None:
+    """benchmarks/run_grid.py, called from `place`."""
+    _begin(place / 'log')
+    os.chdir(place)
+    sys.argv = ['run_grid.py', *map(str, arguments)]
+    run_main(run_grid.main)
 
 
 def start(target, *args, **kwargs) -> multiprocessing.Process:
@@ -64,3 +117,28 @@ def start_ranks(count: int, target, *args, **kwargs) -> list[multiprocessing.Pro
 def _as_rank(environment: dict, target, args, kwargs) -> None:
     os.environ.update(environment)
     target(*args, **kwargs)
+
+
+class Linger(Hook):
+    """Every step takes so long that something can happen in it."""
+
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        time.sleep(self.seconds)
+
+
+class Spoil(Hook):
+    """In one step, one process's first window or a weight's gradient is no number."""
+
+    def __init__(self, step: int, rank: int, what: str):
+        self.step, self.rank, self.what = step, rank, what
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if batch_idx + 1 == self.step and runner.rank == self.rank:
+            if self.what == 'window':
+                data_batch['inputs'][0].fill_(float('nan'))
+            else:
+                weight = next(parameter for parameter in runner.model.parameters() if parameter.requires_grad)
+                weight.register_hook(lambda gradient: gradient * float('nan'))

@@ -17,7 +17,7 @@ CHOICES = dict(batch=8, steps=6)
 
 def finish(processes, status: int = 0) -> None:
     for process in processes if isinstance(processes, list) else [processes]:
-        process.join(120)
+        process.join(300)
         assert process.exitcode == status
 
 

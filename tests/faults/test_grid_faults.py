@@ -1,0 +1,94 @@
+"""The runner of grids, its workers, and what is left when they die."""
+
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import children
+import pytest
+import yaml
+from conftest import write_msd
+from test_faults import wait_for
+from test_training import finish, logged, same_weights
+
+from benchmarks.cells import load_grid
+from benchmarks.plan import make_run
+from benchmarks.records import read_records
+
+STEPS = 120
+
+
+@pytest.fixture
+def place(tmp_path) -> Path:
+    write_msd(tmp_path / 'data' / 'Task04_Hippocampus', cases=7)
+    spec = dict(dataset='hippocampus', configs=dict(beit=str(children.CONFIG)), source='none',
+                axes=dict(slices=[3]), seeds=[1],
+                options={'experiment.batch': 2, 'experiment.checkpoint_interval': 5, 'experiment.steps': STEPS})
+    (tmp_path / 'tiny.yaml').write_text(yaml.safe_dump(spec))
+    return tmp_path
+
+
+def child_of(pid: int) -> int | None:
+    """The process that a process has started last, other than Python's resource tracker."""
+    found = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
+    workers = [int(child) for child in found if b'spawn_main' in Path(f'/proc/{child}/cmdline').read_bytes()]
+    return workers[-1] if workers else None
+
+
+def steps_of(work: Path) -> int:
+    return max((row['step'] for row in logged(work)), default=0)
+
+
+def newest(work: Path) -> int:
+    return max((int(path.stem.split('_')[1]) for path in work.glob('iter_*.pth')), default=0)
+
+
+def alive(pid: int) -> bool:
+    return Path(f'/proc/{pid}').exists() and ') Z ' not in Path(f'/proc/{pid}/stat').read_text()
+
+
+def test_runner_and_workers_may_die_at_any_moment(place, monkeypatch):
+    arguments = ['--grid', 'tiny.yaml', '--workers', '1', '--out', 'out']
+    runs = place / 'work_dirs/grids/tiny/runs'
+
+    def work() -> Path:
+        return next(runs.iterdir(), runs / 'none') if runs.exists() else runs
+
+    runner = children.start(children.grid, place, arguments)
+    # the worker: the runner starts the run again, from its checkpoint
+    wait_for(lambda: newest(work()) >= 5)
+    worker = child_of(runner.pid)
+    os.kill(worker, signal.SIGKILL)
+    left = newest(work())
+    wait_for(lambda: newest(work()) > left and runner.is_alive())
+    assert 'again  hippocampus-' in (place / 'log').read_text()
+    # the runner: its worker keeps the step at hand and ends
+    worker = child_of(runner.pid)
+    runner.kill()
+    runner.join()
+    wait_for(lambda: not alive(worker), 20)
+    assert newest(work()) < STEPS and not list((place / 'out').glob('records/*'))
+    left = newest(work())
+    # the next call, told to end: so does it, at once, and its worker too
+    runner = children.start(children.grid, place, arguments)
+    wait_for(lambda: newest(work()) > left)
+    worker = child_of(runner.pid)
+    os.kill(runner.pid, signal.SIGTERM)
+    sent = time.monotonic()
+    finish(runner, 128 + signal.SIGTERM)
+    assert time.monotonic() - sent < 15 and not alive(worker)
+    assert (place / 'log').read_text().splitlines()[-1].startswith('stopped by SIGTERM; ')
+    # the last call finishes; all of it equals a run that nothing happened to
+    finish(children.start(children.grid, place, arguments))
+    [record] = read_records(place / 'out')[0]
+    assert record['state'] == 'done' and record['cost']['resumed_from'] > left
+    monkeypatch.chdir(place)
+    grid = load_grid('tiny.yaml')
+    run = make_run(grid, grid.cells()[0], 1, place / 'weights', None)
+    run = replace(run, options=run.options | {'experiment.data_root': str(place / 'data/prepared/hippocampus')})
+    finish(children.start(children.execute, run, place / 'alone'))
+    [alone] = read_records(place / 'alone' / 'out')[0]
+    assert alone['scores'] == record['scores'] and alone['training'] == record['training']
+    assert same_weights(place / 'alone' / 'work', work(), STEPS)
