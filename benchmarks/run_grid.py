@@ -166,6 +166,7 @@ def show_estimate(grids: list[Grid], args: argparse.Namespace) -> int:
     from benchmarks.estimate import choose_device, estimate, grid_work, show_plan
     from benchmarks.plan import find_archives, plan_runs
     from benchmarks.progress import Progress
+    from mmseg_plugins.terminal import counter
 
     if args.out and len(grids) > 1:
         raise UserError('--out is of one grid; leave it out, or plan one at a time')
@@ -178,18 +179,16 @@ def show_estimate(grids: list[Grid], args: argparse.Namespace) -> int:
     if args.workers:
         command += f' --workers {args.workers}'
     device = None if args.calibrate else choose_device(args.device or here, command)
-    works = []
-    with Progress() as progress:
-        count = progress.counter('planning')
-        for number, grid in enumerate(grids):
-            count(number, len(grids), grid.name)
-            find_archives(grid, args.data_root)  # knows every dataset, or says which it does not
-            out = output_folder(grid, args)
-            plan = plan_runs(grid, args.weights_root, out, args.max_iters, args.retry_failed)
-            works.append(grid_work(grid, plan, out))
-            for work in works[-1].to_do if device else ():
-                estimate(work, device)  # counts FLOPs where it needs them
-        count(len(grids), len(grids), '')
+    works, count = [], counter('planning')
+    for number, grid in enumerate(grids):
+        count(number, len(grids), grid.name)
+        find_archives(grid, args.data_root)  # knows every dataset, or says which it does not
+        out = output_folder(grid, args)
+        plan = plan_runs(grid, args.weights_root, out, args.max_iters, args.retry_failed)
+        works.append(grid_work(grid, plan, out))
+        for work in works[-1].to_do if device else ():
+            estimate(work, device)  # counts FLOPs where it needs them
+    count(len(grids), len(grids), '')
     if args.calibrate:
         costs = {digest: cost for work in works for digest, cost in work.costs.items()}
         with Progress() as progress:
