@@ -35,6 +35,7 @@ from .records import identity, read_record, record_path
 from .rendering.published import published_data
 
 DEVICES = (1, 8, 64)
+FAR = 30  # times the FLOPs, or a part of them, beyond which scaling tells nothing
 BUSY = 0.9  # share of its cores that a worker on a quiet CPU has, at least
 WEIGHT_BYTES = 4
 STATE = 4  # weights, gradients and AdamW's two moments
@@ -343,7 +344,10 @@ def show_plan(works: Sequence[GridWork], device: Device, console: Console | None
         if estimates:
             console.print(_class_table(estimates, device))
         for what in sorted({entry.scaled.what for entry in estimates if entry.scaled}):
-            say(f'scaled: not calibrated, but by FLOPs from: {what}')
+            far = any(not 1 / FAR < entry.measurement.step / entry.scaled.step < FAR for entry in estimates
+                      if entry.scaled and entry.scaled.what == what)
+            say(f'scaled: not calibrated, but by FLOPs from: {what}'
+                + ('; too far from it to tell, as small steps take more than their FLOPs' if far else ''))
         _say_error(one, device, say)
         everything |= {entry.work.name: entry for entry in estimates}
     for what in dict.fromkeys(work.cost.what for work in unknown):
