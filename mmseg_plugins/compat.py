@@ -154,7 +154,17 @@ def _synchronize_norms_on_cpus() -> None:
     """torch's SyncBatchNorm is for GPUs only; over gloo the same sums give CPU processes the whole batch's."""
     import torch
     from mmengine.runner import runner
-    from torch.distributed.nn.functional import all_reduce
+
+    class AllReduce(torch.autograd.Function):
+        @staticmethod
+        def forward(_, x):
+            x = x.clone()
+            torch.distributed.all_reduce(x)
+            return x
+
+        backward = forward  # what every process made of the sum comes back to each summand
+
+    all_reduce = AllReduce.apply
 
     class GlooBatchNorm2d(torch.nn.BatchNorm2d):
         def forward(self, x):
