@@ -141,8 +141,8 @@ def lay_channels_last(model: nn.Module) -> None:
     """Images and 4D kernels of a model with channels innermost; 5D ones (Video Swin's) as they were."""
     model.data_preprocessor.memory_format = torch.channels_last
     for parameter in model.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        if parameter.ndim == 4:  # 1 x 1 kernels, whose memory stays, get the strides that gradients will have
+            parameter.data = torch.empty_like(parameter, memory_format=torch.channels_last).copy_(parameter.data)
 
 
 def compile_in_training(model: nn.Module, methods: Iterable[Callable]) -> None:
