@@ -34,6 +34,8 @@ for _message, _category in (
     ('.*the method `get_instance` should not accept.*', UserWarning),  # a second run in one process
     ('.*For binary segmentation.*', UserWarning),  # a choice: softmax over two classes, as over fourteen
     ('.*non-tuple sequence for multidimensional indexing.*', UserWarning),
+    ('.*TensorFloat32 tensor cores.*', UserWarning),  # a choice: experiment.precision
+    ('.*new API settings to control TF32.*', UserWarning),  # torch 2.9; acceleration.py says why not
 ):
     warnings.filterwarnings('ignore', message=_message, category=_category)
 
@@ -230,6 +232,7 @@ def _quiet_loggers() -> None:
         return logging.Logger.filter(self, record)
 
     MMLogger.filter = keep
+    logging.getLogger('torch.utils.cpp_extension').setLevel(logging.ERROR)  # compiling: nvcc without a GPU
 
 
 _import_mmcv_ops()

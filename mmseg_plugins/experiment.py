@@ -11,6 +11,7 @@ A config of this project is mmengine's with one more section:
         protocol='sound',                # intensity rule: `sound` or `paper` (datasets/intensity.py)
         encoder=None)                    # or any timm model with a patch embedding, in the config's place
 
+and how it is computed (acceleration.py): `precision`, `activation_checkpointing`, `compile`, `channels_last`,
 so that `--cfg-options experiment.slices=11` is one edit, not six. `load_config` fills the parts in.
 """
 
@@ -24,6 +25,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 
 from . import compat
+from .acceleration import SWITCHES, carry_into_model, check_options, prepare_options
 from .checkpoints import check_source_file
 from .datasets.catalogue import CATALOGUE
 from .datasets.intensity import PROTOCOLS
@@ -34,7 +36,7 @@ from .models.encoders import timm_encoder
 
 KEYS = {'data_root', 'source', 'inflation', 'slices', 'stride', 'target', 'img_size', 'batch',
         'accumulate', 'lr', 'steps', 'warmup', 'seed', 'split', 'evaluate', 'val_interval',
-        'checkpoint_interval', 'encoder', 'protocol'}
+        'checkpoint_interval', 'encoder', 'protocol', 'precision', *SWITCHES}
 
 
 def load_config(path: str | Path, options: dict | None = None, world_size: int = 1) -> Config:
@@ -96,6 +98,7 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
         value = cfg.experiment.get(key, 1)
         if not isinstance(value, int) or value < 1:
             raise UserError(f'{path}: experiment.{key}={value!r} must be a whole number, at least 1')
+    check_options(cfg.experiment, path)
     return cfg
 
 
@@ -155,6 +158,7 @@ def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:
         model.steps, model.accumulate = experiment.steps, experiment.accumulate
     model.backbone.update(slices=slices, channels=index['channels'], inflation=experiment.inflation,
                           source=experiment.source, img_size=experiment.img_size)
+    carry_into_model(experiment, model)
 
 
 def _carry_into_data(cfg: Config, experiment: ConfigDict, index: dict, world_size: int) -> None:
@@ -205,15 +209,20 @@ def was_restarted() -> bool:
     return any(int(os.environ.get(name) or 0) for name in ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT'))
 
 
-def prepare_for_device(cfg: Config, launcher: str, amp: bool = False) -> None:
-    """Backend, norms and precision that follow from where the run happens, not from what it is."""
+def prepare_for_device(cfg: Config, launcher: str, train: bool = True) -> None:
+    """Backend, norms and precision, as far as they follow from where the run happens.
+
+    Args:
+        cfg: carried through by `load_config`.
+        launcher: mmengine's name of it.
+        train: whether it is for training; evaluation needs less of the device.
+
+    Raises:
+        UserError: the device cannot do what the config says.
+    """
     cfg.launcher = launcher
     if launcher != 'none':
         cfg.sync_bn = 'torch'
         if not torch.cuda.is_available():
             compat.join_cpu_processes(cfg, launcher)
-    if amp and not torch.cuda.is_available():
-        raise UserError('--amp: mixed precision needs a GPU, and torch finds none here; leave it out')
-    if amp:
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.dtype = 'bfloat16'
+    prepare_options(cfg, train)
