@@ -213,7 +213,8 @@ def test_a_plan_writes_nothing(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_runs_that_cost_the_same_are_one_class():
+def test_runs_that_cost_the_same_are_one_class(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     grid = load_grid('phantom')
     runs = [make_run(grid, cell, seed, Path('weights'), None) for seed, cell in enumerate(grid.cells())]
     classes = {CostClass(run.config, run.options, '').digest for run in runs}
