@@ -7,6 +7,7 @@ pointers. Stand-ins under their names build plain numbers and mmengine's histori
 """
 
 import argparse
+import io
 import pickle
 import re
 import tarfile
@@ -92,6 +93,13 @@ def _getattr(kind: type, name: str) -> str:
     return name
 
 
+@_stands_for('_codecs.encode')
+def _encode(text: str, encoding: str) -> bytes:
+    """How an array's bytes are pickled; torch 2.4 does not know it."""
+    _need(encoding == 'latin1', 'an encoding')
+    return text.encode(encoding)
+
+
 def _named(function: Callable, module: str, name: str) -> Callable:
     """Another function of the same content, as numpy has moved its own."""
     def stand_in(*args):
@@ -99,7 +107,8 @@ def _named(function: Callable, module: str, name: str) -> Callable:
     return _stands_for(f'{module}.{name}')(stand_in)
 
 
-SAFE = [_Dtype, _Array, _History, _getattr, argparse.Namespace,  # DINO's full checkpoints carry their options
+SAFE = [_Dtype, _Array, _History, _getattr, _encode,
+        argparse.Namespace,  # DINO's full checkpoints carry their options
         *(_named(function, f'numpy.{core}.multiarray', name) for core in ('core', '_core')
           for function, name in ((_reconstruct, '_reconstruct'), (_scalar, 'scalar')))]
 
@@ -114,9 +123,11 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
     others = torch.serialization.get_safe_globals()  # of other packages, which may allow more
     try:
         _check_archive(path)
+        # what is no archive is given whole: in a file, a torn length would ask for as much memory
+        content = path if zipfile.is_zipfile(path) else io.BytesIO(path.read_bytes())
         torch.serialization.clear_safe_globals()
         torch.serialization.add_safe_globals(SAFE)
-        return _finish_arrays(torch.load(path, map_location=map_location, weights_only=True), {})
+        return _finish_arrays(torch.load(content, map_location=map_location, weights_only=True), {})
     except FileNotFoundError:
         raise UserError(f'{path}: checkpoint not found') from None
     except pickle.UnpicklingError as error:
