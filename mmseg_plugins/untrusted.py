@@ -47,11 +47,13 @@ def check_inside(root: Path, relative: str, named_by: Path) -> Path:
         UserError: it is not below `root`.
     """
     path = root / relative
-    if relative.isprintable() and not os.path.isabs(relative) and '..' not in Path(relative).parts:
+    parts = Path(relative).parts
+    if (relative.isprintable() and not os.path.isabs(relative) and '..' not in parts
+            and max((len(part.encode()) for part in parts), default=0) <= 255):
         try:
             if path.resolve().is_relative_to(root.resolve()):
                 return path
-        except (OSError, RuntimeError):  # a name too long, a link to itself
+        except (OSError, RuntimeError):  # a link to itself
             pass
     raise UserError(f'{named_by}: names {relative[:LONGEST_NAME]!r}, outside its own folder; fetch it again '
                     '(a link may lead to the whole folder, none out of it)')

@@ -130,7 +130,7 @@ def read_index(folder: str | Path) -> dict:
         raise UserError(f'{path}: dataset not prepared; {how_to_prepare(Path(folder).name)}') from None
     if isinstance(index, dict) and not isinstance(index.get('intensity'), dict):
         raise UserError(f'{path}: made by an earlier version; {how_to_prepare(Path(folder).name)}')
-    if fault := _index_fault(index):
+    if fault := _index_fault(index, path):
         raise UserError(f'{path}: {fault}; prepare the dataset again')
     return index
 
@@ -142,7 +142,7 @@ ENTRY = dict(shape=[int], spacing=[NUMBER], **dict.fromkeys(STATISTICS, [NUMBER]
              variation=[[NUMBER]], sha256=str)
 
 
-def _index_fault(index: Any) -> str | None:
+def _index_fault(index: Any, path: Path) -> str | None:
     """What of an index training could not work with; None: nothing."""
     fault = find_fault(index, INDEX) or find_fault(index['split'], dict.fromkeys(index['split'], [str]), 'split')
     if fault:
@@ -156,7 +156,7 @@ def _index_fault(index: Any) -> str | None:
         if rule not in ('percentiles', 'maximum') and find_fault(rule, [NUMBER]) or len(rule) < 2:
             return f'an intensity rule is {str(rule)[:40]!r}'
     for name, entry in cases.items():
-        check_name(name, 'a case')
+        check_name(name, f'{path}: a case')
         if fault := find_fault(entry, ENTRY, f'case {name}'):
             return fault
         if not (len(entry['shape']) == 4 and min(entry['shape']) > 0 and entry['shape'][1] == channels

@@ -94,8 +94,8 @@ def read_array(path: str | Path) -> tuple[np.ndarray, np.ndarray, str]:
         raise UserError(f'{path}: no permission to read it; allow it: chmod u+r') from None
     except FileNotFoundError:
         raise UserError(f'{path}: file not found; {remedy}') from None
-    except (OSError, EOFError, zlib.error, ValueError, TypeError, struct.error, MemoryError, OverflowError,
-            nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError,
+    except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, struct.error, MemoryError,
+            OverflowError, nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError,
             nib.wrapstruct.WrapStructError) as error:  # nibabel's, for a torn header
         raise UserError(f'{path}: not a whole NIfTI file ({_reason(error)}); fetch it again') from error
     if array.dtype.kind == 'f' and not np.isfinite(array).all():
@@ -116,8 +116,8 @@ def _read_image(file: BinaryIO, path: Path, size: int) -> tuple[nib.Nifti1Image,
     start = file.read(540)
     kind = nib.Nifti2Image if start[:4] in NIFTI2 else nib.Nifti1Image
     length = kind.header_class.template_dtype.itemsize
-    with nib.imageglobals.LoggingOutputSuppressor():  # what nibabel would mend by itself is refused or harmless
-        header = kind.header_class(start[:length])
+    header = kind.header_class(start[:length], check=False)  # nibabel would mend it, a spacing of zero to 1 mm
+    with np.errstate(all='ignore'):
         shape, dtype, affine = header.get_data_shape(), header.get_data_dtype(), header.get_best_affine()
     if len(shape) not in (3, 4) or min(shape) < 1:
         raise UserError(f'{path}: shape {shape} is neither 3D nor 4D (x, y, z, channel); '
@@ -138,9 +138,10 @@ def _read_image(file: BinaryIO, path: Path, size: int) -> tuple[nib.Nifti1Image,
     content = start + file.read(max(end - len(start), 0))
     if len(content) < end:
         raise EOFError(f'it ends after {len(content)} of {end} bytes')
-    if len(file.read(MOST_SURPLUS)) == MOST_SURPLUS:  # to the end, where gzip has its checksum
+    behind = len(content) - end + len(file.read(MOST_SURPLUS))  # to the end, where gzip has its checksum
+    if behind >= MOST_SURPLUS:
         raise UserError(f'{path}: goes on behind the {end} bytes that its header declares; fetch it again')
-    with nib.imageglobals.LoggingOutputSuppressor():
+    with nib.imageglobals.LoggingOutputSuppressor():  # what is left for it to mend does no harm
         return kind.from_bytes(content), str(dtype)
 
 
