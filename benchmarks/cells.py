@@ -73,6 +73,7 @@ TABLES['3'] = TABLES['2a']
 TABLES['5'] = {'Ours w/o D': dict(slices=1), 'Ours': {}}
 SOURCES_OF = {'videoswin': 'swin'}  # takes a 2D Swin's weights too, by inflating kernel and tables
 TIMM = 'timm/'
+DEEPEST = 50  # brackets; with them, the time that YAML takes grows by the square
 
 
 @dataclass
@@ -218,6 +219,9 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
         raise UserError(f'{path}: grid not found{nearest(name, (p.stem for p in GRIDS.glob("*.yaml")))}')
     try:
         text = path.read_text()
+        depth = max(itertools.accumulate((c in '[{') - (c in ']}') for c in text), default=0)
+        if depth > DEEPEST:
+            raise UserError(f'{path}: nested {depth} deep, no grid is; write it anew')
         spec = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f'{path}: not valid YAML: {" ".join(str(error).split())}') from error

@@ -11,6 +11,7 @@ import io
 import pickle
 import re
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -127,7 +128,9 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
         content = path if zipfile.is_zipfile(path) else io.BytesIO(path.read_bytes())
         torch.serialization.clear_safe_globals()
         torch.serialization.add_safe_globals(SAFE)
-        return _finish_arrays(torch.load(content, map_location=map_location, weights_only=True), {})
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of pickles of odd versions, which are read or refused all the same
+            return _finish_arrays(torch.load(content, map_location=map_location, weights_only=True), {})
     except FileNotFoundError:
         raise UserError(f'{path}: checkpoint not found') from None
     except pickle.UnpicklingError as error:

@@ -116,6 +116,8 @@ def limits():
     try:
         yield
         assert tracemalloc.get_traced_memory()[1] < MEMORY
+    except Hang as hang:
+        pytest.fail(str(hang))
     finally:
         tracemalloc.stop()
         signal.alarm(0)
