@@ -94,12 +94,12 @@ def test_nothing_in_a_checkpoint_runs(tmp_path, make, archive):
 def test_what_others_allow_does_not_count(tmp_path):
     """Another package may have told torch that more is safe."""
     path = tmp_path / 'a.pth'
-    torch.save(dict(state_dict=Reduced(getattr, (HistoryBuffer.update, '__globals__'))), path)
+    torch.save(dict(state_dict=Reduced(json.dumps, ({},))), path)
     before = torch.serialization.get_safe_globals()
-    torch.serialization.add_safe_globals([getattr, np.ndarray, np.dtype])
+    torch.serialization.add_safe_globals([json.dumps])
     try:
         refused(lambda: load_checkpoint(path), 'refused')
-        assert getattr in torch.serialization.get_safe_globals()
+        assert json.dumps in torch.serialization.get_safe_globals()
     finally:
         torch.serialization.clear_safe_globals()
         torch.serialization.add_safe_globals(before)
@@ -131,7 +131,7 @@ def test_a_damaged_or_blown_up_checkpoint_is_named(tmp_path):
     middle = whole.index(bytes(3000)) + 1000
     for content in (whole[:-1], whole[:len(whole) // 2], whole[:middle] + b'\1' + whole[middle + 1:], b''):
         path.write_bytes(content)
-        refused(lambda: load_weights(nn.Linear(2, 2), path), 'a.pth')
+        refused(lambda: load_weights(nn.Linear(2, 2), path), 'a.pth', 'cannot be read')
     with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
         archive.writestr('a/data.pkl', bytes(10**6))
     refused(lambda: load_checkpoint(path), 'compressed')
