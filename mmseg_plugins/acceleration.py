@@ -38,7 +38,7 @@ PRECISIONS = ('fp32', 'tf32', 'bf16', 'fp16')
 SWITCHES = ('activation_checkpointing', 'compile', 'channels_last')
 
 
-def check_options(experiment: ConfigDict, path: str | Path) -> None:
+def check_acceleration(experiment: ConfigDict, path: str | Path) -> None:
     """Refuse a value that no option has.
 
     Raises:
