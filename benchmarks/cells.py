@@ -1,6 +1,7 @@
 """Grid files -> cells: which points of the grid exist, and which row of which table each one fills."""
 
 import itertools
+import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 import yaml
 
 from mmseg_plugins.errors import UserError, nearest
-from mmseg_plugins.experiment import import_extensions
+from mmseg_plugins.experiment import KEYS, import_extensions
 from mmseg_plugins.inflation import parse_inflation
 from mmseg_plugins.sources import SOURCES, Source
+from mmseg_plugins.untrusted import check_name, find_fault
 
 GRIDS = Path(__file__).parent / 'grids'
 
@@ -49,6 +51,7 @@ class Cell:
 
 
 AXES = tuple(Cell.__dataclass_fields__)
+KINDS = dict(encoder=str, source=str, inflation=str, slices=int, stride=int, target=str, lr=(int, float, None))
 
 # The rows of the paper's tables as changes to its best practice (BEiT, centering, 5 slices, stride 1,
 # centre target). Table 4(a) and 4(b) vary the target and the inflation at stride 2: the values they share
@@ -70,6 +73,7 @@ TABLES['3'] = TABLES['2a']
 TABLES['5'] = {'Ours w/o D': dict(slices=1), 'Ours': {}}
 SOURCES_OF = {'videoswin': 'swin'}  # takes a 2D Swin's weights too, by inflating kernel and tables
 TIMM = 'timm/'
+DEEPEST = 50  # brackets; with them, the time that YAML takes grows by the square
 
 
 @dataclass
@@ -132,21 +136,36 @@ GRID_KEYS = {'title', 'dataset', 'datasets', 'configs', 'sources', 'source', 'ta
 def _check_shapes(spec: dict, path: Path) -> None:
     """YAML's shapes: a list where several values go, a mapping where names do."""
     def need(value, kind: type, where: str, example: str) -> None:
-        if value is not None and not isinstance(value, kind):
-            raise UserError(f'{path}: {where} is {value!r}; write it as {example}')
+        if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+            raise UserError(f'{path}: {where} is {reprlib.repr(value)}; write it as {example}')
 
     need(spec.get('dataset'), str, 'dataset', 'dataset: name, or datasets: [first, second]')
     for key in ('datasets', 'tables', 'seeds', 'notes', 'imports'):
         need(spec.get(key), list, key, f'{key}: [first, second]')
     for key in ('configs', 'sources', 'rows', 'axes', 'options'):
         need(spec.get(key), dict, key, f'{key}: {{name: value}}')
+    for key, kind, example in (('datasets', str, 'a name'), ('imports', str, 'a name'),
+                               ('notes', str, 'a sentence'), ('seeds', int, 'a whole number'),
+                               ('tables', str | int, 'a name')):
+        for value in spec.get(key) or ():
+            need('' if value is None else value, kind, f'one of {key}', example)
+    for key in ('title', 'source'):
+        need(spec.get(key), str, key, f'{key}: text')
+    for encoder, config in (spec.get('configs') or {}).items():
+        need(config or {}, str, f'the config of {encoder!r}', f'{encoder}: a file')
+    for key in ('configs', 'sources', 'rows', 'axes', 'options'):
+        for name in spec.get(key) or ():
+            need(name or {}, str | int if key == 'rows' else str, f'a name in {key}', 'text')
+    for option in spec.get('options') or ():
+        part, _, key = option.partition('.')
+        if part == 'experiment' and key not in KEYS:
+            raise UserError(f'{path}: options: unknown key {option!r}{nearest(key, KEYS)}')
     for axis, values in (spec.get('axes') or {}).items():
-        need(values, list, f'axis {axis!r}', f'{axis}: [first, second]')
-        for value in values if axis in ('slices', 'stride') else ():
-            need(value, int, f'a value of axis {axis!r}', 'a whole number')
+        need(values or {}, list, f'axis {axis!r}', f'{axis}: [first, second]')
     for table, rows in (spec.get('rows') or {}).items():
         need(rows, dict, f'rows of table {table}', '{row: {axis: value}}')
-        for row, changes in rows.items():
+        for row, changes in (rows or {}).items():
+            need(row, str, f'a row of table {table}', 'text')
             need(changes, dict, f'row {row!r}', '{axis: value}')
 
 
@@ -174,6 +193,8 @@ def _own_source(entry: Any, where: str) -> Source:
     for key in ('file', 'encoder'):
         if not isinstance(entry, dict) or key not in entry:
             raise UserError(f'{where} has no {key!r}')
+    if fault := find_fault(entry, dict.fromkeys(entry, (str, None))):
+        raise UserError(f'{where}: {fault}')
     blank = dict.fromkeys(('objective', 'data', 'origin', 'licence', 'citation'), '')
     return Source(**{**blank, **entry})
 
@@ -198,8 +219,11 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
         raise UserError(f'{path}: grid not found{nearest(name, (p.stem for p in GRIDS.glob("*.yaml")))}')
     try:
         text = path.read_text()
+        depth = max(itertools.accumulate((c in '[{') - (c in ']}') for c in text), default=0)
+        if depth > DEEPEST:
+            raise UserError(f'{path}: nested {depth} deep, no grid is; write it anew')
         spec = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f'{path}: not valid YAML: {" ".join(str(error).split())}') from error
     if not isinstance(spec, dict):
         raise UserError(f'{path}: must hold a mapping of {", ".join(sorted(GRID_KEYS))}')
@@ -207,9 +231,11 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
         if key not in GRID_KEYS:
             raise UserError(f'{path}: unknown key {key!r}{nearest(key, GRID_KEYS)}')
     _check_shapes(spec, path)
-    if 'configs' not in spec:
+    if not spec.get('configs'):
         raise UserError(f"{path}: key 'configs' is missing")
     chosen = _choose_datasets(spec, datasets, path)
+    for dataset in chosen:
+        check_name(dataset, f'{path}: dataset')
     name = path.parent.name if path.name == 'grid.yaml' else path.stem
     if 'dataset' in spec and chosen != [spec['dataset']]:
         [spec['dataset']] = chosen
@@ -222,6 +248,7 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
         options['custom_imports.imports'] = ['mmseg_plugins', *spec['imports']]
     sources = dict(SOURCES)
     for source, entry in (spec.get('sources') or {}).items():
+        check_name(source, f'{path}: sources')
         sources[source] = _own_source(entry, f'{path}: source {source!r}')
     base = dict(dataset=chosen[0], source=spec.get('source', 'none'))
 
@@ -234,6 +261,8 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
         for axis in changes:
             if axis not in AXES[1:]:  # the dataset is the grid's
                 raise UserError(f'{path}: {where}: unknown axis {axis!r}{nearest(axis, AXES[1:])}')
+        if fault := find_fault(changes, {axis: KINDS[axis] for axis in changes}):
+            raise UserError(f'{path}: {where}: {fault}')
         if 'inflation' in changes:
             parse_inflation(changes['inflation'])
         made = Cell(**{**base, **changes})
@@ -256,7 +285,7 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
             raise UserError(f'{path}: unknown table {table!r}{nearest(table, TABLES)}')
         if table != '5' and len(spec.get('datasets') or ()) > 1:
             raise UserError(f'{path}: table {table!r} is of one dataset; over several there is table 5')
-    extra = {str(table): rows for table, rows in (spec.get('rows') or {}).items()}
+    extra = {str(table): rows or {} for table, rows in (spec.get('rows') or {}).items()}
     built = {}
     for table in wanted:
         rows = TABLES[table] | extra.get(table, {})

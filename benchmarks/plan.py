@@ -182,14 +182,18 @@ def _add_source_jobs(name: str, grid: Grid, weights_root: Path, jobs: dict[str, 
         _add_source_jobs(source.needs, grid, weights_root, jobs)
     cfg = read_config(REPO / source.made_by)
     data = Path(cfg.experiment.data_root).name
-    folder = PREPARED / data
-    if data == 'layout':
-        prepare_layout(folder)
-    options = {'experiment.data_root': str(folder)}
+    options = {'experiment.data_root': str(PREPARED / data)}
     if source.needs:
         options['experiment.source'] = str(weights_root / grid.sources[source.needs].file)
     jobs[name] = SourceJob(name, source.made_by, options, out, digest, cfg.experiment.steps,
                            source.needs if source.needs in jobs else None)
+
+
+def prepare_sources(plan: Plan) -> None:
+    """Draw the procedural images that some of the plan's sources are made from."""
+    folder = PREPARED / 'layout'
+    if any(source.options['experiment.data_root'] == str(folder) for source in plan.sources):
+        prepare_layout(folder)
 
 
 def _made_from(note: Path) -> str | None:

@@ -14,9 +14,10 @@ import numpy as np
 
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.files import write_atomic
+from mmseg_plugins.untrusted import find_fault
 
 from .cells import Cell
-from .schema import SUMMARY, VERSION, find_fault, open_record, seal
+from .schema import SUMMARY, VERSION, open_record, seal
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def _open(path: Path) -> dict:
 def _read_json(path: Path) -> dict | None:
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 

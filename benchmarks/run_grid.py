@@ -5,6 +5,7 @@ checkpoint, failed ones are recorded with their reason while the rest goes on.
 """
 
 import argparse
+import shlex
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,14 +14,15 @@ REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
 from benchmarks.cells import Cell, Grid, load_grid  # noqa: E402
-from benchmarks.executors import EXECUTORS, choose_executor, execute  # noqa: E402
+from benchmarks.executors import EXECUTORS, LocalExecutor, choose_executor, execute  # noqa: E402
 from benchmarks.slurm import add_arguments  # noqa: E402
 from mmseg_plugins.errors import UserError, run_main  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Run a grid of cells and render its tables.')
-    parser.add_argument('--grid', default='phantom', help='name in benchmarks/grids, or a YAML file')
+    parser.add_argument('--grid', nargs='+', default=['phantom'],
+                        help='name in benchmarks/grids, or a YAML file; with --plan also several')
     parser.add_argument('--tables', nargs='+', help='only these tables, e.g. 2a 4d')
     axes = parser.add_argument_group('free axes (their product replaces the tables)')
     for axis, kind in (('encoders', str), ('sources', str), ('inflations', str), ('slices', int),
@@ -45,6 +47,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--halve-on-oom', action='store_true',
                         help='try a step that does not fit into memory once more, in passes of half the size')
     add_arguments(parser)
+    planning = parser.add_argument_group('how long it will take (nothing is run)')
+    planning.add_argument('--plan', action='store_true', help='estimate time, disk and memory of what is to do')
+    planning.add_argument('--device', metavar='NAME', help='as calibrated on this device (default: the one here)')
+    planning.add_argument('--calibrate', action='store_true', help='first measure a few steps of every kind here')
     return parser.parse_args()
 
 
@@ -52,13 +58,18 @@ def main() -> int:
     args = parse_args()
     if (args.workers or 1) < 1 or (args.max_iters or 1) < 1:
         raise UserError('--workers and --max-iters must be at least 1')
-    grid = load_grid(args.grid, args.tables, args.seeds, encoder=args.encoders, source=args.sources,
-                     inflation=args.inflations, slices=args.slices, stride=args.strides,
-                     target=args.targets, datasets=args.dataset)
-    # a shortened trial must not be taken for the grid itself
-    trial = f'-{args.max_iters}-steps' if args.max_iters else ''
-    out = args.out or Path('work_dirs/grids') / f'{grid.name}{trial}'
-    from benchmarks.plan import PREPARED, find_archives, plan_runs, prepare_inputs
+    grids = [load_grid(name, args.tables, args.seeds, encoder=args.encoders, source=args.sources,
+                       inflation=args.inflations, slices=args.slices, stride=args.strides,
+                       target=args.targets, datasets=args.dataset) for name in args.grid]
+    if args.plan:
+        return show_estimate(grids, args)
+    if args.calibrate or args.device:
+        raise UserError('--calibrate and --device go with --plan')
+    if len(grids) > 1:
+        raise UserError('--grid: one grid at a time; only --plan takes several')
+    [grid] = grids
+    out = output_folder(grid, args)
+    from benchmarks.plan import PREPARED, find_archives, plan_runs, prepare_inputs, prepare_sources
 
     archives = find_archives(grid, args.data_root)
     if args.dry_run:
@@ -73,13 +84,14 @@ def main() -> int:
 
     work = Path('work_dirs/grids') / grid.name
     with ExitStack() as locks, Progress(bars=args.executor != 'debug') as progress:
-        for folder in {work.resolve(), out.resolve()}:
+        for folder in dict.fromkeys([work.resolve(), out.resolve()]):
             locks.enter_context(only_writer(folder))
         prepare_inputs(grid, archives, args.weights_root, progress)
         write_atomic(out / 'grid.yaml', grid.text)
         for dataset in grid.datasets:
             write_summary(out, dataset, summarize_dataset(read_index(PREPARED / dataset)))
         plan = plan_runs(grid, args.weights_root, out, args.max_iters, args.retry_failed)
+        prepare_sources(plan)
         if moved := set_superseded_aside(out, plan.runs):
             progress.say(f'{moved} records of an earlier config or data set aside in {out / "superseded"}')
         print(f'{grid.title}: {len(plan.runs)} runs, {plan.finished} finished before, '
@@ -97,6 +109,12 @@ def main() -> int:
         print(f'{lost} jobs ended without a record, as said above; call again to submit these', file=sys.stderr)
     print(page)
     return 1 if failed or lost else 0
+
+
+def output_folder(grid: Grid, args: argparse.Namespace) -> Path:
+    # a shortened trial must not be taken for the grid itself
+    trial = f'-{args.max_iters}-steps' if args.max_iters else ''
+    return args.out or Path('work_dirs/grids') / f'{grid.name}{trial}'
 
 
 def list_cells(grid: Grid, args: argparse.Namespace) -> int:
@@ -119,6 +137,50 @@ def list_cells(grid: Grid, args: argparse.Namespace) -> int:
                  else f'missing: {source.origin}')
         print(f'source {name}: {path} ({state})')
     print(f'{len(cells)} cells, {len(cells) * len(grid.seeds)} runs')
+    return 0
+
+
+def show_estimate(grids: list[Grid], args: argparse.Namespace) -> int:
+    """Print what the grids will take, after measuring their steps here if asked to."""
+    from benchmarks.calibrate import calibrate, this_device
+    from benchmarks.devices import slug
+    from benchmarks.estimate import choose_device, estimate, grid_work, show_plan
+    from benchmarks.plan import find_archives, plan_runs
+    from benchmarks.progress import Progress
+    from mmseg_plugins.terminal import counter
+
+    if args.out and len(grids) > 1:
+        raise UserError('--out is of one grid; leave it out, or plan one at a time')
+    local = choose_executor(args)
+    if not isinstance(local, LocalExecutor):
+        raise UserError('--plan is for the device here, or for --device NAME; leave --executor out')
+    machine = (local.workers, local.threads, local.devices)
+    here = this_device(*machine)
+    if args.calibrate and args.device and slug(args.device) != slug(here):
+        raise UserError(f'--calibrate measures the device that is here, {here!r}; leave --device out')
+    command = f'python benchmarks/run_grid.py --grid {" ".join(args.grid)} --plan --calibrate'
+    if args.workers:
+        command += f' --workers {args.workers}'
+    device = None if args.calibrate else choose_device(args.device or here, command)
+    works, count = [], counter('planning')
+    for number, grid in enumerate(grids):
+        count(number, len(grids), grid.name)
+        find_archives(grid, args.data_root)  # knows every dataset, or says which it does not
+        out = output_folder(grid, args)
+        plan = plan_runs(grid, args.weights_root, out, args.max_iters, args.retry_failed)
+        works.append(grid_work(grid, plan, out))
+        for work in works[-1].to_do if device else ():
+            estimate(work, device)  # counts FLOPs where it needs them
+    count(len(grids), len(grids), '')
+    if args.calibrate:
+        costs = {digest: cost for work in works for digest, cost in work.costs.items()}
+        with Progress() as progress:
+            path = calibrate(costs, *machine, progress,
+                             shlex.join(['python', 'benchmarks/run_grid.py', *sys.argv[1:]]))
+        device = choose_device(here, command)
+    show_plan(works, device)
+    if args.calibrate:
+        print(path)
     return 0
 
 

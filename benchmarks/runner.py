@@ -123,7 +123,7 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
     cfg = load_config(REPO / run.config, run.options, world_size() if launcher != 'none' else 1)
     prepare_for_device(cfg, launcher)
     cfg.work_dir, cfg.resume = str(work_dir), True
-    cfg.experiment_name = run.name
+    cfg.experiment_name = cfg.visualizer.name = run.name  # mmengine keeps one of a name per process
     start = time.perf_counter()
     runner = Runner.from_cfg(cfg)
     progress = ReportProgress(report)
@@ -264,7 +264,7 @@ def execute_pretraining(config: str, options: dict, out: Path, work_dir: Path, d
     cfg = load_config(REPO / config, options)
     prepare_for_device(cfg, 'none')
     cfg.work_dir, cfg.resume = str(work_dir), True
-    cfg.experiment_name = f'pretrain-{out.stem}-{digest}'
+    cfg.experiment_name = cfg.visualizer.name = f'pretrain-{out.stem}-{digest}'
     with only_writer(work_dir, patience=PATIENCE):
         metrics = pretrain(cfg, out, [ReportProgress(report)])
     write_atomic(out.with_suffix('.json'), json.dumps(

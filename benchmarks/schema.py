@@ -3,15 +3,15 @@
 import hashlib
 import json
 from dataclasses import fields
-from typing import Any
 
 from mmseg_plugins.errors import UserError
+from mmseg_plugins.untrusted import find_fault, find_unknown
 
 from .cells import Cell
 
 VERSION = 2
 
-# What each key holds: a type, None, a tuple of either, [each entry's], or such a table of its own.
+# What each key holds, as find_fault has it.
 NUMBER = (int, float)
 FIGURES = [(int, float, None)]  # None: of nothing, as where a label is absent
 ALWAYS = dict(
@@ -30,6 +30,11 @@ LATER = dict(  # what version 1 did not have from its first day
     settings=dict, data=dict(dataset=str, split_hash=str, cases=dict, evaluated=str, protocol=str,
                              input_size=[int]))
 LATER_SCORES = dict(hd95_per_case=[FIGURES], nsd_per_case=[FIGURES])
+# What some records hold beside these: from where a run went on, what became of its source's keys.
+OTHERS = dict(checksum=str, python=str, load=(dict, None), attempts=[dict])
+OTHERS_OF_STATE = dict(
+    failed=dict(checkpoint=(str, None), out_of_memory=dict),
+    done=dict(cost=dict(encoder_parameters=NUMBER, resumed_from=int, memory_of=str)))
 SUMMARY = dict(  # what tables read of a dataset's, see mmseg_plugins/datasets/statistics.py
     modality=(str, None), labels=[str], headline=[int], split_hash=(str, None), size=[NUMBER], cases=dict,
     voxels=[int], slices=[int], variation=FIGURES, mean_variation=(int, float, None))
@@ -50,7 +55,7 @@ def open_record(text: str) -> dict:
     """
     try:
         record = json.loads(text, parse_constant=_refuse)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f'not whole ({error})') from None
     if not isinstance(record, dict):
         raise UserError('not a record')
@@ -68,9 +73,22 @@ def open_record(text: str) -> dict:
     if record['state'] not in OF_STATE:
         raise UserError(f"its state is {record['state']!r}, not done or failed")
     _require(record, OF_STATE[record['state']] | _present(LATER, record))
+    others = OTHERS | OTHERS_OF_STATE[record['state']]
+    _require(record, {key: kind for key, kind in others.items() if key in record and not isinstance(kind, dict)})
     if record['state'] == 'done':
         _check_scores(record['scores'])
+    if unknown := find_unknown(record, _known(record['state'])):
+        raise UserError(f'{unknown}; it was written by a newer version, or by hand')
     return record
+
+
+def _known(state: str) -> dict:
+    """Every key that a record of this state may have."""
+    known = ALWAYS | LATER | OTHERS | OF_STATE[state] | OTHERS_OF_STATE[state]
+    if state == 'done':
+        done = OF_STATE['done']
+        known |= dict(scores=done['scores'] | LATER_SCORES, cost=done['cost'] | OTHERS_OF_STATE['done']['cost'])
+    return known
 
 
 def _refuse(constant: str) -> None:
@@ -80,21 +98,6 @@ def _refuse(constant: str) -> None:
 def migrate(record: dict) -> dict:
     """Version 1 had no checksum; its content is the same."""
     return seal(record | dict(version=VERSION)) if record['version'] == 1 else record
-
-
-def find_fault(found: Any, wanted: Any, where: str = '') -> str | None:
-    """The first place where JSON content is not as a table above wants it; None: it is."""
-    if isinstance(wanted, dict) and isinstance(found, dict):
-        faults = (find_fault(found[key], kind, f'{where}.{key}'.lstrip('.')) if key in found else
-                  f'{where or "the record"} has no {key!r}' for key, kind in wanted.items())
-    elif isinstance(wanted, list) and isinstance(found, list):
-        faults = (find_fault(entry, wanted[0], f'{where}[{i}]') for i, entry in enumerate(found))
-    else:
-        # by type itself, as true is no number
-        fits = any(type(found) is (kind or type(None)) for kind in
-                   (wanted if isinstance(wanted, tuple) else [wanted]) if not isinstance(kind, dict | list))
-        faults = () if fits else (f'{where} cannot be {json.dumps(found)[:40]}',)
-    return next(filter(None, faults), None)
 
 
 def _require(found: dict, wanted: dict, where: str = '') -> None:

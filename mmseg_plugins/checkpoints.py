@@ -6,14 +6,13 @@ inflation did is reported per key, and whatever no rule explains is an error: no
 part.
 """
 
-import argparse
-import pickle
 import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from timm.models.beit import Beit
 from torch import Tensor, nn
 from torchvision.models.video.swin_transformer import SwinTransformer3d
@@ -21,8 +20,7 @@ from torchvision.models.video.swin_transformer import SwinTransformer3d
 from .errors import UserError
 from .inflation import inflate_kernel
 from .positions import inflate_swin_table, resize_beit_table
-
-torch.serialization.add_safe_globals([argparse.Namespace])  # DINO's full checkpoints carry their options
+from .safe_load import load_checkpoint
 
 PATCH_KERNEL, PATCH_BIAS = 'patch_embed.proj.weight', 'patch_embed.proj.bias'
 
@@ -66,23 +64,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     check_source_file(path)
-    try:
-        if path.suffix == '.safetensors':
-            from safetensors.torch import load_file
+    if path.suffix == '.safetensors':
+        try:
             state = load_file(path)
-        else:
-            state = torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(f'{path}: holds more than tensors, or is no checkpoint; refused, since '
-                        'reading it could run code. Save its state dict alone with torch.save'
-                        ) from error
-    except Exception as error:
-        raise UserError(f'{path}: cannot be read ({str(error).splitlines()[0]}); '
-                        'download it again') from error
+        except Exception as error:
+            reason = ' '.join(str(error).split())[:200] or type(error).__name__
+            raise UserError(f'{path}: cannot be read ({reason}); download it again') from error
+    else:
+        state = load_checkpoint(path)
     for container in ('teacher', 'state_dict', 'model', 'module'):
         if isinstance(state, dict) and isinstance(state.get(container), dict):
             state = state[container]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(key, str) and isinstance(value, Tensor)
+                                              for key, value in state.items()):
         raise UserError(f'{path}: holds no state dict (names -> tensors)')
     return {re.sub(r'^((module|backbone|encoder)\.)+', '', key): value
             for key, value in state.items()}

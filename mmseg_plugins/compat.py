@@ -1,7 +1,7 @@
 """The one room that knows OpenMMLab's and torch's rough edges.
 
-Importing it makes `import mmseg` work beside mmcv-lite, makes mmengine's checkpoints resumable on
-torch >= 2.6 without switching `weights_only` off, makes mmengine's file writes atomic and its resuming
+Importing it makes `import mmseg` work beside mmcv-lite, makes mmengine read checkpoints as
+data on every torch (safe_load.py), makes mmengine's file writes atomic and its resuming
 proof against a kill, lets batch norms span CPU processes, and quiets what no user can act on.
 """
 
@@ -35,6 +35,8 @@ for _message, _category in (
     ('.*the method `get_instance` should not accept.*', UserWarning),  # a second run in one process
     ('.*For binary segmentation.*', UserWarning),  # a choice: softmax over two classes, as over fourteen
     ('.*non-tuple sequence for multidimensional indexing.*', UserWarning),
+    ('.*TensorFloat32 tensor cores.*', UserWarning),  # a choice: experiment.precision
+    ('.*new API settings to control TF32.*', UserWarning),  # torch 2.9; acceleration.py says why not
 ):
     warnings.filterwarnings('ignore', message=_message, category=_category)
 
@@ -73,18 +75,23 @@ def _import_mmcv_ops() -> None:
         del sys.modules['mmcv._ext']
 
 
-def _allow_mmengine_checkpoints() -> None:
-    """Allow-list the classes that mmengine 0.10 stores beside tensors, and nothing else."""
-    import numpy as np
+def _load_mmengine_checkpoints_safely() -> None:
+    """mmengine leaves it to torch's version whether reading a checkpoint may run code, and fetches URLs."""
     import torch
-    from mmengine.logging.history_buffer import HistoryBuffer
+    from mmengine.runner.checkpoint import CheckpointLoader
 
-    core = getattr(np, '_core', None) or np.core
-    torch.serialization.add_safe_globals([
-        HistoryBuffer, np.ndarray, np.dtype, core.multiarray.scalar, core.multiarray._reconstruct,
-        getattr,  # HistoryBuffer's __setstate__ looks its own statistics methods up by name
-        *(type(np.dtype(kind)) for kind in ('f4', 'f8', 'i4', 'i8', '?')),
-    ])
+    from .safe_load import SAFE, load_checkpoint
+
+    def load(filename, map_location=None, logger=None):
+        if '://' in str(filename):
+            raise UserError(f'{filename}: only files are read; download it, and name the file')
+        checkpoint = load_checkpoint(filename, map_location)
+        if not isinstance(checkpoint, dict):
+            raise UserError(f'{filename}: holds no state dict, but {type(checkpoint).__name__}')
+        return checkpoint
+
+    CheckpointLoader.load_checkpoint = load
+    torch.serialization.add_safe_globals(SAFE)  # for a user's own torch.load
 
 
 def _write_mmengine_files_atomically() -> None:
@@ -162,7 +169,17 @@ def _synchronize_norms_on_cpus() -> None:
     """torch's SyncBatchNorm is for GPUs only; over gloo the same sums give CPU processes the whole batch's."""
     import torch
     from mmengine.runner import runner
-    from torch.distributed.nn.functional import all_reduce
+
+    class AllReduce(torch.autograd.Function):
+        @staticmethod
+        def forward(_, x):
+            x = x.clone()
+            torch.distributed.all_reduce(x)
+            return x
+
+        backward = forward  # what every process made of the sum comes back to each summand
+
+    all_reduce = AllReduce.apply
 
     class GlooBatchNorm2d(torch.nn.BatchNorm2d):
         def forward(self, x):
@@ -226,10 +243,11 @@ def _quiet_loggers() -> None:
         return logging.Logger.filter(self, record)
 
     MMLogger.filter = keep
+    logging.getLogger('torch.utils.cpp_extension').setLevel(logging.ERROR)  # compiling: nvcc without a GPU
 
 
 _import_mmcv_ops()
-_allow_mmengine_checkpoints()
+_load_mmengine_checkpoints_safely()
 _write_mmengine_files_atomically()
 _resume_from_the_newest_whole_checkpoint()
 _skip_environment_dump()

@@ -11,6 +11,7 @@ A config of this project is mmengine's with one more section:
         protocol='sound',                # intensity rule: `sound` or `paper` (datasets/intensity.py)
         encoder=None)                    # or any timm model with a patch embedding, in the config's place
 
+and how it is computed (acceleration.py): `precision`, `activation_checkpointing`, `compile`, `channels_last`,
 so that `--cfg-options experiment.slices=11` is one edit, not six. `load_config` fills the parts in.
 """
 
@@ -24,6 +25,8 @@ import torch
 from mmengine.config import Config, ConfigDict
 
 from . import compat
+from .acceleration import SWITCHES, carry_into_model, check_acceleration, prepare_options
+from .arguments import check_arguments, check_options
 from .checkpoints import check_source_file
 from .datasets.catalogue import CATALOGUE
 from .datasets.intensity import PROTOCOLS
@@ -34,8 +37,10 @@ from .models.encoders import timm_encoder
 
 KEYS = {'data_root', 'source', 'inflation', 'slices', 'stride', 'target', 'img_size', 'batch',
         'accumulate', 'lr', 'steps', 'warmup', 'seed', 'split', 'evaluate', 'val_interval',
-        'checkpoint_interval', 'encoder', 'protocol'}
+        'checkpoint_interval', 'encoder', 'protocol', 'precision', *SWITCHES}
 
+OPTIONAL = {'data_root', 'source', 'evaluate', 'val_interval', 'encoder', 'img_size',  # or of the dataset
+            'precision', *SWITCHES}
 
 def load_config(path: str | Path, options: dict | None = None, world_size: int = 1) -> Config:
     """Read a config, apply `--cfg-options`, and carry its experiment into model, data and schedule.
@@ -79,24 +84,43 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
     try:
         cfg = Config.fromfile(path)
     except Exception as error:
-        raise UserError(f'{path}: not a valid config: {error}') from error
-    if 'experiment' not in cfg:
+        raise UserError(f'{path}: not a valid config: {" ".join(str(error).split())}') from error
+    if not isinstance(cfg.get('experiment'), dict):
         raise UserError(f'{path}: no `experiment` section; see mmseg_plugins/experiment.py')
     if options:
-        cfg.merge_from_dict(options)
+        check_options(options, cfg, str(path))
+        try:
+            cfg.merge_from_dict(options)
+        except Exception as error:  # mmengine's, by the kind of what stands in the way
+            raise UserError(f'{path}: --cfg-options do not fit it: {" ".join(str(error).split())}') from error
         import_extensions(cfg.get('custom_imports', {}).get('imports', ()), path)
-    for key in cfg.experiment:
+    _check_experiment(cfg.experiment, path)
+    check_arguments(cfg, str(path))
+    return cfg
+
+
+def _check_experiment(experiment: ConfigDict, path: str | Path) -> None:
+    if not isinstance(experiment, dict):
+        raise UserError(f'{path}: experiment={experiment!r} must be a mapping of {", ".join(sorted(KEYS))}')
+    for key in experiment:
         if key not in KEYS:
             raise UserError(f'{path}: unknown key experiment.{key}{nearest(key, KEYS)}')
-    parse_inflation(cfg.experiment.inflation)
-    if cfg.experiment.protocol not in PROTOCOLS:
-        raise UserError(f'{path}: unknown protocol {cfg.experiment.protocol!r}'
-                        f'{nearest(cfg.experiment.protocol, PROTOCOLS)}')
-    for key in ('slices', 'stride', 'batch', 'accumulate', 'steps', 'checkpoint_interval'):
-        value = cfg.experiment.get(key, 1)
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f'{path}: experiment.{key}={value!r} must be a whole number, at least 1')
-    return cfg
+    for key in sorted(KEYS - OPTIONAL):
+        if key not in experiment:
+            raise UserError(f'{path}: experiment.{key} is missing')
+    parse_inflation(experiment.inflation)
+    if experiment.protocol not in PROTOCOLS:
+        raise UserError(f'{path}: unknown protocol {experiment.protocol!r}'
+                        f'{nearest(experiment.protocol, PROTOCOLS)}')
+    for least, keys in ((1, ('slices', 'stride', 'batch', 'accumulate', 'steps', 'checkpoint_interval')),
+                        (0, ('warmup', 'seed'))):
+        for key in keys:
+            value = experiment[key]
+            if type(value) is not int or value < least:
+                raise UserError(f'{path}: experiment.{key}={value!r} must be a whole number, at least {least}')
+    if type(experiment.lr) not in (int, float) or not 0 < experiment.lr < float('inf'):
+        raise UserError(f'{path}: experiment.lr={experiment.lr!r} must be a number above 0')
+    check_acceleration(experiment, path)
 
 
 def import_extensions(modules: Sequence[str], named_by: str | Path) -> None:
@@ -155,6 +179,7 @@ def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:
         model.steps, model.accumulate = experiment.steps, experiment.accumulate
     model.backbone.update(slices=slices, channels=index['channels'], inflation=experiment.inflation,
                           source=experiment.source, img_size=experiment.img_size)
+    carry_into_model(experiment, model)
 
 
 def _carry_into_data(cfg: Config, experiment: ConfigDict, index: dict, world_size: int) -> None:
@@ -205,15 +230,20 @@ def was_restarted() -> bool:
     return any(int(os.environ.get(name) or 0) for name in ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT'))
 
 
-def prepare_for_device(cfg: Config, launcher: str, amp: bool = False) -> None:
-    """Backend, norms and precision that follow from where the run happens, not from what it is."""
+def prepare_for_device(cfg: Config, launcher: str, train: bool = True) -> None:
+    """Backend, norms and precision, as far as they follow from where the run happens.
+
+    Args:
+        cfg: carried through by `load_config`.
+        launcher: mmengine's name of it.
+        train: whether it is for training; evaluation needs less of the device.
+
+    Raises:
+        UserError: the device cannot do what the config says.
+    """
     cfg.launcher = launcher
     if launcher != 'none':
         cfg.sync_bn = 'torch'
         if not torch.cuda.is_available():
             compat.join_cpu_processes(cfg, launcher)
-    if amp and not torch.cuda.is_available():
-        raise UserError('--amp: mixed precision needs a GPU, and torch finds none here; leave it out')
-    if amp:
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.dtype = 'bfloat16'
+    prepare_options(cfg, train)

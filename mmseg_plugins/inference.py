@@ -16,6 +16,7 @@ from .datasets.store import window_indices
 from .datasets.volumes import Volume
 from .errors import UserError
 from .evaluation import OverlapAverage
+from .safe_load import load_checkpoint
 
 
 def load_model(cfg: Config, checkpoint: str, device: str) -> nn.Module:
@@ -40,16 +41,13 @@ def load_weights(model: nn.Module, checkpoint: str) -> None:
     Raises:
         UserError: no checkpoint, or not this model's.
     """
-    try:
-        weights = torch.load(checkpoint, map_location='cpu', weights_only=True)
-        weights = weights['state_dict']
-    except Exception as error:
-        reason = ' '.join(str(error).split())[:200]
-        raise UserError(f'{checkpoint}: not a checkpoint of tools/train.py ({type(error).__name__}: {reason})'
-                        ) from error
+    weights = load_checkpoint(checkpoint)
+    weights = weights.get('state_dict') if isinstance(weights, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise UserError(f'{checkpoint}: not a checkpoint of tools/train.py (no `state_dict` of tensors)')
     try:
         model.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
+    except (RuntimeError, AttributeError) as error:  # a key that is no text
         reason = ' '.join(str(error).split())[:200]
         raise UserError(f'{checkpoint}: does not fit the config ({reason}); give the config it was trained '
                         'with') from error

@@ -17,7 +17,7 @@ import yaml
 from conftest import REPO, write_msd
 
 from benchmarks.cells import Cell, load_grid
-from benchmarks.plan import plan_runs
+from benchmarks.plan import plan_runs, prepare_sources
 from benchmarks.pool import Job, run_jobs
 from benchmarks.records import read_records
 from benchmarks.rendering.tables import Value, agreement
@@ -75,12 +75,16 @@ def test_each_encoder_starts_from_a_source_of_its_own(tmp_path):
 def test_sources_are_made_once_each_after_what_they_start_from(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     grid = load_grid('phantom-sources')
-    jobs = plan_runs(grid, tmp_path / 'weights', tmp_path / 'out', None, False).sources
+    plan = plan_runs(grid, tmp_path / 'weights', tmp_path / 'out', None, False)
+    jobs = plan.sources
     assert [job.name for job in jobs] == ['dino_layout', 'dino_layout_sl', 'dino_phantom', 'layout', 'layout_swin']
     assert [job.needs for job in jobs] == [None, 'dino_layout', None, None, None]
     assert jobs[1].options['experiment.source'] == str(tmp_path / 'weights/mini_beit_dino_layout.pth')
     # dino_layout and dino_phantom are one recipe on two datasets
     assert len({job.digest for job in jobs}) == 5
+    assert not list(tmp_path.iterdir())
+    prepare_sources(plan)
+    assert (tmp_path / 'data/prepared/layout/index.json').is_file()
 
 
 def test_another_dataset_is_another_grid():

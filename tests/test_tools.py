@@ -42,21 +42,12 @@ def trained(prepared, tmp_path_factory) -> Path:
     return work / 'iter_3.pth'
 
 
-@pytest.mark.parametrize('target', ['center', 'all'])
-def test_evaluation_is_the_same_for_any_number_of_processes(trained, prepared, tmp_path, target):
-    checkpoint, choice = trained, options(prepared, target=target)
-    if target == 'all':
-        run([sys.executable, 'tools/train.py', CONFIG, '--work-dir', tmp_path, *choice])
-        checkpoint = tmp_path / 'iter_3.pth'
-    choice = ['--work-dir', tmp_path, *choice]
-    run([sys.executable, 'tools/test.py', CONFIG, checkpoint, '--out', tmp_path / '1.json', *choice])
-    run(['tools/dist_test.sh', CONFIG, checkpoint, 3, '--out', tmp_path / '3.json', *choice])
-    one, three = (json.loads((tmp_path / f'{n}.json').read_text()) for n in (1, 3))
-    assert one == three and 0 < one['DSC pooled'] < 100
-    if target == 'center':  # and what the two training processes found at their end
-        [log] = trained.parent.glob('*/vis_data/scalars.json')
-        last = json.loads(log.read_text().splitlines()[-1])
-        assert {name: last[name] for name in one} == one
+def test_evaluation_by_several_processes(trained, prepared, tmp_path):
+    choice = ['--work-dir', tmp_path, *options(prepared)]
+    run([sys.executable, 'tools/test.py', CONFIG, trained, '--out', tmp_path / '1.json', *choice])
+    run(['tools/dist_test.sh', CONFIG, trained, 2, '--out', tmp_path / '2.json', *choice])
+    one, two = (json.loads((tmp_path / f'{n}.json').read_text()) for n in (1, 2))
+    assert one == two and 0 < one['DSC pooled'] < 100
 
 
 def test_training_resumes_though_a_kill_left_the_note_of_its_last_checkpoint_empty(prepared, tmp_path):

@@ -11,6 +11,12 @@ cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 # What is wrong is said once, before N processes start.
 WORLD_SIZE=$((devices * ${NNODES:-1})) python tools/train.py "$config" --launcher pytorch --dry-run "$@"
-exec python -m torch.distributed.run --nnodes "${NNODES:-1}" --node_rank "${NODE_RANK:-0}" \
-  --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${PORT:-29500}" --nproc_per_node "$devices" \
-  --max_restarts "${MAX_RESTARTS:-0}" tools/train.py "$config" --launcher pytorch "$@"
+address=${MASTER_ADDR:-127.0.0.1} port=${PORT:-29500} rank=${NODE_RANK:-0}
+meeting=(--node_rank "$rank" --master_addr "$address" --master_port "$port")
+if [ "${MAX_RESTARTS:-0}" -gt 0 ]; then # the static meeting point keeps the addresses of those that died
+  meeting=(--max_restarts "$MAX_RESTARTS" --rdzv_backend c10d --rdzv_endpoint "$address:$port" --rdzv_id "$port"
+    --rdzv_conf "is_host=$((rank == 0))")
+  [ "${NNODES:-1}" -gt 1 ] || meeting+=(--local_addr 127.0.0.1)
+fi
+exec python -m torch.distributed.run --nnodes "${NNODES:-1}" "${meeting[@]}" --nproc_per_node "$devices" \
+  tools/train.py "$config" --launcher pytorch "$@"

@@ -23,7 +23,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', help='default: work_dirs/<config name>')
     parser.add_argument('--resume', action='store_true',
                         help='go on from the last checkpoint in the work dir')
-    parser.add_argument('--amp', action='store_true', help='bfloat16 mixed precision')
+    parser.add_argument('--amp', action='store_const', const={'experiment.precision': 'bf16'}, default={},
+                        help='bfloat16 mixed precision: short for experiment.precision=bf16')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         help='override settings, e.g. experiment.steps=1000')
     parser.add_argument('--launcher', choices=['none', 'pytorch'], default='none')
@@ -34,9 +35,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     processes = world_size() if args.launcher != 'none' else 1
-    cfg = load_config(args.config, args.cfg_options, processes)
+    cfg = load_config(args.config, {**(args.cfg_options or {}), **args.amp}, processes)
     check_start(cfg, processes)
-    prepare_for_device(cfg, args.launcher, args.amp)
+    prepare_for_device(cfg, args.launcher)
     cfg.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem)
     cfg.resume = args.resume or was_restarted()
     pretrain(cfg, args.out)

@@ -9,6 +9,7 @@ shift 3
 cd "$(dirname "$0")/.."
 [ -x .venv/bin/python ] && PATH="$PWD/.venv/bin:$PATH"
 per_node=${GPUS_PER_NODE:-8} cpus=${CPUS_PER_TASK:-5} gres=${GRES-gpu:${GPUS_PER_NODE:-8}}
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$cpus}
 export MASTER_PORT=${MASTER_PORT:-$((20000 + RANDOM % 10000))}  # several jobs may share a node
 job=(-p "$partition" --job-name="$name" --ntasks="${GPUS:-8}" --ntasks-per-node="$per_node" ${gres:+--gres="$gres"})
 train=(python tools/train.py "$config" --launcher slurm "$@")

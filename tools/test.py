@@ -32,7 +32,7 @@ def main() -> None:
     if not Path(args.checkpoint).is_file():
         raise UserError(f'{args.checkpoint}: checkpoint not found; train first (tools/train.py)')
     cfg = load_config(args.config, args.cfg_options)
-    prepare_for_device(cfg, args.launcher)
+    prepare_for_device(cfg, args.launcher, train=False)
     cfg.model.backbone.source = None  # the checkpoint holds all weights
     cfg.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem)
 

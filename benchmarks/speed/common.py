@@ -76,14 +76,25 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return '\n'.join('| ' + ' | '.join(row) + ' |' for row in [header, rule, *rows]) + '\n'
 
 
-def write_page(script: str, args: argparse.Namespace, text: str, packages: list[str]) -> None:
-    """Print a page and write it, with the circumstances of its figures, where `--out` says."""
+def write_page(script: str, args: argparse.Namespace, text: str, packages: list[str], gpu: bool = False,
+               untimed: str = 'run') -> None:
+    """Print a page and write it, with the circumstances of its figures, where `--out` says.
+
+    Args:
+        script: its path.
+        args: with `repeats` and `out`.
+        text: Markdown.
+        packages: whose versions matter.
+        gpu: whether it was the GPU's time.
+        untimed: what each competitor did once before it was timed.
+    """
     hardware = provenance()['hardware']
     command = ' '.join(['python', f'benchmarks/speed/{Path(script).name}', *sys.argv[1:]])
-    text += (f'\nBy `{command}` on {hardware["cpu"]} ({hardware["cores"]} cores), one thread, Python '
+    text += (f'\nBy `{command}` on {hardware["cpu"]} ({hardware["cores"]} cores), '
+             f'{hardware["gpu"] if gpu else "one thread"}, Python '
              f'{sys.version.split()[0]}, ' + ', '.join(f'{name} {version(name)}' for name in packages)
-             + f'. CPU time; medians of {args.repeats} rounds in which all took turns in one process, each after '
-             'a run that was not timed.\n')
+             + f'. {"Wall-clock" if gpu else "CPU"} time; medians of {args.repeats} rounds in which all took '
+             f'turns in one process, each after a {untimed} that was not timed.\n')
     print(text)
     path = args.out or Path(script).with_suffix('.md')
     write_atomic(path, text)

@@ -1,6 +1,5 @@
 """Where a published archive keeps its cases: BCV's, ACDC's, the Decathlon's and nnU-Net's layouts."""
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import UserError
+from ..untrusted import LONGEST_NAME, check_inside, check_name, read_json
 from .catalogue import DatasetInfo
 from .splits import msd_split, patient_split
 
@@ -62,6 +62,8 @@ def find_cases(info: DatasetInfo, raw: Path) -> RawDataset:
     if not 2 <= len(dataset.info.labels) <= MOST_LABELS:
         raise UserError(f'{raw}: {len(dataset.info.labels)} labels with background; 2 to {MOST_LABELS} are '
                         'supported')
+    for case in dataset.cases:
+        check_name(case, str(raw))
     return dataset
 
 
@@ -76,8 +78,8 @@ def describe_folder(folder: Path, layout: str) -> tuple[str, DatasetInfo]:
     key = 'channel_names' if layout == 'nnunet' else 'modality'
     channels = _read_names(declared, key, folder / 'dataset.json')
     modality = 'CT' if channels[0].upper() == 'CT' else 'MRI'
-    info = DatasetInfo(layout, folder.name, modality, source=str(declared.get('reference') or folder.name),
-                       licence=str(declared.get('licence') or declared.get('license') or 'not stated'))
+    info = DatasetInfo(layout, folder.name, modality, source=_line(declared.get('reference') or folder.name),
+                       licence=_line(declared.get('licence') or declared.get('license') or 'not stated'))
     return name, info
 
 
@@ -125,17 +127,18 @@ def _find_msd(info: DatasetInfo, raw: Path) -> RawDataset:
         if not all(isinstance(name, str) for images, label in entries for name in [*images, label]):
             raise TypeError('a file name is not text')
     except (KeyError, TypeError) as error:
-        raise UserError(f'{path}: no list `training` of image and label ({error!r}); fetch it again, or try '
-                        '--layout nnunet') from error
+        raise UserError(f'{path}: no list `training` of image and label ({_line(repr(error))}); fetch it again, '
+                        'or try --layout nnunet') from error
     cases = {}
     for images, label in entries:
-        for relative in [*images, label]:
-            if os.path.isabs(relative) or os.path.normpath(relative).startswith('..'):
-                raise UserError(f'{path}: names {relative!r}, outside its own folder; fetch it again')
+        if not images:
+            raise UserError(f'{path}: an entry of `training` names no image; fetch it again')
+        files = [check_inside(raw, relative, path) for relative in (*images, label)]
         name = Path(images[0]).name.removesuffix('.gz').removesuffix('.nii')
         if name in cases:
-            raise UserError(f'{path}: two cases are called {name!r}; give every image a file name of its own')
-        cases[name] = RawCase(tuple(raw / image for image in images), raw / label)
+            raise UserError(f'{path}: two cases are called {_line(name)!r}; give every image a file name of '
+                            'its own')
+        cases[name] = RawCase(tuple(files[:-1]), files[-1])
     info = _declare(info, _read_names(declared, 'modality', path), _read_names(declared, 'labels', path), path)
     return RawDataset(info, cases, msd_split(info.folder, list(cases)),
                       unlisted=_unlisted(raw / 'imagesTr', cases))
@@ -151,21 +154,25 @@ def _find_nnunet(info: DatasetInfo, raw: Path) -> RawDataset:
     channels = _read_names(declared, 'channel_names', path)
     try:
         end = str(declared['file_ending'])
-        by_id = {int(value): str(name) for name, value in declared['labels'].items()}
-        labels = [by_id[i] for i in range(len(by_id))]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f'{path}: not an nnU-Net v2 dataset.json with labels 0, 1, 2, ... ({error!r}); regions '
-                        'and gaps are not supported: write one id per label') from error
+        by_id = {int(value): _line(name) for name, value in declared['labels'].items()}
+        labels = [by_id[i] for i in range(len(declared['labels']))]
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise UserError(f'{path}: not an nnU-Net v2 dataset.json with labels 0, 1, 2, ... ({_line(error)}); '
+                        'regions and gaps are not supported: write one id per label') from error
     if 'ignore' in labels:
         raise UserError(f'{path}: an `ignore` label is not supported, every voxel counts here; relabel, or take '
                         'such cases out')
     if end not in ('.nii.gz', '.nii'):
-        raise UserError(f'{path}: file_ending {end!r} is not read here; convert the files to .nii.gz')
+        raise UserError(f'{path}: file_ending {_line(end)!r} is not read here; convert the files to .nii.gz')
     names = sorted({p.name.removesuffix(end) for p in (raw / 'labelsTr').glob(f'[!.]*{end}')}
                    | {re.sub(r'_\d{4}$', '', p.name.removesuffix(end))
                       for p in (raw / 'imagesTr').glob(f'[!.]*{end}')})
-    cases = {name: RawCase(tuple(raw / 'imagesTr' / f'{name}_{i:04d}{end}' for i in range(len(channels))),
-                           raw / 'labelsTr' / f'{name}{end}') for name in names}
+    cases = {}
+    for name in names:
+        check_name(name, str(raw))
+        *images, label = [check_inside(raw, file, path) for file in (
+            *(f'imagesTr/{name}_{i:04d}{end}' for i in range(len(channels))), f'labelsTr/{name}{end}')]
+        cases[name] = RawCase(tuple(images), label)
     if not cases:
         raise UserError(f'{raw / "imagesTr"}: no *{end} files; name the folder of an nnU-Net raw dataset')
     split = _read_folds(raw / 'splits_final.json', cases) or msd_split(info.folder, names)
@@ -178,13 +185,17 @@ def _read_folds(path: Path, cases: dict) -> dict[str, list[str]] | None:
     if not path.is_file():
         return None
     try:
-        fold = json.loads(path.read_text())[0]
+        fold = read_json(path, 'mend it or take it away')[0]
         split = {part: [str(case) for case in fold[part]] for part in ('train', 'val')}
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise UserError(f'{path}: not nnU-Net\'s list of folds ({error!r}); mend it or take it away') from error
+    except (OSError, KeyError, IndexError, TypeError) as error:
+        raise UserError(f'{path}: not nnU-Net\'s list of folds ({_line(error)}); mend it or take it away'
+                        ) from error
     for case in sum(split.values(), []):
         if case not in cases:
-            raise UserError(f'{path}: names case {case!r}, which has no files; mend it or take it away')
+            raise UserError(f'{path}: names case {_line(case)!r}, which has no files; mend it or take it away')
+    for part, names in split.items():
+        if len(set(names)) < len(names):
+            raise UserError(f'{path}: names a case twice in {part} of fold 0; mend it or take it away')
     if both := sorted(set(split['train']) & set(split['val'])):
         raise UserError(f'{path}: {", ".join(both)} in train and val of fold 0; mend it or take it away')
     return split
@@ -193,11 +204,9 @@ def _read_folds(path: Path, cases: dict) -> dict[str, list[str]] | None:
 def _read_declaration(raw: Path, remedy: str) -> dict:
     path = raw / 'dataset.json'
     try:
-        declared = json.loads(path.read_text())
+        declared = read_json(path, 'fetch it again')
     except FileNotFoundError:
         raise UserError(f'{path}: file not found; {remedy}') from None
-    except ValueError as error:
-        raise UserError(f'{path}: not readable as JSON ({error}); fetch it again') from error
     if not isinstance(declared, dict):
         raise UserError(f'{path}: holds no dataset description; fetch it again')
     return declared
@@ -206,12 +215,18 @@ def _read_declaration(raw: Path, remedy: str) -> dict:
 def _read_names(declared: dict, key: str, path: Path) -> list[str]:
     """Names by id: `{"0": name, "1": name}` or a list."""
     names = declared.get(key)
-    if isinstance(names, list) and names:
-        return [str(name) for name in names]
-    if isinstance(names, dict) and names and set(names) == set(map(str, range(len(names)))):
-        return [str(names[str(i)]) for i in range(len(names))]
+    if isinstance(names, dict) and set(names) == set(map(str, range(len(names)))):
+        names = [names[str(i)] for i in range(len(names))]
+    if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+        return [_line(name) for name in names]
     raise UserError(f'{path}: {key!r} must name ids 0, 1, 2, ... without gaps, as {{"0": "name", "1": "name"}}; '
-                    f'it is {names!r}')
+                    f'it is {_line(names)!r}')
+
+
+def _line(value: object) -> str:
+    """As text that may stand in a line."""
+    text = ' '.join(str(value).split())[:LONGEST_NAME]
+    return text if text.isprintable() else repr(text)
 
 
 def _declare(info: DatasetInfo, channels: list[str], labels: list[str], path: Path) -> DatasetInfo:

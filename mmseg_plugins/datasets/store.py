@@ -13,18 +13,21 @@ processes and takes it back when memory is short. benchmarks/speed/loader.py mea
 
 import errno
 import json
+import math
 import os
 import shutil
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import blosc2
 import numpy as np
 
 from ..errors import UserError
 from ..files import write_atomic
+from ..untrusted import check_name, find_fault, read_json
 from .catalogue import how_to_prepare
-from .intensity import STATISTICS
+from .intensity import PROTOCOLS, STATISTICS
 from .planes import Planes
 from .volumes import Volume
 
@@ -110,7 +113,7 @@ def read_meta(folder: Path, case: str) -> dict | None:
     try:
         meta = json.loads((path / 'meta.json').read_text())
         whole = all((path / name).stat().st_size == size for name, size in meta['bytes'].items())
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return meta if whole and all(key in meta for key in INDEXED) else None
 
@@ -127,14 +130,49 @@ def read_index(folder: str | Path) -> dict:
     """
     path = Path(folder) / 'index.json'
     try:
-        index = json.loads(path.read_text())
+        index = read_json(path, 'prepare the dataset again')
     except FileNotFoundError:
         raise UserError(f'{path}: dataset not prepared; {how_to_prepare(Path(folder).name)}') from None
-    except ValueError as error:
-        raise UserError(f'{path}: not valid JSON ({error}); prepare the dataset again') from error
-    if not isinstance(index.get('intensity'), dict):
+    if isinstance(index, dict) and not isinstance(index.get('intensity'), dict):
         raise UserError(f'{path}: made by an earlier version; {how_to_prepare(Path(folder).name)}')
+    if fault := _index_fault(index, path):
+        raise UserError(f'{path}: {fault}; prepare the dataset again')
     return index
+
+
+NUMBER = (int, float)
+INDEX = dict(dataset=str, labels=[str], headline=[int], channels=int, evaluate=str, split=dict, split_hash=str,
+             cases=dict, intensity={protocol: (str, list) for protocol in PROTOCOLS})
+ENTRY = dict(shape=[int], spacing=[NUMBER], **dict.fromkeys(STATISTICS, [NUMBER]), voxels=[int], slices=[int],
+             variation=[[NUMBER]], sha256=str)
+
+
+def _index_fault(index: Any, path: Path) -> str | None:
+    """What of an index training could not work with; None: nothing."""
+    fault = find_fault(index, INDEX) or find_fault(index['split'], dict.fromkeys(index['split'], [str]), 'split')
+    if fault:
+        return fault
+    labels, channels, cases = len(index['labels']), index['channels'], index['cases']
+    if not 2 <= labels <= 256 or channels < 1 or not set(index['headline']) <= set(range(labels)):
+        return 'labels, headline or channels are not of a dataset'
+    if index['evaluate'] not in index['split']:
+        return f'its split has no {index["evaluate"][:40]!r}'
+    for rule in index['intensity'].values():
+        if rule not in ('percentiles', 'maximum') and find_fault(rule, [NUMBER]) or len(rule) < 2:
+            return f'an intensity rule is {str(rule)[:40]!r}'
+    for name, entry in cases.items():
+        check_name(name, f'{path}: a case')
+        if fault := find_fault(entry, ENTRY, f'case {name}'):
+            return fault
+        if not (len(entry['shape']) == 4 and min(entry['shape']) > 0 and entry['shape'][1] == channels
+                and len(entry['spacing']) == 3 and all(0 < size < 1e6 for size in entry['spacing'])
+                and all(len(entry[key]) == channels and all(map(math.isfinite, entry[key])) for key in STATISTICS)
+                and all(len(entry[key]) == labels for key in ('voxels', 'slices', 'variation'))):
+            return f'case {name} does not have the shape, spacing or statistics of one'
+    for part, names in index['split'].items():
+        if unknown := [name for name in names if name not in cases]:
+            return f'split {part[:40]!r} has no case {unknown[0][:40]!r}'
+    return None
 
 
 def window_indices(centre: int, depth: int, slices: int, stride: int) -> list[int]:

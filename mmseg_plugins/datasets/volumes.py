@@ -1,11 +1,13 @@
 """One case: NIfTI files -> a verified, oriented volume, and label maps back to NIfTI."""
 
 import gzip
+import math
 import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -15,6 +17,11 @@ from ..files import write_atomic
 
 # Headers of one case that differ by less are roundings of the same geometry (qform quaternions are float32).
 TOLERANCES = dict(spacing=(1e-3, ' mm'), direction=(1e-3, ''), origin=(1e-2, ' mm'))
+NIFTI2 = (b'\x1c\x02\x00\x00', b'\x00\x00\x02\x1c')  # the header's size, 540, in either byte order
+FARTHEST = 1e6  # mm: of a kilometre, none of it is anatomy
+MOST_VOXELS = 2**31  # a CT of 512 x 512 x 8192; a gzip of zeros may ask for a thousand times its size
+MOST_SURPLUS = 2**20  # bytes before the voxels (extensions) or behind them
+DEFLATE = 1032  # bytes that one of gzip can stand for, at most
 
 
 @dataclass
@@ -62,6 +69,8 @@ def slice_layout(affine: np.ndarray) -> tuple[tuple[int, int, int], tuple[bool, 
 def read_array(path: str | Path) -> tuple[np.ndarray, np.ndarray, str]:
     """Read a NIfTI file, the whole of it, in the smallest dtype that is exact (float32 for what is not).
 
+    No more memory is taken than the header asks for, once it is known that the file can hold that.
+
     Returns:
         Array (X, Y, Z) or (X, Y, Z, C) of uint8, int16, uint16 or float32; the 4x4 affine; the dtype that
         the file declares.
@@ -70,45 +79,72 @@ def read_array(path: str | Path) -> tuple[np.ndarray, np.ndarray, str]:
         UserError: missing, not allowed to be read, truncated, not NIfTI, not 3D or 4D, or not finite.
     """
     path = Path(path)
+    remedy = 'fetch the case again or remove it from the list'
+    if path.exists() and not path.is_file():  # a device would be read for ever
+        raise UserError(f'{path}: not a file; {remedy}')
     try:
-        content = path.read_bytes()
+        size = path.stat().st_size
+        with gzip.open(path) if path.name.endswith('.gz') else open(path, 'rb') as file:
+            if not size:
+                raise UserError(f'{path}: empty file; fetch it again')
+            image, dtype = _read_image(file, path, size)
+            with np.errstate(all='ignore'):
+                array = np.asanyarray(image.dataobj)
     except PermissionError:
         raise UserError(f'{path}: no permission to read it; allow it: chmod u+r') from None
-    except OSError as error:
-        remedy = 'fetch the case again or remove it from the list'
-        raise UserError(f'{path}: {_reason(error)}; {remedy}' if not isinstance(error, FileNotFoundError)
-                        else f'{path}: file not found; {remedy}') from None
-    if not content:
-        raise UserError(f'{path}: empty file; fetch it again')
-    try:
-        if path.name.endswith('.gz'):  # to its end: nibabel would stop before the checksum
-            content = gzip.decompress(content)
-        kind = nib.Nifti2Image if content[:4] in NIFTI2 else nib.Nifti1Image
-        with np.errstate(all='ignore'):
-            file = kind.from_bytes(content)
-            array = np.asanyarray(file.dataobj)
-    except (OSError, EOFError, zlib.error, nib.filebasedimages.ImageFileError, ValueError, struct.error,
-            nib.spatialimages.HeaderDataError, nib.wrapstruct.WrapStructError, MemoryError,
-            OverflowError) as error:  # a header torn at the right place asks for any size
+    except FileNotFoundError:
+        raise UserError(f'{path}: file not found; {remedy}') from None
+    except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, struct.error, MemoryError,
+            OverflowError, nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError,
+            nib.wrapstruct.WrapStructError) as error:  # nibabel's, for a torn header
         raise UserError(f'{path}: not a whole NIfTI file ({_reason(error)}); fetch it again') from error
-    if array.ndim not in (3, 4) or 0 in array.shape:
-        raise UserError(f'{path}: shape {array.shape} is neither 3D nor 4D (x, y, z, channel); '
-                        'export it as one volume')
-    if array.dtype.kind not in 'biuf':
-        raise UserError(f'{path}: voxels of type {array.dtype} are not numbers; '
-                        'export it as a scalar image')
     if array.dtype.kind == 'f' and not np.isfinite(array).all():
         raise UserError(f'{path}: holds NaN or infinite voxels; export it again')
-    affine = np.asarray(file.affine, float)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise UserError(f'{path}: its affine is no geometry (zero or infinite voxel size); export it again')
     array = smallest_dtype(array)
     if array.dtype.kind == 'f' and not np.isfinite(array).all():
         raise UserError(f'{path}: holds values beyond 3.4e38; export it in another unit')
-    return array[..., 0] if array.shape[3:] == (1,) else array, affine, str(file.get_data_dtype())
+    return array[..., 0] if array.shape[3:] == (1,) else array, np.asarray(image.affine, float), dtype
 
 
-NIFTI2 = (b'\x1c\x02\x00\x00', b'\x00\x00\x02\x1c')  # the header's size, 540, in either byte order
+def _read_image(file: BinaryIO, path: Path, size: int) -> tuple[nib.Nifti1Image, str]:
+    """A file's content and dtype, its header checked before the voxels are read.
+
+    Args:
+        file: what `path` holds, decompressed as it is read.
+        size: of the file as it is on the disk, in bytes.
+    """
+    start = file.read(540)
+    kind = nib.Nifti2Image if start[:4] in NIFTI2 else nib.Nifti1Image
+    length = kind.header_class.template_dtype.itemsize
+    header = kind.header_class(start[:length], check=False)  # nibabel would mend it, a spacing of zero to 1 mm
+    with np.errstate(all='ignore'):
+        shape, dtype, affine = header.get_data_shape(), header.get_data_dtype(), header.get_best_affine()
+    if len(shape) not in (3, 4) or min(shape) < 1:
+        raise UserError(f'{path}: shape {shape} is neither 3D nor 4D (x, y, z, channel); '
+                        'export it as one volume')
+    if dtype.kind not in 'biuf':
+        raise UserError(f'{path}: voxels of type {dtype} are not numbers; export it as a scalar image')
+    spacing = header['pixdim'][1:4]
+    if not (np.isfinite(spacing).all() and spacing.all() and np.isfinite(affine).all()
+            and 1e-9 < abs(np.linalg.det(affine[:3, :3])) and np.abs(affine).max() < FARTHEST):
+        raise UserError(f'{path}: its affine is no geometry (zero, infinite or absurd voxel size); '
+                        'export it again')
+    offset = int(header['vox_offset'])
+    end = offset + math.prod(shape) * dtype.itemsize
+    if not length <= offset <= MOST_SURPLUS or end > size * (DEFLATE if isinstance(file, gzip.GzipFile) else 1):
+        raise UserError(f'{path}: shape {shape} of {dtype} does not fit into its {size} bytes; fetch it again')
+    if math.prod(shape) > MOST_VOXELS:
+        raise UserError(f'{path}: {math.prod(shape)} voxels, more than {MOST_VOXELS}; crop or resample it')
+    content = start + file.read(max(end - len(start), 0))
+    if len(content) < end:
+        raise EOFError(f'it ends after {len(content)} of {end} bytes')
+    behind = len(content) - end + len(file.read(MOST_SURPLUS))  # to the end, where gzip has its checksum
+    if behind >= MOST_SURPLUS:
+        raise UserError(f'{path}: goes on behind the {end} bytes that its header declares; fetch it again')
+    with nib.imageglobals.LoggingOutputSuppressor():  # what is left for it to mend does no harm
+        return kind.from_bytes(content), str(dtype)
+
+
 
 
 def _reason(error: Exception) -> str:

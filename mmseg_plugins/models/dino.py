@@ -15,6 +15,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
+from ..acceleration import compile_in_training, lay_channels_last
 from ..errors import UserError
 from .multi_crop import MultiCrop
 
@@ -47,7 +48,9 @@ class DinoHead(nn.Module):
         nn.init.trunc_normal_(self.prototypes, std=bottleneck ** -0.5)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return linear(normalize(self.mlp(tokens), dim=1), normalize(self.prototypes, dim=1))
+        tokens = self.mlp(tokens).float()
+        with torch.autocast(tokens.device.type, enabled=False):  # the softmax's temperature enlarges rounding
+            return linear(normalize(tokens, dim=1), normalize(self.prototypes, dim=1))
 
 
 @MODELS.register_module()
@@ -72,6 +75,8 @@ class DinoPretrainer(BaseModel):
         temperature_warmup: share of the steps.
         momentum: the teacher's at the start; follows a cosine to 1.
         centre_momentum: of the teacher's mean output; the first batch's mean is where it starts.
+        compile: whether training compiles both encoders and heads.
+        channels_last: memory layout of images and kernels.
 
     Logged beside the loss, in nats: `teacher_entropy`, the mean entropy of the teacher's outputs, at
     most log K; and `teacher_information`, the entropy of the mean output minus that mean: how much an
@@ -84,7 +89,7 @@ class DinoPretrainer(BaseModel):
     def __init__(self, backbone: dict, head: dict, crops: dict, steps: int, accumulate: int = 1,
                  student_temperature: float = 0.1, teacher_temperature: Sequence[float] = (0.04, 0.07),
                  temperature_warmup: float = 0.3, momentum: float = 0.996, centre_momentum: float = 0.9,
-                 data_preprocessor: dict | None = None):
+                 compile: bool = False, channels_last: bool = False, data_preprocessor: dict | None = None):
         super().__init__(data_preprocessor)
         self.steps, self.accumulate = steps, accumulate
         self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature
@@ -107,6 +112,11 @@ class DinoPretrainer(BaseModel):
         self.teacher_head.requires_grad_(False)
         self.register_buffer('centre', torch.zeros(1, len(self.head.prototypes)))
         self.register_buffer('passes', torch.zeros((), dtype=torch.long))
+        if channels_last:
+            lay_channels_last(self)
+        if compile:
+            compile_in_training(self, [self.student.forward_features, encoder.forward_features,
+                                       self.head.forward, self.teacher_head.forward])
 
     def init_weights(self) -> None:
         """Load the source, if there is one, into the teacher; the student starts as its copy."""

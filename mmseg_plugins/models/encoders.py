@@ -16,6 +16,7 @@ from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from ..acceleration import checkpoint_blocks
 from ..checkpoints import LoadReport, load_source
 from ..errors import UserError, nearest
 from ..inflation import parse_inflation
@@ -33,7 +34,7 @@ class InflatedEncoder(BaseModule):
         img_size: input height and width in pixels (one number: square).
         out_indices: four feature taps, block (ViT) or stage (Swin) numbers from 0; a ViT's may repeat.
         drop_path_rate: stochastic depth rate.
-        with_cp: activation checkpointing (less memory, slower).
+        with_cp: activation checkpointing, block by block (less memory, slower).
         sizes: explicit sizes that replace timm's (patch_size, embed_dim, depth(s), num_heads, ...).
         init_cfg: mmengine's; leave it out, `source` is the way to load weights.
 
@@ -82,7 +83,12 @@ class InflatedEncoder(BaseModule):
         self.model.prune_intermediate_layers(sorted(set(self.out_indices)), prune_norm=True,
                                              prune_head=True)
         if with_cp:
-            self.model.set_grad_checkpointing(True)
+            blocks = [block for name, part in self.model.named_modules() if name.split('.')[-1] == 'blocks'
+                      for block in part.children()]
+            if not blocks:
+                raise UserError(f'timm model {model!r} has no `blocks` to checkpoint; leave '
+                                'experiment.activation_checkpointing out')
+            checkpoint_blocks(blocks)
 
     def init_weights(self) -> None:
         """Load and inflate the source; without one, timm's own initialization stays."""

@@ -20,6 +20,7 @@ class WindowPreProcessor(BaseDataPreprocessor):
     def __init__(self, slices: int = 1, non_blocking: bool = True):
         super().__init__(non_blocking=non_blocking)
         self.slices = slices
+        self.memory_format = torch.contiguous_format
 
     def forward(self, data: dict, training: bool = False) -> dict:
         data = self.cast_data(data)
@@ -32,7 +33,7 @@ class WindowPreProcessor(BaseDataPreprocessor):
         shifts = [sample.get('intensity_shift', 0.0) for sample in samples]
         if any(shifts):
             inputs += inputs.new_tensor(shifts)[:, None, None, None]
-        return dict(inputs=inputs, data_samples=samples)
+        return dict(inputs=inputs.contiguous(memory_format=self.memory_format), data_samples=samples)
 
 
 def scale_intensity(image: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from mmseg.structures import SegDataSample
 from mmseg.utils import SampleList
 from torch import Tensor
 
+from ..acceleration import compile_in_training, lay_channels_last
 from ..errors import UserError
 
 
@@ -23,11 +24,14 @@ class WindowSegmentor(EncoderDecoder):
             classes for each of the S slices, and the metric averages overlapping predictions.
         slices: S; must be the encoder's.
         decode_head: mmseg's config, with `num_classes` = K.
+        compile: whether training compiles encoder, neck and decoder.
+        channels_last: memory layout of images, feature maps and kernels.
 
     Input (B, C * S, H, W); labels (B, 1, H, W) for `center`, (B, S, H, W) for `all`.
     """
 
-    def __init__(self, *args, decode_head: dict, target: str = 'center', slices: int = 1, **kwargs):
+    def __init__(self, *args, decode_head: dict, target: str = 'center', slices: int = 1, compile: bool = False,
+                 channels_last: bool = False, **kwargs):
         if target not in ('center', 'all'):
             raise UserError(f"target {target!r}: must be 'center' or 'all'")
         self.target, self.slices, self.classes = target, slices, decode_head['num_classes']
@@ -37,6 +41,11 @@ class WindowSegmentor(EncoderDecoder):
         encoder_slices = getattr(self.backbone, 'slices', slices)
         if encoder_slices != slices:
             raise UserError(f'the encoder takes {encoder_slices} slices, the segmentor {slices}')
+        if channels_last:
+            lay_channels_last(self)
+        if compile:
+            compile_in_training(self, [part.forward for name, part in self.named_children()
+                                       if name in ('backbone', 'neck', 'decode_head')])
 
     def _decode_head_forward_train(self, inputs: list[Tensor], data_samples: SampleList) -> dict:
         if self.target == 'center':

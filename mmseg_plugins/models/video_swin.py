@@ -6,9 +6,9 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from torchvision.models.video.swin_transformer import PatchEmbed3d, SwinTransformer3d
 
+from ..acceleration import checkpoint_blocks
 from ..checkpoints import LoadReport, load_source
 from ..errors import UserError
 from ..inflation import parse_inflation
@@ -52,7 +52,6 @@ class VideoSwin(BaseModule):
             raise UserError(f'slices={slices}, channels={channels}: both must be at least 1')
         self.slices, self.channels = slices, channels
         self.inflation, self.source = inflation, source
-        self.with_cp = with_cp
         self.load_report: LoadReport | None = None
 
         def embed(patch_size, embed_dim, norm_layer):
@@ -63,6 +62,8 @@ class VideoSwin(BaseModule):
         self.model = SwinTransformer3d(stochastic_depth_prob=drop_path_rate, patch_embed=embed, **self.sizes)
         # Taps come before the final norm and head: parameters there would never get a gradient.
         self.model.norm, self.model.head = nn.Identity(), nn.Identity()
+        if with_cp:
+            checkpoint_blocks(block for stage in self.model.features[::2] for block in stage)
 
     def init_weights(self) -> None:
         """Load the source; without one, torchvision's own initialization stays."""
@@ -76,10 +77,7 @@ class VideoSwin(BaseModule):
         x = self.model.pos_drop(self.model.patch_embed(window))  # (B, D, H, W, E)
         maps = []
         for number, part in enumerate(self.model.features):
-            if number % 2:  # patch merging
-                x = part(x)
-                continue
-            for block in part:
-                x = checkpoint(block, x, use_reentrant=False) if self.with_cp and x.requires_grad else block(x)
-            maps.append(x[:, x.shape[1] // 2].movedim(-1, 1).contiguous())
+            x = part(x)
+            if number % 2 == 0:  # a stage, not the patch merging behind it
+                maps.append(x[:, x.shape[1] // 2].movedim(-1, 1).contiguous())
         return tuple(maps)

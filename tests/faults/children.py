@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import runpy
 import signal
 import socket
 import sys
@@ -88,6 +89,14 @@ def execute(run, place: Path, fits: int | None = None, stop_at: int | None = Non
             os.kill(os.getpid(), signal.SIGTERM)
 
     run_main(lambda: print(runner.execute_run(run, place / 'out', place / 'work', report, **settings)))
+
+
+def tool(name: str, log: Path, arguments: Sequence) -> None:
+    """A script of tools/ as it is called."""
+    _begin(log)
+    os.chdir(REPO)
+    sys.argv = [name, *map(str, arguments)]
+    runpy.run_path(str(REPO / 'tools' / name), run_name='__main__')
 
 
 def grid(place: Path, arguments: Sequence[str]) -> None:

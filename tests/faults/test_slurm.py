@@ -164,7 +164,7 @@ def test_the_script_for_one_training_is_requeued_and_resumes(cluster, prepared, 
     environment = cluster.environment | dict(
         PATH=f'{Path(children.PYTHON).parent}:{os.environ["PATH"]}', GRES='', GPUS='2', GPUS_PER_NODE='1',
         CPUS_PER_TASK='1', SBATCH='1', SBATCH_ARGS=f'--output={log}')
-    options = children.options(prepared, steps=40, batch=2, checkpoint_interval=4)
+    options = children.options(prepared, steps=24, batch=2, checkpoint_interval=4)
     command = ['tools/slurm_train.sh', 'debug', 'one', children.CONFIG, '--work-dir', work, '--cfg-options',
                *(f'{key}={value}' for key, value in options.items())]
     answer = subprocess.check_output(list(map(str, command)), cwd=children.REPO, env=environment, text=True)
@@ -173,7 +173,7 @@ def test_the_script_for_one_training_is_requeued_and_resumes(cluster, prepared, 
     cluster.ask('scancel', '--signal=USR2', number)
     wait_for(lambda: queue(cluster)[f'{number}_N/A'][0] == 'COMPLETED', 90, 'the end')
     text = log.read_text()
-    assert 'stopped by SIGUSR2; ' in text and (work / 'iter_40.pth').exists()
+    assert 'stopped by SIGUSR2; ' in text and (work / 'iter_24.pth').exists()
     assert text.count('Auto resumed from the latest checkpoint None') == 1 and 'resumed epoch: 0, iter: ' in text
 
 

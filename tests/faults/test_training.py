@@ -2,7 +2,11 @@
 
 import itertools
 import json
+import os
 import random
+import signal
+import socket
+import subprocess
 import time
 import zipfile
 from pathlib import Path
@@ -66,6 +70,44 @@ def same_weights(one: Path, other: Path, step: int) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
+@pytest.mark.parametrize('target', ['center', 'all'])
+def test_evaluation_is_the_same_for_any_number_of_processes(prepared, tmp_path, target):
+    work, options = tmp_path / 'run', children.options(prepared, target=target, **CHOICES)
+    finish(children.start(children.train, work, options))
+    figures, choices = [], [f'{key}={value}' for key, value in options.items()]
+    for count in (1, 2, 8):
+        arguments = [children.CONFIG, work / 'iter_6.pth', '--work-dir', tmp_path / str(count),
+                     '--out', tmp_path / f'{count}.json', '--cfg-options', *choices]
+        finish(children.start_ranks(count, children.tool, 'test.py', tmp_path / 'log',
+                                    [*arguments, '--launcher', 'pytorch' if count > 1 else 'none']))
+        figures.append(json.loads((tmp_path / f'{count}.json').read_text()))
+    assert figures[0] == figures[1] == figures[2] and 0 < figures[0]['DSC pooled'] < 100
+    last = read_log(work)[1]  # and what training found at its end
+    assert {name: last[name] for name in figures[0]} == figures[0]
+
+
+def test_elastic_restart_goes_on_from_the_checkpoint(uninterrupted_by_two, prepared, tmp_path):
+    """torchrun starts all ranks again when one is killed."""
+    work = tmp_path / 'run'
+    options = [f'{key}={value}' for key, value in kill_options(prepared).items()]
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = str(free.getsockname()[1])
+    path = f'{Path(children.PYTHON).parent}:{os.environ["PATH"]}'
+    command = [children.REPO / 'tools/dist_train.sh', children.CONFIG, '2', '--work-dir', work]
+    process = subprocess.Popen(
+        [*command, '--cfg-options', *options], env=os.environ | dict(MAX_RESTARTS='1', PORT=port, PATH=path),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 300
+    while not (work / 'iter_2.pth').exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    ranks = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
+    os.kill(int(ranks[-1]), signal.SIGKILL)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    assert 'resumed epoch: 0, iter: ' in output and same_weights(work, uninterrupted_by_two, STEPS)
+
+
 STEPS = 24
 
 
@@ -103,12 +145,17 @@ def test_no_kill_at_any_moment_changes_the_final_weights(uninterrupted, prepared
     assert max(before - after for before, after in itertools.pairwise(steps)) < 2  # repeats: since a checkpoint
 
 
-def test_no_kill_of_a_rank_changes_the_final_weights(prepared, tmp_path):
-    options, works = kill_options(prepared), [tmp_path / 'killed', tmp_path / 'whole']
-    finish(children.start_ranks(2, children.train, works[1], options, 'pytorch'))
-    rng = random.Random(7)
+@pytest.fixture(scope='module')
+def uninterrupted_by_two(prepared, tmp_path_factory) -> Path:
+    work = tmp_path_factory.mktemp('two') / 'run'
+    finish(children.start_ranks(2, children.train, work, kill_options(prepared), 'pytorch'))
+    return work
+
+
+def test_no_kill_of_a_rank_changes_the_final_weights(uninterrupted_by_two, prepared, tmp_path):
+    work, rng = tmp_path / 'run', random.Random(7)
     for kill in (True, True, True, True, False):
-        ranks = children.start_ranks(2, children.train, works[0], options, 'pytorch')
+        ranks = children.start_ranks(2, children.train, work, kill_options(prepared), 'pytorch')
         if kill:
             time.sleep(rng.uniform(1, 3))
             victim, other = rng.sample(ranks, 2)
@@ -117,7 +164,7 @@ def test_no_kill_of_a_rank_changes_the_final_weights(prepared, tmp_path):
             other.kill()
         for rank in ranks:
             rank.join(120)
-    assert same_weights(*works, STEPS)
+    assert same_weights(work, uninterrupted_by_two, STEPS)
 
 
 def whole(path: Path) -> bool:

@@ -1,0 +1,179 @@
+"""How a training computes rather than what: precision, recomputation, compilation, memory layout.
+
+    experiment = dict(
+        precision='fp32',                # 'fp32', 'tf32', 'bf16' or 'fp16'
+        activation_checkpointing=False,  # keep each block's input alone and compute the rest twice
+        compile=False,                   # torch.compile of the training's forward and backward pass
+        channels_last=False)             # images, feature maps and their kernels with channels innermost
+
+`fp32` is float32 throughout, as the paper's GPUs (Turing) and released code have it: torch's own default
+lets convolutions round their factors to TF32's 10 bits on Ampere and later, and here it may not. `tf32`
+allows that, and in matrix products too. `bf16` and `fp16` compute those two in half precision under
+autocast; weights, optimizer, intensity scaling and losses stay in float32, and so does evaluation.
+`fp16` scales the loss, and skips steps whose gradients overflow.
+"""
+
+import importlib.util
+import os
+import shlex
+import shutil
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_main_process
+from mmengine.optim import OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from .errors import UserError, nearest
+
+PRECISIONS = ('fp32', 'tf32', 'bf16', 'fp16')
+SWITCHES = ('activation_checkpointing', 'compile', 'channels_last')
+
+
+def check_acceleration(experiment: ConfigDict, path: str | Path) -> None:
+    """Refuse a value that no option has.
+
+    Raises:
+        UserError: names the config.
+    """
+    precision = experiment.get('precision', 'fp32')
+    if precision not in PRECISIONS:
+        raise UserError(f'{path}: unknown experiment.precision={precision!r}{nearest(precision, PRECISIONS)}')
+    for key in SWITCHES:
+        if not isinstance(experiment.get(key, False), bool):
+            raise UserError(f'{path}: experiment.{key}={experiment[key]!r} must be True or False')
+
+
+def carry_into_model(experiment: ConfigDict, model: ConfigDict) -> None:
+    """Hand the options that are set to the parts of the model that know them."""
+    if 'activation_checkpointing' in experiment:
+        model.backbone.with_cp = experiment.activation_checkpointing
+    for key in ('compile', 'channels_last'):
+        if key in experiment:
+            model[key] = experiment[key]
+
+
+def prepare_options(cfg: Config, train: bool) -> None:
+    """Set this process's arithmetic and the optimizer's wrapper; for training, check that the device can.
+
+    Raises:
+        UserError: `fp16` without a GPU, or `compile` without a compiler.
+    """
+    precision, gpu = cfg.experiment.get('precision', 'fp32'), torch.cuda.is_available()
+    # torch 2.9's newer `fp32_precision` makes torch's own reading of these two raise, inside of inductor too.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == 'tf32'
+    if not train:
+        return
+    if precision == 'fp16' and not gpu:
+        raise UserError('experiment.precision=fp16 needs a GPU, and torch finds none here; bf16 runs on CPUs too')
+    if precision == 'bf16':
+        cfg.optim_wrapper.type = 'AutocastOptimWrapper'
+    if precision == 'fp16':
+        cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype='float16')
+    if cfg.experiment.get('compile') and (missing := _missing_for_compilation(gpu)):
+        raise UserError(f'experiment.compile: torch.compile needs {missing}, which is not here; install it or '
+                        'leave the option out')
+    if is_main_process() and (remark := _remark(precision, gpu)):
+        print(f'experiment.precision={precision}: {remark}', file=sys.stderr)
+
+
+def _remark(precision: str, gpu: bool) -> str | None:
+    """What the user may not expect of a precision on this device."""
+    if precision == 'tf32' and not gpu:
+        return 'changes nothing on a CPU: float32'
+    if precision in ('tf32', 'bf16') and gpu and torch.cuda.get_device_capability() < (8, 0):
+        name = torch.cuda.get_device_name()
+        return (f'{name} has none: float32' if precision == 'tf32' else
+                f'{name} only emulates it, slowly; its half precision is fp16')
+    return None
+
+
+def _missing_for_compilation(gpu: bool) -> str | None:
+    """The first of what inductor needs that this machine lacks: it would fail with pages in the first step."""
+    def found(variable: str, *names: str) -> bool:
+        chosen = shlex.split(os.environ.get(variable, ''))[:1]
+        return any(map(shutil.which, chosen or names))
+
+    if gpu and importlib.util.find_spec('triton') is None:
+        return 'triton'
+    if gpu and not found('CC', 'gcc', 'clang'):
+        return 'a C compiler (gcc, or CC)'
+    if not gpu and not found('CXX', 'clang++' if sys.platform == 'darwin' else 'g++'):
+        return 'a C++ compiler (g++, or CXX)'
+    if not (Path(sysconfig.get_paths()['include']) / 'Python.h').is_file():
+        return 'Python.h (of the package python3-dev)'
+    return None
+
+
+@OPTIM_WRAPPERS.register_module()
+class AutocastOptimWrapper(OptimWrapper):
+    """bfloat16 mixed precision on GPUs and CPUs.
+
+    mmengine's AmpOptimWrapper refuses CPUs and scales the loss, which bfloat16, with float32's range, has
+    no need of: a gradient that overflows is an error.
+    """
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        device = next(model.parameters()).device.type
+        with super().optim_context(model), torch.autocast(device, torch.bfloat16):
+            yield
+
+
+def checkpoint_blocks(blocks: Iterable[nn.Module]) -> None:
+    """Let each block keep its input alone for the backward pass, which then runs its forward again.
+
+    timm's own `set_grad_checkpointing` will not do: `forward_intermediates` of timm 1.0.12 does not heed it.
+    """
+    for block in blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def lay_channels_last(model: nn.Module) -> None:
+    """Images and 4D kernels of a model with channels innermost; 5D ones (Video Swin's) as they were."""
+    model.data_preprocessor.memory_format = torch.channels_last
+    for parameter in model.parameters():
+        if parameter.ndim == 4:  # 1 x 1 kernels, whose memory stays, get the strides that gradients will have
+            parameter.data = torch.empty_like(parameter, memory_format=torch.channels_last).copy_(parameter.data)
+
+
+def compile_in_training(model: nn.Module, methods: Iterable[Callable]) -> None:
+    """Compile methods of a model's parts for as long as the model is in training mode.
+
+    The training's crop is of one size and one batch; evaluation, whose batches vary, runs as ever. The
+    modules stay what they are, and so do the keys of a checkpoint.
+
+    Args:
+        model: decides by its mode.
+        methods: bound methods of its parts; whoever calls them, by `forward` or by a call of the module.
+    """
+    torch.compiler.reset()  # of one method torch compiles eight versions; a process may train more models
+    for method in methods:
+        setattr(method.__self__, method.__name__, _CompiledInTraining(model, method))
+
+
+class _CompiledInTraining:
+    """A method that is compiled where its model trains."""
+
+    def __init__(self, model: nn.Module, method: Callable):
+        self.model, self.method = model, method
+        self.compiled: Callable | None = None
+
+    def __call__(self, *args, **kwargs):
+        if not self.model.training:
+            return self.method(*args, **kwargs)
+        if self.compiled is None:
+            self.compiled = torch.compile(self.method, dynamic=False)
+        return self.compiled(*args, **kwargs)
+
+    def __getstate__(self) -> dict:
+        """A copy of the model (a moving average) compiles its own parts, not those it was copied from."""
+        return self.__dict__ | dict(compiled=None)

@@ -1,0 +1,155 @@
+"""A config's names against those that its parts take, before anything is built.
+
+mmengine ignores what it does not know at a config's top, and gives the rest to constructors, whose TypeError
+comes late and as a traceback.
+"""
+
+import ast
+import difflib
+import inspect
+import re
+import textwrap
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import Registry
+from mmengine.runner import LogProcessor, Runner
+from mmseg import registry
+from torch.utils.data import DataLoader
+
+from .errors import UserError, nearest
+
+
+def _parameters(function: Any) -> set[str]:
+    return set(inspect.signature(function).parameters) - {'self'}
+
+
+# What mmengine's runner and its helpers take from a config's top, and what this project does.
+READ = _parameters(Runner.__init__) - {'cfg'} | {'experiment', 'custom_imports', 'model_wrapper_cfg', 'sync_bn'}
+ALLOWED = READ | {'vis_backends', 'tta_model', 'tta_pipeline', 'find_unused_parameters', 'compile'}
+CLOSE = 0.87  # of names that are one with a slip; less, and helpers as `test_pipeline` would be taken for one
+
+# Parts without a `type`.
+PLAIN = {re.compile(pattern): known for pattern, known in {
+    '(train|val|test)_dataloader': _parameters(DataLoader.__init__) | {'num_batch_per_epoch'},
+    'randomness': _parameters(Runner.set_randomness),
+    'log_processor': _parameters(LogProcessor.__init__) | {'type'},
+    'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'}}.items()}
+PARAMWISE = {'custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult',
+             'dwconv_decay_mult', 'dcn_offset_lr_mult', 'bypass_duplicate'}
+# Where a part stands in a config, and the registry that its `type` is from. A number is a place in a list.
+PARTS = {pattern: found for found, patterns in {
+    registry.MODELS: r'model(|(\.\w+)*\.(backbone|neck|decode_head|auxiliary_head|loss_decode|data_preprocessor))',
+    registry.DATASETS: r'\w+_dataloader\.dataset', registry.DATA_SAMPLERS: r'\w+_dataloader\.(batch_)?sampler',
+    registry.TRANSFORMS: r'\w+_dataloader\.dataset(\.\w+)*\.(pipeline|transforms)\.\d+',
+    registry.OPTIM_WRAPPERS: 'optim_wrapper', registry.OPTIMIZERS: r'optim_wrapper\.optimizer',
+    registry.PARAM_SCHEDULERS: r'param_scheduler(\.\d+)?', registry.LOOPS: '(train|val|test)_cfg',
+    registry.HOOKS: r'default_hooks\.\w+|custom_hooks\.\d+', registry.METRICS: r'(val|test)_evaluator(\.\d+)?',
+    registry.VISUALIZERS: 'visualizer', registry.VISBACKENDS: r'(visualizer\.)?vis_backends\.\d+',
+    }.items() for pattern in [re.compile(patterns)]}
+ALSO = {registry.OPTIM_WRAPPERS: {'optimizer', 'constructor', 'paramwise_cfg'}, registry.LOOPS: {'by_epoch'}}
+
+
+def check_options(options: Iterable[str], cfg: Config, where: str) -> None:
+    """Refuse `--cfg-options` whose first name nothing reads, which mmengine would take silently."""
+    for option in options:
+        name = option.split('.')[0]
+        if name not in cfg and name not in ALLOWED:
+            raise UserError(f'{where}: --cfg-options {option}: a config has no {name!r}'
+                            f'{nearest(name, {*cfg, *ALLOWED})}')
+
+
+def check_arguments(cfg: Config, where: str) -> None:
+    """Refuse names that the parts of a config do not take.
+
+    A constructor that gives its `**kwargs` to what is not its base class may take any.
+
+    Raises:
+        UserError: names the place and the nearest right name.
+    """
+    for name in cfg:
+        if name not in ALLOWED and (close := difflib.get_close_matches(name, READ, 1, CLOSE)):
+            raise UserError(f'{where}: {name} is read by nothing; did you mean {close[0]!r}?')
+    for place, part in _walk(cfg.to_dict(), ''):
+        for pattern, known in PLAIN.items():
+            if pattern.fullmatch(place):
+                _check(part, known, where, place)
+        if place == 'optim_wrapper.paramwise_cfg' and 'constructor' not in cfg.optim_wrapper:
+            _check(part, PARAMWISE, where, place)
+        known = next((known for pattern, known in PARTS.items() if pattern.fullmatch(place)), None)
+        if known is None or 'type' not in part:
+            continue
+        kind = part['type'] if callable(part['type']) else _find(known, part['type'], where, place)
+        accepted = kind and _accepted(kind)
+        if accepted is not None:
+            _check(part, accepted | ALSO.get(known, set()) | {'type', '_scope_'}, where, place)
+
+
+def _walk(value: Any, place: str) -> Iterator[tuple[str, dict]]:
+    """Every mapping of a config and where it stands."""
+    if isinstance(value, dict):
+        if place:
+            yield place, value
+        entries = value.items()
+    else:
+        entries = enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, entry in entries:
+        yield from _walk(entry, f'{place}.{key}'.lstrip('.'))
+
+
+def _check(part: dict, known: set[str], where: str, place: str) -> None:
+    for key in part:
+        if key not in known:
+            raise UserError(f'{where}: {place}.{key}: {part.get("type", place)} takes no such setting'
+                            f'{nearest(key, known - {"type", "_scope_"})}')
+
+
+def _find(known: Registry, name: str, where: str, place: str) -> Any:
+    """The class of a name; None where another package's is asked for."""
+    if '.' in name:
+        return None
+    kind = known.get(name)
+    if kind is None:
+        names = {*known.module_dict, *(known.parent.module_dict if known.parent else ())}
+        raise UserError(f'{where}: {place}.type: nothing is called {name!r}{nearest(name, names)}'[:300])
+    return kind
+
+
+@cache
+def _accepted(kind: Any) -> frozenset[str] | None:
+    """The names that a class or function takes, its base classes' too where it gives them on; None: any."""
+    if not inspect.isclass(kind):
+        parameters = inspect.signature(kind).parameters
+        return None if _rest(parameters) else frozenset(parameters)
+    names = set()
+    for base in kind.__mro__:
+        if '__init__' in vars(base):
+            try:
+                parameters = inspect.signature(base.__init__).parameters
+            except (TypeError, ValueError):
+                return None
+            names |= set(parameters) - {'self'}
+            rest = _rest(parameters)
+            if not rest:
+                return frozenset(names)
+            if not _gives_on(base, rest):
+                return None
+    return None
+
+
+def _rest(parameters: dict) -> str | None:
+    return next((name for name, p in parameters.items() if p.kind is p.VAR_KEYWORD), None)
+
+
+def _gives_on(kind: type, rest: str) -> bool:
+    """Whether a constructor gives its `**kwargs` to its base class's and nowhere else."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(kind.__init__)))
+    except (OSError, TypeError, SyntaxError):
+        return False
+    uses = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == rest]
+    given = [call for call in ast.walk(tree) if isinstance(call, ast.Call) and ast.unparse(call.func).endswith(
+        'super().__init__') and any(k.arg is None and ast.unparse(k.value) == rest for k in call.keywords)]
+    return len(uses) == len(given) == 1

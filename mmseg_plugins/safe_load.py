@@ -1,0 +1,178 @@
+"""Checkpoints are read as data: nothing in a file can run, and a damaged file is named.
+
+torch's restricted unpickler runs what it is told is safe, so what it is told matters. mmengine keeps histories
+of losses beside the weights, as pickled numpy arrays behind the builtin `getattr`. Neither is safe as it is:
+`getattr` leads from any object to `__globals__`, and a numpy dtype takes flags from the file that make numbers
+pointers. Stand-ins under their names build plain numbers and mmengine's histories, and refuse all else.
+"""
+
+import argparse
+import io
+import pickle
+import re
+import tarfile
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging.history_buffer import HistoryBuffer
+
+from .errors import UserError
+
+NUMBERS = re.compile(r'(b1|[iu][1248]|f[248])')
+
+
+def _stands_for(*names: str) -> Callable:
+    """Mark a stand-in with the module and name that pickles call it by."""
+    def mark(stand_in):
+        stand_in.__module__, _, stand_in.__name__ = names[0].rpartition('.')
+        stand_in.__qualname__ = stand_in.__name__
+        return stand_in
+    return mark
+
+
+def _need(fits: bool, what: str) -> None:
+    if not fits:
+        raise pickle.UnpicklingError(f'{what} that mmengine does not write')
+
+
+@_stands_for('numpy.dtype')
+class _Dtype:
+    """A dtype of plain numbers; `__setstate__` takes its byte order and nothing else."""
+
+    def __init__(self, code: str, *_):
+        _need(isinstance(code, str) and NUMBERS.fullmatch(code), 'a dtype')
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple) -> None:
+        _, order, *rest = state
+        _need(order in ('<', '>', '|') and rest == [None, None, None, -1, -1, 0], 'a dtype')
+        self.dtype = self.dtype.newbyteorder(order)
+
+
+@_stands_for('numpy.ndarray')
+class _Array:
+    """An array to be; `value` is there once the state was."""
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, fortran, content = state
+        _need(isinstance(dtype, _Dtype) and isinstance(content, bytes), 'an array')
+        self.value = np.frombuffer(content, dtype.dtype).reshape(shape, order='F' if fortran else 'C').copy()
+
+
+def _reconstruct(kind: type, *_) -> _Array:
+    _need(kind is _Array, 'an array')
+    return _Array()
+
+
+def _scalar(dtype: _Dtype, content: bytes) -> np.generic:
+    _need(isinstance(dtype, _Dtype) and isinstance(content, bytes), 'a number')
+    return np.frombuffer(content, dtype.dtype, 1)[0]
+
+
+@_stands_for('mmengine.logging.history_buffer.HistoryBuffer')
+class _History(HistoryBuffer):
+    """A history, which keeps its statistics methods whatever the file says they are."""
+
+    def __setstate__(self, state: dict) -> None:
+        arrays = {name: state[name].value for name in ('_log_history', '_count_history')}
+        limit = state['max_length']
+        _need(type(limit) is int, 'a history')
+        self.__dict__.update(arrays, max_length=limit)
+        self._set_default_statistics()
+        self.__class__ = HistoryBuffer
+
+
+@_stands_for('builtins.getattr')
+def _getattr(kind: type, name: str) -> str:
+    """A history's own method, which is pickled as `getattr(HistoryBuffer, name)`; nothing needs the method."""
+    _need(kind is _History and name in ('min', 'max', 'current', 'mean'), 'a look-up')
+    return name
+
+
+@_stands_for('_codecs.encode')
+def _encode(text: str, encoding: str) -> bytes:
+    """How an array's bytes are pickled; torch 2.4 does not know it."""
+    _need(encoding == 'latin1', 'an encoding')
+    return text.encode(encoding)
+
+
+def _named(function: Callable, module: str, name: str) -> Callable:
+    """Another function of the same content, as numpy has moved its own."""
+    def stand_in(*args):
+        return function(*args)
+    return _stands_for(f'{module}.{name}')(stand_in)
+
+
+SAFE = [_Dtype, _Array, _History, _getattr, _encode,
+        argparse.Namespace,  # DINO's full checkpoints carry their options
+        *(_named(function, f'numpy.{core}.multiarray', name) for core in ('core', '_core')
+          for function, name in ((_reconstruct, '_reconstruct'), (_scalar, 'scalar')))]
+
+
+def load_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
+    """What a file of torch.save holds: containers, text, numbers, tensors, arrays, and mmengine's histories.
+
+    Raises:
+        UserError: missing, damaged, or holding anything else.
+    """
+    path = Path(path).expanduser()
+    others = torch.serialization.get_safe_globals()  # of other packages, which may allow more
+    try:
+        _check_archive(path)
+        # what is no archive is given whole: in a file, a torn length would ask for as much memory
+        content = path if zipfile.is_zipfile(path) else io.BytesIO(path.read_bytes())
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(SAFE)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of pickles of odd versions, which are read or refused all the same
+            return _finish_arrays(torch.load(content, map_location=map_location, weights_only=True), {})
+    except FileNotFoundError:
+        raise UserError(f'{path}: checkpoint not found') from None
+    except pickle.UnpicklingError as error:
+        raise UserError(f'{path}: holds more than tensors, or is no checkpoint; refused, since reading it could '
+                        'run code. Save its state dict alone with torch.save') from error
+    except Exception as error:  # torch has no one class for what is wrong with a file
+        reason = ' '.join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f'{path}: cannot be read ({reason}); download it again, or take another') from error
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(others)
+
+
+def _check_archive(path: Path) -> None:
+    """Checksums and sizes of a torch file, which torch itself does not look at."""
+    if not zipfile.is_zipfile(path):  # torch before 1.6
+        if tarfile.is_tarfile(path):  # before 0.1.10; torch before 2.6 unpickles those without restriction
+            raise pickle.UnpicklingError('a tar archive')
+        return
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if any(Path(member.filename).name == 'constants.pkl' for member in members):
+            raise pickle.UnpicklingError('TorchScript')
+        if (any(member.compress_type != zipfile.ZIP_STORED for member in members)
+                or sum(member.file_size for member in members) > path.stat().st_size):
+            raise ValueError('it is compressed, as no checkpoint is')
+        if name := archive.testzip():
+            raise ValueError(f'damaged: {name} does not have its checksum')
+
+
+def _finish_arrays(value: Any, seen: dict[int, Any]) -> Any:
+    """The same containers with numpy's arrays where their stand-ins are."""
+    if isinstance(value, _Array):
+        return value.value
+    if id(value) in seen:
+        return seen[id(value)]
+    seen[id(value)] = value
+    if isinstance(value, dict):
+        for key in value:
+            value[key] = _finish_arrays(value[key], seen)
+    elif isinstance(value, list):
+        value[:] = [_finish_arrays(entry, seen) for entry in value]
+    elif type(value) is tuple:
+        seen[id(value)] = value = tuple(_finish_arrays(entry, seen) for entry in value)
+    return value

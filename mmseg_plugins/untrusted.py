@@ -1,0 +1,98 @@
+"""What files from elsewhere may say: JSON of a known shape, names that stay names, paths that stay inside."""
+
+import json
+import os
+import reprlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError, nearest
+
+LONGEST_NAME = 100  # characters; file systems allow 255 bytes, and names are joined to longer ones
+
+
+def read_json(path: Path, remedy: str) -> Any:
+    """A JSON file's content.
+
+    Raises:
+        UserError: not JSON, with the remedy.
+        FileNotFoundError: no such file.
+    """
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f'{path}: not readable as JSON ({error}); {remedy}') from error
+
+
+def check_name(name: str, where: str) -> str:
+    """A name that becomes a folder's and is printed: one visible line that leads nowhere else.
+
+    Raises:
+        UserError: begins with `where`.
+    """
+    if (not name.strip() or not name.isprintable() or len(name) > LONGEST_NAME or name.startswith('.')
+            or set(name) & set('/\\')):
+        raise UserError(f'{where}: {name[:LONGEST_NAME]!r} cannot be a name, which becomes a folder\'s; use '
+                        'letters, digits, - and _')
+    return name
+
+
+def check_inside(root: Path, relative: str, named_by: Path) -> Path:
+    """The file below `root` that another file names.
+
+    `root` itself may be a link to wherever the archive is; a link in it that leads out of it may not.
+
+    Raises:
+        UserError: it is not below `root`.
+    """
+    path = root / relative
+    parts = Path(relative).parts
+    if (relative.isprintable() and not os.path.isabs(relative) and '..' not in parts
+            and max((len(part.encode()) for part in parts), default=0) <= 255):
+        try:
+            if path.resolve().is_relative_to(root.resolve()):
+                return path
+        except (OSError, RuntimeError):  # a link to itself
+            pass
+    raise UserError(f'{named_by}: names {relative[:LONGEST_NAME]!r}, outside its own folder; fetch it again '
+                    '(a link may lead to the whole folder, none out of it)')
+
+
+def find_fault(found: Any, wanted: Any, where: str = '') -> str | None:
+    """The first place where JSON content is not as a table wants it; None: it is.
+
+    Args:
+        wanted: by key, a type, None, a tuple of either, [each entry's], or such a table of its own.
+    """
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        faults = (find_fault(found[key], kind, f'{where}.{key}'.lstrip('.')) if key in found else
+                  f'{where or "the record"} has no {key!r}' for key, kind in wanted.items())
+    elif isinstance(wanted, list) and isinstance(found, list):
+        faults = (find_fault(entry, wanted[0], f'{where}[{i}]') for i, entry in enumerate(found))
+    else:
+        # by type itself, as true is no number
+        fits = any(type(found) is (kind or type(None)) for kind in
+                   (wanted if isinstance(wanted, tuple) else [wanted]) if not isinstance(kind, dict | list))
+        faults = () if fits else (f'{where} cannot be {_show(found)}',)
+    return next(filter(None, faults), None)
+
+
+def _show(value: Any) -> str:
+    """As JSON has it, shortened: content may be many times larger in print than in a file."""
+    scalar = value is None or isinstance(value, str | int | float)
+    return (json.dumps(value) if scalar else reprlib.repr(value))[:40]
+
+
+def find_unknown(found: dict, known: dict, where: str = '') -> str | None:
+    """The first key of JSON content that a table does not have, with the nearest that it has; None: none."""
+    for key, value in found.items():
+        if key not in known:
+            return f'unknown key {f"{where}.{key}".lstrip(".")[:LONGEST_NAME]!r}{nearest(key, known)}'
+        entries: Iterable = value if isinstance(value, list) else [value]
+        kind = known[key][0] if isinstance(known[key], list) else known[key]
+        for entry in entries:
+            if isinstance(kind, dict) and isinstance(entry, dict):
+                if fault := find_unknown(entry, kind, f'{where}.{key}'.lstrip('.')):
+                    return fault
+    return None

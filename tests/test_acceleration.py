@@ -1,0 +1,221 @@
+"""Precision, activation checkpointing, compilation and memory layout: the same training, computed another way."""
+
+import copy
+import shutil
+
+import pytest
+import torch
+import torch._inductor.config
+from conftest import REPO
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner, set_random_seed
+from mmseg.registry import MODELS
+
+from benchmarks.plan import _content
+from mmseg_plugins import acceleration
+from mmseg_plugins.acceleration import compile_in_training
+from mmseg_plugins.errors import UserError
+from mmseg_plugins.experiment import load_config, prepare_for_device, read_config
+from mmseg_plugins.flops import count_cost
+from mmseg_plugins.models import InflatedSwin, InflatedViT, VideoSwin
+
+CONFIG = REPO / 'configs' / 'mini_beit_centering_hippocampus.py'
+DINO = REPO / 'configs' / 'mini_beit_dino_phantom.py'
+TINY = {'experiment.source': None, 'experiment.img_size': 32, 'experiment.batch': 4, 'experiment.warmup': 1,
+        'model.backbone.sizes.depth': 1, 'model.backbone.out_indices': (0,) * 4}
+DEPTHS = dict(depths=(1, 1, 2, 1), num_heads=(1, 2, 3, 4), embed_dim=12)
+
+
+def configure(data, path=CONFIG, options=None, **experiment):
+    head = {'model.head': dict(hidden=32, bottleneck=16, prototypes=24)} if path == DINO else {}
+    cfg = load_config(path, TINY | head | {'experiment.data_root': str(data)} | (options or {})
+                      | {f'experiment.{key}': value for key, value in experiment.items()})
+    prepare_for_device(cfg, 'none')
+    return cfg
+
+
+def train(cfg, steps=3, device='cpu'):
+    """The model and its losses after some steps from the same seed, whatever the options."""
+    init_default_scope('mmseg')
+    set_random_seed(5)
+    model = MODELS.build(cfg.model).to(device).train()
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
+    batches = iter(Runner.build_dataloader(cfg.train_dataloader, seed=5))
+    return model, torch.tensor([model.train_step(next(batches), optimizer)['loss'].item() for _ in range(steps)])
+
+
+@pytest.mark.parametrize('path', [CONFIG, DINO], ids=lambda path: path.stem)
+def test_bf16_trains_on_a_cpu_near_float32_its_weights_in_float32(prepared, path):
+    _, exact = train(configure(prepared, path))
+    cfg = configure(prepared, path, precision='bf16')
+    before = train(cfg, steps=0)[0].state_dict()
+    model, rounded = train(cfg)
+    assert not torch.equal(exact, rounded)
+    torch.testing.assert_close(rounded, exact, rtol=0.03, atol=0)
+    assert {value.dtype for value in model.state_dict().values()} <= {torch.float32, torch.int64}
+    assert any(not torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_under_bf16_images_are_scaled_and_losses_taken_in_float32(prepared):
+    def watch(precision):
+        cfg, seen = configure(prepared, precision=precision), []
+        model, _ = train(cfg, steps=0)
+        model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        model.backbone.model.blocks[0].mlp.fc1.register_forward_hook(lambda _, inputs, out: seen.append(out))
+        model.decode_head.loss_decode.register_forward_hook(lambda _, inputs, loss: seen.append(loss))
+        set_random_seed(5)
+        batch = next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=5)))
+        model.train_step(batch, build_optim_wrapper(model, cfg.optim_wrapper))
+        return seen
+
+    (images, features, loss), (images_16, features_16, loss_16) = watch('fp32'), watch('bf16')
+    assert torch.equal(images, images_16)
+    assert (features.dtype, features_16.dtype) == (torch.float32, torch.bfloat16)
+    assert loss.dtype == loss_16.dtype == torch.float32
+
+
+ENCODERS = {
+    'beit': (InflatedViT, 32, dict(sizes=dict(patch_size=8, embed_dim=24, depth=3, num_heads=3),
+                                   out_indices=(0, 1, 2, 2))),
+    'vit': (InflatedViT, 32, dict(model='vit_base_patch16_224', out_indices=(0, 1, 2, 2),
+                                  sizes=dict(patch_size=8, embed_dim=24, depth=3, num_heads=3))),
+    'swin': (InflatedSwin, 64, dict(sizes=dict(patch_size=2, window_size=4, **DEPTHS))),
+    'videoswin': (VideoSwin, 64, dict(sizes=dict(window_size=(2, 4, 4), **DEPTHS)))}
+
+
+@pytest.mark.parametrize('name', ENCODERS)
+def test_activation_checkpointing_runs_blocks_twice_for_the_same_gradients(name):
+    """With drop path, whose draws must be the same again; also in a copy of the encoder, as DINO makes one."""
+    kind, size, settings = ENCODERS[name]
+
+    def gradients(with_cp):
+        torch.manual_seed(3)
+        encoder = copy.deepcopy(kind(slices=5, img_size=size, drop_path_rate=0.5, with_cp=with_cp, **settings))
+        runs = []
+        for module in encoder.train().modules():
+            if hasattr(module, 'mlp'):
+                module.mlp.register_forward_pre_hook(lambda *_: runs.append(1))
+        loss = sum(features.square().mean() for features in encoder(torch.randn(2, 5, size, size)))
+        forward = len(runs)
+        loss.backward()
+        return [loss.detach(), *(parameter.grad for parameter in encoder.parameters())], forward, len(runs)
+
+    kept, forward, total = gradients(False)
+    again, forward_again, total_again = gradients(True)
+    assert all(map(torch.equal, kept, again))
+    assert forward == total == forward_again and total_again == 2 * forward
+
+
+@pytest.mark.parametrize('path', [CONFIG, DINO], ids=lambda path: path.stem)
+def test_channels_last_is_the_same_to_rounding(prepared, path):
+    _, losses = train(configure(prepared, path))
+    model, others = train(configure(prepared, path, channels_last=True))
+    torch.testing.assert_close(others, losses, rtol=1e-5, atol=0)
+    kernel = model.backbone.model.patch_embed.proj.weight
+    assert kernel.is_contiguous(memory_format=torch.channels_last)
+    assert kernel.is_contiguous() == (kernel.shape[1] == 1)  # of one channel, both are the same
+
+
+def test_video_swin_keeps_its_5d_kernels_where_channels_go_last(prepared):
+    path = REPO / 'configs' / 'videoswin_centering_phantom.py'
+    cfg = load_config(path, {'experiment.source': None, 'experiment.data_root': str(prepared),
+                             'experiment.batch': 2, 'experiment.channels_last': True})
+    model, losses = train(cfg, steps=1)
+    assert model.backbone.model.patch_embed.proj.weight.ndim == 5 and losses.isfinite().all()
+
+
+@pytest.mark.parametrize('path', [CONFIG, DINO], ids=lambda path: path.stem)
+def test_training_alone_is_compiled_and_checkpoints_are_interchangeable(prepared, monkeypatch, path):
+    """By dynamo and autograd's tracing; what inductor makes of it is tested below."""
+    compiled = []
+
+    def trace(method, **settings):
+        compiled.append(method.__self__)
+        return original(method, backend='aot_eager', **settings)
+
+    original = torch.compile
+    monkeypatch.setattr(torch, 'compile', trace)
+    model, losses = train(configure(prepared, path))
+    other, others = train(configure(prepared, path, compile=True, activation_checkpointing=True))
+    torch.testing.assert_close(others, losses, rtol=1e-4, atol=0)
+    parts = ([other.backbone, other.neck, other.decode_head] if path == CONFIG else
+             [other.backbone.model, other.teacher_head, other.student, other.head])
+    assert [id(part) for part in compiled] == [id(part) for part in parts]
+    assert list(other.state_dict()) == list(model.state_dict())
+    other.load_state_dict(model.state_dict())
+    if path == CONFIG:
+        assert count_cost(other, (32, 32)) == count_cost(model, (32, 32))
+        window = torch.randn(1, 5, 32, 32)
+        assert torch.equal(other.eval()(window, mode='tensor'), model.eval()(window, mode='tensor'))
+        twin = copy.deepcopy(other)  # as a moving average is made
+        assert twin.backbone.forward.method.__self__ is twin.backbone and twin.backbone.forward.model is twin
+        assert len(compiled) == 3
+
+
+@pytest.mark.skipif(acceleration._missing_for_compilation(torch.cuda.is_available()) is not None,
+                    reason='no compiler for torch.compile')
+def test_compiled_by_inductor_to_rounding(prepared, monkeypatch):
+    model, other = (train(configure(prepared), steps=0)[0] for _ in range(2))
+    compile_in_training(other, [other.decode_head.cls_seg])  # a small part: the whole takes half a minute
+    results, settings = [], torch._inductor.config
+    if hasattr(settings, 'cpp_cache_precompile_headers'):  # worth its time from some dozens of kernels on
+        monkeypatch.setattr(settings, 'cpp_cache_precompile_headers', False)
+    for head in (model.decode_head, other.decode_head):
+        torch.manual_seed(1)
+        out = head.cls_seg(torch.randn(2, 40, 8, 8)).square()
+        out.mean().backward()
+        results.append([out.detach(), head.conv_seg.weight.grad, head.conv_seg.bias.grad])
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-6)
+    assert other.decode_head.cls_seg.compiled is not None
+
+
+@pytest.mark.parametrize('experiment, message', [
+    (dict(precision='bf61'), r"experiment.precision='bf61'; did you mean 'bf16'"),
+    (dict(precision='double'), 'known: bf16, fp16, fp32, tf32'),
+    (dict(activation_checkpoint=True), "did you mean 'activation_checkpointing'"),
+    (dict(compile='yes'), "experiment.compile='yes' must be True or False"),
+])
+def test_misspelt_options_are_one_line(prepared, experiment, message):
+    with pytest.raises(UserError, match=message):
+        configure(prepared, **experiment)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='of machines without a GPU')
+def test_fp16_needs_a_gpu_to_train_but_not_to_evaluate(prepared):
+    with pytest.raises(UserError, match='precision=fp16 needs a GPU.*bf16'):
+        configure(prepared, precision='fp16')
+    cfg = load_config(CONFIG, TINY | {'experiment.data_root': str(prepared), 'experiment.precision': 'fp16'})
+    prepare_for_device(cfg, 'none', train=False)
+    assert cfg.optim_wrapper.type == 'OptimWrapper'
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')
+def test_fp16_scales_the_loss_and_trains(prepared):
+    _, losses = train(configure(prepared), device='cuda')
+    cfg = configure(prepared, precision='fp16')
+    model, others = train(cfg, device='cuda')
+    torch.testing.assert_close(others, losses, rtol=0.03, atol=0)
+    assert build_optim_wrapper(model, cfg.optim_wrapper).loss_scaler.get_scale() > 1
+
+
+def test_compiling_without_a_compiler_is_one_line(prepared, monkeypatch):
+    monkeypatch.setattr(shutil, 'which', lambda name: None)
+    with pytest.raises(UserError, match='experiment.compile: torch.compile needs .*leave the option out'):
+        configure(prepared, compile=True)
+
+
+def test_float32_is_float32_and_tf32_says_where_it_changes_nothing(prepared, capsys):
+    flags = torch.backends.cuda.matmul, torch.backends.cudnn
+    configure(prepared, precision='tf32')
+    assert all(backend.allow_tf32 for backend in flags)
+    if not torch.cuda.is_available():
+        assert 'experiment.precision=tf32: changes nothing on a CPU' in capsys.readouterr().err
+    configure(prepared)  # the next run of the same process
+    assert not any(backend.allow_tf32 for backend in flags)
+
+
+def test_an_option_that_is_set_alone_changes_what_a_run_is_known_by():
+    plain = _content(read_config(CONFIG))
+    assert not {'precision', *acceleration.SWITCHES} & set(plain['experiment'])
+    assert _content(read_config(CONFIG, {'experiment.precision': 'bf16'})) != plain
