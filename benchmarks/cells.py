@@ -230,6 +230,7 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     for key in spec:
         if key not in GRID_KEYS:
             raise UserError(f'{path}: unknown key {key!r}{nearest(key, GRID_KEYS)}')
+    spec = {key: value for key, value in spec.items() if value is not None}
     _check_shapes(spec, path)
     if not spec.get('configs'):
         raise UserError(f"{path}: key 'configs' is missing")
@@ -262,7 +263,8 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
             if axis not in AXES[1:]:  # the dataset is the grid's
                 raise UserError(f'{path}: {where}: unknown axis {axis!r}{nearest(axis, AXES[1:])}')
         if fault := find_fault(changes, {axis: KINDS[axis] for axis in changes}):
-            raise UserError(f'{path}: {where}: {fault}')
+            raise UserError(f'{path}: {where}: {fault}; slices and stride are whole numbers, lr is a number, the '
+                            'others are text')
         if 'inflation' in changes:
             parse_inflation(changes['inflation'])
         made = Cell(**{**base, **changes})
