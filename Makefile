@@ -14,7 +14,7 @@ report: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m ruff check .
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 	rm -rf work_dirs/grids/smoke
 	$(BIN)/python benchmarks/run_grid.py --grid smoke
 
