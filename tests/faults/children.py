@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from benchmarks import run_grid, runner
@@ -138,6 +139,7 @@ class Linger(Hook):
         time.sleep(self.seconds)
 
 
+@HOOKS.register_module()
 class Spoil(Hook):
     """In one step, one process's first window or a weight's gradient is no number."""
 

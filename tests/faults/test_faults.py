@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import children
@@ -137,6 +138,17 @@ def test_out_of_memory_is_tried_once_more_in_halves_from_the_checkpoint(prepared
     assert 'passes of 4 windows' in attempt['reason'] and attempt['went_on_with'] == 'experiment.accumulate=2'
     record = execute(run_of(prepared, seed=2), tmp_path / 'too large', fits=1, halve=True)
     assert record['state'] == 'failed' and record['out_of_memory']['windows'] == 2 and len(record['attempts']) == 1
+
+
+def test_a_run_that_failed_is_tried_again_from_its_last_good_checkpoint(prepared, tmp_path):
+    """The record names it; --retry-failed calls the run again."""
+    run = run_of(prepared)
+    spoilt = dict(type='Spoil', step=7, rank=0, what='window')
+    record = execute(replace(run, options=run.options | {'custom_hooks': [spoilt]}), tmp_path)
+    assert record['state'] == 'failed' and record['checkpoint'] == 'iter_4.pth'
+    assert record['reason'].startswith('the loss became nan in step 7, in a batch of case_')
+    record = execute(run, tmp_path)
+    assert record['state'] == 'done' and record['cost']['resumed_from'] == 4
 
 
 # disk full while writing checkpoint, record or store
