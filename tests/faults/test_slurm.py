@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -174,7 +175,7 @@ def test_the_script_for_one_training_is_requeued_and_resumes(cluster, prepared, 
     wait_for(lambda: queue(cluster)[f'{number}_N/A'][0] == 'COMPLETED', 90, 'the end')
     text = log.read_text()
     assert 'stopped by SIGUSR2; ' in text and (work / 'iter_24.pth').exists()
-    assert text.count('Auto resumed from the latest checkpoint None') == 1 and 'resumed epoch: 0, iter: ' in text
+    assert int(re.search(r'resumed epoch: 0, iter: (\d+)', text)[1]) >= 4
 
 
 def test_a_run_waits_for_its_source_and_goes_with_it(cluster, tmp_path, monkeypatch):
