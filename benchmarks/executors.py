@@ -78,7 +78,10 @@ def choose_executor(args) -> Executor:
         raise UserError(f'{option} is for --executor {executor}, not for {args.executor}')
     if args.executor == 'slurm':
         detach = given.pop('detach', False)
-        return SlurmExecutor(read_settings(given.pop('slurm', None), given), detach)
+        executor = SlurmExecutor(read_settings(given.pop('slurm', None), given), detach)
+        if args.halve_on_oom and executor.options:
+            raise UserError('--halve-on-oom is for runs of one process; set experiment.accumulate in the grid')
+        return executor
     return LocalExecutor(args.workers) if args.executor == 'local' else DebugExecutor()
 
 

@@ -99,7 +99,9 @@ def run_jobs(jobs: Iterable[Job], workers: int, threads: int, devices: Sequence[
             on_event('blocked', job.name, job.needs - finished)
     finally:
         for worker in pool:
-            worker.stop()
+            worker.end()
+        for worker in pool:
+            worker.process.join()
 
 
 @contextmanager
@@ -135,8 +137,13 @@ class _Worker:
         theirs.close()
 
     def start(self, job: Job) -> None:
+        try:
+            self.pipe.send(job)
+        except OSError:  # it died while it had nothing to do
+            self.process.join()
+            self._spawn()
+            self.pipe.send(job)
         self.job = job
-        self.pipe.send(job)
 
     def replace(self) -> Job:
         """After a death: take the job back and put a fresh process in place."""
@@ -148,10 +155,10 @@ class _Worker:
         self._spawn()
         return job
 
-    def stop(self) -> None:
+    def end(self) -> None:
+        """Ask it to; a run at hand is kept first."""
         self.pipe.close()
         self.process.terminate()
-        self.process.join()
 
 
 def _work(pipe: Connection, threads: int, log: Path) -> None:

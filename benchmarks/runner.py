@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.dist import is_main_process
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -28,12 +28,12 @@ from mmseg_plugins.faults import peak_memory
 from mmseg_plugins.files import only_writer, write_atomic
 from mmseg_plugins.flops import count_cost
 from mmseg_plugins.pretraining import pretrain
+from mmseg_plugins.training import PATIENCE
 
 from .records import Run, predictions_path, read_record, record_path, write_arrays, write_record
 from .settings import describe_settings
 
 REPO = Path(__file__).parents[1]
-PATIENCE = 60  # seconds for a process that was told to stop and still writes its checkpoint
 PACKAGES = ('torch', 'torchvision', 'timm', 'mmengine', 'mmsegmentation', 'numpy', 'nibabel', 'blosc2')
 
 
@@ -64,21 +64,30 @@ def execute_run(run: Run, out: Path, work_dir: Path, report: Callable[[int, int]
 
     Args:
         launcher: `pytorch` where this process is one of several that share the run (RANK, WORLD_SIZE, ... are
-            set); only the main one writes.
-        halve: a step that does not fit into memory is tried once more, in twice as many passes of half the size.
+            set). The main one writes, or the one whose fault ends the run.
+        halve: a step that does not fit into memory is tried once more, in twice as many passes of half the size;
+            for a run of one process.
         debug: errors other than a user's are not recorded but go on up.
 
     Raises:
         Stopped: by a signal; the run goes on from its checkpoint when it is called again.
     """
+    before = read_record(record_path(out, run))
+    if (before or {}).get('state') == 'done':
+        return None  # by a job that was requeued all the same
     if launcher != 'none' and int(os.environ.get('RANK', 0)):
-        return _attempt(run, out, work_dir, report, launcher, halve, debug).get('reason')
+        body = _attempt(run, out, work_dir, report, launcher, False, debug)
+        if body.pop('own', False):  # the others learn of it by this process's end, and not what it was
+            write_record(out, run, body | provenance())
+        return body.get('reason')
     try:
         with only_writer(work_dir, patience=PATIENCE):
-            if (read_record(record_path(out, run)) or {}).get('state') == 'done':
+            now = read_record(record_path(out, run))
+            if (now or {}).get('state') == 'done':
                 return None  # by a runner that had this folder until now
-            body = _attempt(run, out, work_dir, report, launcher, halve, debug)
-            write_record(out, run, body | provenance())
+            body = _attempt(run, out, work_dir, report, launcher, halve and launcher == 'none', debug)
+            if body.pop('own', True) or read_record(record_path(out, run)) == before:
+                write_record(out, run, body | provenance())
     except Busy as error:
         return str(error)  # no record: the other process writes it
     return body.get('reason')
@@ -90,14 +99,15 @@ def _attempt(run: Run, out: Path, work_dir: Path, report: Callable, launcher: st
     try:
         return _train_and_evaluate(run, out, work_dir, report, launcher)
     except OutOfMemory as error:
-        body = _failure(str(error), work_dir) | dict(out_of_memory=error.facts)
+        body = _failure(str(error), work_dir) | dict(out_of_memory=error.facts, own=True)
     except UserError as error:
-        body = _failure(str(error), work_dir)
+        body = _failure(str(error), work_dir) | dict(own=True)
     except Exception as error:
         if debug:
             raise
         traceback.print_exc()
-        body = _failure(f'{type(error).__name__}: {" ".join(str(error).split())[:500]}', work_dir)
+        reason = f'{type(error).__name__}: {" ".join(str(error).split())[:500]}'
+        body = _failure(reason, work_dir) | dict(own=False)  # may be only that another process has gone
     if not halve or 'out_of_memory' not in body:
         return body
     gc.collect()  # out of the handler, whose traceback held on to the step's tensors
@@ -148,6 +158,7 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
         load=_load_report(encoder),
         cost=dict(parameters=_parameters(model), encoder_parameters=_parameters(encoder),
                   **_flops(model, cfg.experiment.img_size), seconds=round(seconds, 1), resumed_from=progress.first,
+                  processes=get_world_size(),
                   **_peak_memory(progress.peak)))
 
 

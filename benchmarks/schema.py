@@ -34,7 +34,7 @@ LATER_SCORES = dict(hd95_per_case=[FIGURES], nsd_per_case=[FIGURES])
 OTHERS = dict(checksum=str, python=str, load=(dict, None), attempts=[dict])
 OTHERS_OF_STATE = dict(
     failed=dict(checkpoint=(str, None), out_of_memory=dict),
-    done=dict(cost=dict(encoder_parameters=NUMBER, resumed_from=int, memory_of=str)))
+    done=dict(cost=dict(encoder_parameters=NUMBER, resumed_from=int, memory_of=str, processes=int)))
 SUMMARY = dict(  # what tables read of a dataset's, see mmseg_plugins/datasets/statistics.py
     modality=(str, None), labels=[str], headline=[int], split_hash=(str, None), size=[NUMBER], cases=dict,
     voxels=[int], slices=[int], variation=FIGURES, mean_variation=(int, float, None))

@@ -180,7 +180,8 @@ class SlurmExecutor:
             ntasks_per_node=max(gpus, 1), gpus_per_node=gpus or None, cpus_per_task=settings.cpus,
             mem=settings.memory, signal_delay_s=settings.grace, array_parallelism=settings.limit,
             dependency=':'.join(['afterok', *after]) if after else None, stderr_to_stdout=True,
-            srun_args=[f'--cpus-per-task={settings.cpus}'],  # srun does not take it from sbatch
+            # srun does not take the first from sbatch
+            srun_args=[f'--cpus-per-task={settings.cpus}', '--kill-on-bad-exit=1'],
             setup=[f'export PYTHONPATH={shlex.quote(str(REPO))}${{PYTHONPATH:+:$PYTHONPATH}}'],
             additional_parameters={'requeue': True, 'kill-on-invalid-dep': 'yes', **settings.sbatch})
         try:

@@ -50,4 +50,6 @@ class Task:
             leave_processes()
         else:
             print(reason, flush=True)
+            if environment.world_size > 1:
+                raise SystemExit(1)  # the others wait for this process, and srun ends them
         return reason

@@ -123,8 +123,8 @@ def newest_whole(folder: Path) -> Path | None:
         try:
             with zipfile.ZipFile(path) as archive:
                 fault = archive.testzip()
-        except (OSError, zipfile.BadZipFile) as error:
-            fault = str(error)
+        except Exception as error:  # zipfile has no one class for what is wrong with an archive
+            fault = str(error) or type(error).__name__
         if fault is None:
             return path
         print_log(f'{path}: not whole ({fault}); passed over', 'current', logging.WARNING)
@@ -170,25 +170,16 @@ def _synchronize_norms_on_cpus() -> None:
     import torch
     from mmengine.runner import runner
 
-    class AllReduce(torch.autograd.Function):
-        @staticmethod
-        def forward(_, x):
-            x = x.clone()
-            torch.distributed.all_reduce(x)
-            return x
-
-        backward = forward  # what every process made of the sum comes back to each summand
-
-    all_reduce = AllReduce.apply
+    from .collective import sum_over_processes
 
     class GlooBatchNorm2d(torch.nn.BatchNorm2d):
         def forward(self, x):
             if not self.training:
                 return super().forward(x)
-            count = all_reduce(x.new_tensor(x.numel() / x.shape[1]))
-            mean = all_reduce(x.sum((0, 2, 3))) / count
+            count = sum_over_processes(x.new_tensor(x.numel() / x.shape[1]))
+            mean = sum_over_processes(x.sum((0, 2, 3))) / count
             centred = x - mean[:, None, None]
-            variance = all_reduce(centred.square().sum((0, 2, 3))) / count
+            variance = sum_over_processes(centred.square().sum((0, 2, 3))) / count
             with torch.no_grad():
                 self.num_batches_tracked += 1
                 self.running_mean.lerp_(mean, self.momentum)

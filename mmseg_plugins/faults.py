@@ -42,7 +42,8 @@ def _find_dead_worker(dataloader: DataLoader) -> str | None:
 
 def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+        isinstance(error, RuntimeError) and any(text in str(error) for text in (
+            "can't allocate memory", 'out of memory', 'STATUS_ALLOC_FAILED')))
 
 
 def peak_memory() -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import FULL, Busy
+from .errors import FULL, Busy, UserError
 
 
 def write_atomic(path: str | os.PathLike, content: bytes | str) -> None:
@@ -65,4 +65,7 @@ def only_writer(folder: Path, patience: float = 0) -> Iterator[None]:
                     raise Busy(f'{folder}: another process is at work here; wait for it, or end it and call '
                                'again') from None
                 time.sleep(0.2)
+            except OSError as error:
+                raise UserError(f'{folder}: cannot be locked ({error.strerror}); the disk must know flock: choose '
+                                'another, or mount it with locks') from None
         yield

@@ -6,9 +6,11 @@ is finished and kept. A loss that is no number ends all processes before it reac
 """
 
 import math
+import os
 import re
 import signal
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +26,11 @@ from torch.nn.utils import clip_grad_norm_
 from .datasets.windows import WindowSampler
 from .errors import OutOfMemory, UserError
 from .faults import explain, is_out_of_memory, peak_memory
-from .files import write_atomic
+from .files import only_writer, write_atomic
 from .signals import StopRequest
 
 KEPT = 2  # a newer checkpoint may turn out broken
+PATIENCE = 60  # seconds for a process that was told to stop and still writes its checkpoint
 
 
 @LOOPS.register_module()
@@ -94,7 +97,7 @@ class StepLoop(IterBasedTrainLoop):
         runner, self._batch = self.runner, data_batch
         # dropout and drop path, a function of seed, step and process
         seed = np.random.SeedSequence((runner.seed, self._iter, get_rank())).generate_state(1, np.uint64)[0]
-        torch.manual_seed(int(seed >> 1))
+        torch.manual_seed(int(seed) >> 1)
         runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=data_batch)
         passes = [runner.model.train_step(part, optim_wrapper=runner.optim_wrapper)
                   for part in _divide(data_batch, self.accumulate)]
@@ -115,10 +118,19 @@ class StepLoop(IterBasedTrainLoop):
 
     def _check_before_updates(self, optim_wrapper) -> None:
         """Every process learns of a loss that is no number, or of a signal, before gradients are exchanged."""
-        update = optim_wrapper.update_params
-        # an AmpOptimWrapper's scaler skips such steps
-        if optim_wrapper.clip_func is clip_grad_norm_ and not isinstance(optim_wrapper, AmpOptimWrapper):
+        update, step = optim_wrapper.update_params, optim_wrapper.step
+
+        def checked_step(**kwargs) -> None:
+            parameters = [p for group in optim_wrapper.param_groups for p in group['params']]
+            clip_grad_norm_(parameters, math.inf, error_if_nonfinite=True)
+            step(**kwargs)
+
+        if isinstance(optim_wrapper, AmpOptimWrapper):
+            pass  # its scaler skips such steps
+        elif getattr(optim_wrapper, 'clip_func', None) is clip_grad_norm_:  # takes the norm anyway
             optim_wrapper.clip_grad_kwargs |= dict(error_if_nonfinite=True)
+        else:
+            optim_wrapper.step = checked_step
 
         def checked_update(loss: torch.Tensor, *args, **kwargs) -> None:
             value = float(loss.detach())
@@ -192,9 +204,12 @@ def save_checkpoint(runner, step: int) -> None:
 
     What of them a run no longer needs is decided by their steps, so that no kill can leave one behind.
     """
-    runner.save_checkpoint(runner.work_dir, f'iter_{step}.pth', by_epoch=False, meta=dict(iter=step))
+    folder = Path(runner.work_dir)
     if is_main_process():
-        folder = Path(runner.work_dir)
+        for torn in folder.glob('.iter_*.pth.*'):  # a kill in the middle of a write left it
+            torn.unlink(missing_ok=True)
+    runner.save_checkpoint(str(folder), f'iter_{step}.pth', by_epoch=False, meta=dict(iter=step))
+    if is_main_process():
         write_atomic(folder / 'last_checkpoint', str(folder / f'iter_{step}.pth'))  # mmengine's own note
         earlier = [number for number in _steps(folder) if number <= step]
         for number in earlier[:-KEPT]:
@@ -211,7 +226,25 @@ def _steps(folder: Path) -> list[int]:
     return sorted(int(name[1]) for name in names if name)
 
 
+def check_work_dir(folder: Path, resume: bool) -> None:
+    """A training that begins must not take another's checkpoints for its own when it is restarted.
+
+    Raises:
+        UserError: they are there.
+    """
+    if not resume and _steps(folder):
+        raise UserError(f'{folder}: holds checkpoints of an earlier training; go on with it by --resume, name '
+                        'another --work-dir, or delete them')
+
+
+def hold_work_dir(folder: Path, patience: float) -> AbstractContextManager:
+    """The main process keeps a training's folder to itself: files.only_writer."""
+    rank = int(os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or 0)
+    return nullcontext() if rank else only_writer(folder, patience)
+
+
 @FUNCTIONS.register_module()
 def start_loader_worker(_worker: int) -> None:
-    """Ctrl-C reaches the whole process group: the main process decides, and needs its workers until then."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Signals may reach all processes of a job: the main one decides, and needs its workers until then."""
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)

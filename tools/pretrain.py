@@ -14,6 +14,7 @@ from mmseg_plugins.compat import leave_processes
 from mmseg_plugins.errors import run_main
 from mmseg_plugins.experiment import check_start, load_config, prepare_for_device, was_restarted, world_size
 from mmseg_plugins.pretraining import pretrain
+from mmseg_plugins.training import PATIENCE, check_work_dir, hold_work_dir
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,10 +38,13 @@ def main() -> None:
     processes = world_size() if args.launcher != 'none' else 1
     cfg = load_config(args.config, {**(args.cfg_options or {}), **args.amp}, processes)
     check_start(cfg, processes)
+    work_dir = Path(args.work_dir or Path('work_dirs') / Path(args.config).stem)
+    restarted = was_restarted()
+    check_work_dir(work_dir, args.resume or restarted)
     prepare_for_device(cfg, args.launcher)
-    cfg.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem)
-    cfg.resume = args.resume or was_restarted()
-    pretrain(cfg, args.out)
+    cfg.work_dir, cfg.resume = str(work_dir), args.resume or restarted
+    with hold_work_dir(work_dir, PATIENCE if restarted else 0):
+        pretrain(cfg, args.out)
 
     from mmengine.dist import is_main_process
     if is_main_process():

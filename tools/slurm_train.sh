@@ -24,4 +24,5 @@ exec sbatch "${job[@]}" --cpus-per-task="$cpus" --requeue --open-mode=append --s
 srun --cpus-per-task=$cpus --kill-on-bad-exit=0 --wait=60 ${SRUN_ARGS:-} $(printf '%q ' "${train[@]}")
 status=\$?
 [ \$status -ne 140 ] || scontrol requeue \$SLURM_JOB_ID
+[ \$status -ne 143 ] || sleep 600 # preempted with grace: Slurm requeues only what has not ended by itself
 exit \$status"

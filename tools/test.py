@@ -44,7 +44,7 @@ def main() -> None:
     load_weights(runner.model.module if is_model_wrapper(runner.model) else runner.model, args.checkpoint)
     try:
         metrics = runner.test()
-    except RuntimeError as error:
+    except Exception as error:
         raise explain(error, [runner.test_dataloader]) from None
     if args.out and is_main_process():
         write_atomic(args.out, json.dumps(metrics, indent=1))

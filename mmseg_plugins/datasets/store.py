@@ -24,7 +24,7 @@ import blosc2
 import numpy as np
 
 from ..errors import UserError
-from ..files import write_atomic
+from ..files import sync_folder, write_atomic
 from ..untrusted import check_name, find_fault, read_json
 from .catalogue import how_to_prepare
 from .intensity import PROTOCOLS, STATISTICS
@@ -58,6 +58,7 @@ def write_case(folder: Path, case: str, volume: Volume, meta: dict, mapped: bool
     write_atomic(temporary / 'meta.json', json.dumps(meta))
     shutil.rmtree(final, ignore_errors=True)
     os.replace(temporary, final)
+    sync_folder(final.parent)
     return meta
 
 

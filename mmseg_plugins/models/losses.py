@@ -4,6 +4,8 @@ import torch
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ..collective import sum_over_processes
+
 
 @MODELS.register_module()
 class DiceFocalLoss(nn.Module):
@@ -20,7 +22,7 @@ class DiceFocalLoss(nn.Module):
             the batch)^-1/2, scaled so that the mean weight of a voxel is 1. For tiny budgets, where
             rare organs would otherwise stay at zero.
         present_only: Dice pooled over the batch and averaged over the foreground classes present in
-            it, instead of per sample over all classes.
+            it, instead of per sample over all classes. The batch is that of a pass over all processes.
         dice_weight: factor of the Dice term.
         focal_weight: factor of the focal term (a mean over voxels and classes).
     """
@@ -47,16 +49,17 @@ class DiceFocalLoss(nn.Module):
         log_own = log_p.gather(1, label[:, None])[:, 0]              # (B, V)
         own = log_own.exp()
         counts = _sum_per_class(torch.ones_like(own), label, classes)  # (B, K)
+        total = sum_over_processes(counts.sum(0))  # of the whole batch
 
         focal = -(1 - own).pow(self.gamma) * log_own
         if self.class_weight == 'inverse_sqrt':
-            total = counts.sum(0)
             weights = (total + 1).rsqrt()
             focal = focal * (weights * total.sum() / (weights * total).sum())[label]
 
         both, sizes = _sum_per_class(own, label, classes), log_p.exp().sum(2) + counts
         if self.present_only:
-            both, sizes, present = both.sum(0), sizes.sum(0), (counts.sum(0) > 0).float()
+            both, sizes = sum_over_processes(both.sum(0)), sum_over_processes(sizes.sum(0))
+            present = (total > 0).float()
             present[0] = 0
         dice = 1 - (2 * both + self.smooth) / (sizes + self.smooth)
         dice = ((dice * present).sum() / present.sum().clamp(min=1) if self.present_only

@@ -31,9 +31,7 @@ context.set_forkserver_preload(['children'])
 def options(data_root: Path, **experiment) -> dict:
     values = dict(data_root=str(data_root), source=None, steps=12, warmup=2, batch=8, slices=3, evaluate='train',
                   checkpoint_interval=100) | experiment
-    return {f'experiment.{key}': value for key, value in values.items()} | {
-        # as in the paper, over samples: what a process's share of a batch decides cannot be compared
-        'model.decode_head.loss_decode.present_only': False, 'model.decode_head.loss_decode.class_weight': None}
+    return {f'experiment.{key}': value for key, value in values.items()}
 
 
 def _begin(log: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from conftest import write_msd
 from test_faults import wait_for
-from test_training import finish, logged, same_weights
+from test_training import finish, logged, newest, same_weights
 
 from benchmarks.cells import load_grid
 from benchmarks.plan import make_run
@@ -39,10 +39,6 @@ def child_of(pid: int) -> int | None:
 
 def steps_of(work: Path) -> int:
     return max((row['step'] for row in logged(work)), default=0)
-
-
-def newest(work: Path) -> int:
-    return max((int(path.stem.split('_')[1]) for path in work.glob('iter_*.pth')), default=0)
 
 
 def alive(pid: int) -> bool:
