@@ -13,7 +13,8 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 WORLD_SIZE=$((devices * ${NNODES:-1})) python tools/train.py "$config" --launcher pytorch --dry-run "$@"
 address=${MASTER_ADDR:-127.0.0.1} port=${PORT:-29500} rank=${NODE_RANK:-0}
 meeting=(--node_rank "$rank" --master_addr "$address" --master_port "$port")
-if [ "${MAX_RESTARTS:-0}" -gt 0 ]; then # the static meeting point keeps the addresses of those that died
+if [ "${MAX_RESTARTS:-0}" -gt 0 ]; then # a store that outlives a start keeps the addresses of those that died
+  export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
   meeting=(--max_restarts "$MAX_RESTARTS" --rdzv_backend c10d --rdzv_endpoint "$address:$port" --rdzv_id "$port"
     --rdzv_conf "is_host=$((rank == 0))")
   [ "${NNODES:-1}" -gt 1 ] || meeting+=(--local_addr 127.0.0.1)
