@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import resource
 import runpy
 import signal
 import socket
@@ -135,6 +136,18 @@ class Linger(Hook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         time.sleep(self.seconds)
+
+
+class Choke(Hook):
+    """From one step on, the process is killed once it has written so many bytes into a file."""
+
+    def __init__(self, step: int, size: int):
+        self.step, self.size = step, size
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if batch_idx + 1 == self.step:
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.size))
 
 
 @HOOKS.register_module()

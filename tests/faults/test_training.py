@@ -145,6 +145,17 @@ def test_no_kill_at_any_moment_changes_the_final_weights(uninterrupted, prepared
     assert max(before - after for before, after in itertools.pairwise(steps)) < 2  # repeats: since a checkpoint
 
 
+def test_a_kill_in_the_middle_of_a_checkpoint_leaves_the_one_before_it_alone(uninterrupted, prepared, tmp_path):
+    work, size = tmp_path / 'run', (uninterrupted / f'iter_{STEPS}.pth').stat().st_size
+    finish(children.start(children.train, work, kill_options(prepared), hooks=[children.Choke(4, size // 2)]),
+           -signal.SIGXFSZ)
+    [torn] = work.glob('.iter_4.pth.*')
+    assert torn.stat().st_size == size // 2
+    assert [path.name for path in work.glob('iter_*.pth')] == ['iter_2.pth'] and whole(work / 'iter_2.pth')
+    finish(children.start(children.train, work, kill_options(prepared)))
+    assert same_weights(work, uninterrupted, STEPS) and not list(work.glob('.iter_*'))
+
+
 @pytest.fixture(scope='module')
 def uninterrupted_by_two(prepared, tmp_path_factory) -> Path:
     work = tmp_path_factory.mktemp('two') / 'run'
