@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mmseg_plugins.errors import UserError
+from mmseg_plugins.parallel import available_cores
 
 from .pool import Job, run_jobs
 from .slurm import SlurmExecutor, given_arguments, read_settings
@@ -28,8 +29,7 @@ class LocalExecutor:
     def __init__(self, workers: int | None):
         import torch
 
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-        count = torch.cuda.device_count()
+        cores, count = available_cores(), torch.cuda.device_count()
         visible = os.environ.get('CUDA_VISIBLE_DEVICES')
         self.devices = (visible.split(',') if visible else [str(number) for number in range(count)])[:count]
         self.workers = workers or count or cores

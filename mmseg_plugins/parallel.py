@@ -16,9 +16,13 @@ Result = TypeVar('Result')
 MOST_WORKERS = 8  # each holds a whole volume, and disks do not get faster
 
 
+def available_cores() -> int:
+    """Those that this process may use, which a cluster's job may have fewer of than the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
 def default_workers() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    return min(cores, MOST_WORKERS)
+    return min(available_cores(), MOST_WORKERS)
 
 
 def map_items(function: Callable[[Any], Result], items: Mapping[Hashable, Any], workers: int | None = None,
