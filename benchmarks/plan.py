@@ -1,6 +1,5 @@
 """What a grid needs before it can run, and which of its runs are still to do."""
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from mmseg_plugins.experiment import read_config
 from mmseg_plugins.sources import file_sha256
 
 from .cells import TIMM, Cell, Grid
-from .records import Run, identity, read_record, record_path
+from .records import Run, identity, read_object, read_record, record_path
 
 REPO = Path(__file__).parents[1]
 PREPARED = Path('data/prepared')
@@ -176,7 +175,7 @@ def _add_source_jobs(name: str, grid: Grid, weights_root: Path, jobs: dict[str, 
     if not source.made_by or name in jobs:
         return
     out, digest = weights_root / source.file, _source_digest(name, grid, weights_root)
-    if out.is_file() and _made_from(out.with_suffix('.json')) == digest:
+    if out.is_file() and (read_object(out.with_suffix('.json')) or {}).get('digest') == digest:
         return
     if source.needs:
         _add_source_jobs(source.needs, grid, weights_root, jobs)
@@ -194,12 +193,3 @@ def prepare_sources(plan: Plan) -> None:
     folder = PREPARED / 'layout'
     if any(source.options['experiment.data_root'] == str(folder) for source in plan.sources):
         prepare_layout(folder)
-
-
-def _made_from(note: Path) -> str | None:
-    try:
-        return json.loads(note.read_text())['digest']
-    except (OSError, ValueError, KeyError):
-        return None
-
-

@@ -103,7 +103,8 @@ def _open(path: Path) -> dict:
     return record
 
 
-def _read_json(path: Path) -> dict | None:
+def read_object(path: Path) -> dict | None:
+    """A JSON file's mapping; None where there is none."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
@@ -133,5 +134,5 @@ def write_summary(out: Path, dataset: str, summary: dict) -> None:
 
 def read_summaries(folder: Path) -> dict[str, dict]:
     """What there is below `folder`/datasets, by dataset; without files that lack what tables need."""
-    found = {path.stem: _read_json(path) for path in sorted((folder / 'datasets').glob('*.json'))}
+    found = {path.stem: read_object(path) for path in sorted((folder / 'datasets').glob('*.json'))}
     return {dataset: summary for dataset, summary in found.items() if find_fault(summary, SUMMARY) is None}

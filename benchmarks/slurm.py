@@ -28,6 +28,7 @@ from mmseg_plugins.errors import Stopped, UserError, nearest
 from mmseg_plugins.files import write_atomic
 
 from .pool import Job
+from .records import read_object
 from .slurm_job import Task
 from .watch import read_last_line
 
@@ -149,7 +150,7 @@ class SlurmExecutor:
             for job in jobs:
                 if job.name in followed:
                     continue
-                if (_read(job.leaves) or {}).get('state') == 'done':  # since the plan was made
+                if (read_object(job.leaves) or {}).get('state') == 'done':  # since the plan was made
                     on_event('done', job.name, None)
                 else:
                     groups.setdefault((job.needs, 'launcher' in job.options), []).append(job)
@@ -245,13 +246,6 @@ def _key(job: Job) -> str:
     return f'{job.folder.name} {job.leaves.resolve()}'
 
 
-def _read(path: Path) -> dict | None:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-
-
 def _what_next(folder: Path) -> str:
     names = ','.join(sorted(path.stem for path in folder.glob('*.json')))
     return f'call again to follow them, cancel them with: scancel --name={names}'
@@ -319,7 +313,7 @@ def _look_at(each: Followed, queue: dict, on_event: Callable[[str, Hashable, Any
     name, before = each.job.name, each.state
     each.state, reason = queue.get((each.submission.name, each.index), ('GONE', ''))
     each.reason = reason or each.reason
-    if (left := _read(each.job.leaves)) is not None:
+    if (left := read_object(each.job.leaves)) is not None:
         on_event('done', name, left.get('reason'))
         return True
     each.missed = each.missed + 1 if each.state in ENDED else 0
