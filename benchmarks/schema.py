@@ -5,14 +5,13 @@ import json
 from dataclasses import fields
 
 from mmseg_plugins.errors import UserError
-from mmseg_plugins.untrusted import find_fault, find_unknown
+from mmseg_plugins.untrusted import NUMBER, find_fault, find_unknown
 
 from .cells import Cell
 
 VERSION = 2
 
 # What each key holds, as find_fault has it.
-NUMBER = (int, float)
 FIGURES = [(int, float, None)]  # None: of nothing, as where a label is absent
 ALWAYS = dict(
     version=int, run=str, identity=str, seed=int, command=str, config=str, state=str,

@@ -9,6 +9,7 @@ from typing import Any
 
 from .errors import UserError, nearest
 
+NUMBER = (int, float)  # for find_fault
 LONGEST_NAME = 100  # characters; file systems allow 255 bytes, and names are joined to longer ones
 
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import sync_folder, write_atomic
-from ..untrusted import check_name, find_fault, read_json
+from ..untrusted import NUMBER, check_name, find_fault, read_json
 from .catalogue import how_to_prepare
 from .intensity import PROTOCOLS, STATISTICS
 from .planes import Planes
@@ -141,7 +141,6 @@ def read_index(folder: str | Path) -> dict:
     return index
 
 
-NUMBER = (int, float)
 INDEX = dict(dataset=str, labels=[str], headline=[int], channels=int, evaluate=str, split=dict, split_hash=str,
              cases=dict, intensity={protocol: (str, list) for protocol in PROTOCOLS})
 ENTRY = dict(shape=[int], spacing=[NUMBER], **dict.fromkeys(STATISTICS, [NUMBER]), voxels=[int], slices=[int],

@@ -145,8 +145,6 @@ def _read_image(file: BinaryIO, path: Path, size: int) -> tuple[nib.Nifti1Image,
         return kind.from_bytes(content), str(dtype)
 
 
-
-
 def _reason(error: Exception) -> str:
     return ' '.join((str(error).splitlines() or [''])[0].split()) or type(error).__name__
 
