@@ -140,20 +140,25 @@ class _Worker:
         try:
             self.pipe.send(job)
         except OSError:  # it died while it had nothing to do
-            self.process.join()
-            self._spawn()
+            self._respawn()
             self.pipe.send(job)
         self.job = job
 
     def replace(self) -> Job:
         """After a death: take the job back and put a fresh process in place."""
-        self.process.join()
-        code = self.process.exitcode
+        died = self._respawn()
+        code = died.exitcode
         self.last_status = (f'signal {signal.Signals(-code).name} (out of memory, or killed)' if code < 0
                             else f'exit status {code}') + f'; see {self.log}'
         job, self.job = self.job, None
-        self._spawn()
         return job
+
+    def _respawn(self) -> SPAWN.Process:
+        """Put a fresh process in the place of one that ended, and return that."""
+        died = self.process
+        died.join()
+        self._spawn()
+        return died
 
     def end(self) -> None:
         """Ask it to; a run at hand is kept first."""
