@@ -61,7 +61,7 @@ def carry_into_model(experiment: ConfigDict, model: ConfigDict) -> None:
             model[key] = experiment[key]
 
 
-def prepare_options(cfg: Config, train: bool) -> None:
+def prepare_acceleration(cfg: Config, train: bool) -> None:
     """Set this process's arithmetic and the optimizer's wrapper; for training, check that the device can.
 
     Raises:

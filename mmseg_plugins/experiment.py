@@ -25,7 +25,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 
 from . import compat
-from .acceleration import SWITCHES, carry_into_model, check_acceleration, prepare_options
+from .acceleration import SWITCHES, carry_into_model, check_acceleration, prepare_acceleration
 from .arguments import check_arguments, check_options
 from .checkpoints import check_source_file
 from .datasets.catalogue import CATALOGUE
@@ -225,6 +225,12 @@ def world_size() -> int:
     return next((int(os.environ[name]) for name in names if os.environ.get(name)), 1)
 
 
+def process_rank() -> int:
+    """This process's number in such a launch, before it has joined the others (0 without one)."""
+    names = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK', 'PMI_RANK')
+    return next((int(os.environ[name]) for name in names if os.environ.get(name)), 0)
+
+
 def was_restarted() -> bool:
     """Whether torchrun (--max-restarts) or Slurm (a requeued job) has started this run before."""
     return any(int(os.environ.get(name) or 0) for name in ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT'))
@@ -246,4 +252,4 @@ def prepare_for_device(cfg: Config, launcher: str, train: bool = True) -> None:
         cfg.sync_bn = 'torch'
         if not torch.cuda.is_available():
             compat.join_cpu_processes(cfg, launcher)
-    prepare_options(cfg, train)
+    prepare_acceleration(cfg, train)

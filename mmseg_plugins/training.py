@@ -6,7 +6,6 @@ is finished and kept. A loss that is no number ends all processes before it reac
 """
 
 import math
-import os
 import re
 import signal
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from .datasets.windows import WindowSampler
 from .errors import OutOfMemory, UserError
+from .experiment import process_rank
 from .faults import explain, is_out_of_memory, peak_memory
 from .files import only_writer, write_atomic
 from .signals import StopRequest
@@ -239,8 +239,7 @@ def check_work_dir(folder: Path, resume: bool) -> None:
 
 def hold_work_dir(folder: Path, patience: float) -> AbstractContextManager:
     """The main process keeps a training's folder to itself: files.only_writer."""
-    rank = int(os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or 0)
-    return nullcontext() if rank else only_writer(folder, patience)
+    return nullcontext() if process_rank() else only_writer(folder, patience)
 
 
 @FUNCTIONS.register_module()
