@@ -1,6 +1,9 @@
 """Shared pieces: a prepared phantom of a few small cases, and where the real data is."""
 
 import os
+import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -13,6 +16,21 @@ from mmseg_plugins.datasets.prepare import prepare_dataset
 
 torch.set_num_threads(1)
 REPO = Path(__file__).parents[1]
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        return free.getsockname()[1]
+
+
+def wait_for(condition: Callable, seconds: float, what: str):
+    """What `condition` returns as soon as that is something."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f'{what} did not happen within {seconds} s'
+        time.sleep(0.02)
+    return found
 
 
 def write_nifti(path: Path, array: np.ndarray, affine=None) -> Path:

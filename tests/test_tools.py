@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,18 +9,15 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import REPO, write_msd, write_nifti
+from conftest import REPO, free_port, write_msd, write_nifti
 
 CONFIG = 'configs/mini_beit_centering_hippocampus.py'
 
 
 def run(command: list, check: int = 0) -> str:
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = str(free.getsockname()[1])
     path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
     result = subprocess.run(list(map(str, command)), cwd=REPO, capture_output=True, text=True,
-                            env=os.environ | dict(PORT=port, PATH=path))
+                            env=os.environ | dict(PORT=str(free_port()), PATH=path))
     assert result.returncode == check, result.stdout + result.stderr
     return result.stderr + result.stdout
 

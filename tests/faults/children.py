@@ -5,13 +5,13 @@ import os
 import resource
 import runpy
 import signal
-import socket
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from conftest import free_port
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -115,10 +115,7 @@ def start(target, *args, **kwargs) -> multiprocessing.Process:
 
 def start_ranks(count: int, target, *args, **kwargs) -> list[multiprocessing.Process]:
     """One process per rank, as torchrun would start them."""
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    common = dict(WORLD_SIZE=str(count), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    common = dict(WORLD_SIZE=str(count), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()))
     return [start(with_environment, dict(common, RANK=str(rank), LOCAL_RANK=str(rank)), target, args, kwargs)
             for rank in range(count)]
 

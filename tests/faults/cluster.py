@@ -6,21 +6,12 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-
-
-def wait_for(condition: Callable, seconds: float, what: str):
-    """What `condition` returns as soon as that is something."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f'{what} did not happen within {seconds} s'
-        time.sleep(0.1)
-    return found
+from conftest import wait_for
 
 
 class Cluster:

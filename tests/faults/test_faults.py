@@ -12,7 +12,7 @@ from pathlib import Path
 import children
 import pytest
 import torch
-from conftest import write_msd
+from conftest import wait_for, write_msd
 from test_training import finish, logged, same_weights, whole
 
 from benchmarks.cells import Cell
@@ -36,13 +36,6 @@ def undisturbed(prepared, tmp_path_factory) -> Path:
     return work
 
 
-def wait_for(condition, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, 'it never came'
-        time.sleep(0.02)
-
-
 def said(work: Path) -> str:
     return work.with_suffix('.log').read_text()
 
@@ -53,7 +46,7 @@ def said(work: Path) -> str:
 def test_a_signal_leaves_a_checkpoint_of_the_step_at_hand(undisturbed, prepared, tmp_path, number):
     work = tmp_path / 'run'
     process = children.start(children.train, work, options(prepared), hooks=[children.Linger(0.2)])
-    wait_for(lambda: len(logged(work)) >= 2)
+    wait_for(lambda: len(logged(work)) >= 2, 60, 'the second step')
     os.kill(process.pid, number)
     sent = time.monotonic()
     finish(process, 128 + number)
@@ -69,7 +62,7 @@ def test_a_signal_leaves_a_checkpoint_of_the_step_at_hand(undisturbed, prepared,
 def test_a_signal_to_one_rank_stops_all_of_them_at_the_same_step(prepared, tmp_path):
     work = tmp_path / 'run'
     ranks = children.start_ranks(2, children.train, work, options(prepared), 'pytorch', [children.Linger(0.2)])
-    wait_for(lambda: len(logged(work)) >= 2)
+    wait_for(lambda: len(logged(work)) >= 2, 60, 'the second step')
     os.kill(ranks[1].pid, signal.SIGTERM)
     finish(ranks, 128 + signal.SIGTERM)
     [checkpoint] = work.glob('iter_*.pth')

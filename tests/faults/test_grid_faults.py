@@ -9,8 +9,7 @@ from pathlib import Path
 import children
 import pytest
 import yaml
-from conftest import write_msd
-from test_faults import wait_for
+from conftest import wait_for, write_msd
 from test_training import finish, logged, newest, same_weights
 
 from benchmarks.cells import load_grid
@@ -55,22 +54,22 @@ def test_runner_and_workers_may_die_at_any_moment(place, monkeypatch):
 
     runner = children.start(children.grid, place, arguments)
     # the worker: the runner starts the run again, from its checkpoint
-    wait_for(lambda: newest(work()) >= 5)
+    wait_for(lambda: newest(work()) >= 5, 60, 'the first checkpoint')
     worker = child_of(runner.pid)
     os.kill(worker, signal.SIGKILL)
     left = newest(work())
-    wait_for(lambda: newest(work()) > left and runner.is_alive())
+    wait_for(lambda: newest(work()) > left and runner.is_alive(), 60, 'a checkpoint of the next worker')
     assert 'again  hippocampus-' in (place / 'log').read_text()
     # the runner: its worker keeps the step at hand and ends
     worker = child_of(runner.pid)
     runner.kill()
     runner.join()
-    wait_for(lambda: not alive(worker), 20)
+    wait_for(lambda: not alive(worker), 20, 'the end of the worker')
     assert newest(work()) < STEPS and not list((place / 'out').glob('records/*'))
     left = newest(work())
     # the next call, told to end: so does it, at once, and its worker too
     runner = children.start(children.grid, place, arguments)
-    wait_for(lambda: newest(work()) > left)
+    wait_for(lambda: newest(work()) > left, 60, 'a checkpoint of the next runner')
     worker = child_of(runner.pid)
     os.kill(runner.pid, signal.SIGTERM)
     sent = time.monotonic()

@@ -11,8 +11,8 @@ from pathlib import Path
 import children
 import pytest
 import yaml
-from cluster import Cluster, run_cluster, wait_for
-from conftest import write_msd
+from cluster import Cluster, run_cluster
+from conftest import wait_for, write_msd
 from test_training import finish
 
 from benchmarks.pool import Job

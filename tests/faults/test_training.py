@@ -5,7 +5,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import time
 import zipfile
@@ -15,6 +14,7 @@ import children
 import numpy as np
 import pytest
 import torch
+from conftest import free_port, wait_for
 
 CHOICES = dict(batch=8, steps=6)
 
@@ -90,17 +90,13 @@ def test_elastic_restart_goes_on_from_the_checkpoint(uninterrupted_by_two, prepa
     """torchrun starts all ranks again when one is killed."""
     work = tmp_path / 'run'
     options = [f'{key}={value}' for key, value in kill_options(prepared).items()]
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = str(free.getsockname()[1])
     path = f'{Path(children.PYTHON).parent}:{os.environ["PATH"]}'
     command = [children.REPO / 'tools/dist_train.sh', children.CONFIG, '2', '--work-dir', work]
+    environment = os.environ | dict(MAX_RESTARTS='1', PORT=str(free_port()), PATH=path)
     process = subprocess.Popen(
-        [*command, '--cfg-options', *options], env=os.environ | dict(MAX_RESTARTS='1', PORT=port, PATH=path),
+        [*command, '--cfg-options', *options], env=environment,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    deadline = time.monotonic() + 300
-    while not (work / 'iter_2.pth').exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_for((work / 'iter_2.pth').exists, 300, 'the first checkpoint')
     ranks = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
     os.kill(int(ranks[-1]), signal.SIGKILL)
     output = process.communicate(timeout=300)[0]
@@ -166,10 +162,9 @@ def uninterrupted_by_two(prepared, tmp_path_factory) -> Path:
 def test_no_kill_of_a_rank_changes_the_final_weights(uninterrupted_by_two, prepared, tmp_path):
     work, rng = tmp_path / 'run', random.Random(7)
     for _ in range(4):
-        before, deadline = newest(work), time.monotonic() + 60
+        before = newest(work)
         ranks = children.start_ranks(2, children.train, work, kill_options(prepared), 'pytorch')
-        while newest(work) == before and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_for(lambda before=before: newest(work) > before, 60, 'the next checkpoint')
         time.sleep(rng.uniform(0, 0.2))
         victim, other = rng.sample(ranks, 2)
         victim.kill()
