@@ -144,9 +144,10 @@ def show_estimate(grids: list[Grid], args: argparse.Namespace) -> int:
     """Print what the grids will take, after measuring their steps here if asked to."""
     from benchmarks.calibrate import calibrate, this_device
     from benchmarks.devices import slug
-    from benchmarks.estimate import choose_device, estimate, grid_work, show_plan
+    from benchmarks.estimate import choose_device, estimate, grid_work
     from benchmarks.plan import find_archives, plan_runs
     from benchmarks.progress import Progress
+    from benchmarks.rendering.plan_text import show_plan
     from mmseg_plugins.terminal import counter
 
     if args.out and len(grids) > 1:

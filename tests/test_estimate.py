@@ -15,9 +15,10 @@ from test_grid import grid_file
 from benchmarks import calibrate, devices, estimate, run_grid
 from benchmarks.cells import load_grid
 from benchmarks.devices import PUBLISHED, Measurement, read_device, write_device
-from benchmarks.estimate import CostClass, choose_device, grid_work, scale, schedule, show_plan
+from benchmarks.estimate import CostClass, choose_device, grid_work, scale, schedule
 from benchmarks.plan import make_run, plan_runs
 from benchmarks.progress import Progress
+from benchmarks.rendering.plan_text import show_plan
 from mmseg_plugins.errors import UserError
 
 CONFIG = 'configs/mini_beit_centering_hippocampus.py'
