@@ -121,24 +121,48 @@ def kill_options(prepared: Path) -> dict:
 
 
 def test_no_kill_at_any_moment_changes_the_final_weights(uninterrupted, prepared, tmp_path):
-    """24 kills of a run, as often as it takes from the start; every start is from the newest checkpoint."""
+    """24 kills of a run, as often as it takes from the start; every start is from the newest checkpoint.
+
+    Every third comes at any time after the start, the others at any time after a new checkpoint, so that there is
+    something to go on from.
+    """
     rng, kills, rounds, finished = random.Random(6), 0, 0, False
     while kills < 24 or not finished:
         work = tmp_path / f'run{rounds}'
-        process = children.start(children.train, work, kill_options(prepared))
-        process.join(rng.uniform(0.3, 2.5) if kills < 24 else 120)
+        process, before = children.start(children.train, work, kill_options(prepared)), newest(work)
+        if kills == 24:
+            process.join(120)
+        elif kills % 3 == 0:
+            process.join(rng.uniform(0.3, 2.5))
+        else:
+            wait_for(lambda work=work, before=before, process=process: newest(work) > before or
+                     process.exitcode is not None, 60, 'the next checkpoint')
+            process.join(rng.uniform(0, 0.2))
         finished = process.exitcode is not None
         if not finished:
             process.kill()
             process.join()
             kills += 1
             assert not [path for path in work.glob('iter_*.pth') if not whole(path)]
-        else:
-            assert process.exitcode == 0 and same_weights(work, uninterrupted, STEPS)
-            rounds += 1
-    steps = np.array([row['step'] for row in logged(work)])
-    assert set(steps) == set(range(1, STEPS + 1))
-    assert max(before - after for before, after in itertools.pairwise(steps)) < 2  # repeats: since a checkpoint
+            continue
+        assert process.exitcode == 0 and same_weights(work, uninterrupted, STEPS)
+        steps = np.array([row['step'] for row in logged(work)])
+        assert set(steps) == set(range(1, STEPS + 1))
+        # repeated is only what came after a checkpoint
+        assert max(before - after for before, after in itertools.pairwise(steps)) < 2
+        rounds += 1
+    assert sum(path.read_text().count('resumed epoch: 0, iter: ') for path in tmp_path.glob('run*.log')) >= 12
+
+
+def test_a_resumed_run_has_the_same_dropout_with_loader_workers(uninterrupted, prepared, tmp_path):
+    work, options = tmp_path / 'run', kill_options(prepared) | {'train_dataloader.num_workers': 2}
+    process = children.start(children.train, work, options)
+    wait_for(lambda: newest(work), 60, 'a checkpoint')
+    process.kill()
+    process.join()
+    assert newest(work) < STEPS
+    finish(children.start(children.train, work, options))
+    assert same_weights(work, uninterrupted, STEPS)
 
 
 def test_a_kill_in_the_middle_of_a_checkpoint_leaves_the_one_before_it_alone(uninterrupted, prepared, tmp_path):
