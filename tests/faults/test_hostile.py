@@ -346,6 +346,7 @@ def test_a_grid_that_swells_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize('option, text', [
+    ('slices', "--cfg-options slices: a config has no 'slices'"),
     ('experment.slices', "did you mean 'experiment'"), ('experiment.slcies', "did you mean 'slices'"),
     ('model.backbone.drop_paht_rate', "did you mean 'drop_path_rate'"),
     ('model.bakbone.x', "did you mean 'backbone'"),
