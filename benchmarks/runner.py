@@ -247,7 +247,8 @@ def provenance() -> dict:
         result = subprocess.run(['git', *arguments], cwd=REPO, capture_output=True, text=True, check=False)
         return result.stdout.strip()
 
-    code = ['mmseg_plugins', 'configs', 'tools', 'benchmarks']
+    # a calibration that was made here is no change of the code
+    code = ['mmseg_plugins', 'configs', 'tools', 'benchmarks', ':!benchmarks/speed/calibrations']
     versions = {}
     for package in PACKAGES:
         try:
