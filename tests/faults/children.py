@@ -36,7 +36,8 @@ def options(data_root: Path, **experiment) -> dict:
 
 
 def _begin(log: Path) -> None:
-    """What is printed goes to a file beside the work dir."""
+    """What is printed goes to a file beside the work dir; Ctrl-C is heeded even where a shell has it ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     log.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
