@@ -1,7 +1,6 @@
 """One run inside a worker process: an mmengine training, its evaluation, its record."""
 
 import gc
-import json
 import os
 import platform
 import subprocess
@@ -23,12 +22,13 @@ from mmengine.runner import Runner
 from mmseg_plugins.compat import newest_whole
 from mmseg_plugins.datasets.intensity import intensity_ranges
 from mmseg_plugins.errors import Busy, OutOfMemory, UserError
-from mmseg_plugins.experiment import load_config, prepare_for_device, world_size
+from mmseg_plugins.experiment import load_config, prepare_for_device
 from mmseg_plugins.faults import peak_memory
-from mmseg_plugins.files import only_writer, write_atomic
+from mmseg_plugins.files import only_writer, write_json
 from mmseg_plugins.flops import count_cost
+from mmseg_plugins.launch import world_size
 from mmseg_plugins.pretraining import pretrain
-from mmseg_plugins.training import PATIENCE
+from mmseg_plugins.work_dir import PATIENCE
 
 from .records import Run, predictions_path, read_record, record_path, write_arrays, write_record
 from .settings import describe_settings
@@ -130,7 +130,7 @@ def _failure(reason: str, work_dir: Path) -> dict:
 
 
 def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, launcher: str) -> dict:
-    cfg = load_config(REPO / run.config, run.options, world_size() if launcher != 'none' else 1)
+    cfg = load_config(REPO / run.config, run.options, world_size(launcher))
     prepare_for_device(cfg, launcher)
     cfg.work_dir, cfg.resume = str(work_dir), True
     cfg.experiment_name = cfg.visualizer.name = run.name  # mmengine keeps one of a name per process
@@ -279,5 +279,4 @@ def execute_pretraining(config: str, options: dict, out: Path, work_dir: Path, d
     cfg.experiment_name = cfg.visualizer.name = f'pretrain-{out.stem}-{digest}'
     with only_writer(work_dir, patience=PATIENCE):
         metrics = pretrain(cfg, out, [ReportProgress(report)])
-    write_atomic(out.with_suffix('.json'), json.dumps(
-        dict(made_by=config, digest=digest, metrics=metrics) | provenance(), indent=1))
+    write_json(out.with_suffix('.json'), dict(made_by=config, digest=digest, metrics=metrics) | provenance())

@@ -11,12 +11,11 @@ def describe_settings(cfg: Config) -> dict[str, str]:
     """
     experiment, optimizer, model = cfg.experiment, cfg.optim_wrapper.optimizer, cfg.model
     size = experiment.img_size if isinstance(experiment.img_size, int) else tuple(experiment.img_size)
-    kinds = [scheduler['type'] for scheduler in cfg.param_scheduler]
-    named = {('LinearLR', 'PolyLR'): 'slanted triangular (linear warm-up then linear decay to zero)',
-             ('PolyLR',): 'linear decay to zero'}
+    scheduler = ('slanted triangular (linear warm-up then linear decay to zero)' if cfg.param_scheduler.warmup else
+                 'linear decay to zero')
     return dict(
         batch_size=str(experiment.batch), loss=_loss(model.decode_head.loss_decode),
-        learning_rate=f'{experiment.lr:g}', scheduler=named.get(tuple(kinds), ', '.join(kinds)),
+        learning_rate=f'{experiment.lr:g}', scheduler=scheduler,
         steps=str(experiment.steps), input=f'{size} pixels, {experiment.slices} slices',
         optimizer=optimizer.type, weight_decay=str(optimizer.get('weight_decay', 'the optimizer\'s own')),
         warmup_steps=str(experiment.warmup),

@@ -20,6 +20,7 @@ from mmseg import registry
 from torch.utils.data import DataLoader
 
 from .errors import UserError, nearest
+from .keys import decided_by
 
 
 def _parameters(function: Any) -> set[str]:
@@ -27,8 +28,10 @@ def _parameters(function: Any) -> set[str]:
 
 
 # What mmengine's runner and its helpers take from a config's top, and what this project does.
-READ = _parameters(Runner.__init__) - {'cfg'} | {'experiment', 'custom_imports', 'model_wrapper_cfg', 'sync_bn'}
-ALLOWED = READ | {'vis_backends', 'tta_model', 'tta_pipeline', 'find_unused_parameters', 'compile'}
+READ = _parameters(Runner.__init__) - {'cfg'} | {
+    'experiment', 'custom_imports', 'model_wrapper_cfg', 'sync_bn', 'find_unused_parameters'}
+ALLOWED = READ | {'vis_backends', 'tta_model', 'tta_pipeline'}
+FLAGS = {'work_dir': '--work-dir', 'resume': '--resume', 'launcher': '--launcher'}  # of the tools, which set these
 CLOSE = 0.87  # of names that are one with a slip; less, and helpers as `test_pipeline` would be taken for one
 
 # Parts without a `type`.
@@ -49,16 +52,29 @@ PARTS = {pattern: found for found, patterns in {
     registry.HOOKS: r'default_hooks\.\w+|custom_hooks\.\d+', registry.METRICS: r'(val|test)_evaluator(\.\d+)?',
     registry.VISUALIZERS: 'visualizer', registry.VISBACKENDS: r'(visualizer\.)?vis_backends\.\d+',
     }.items() for pattern in [re.compile(patterns)]}
-ALSO = {registry.OPTIM_WRAPPERS: {'optimizer', 'constructor', 'paramwise_cfg'}, registry.LOOPS: {'by_epoch'}}
+ALSO = {registry.OPTIM_WRAPPERS: {'optimizer', 'constructor', 'paramwise_cfg'}}
 
 
 def check_options(options: Iterable[str], cfg: Config, where: str) -> None:
-    """Refuse `--cfg-options` whose first name nothing reads, which mmengine would take silently."""
+    """Refuse `--cfg-options` that would change nothing, which mmengine would take silently.
+
+    Raises:
+        UserError: names the option, and what to set instead.
+    """
     for option in options:
         name = option.split('.')[0]
-        if name not in cfg and name not in ALLOWED:
-            raise UserError(f'{where}: --cfg-options {option}: a config has no {name!r}'
-                            f'{nearest(name, {*cfg, *ALLOWED})}')
+        if key := decided_by(option):
+            fault = f'experiment.{key} decides it; set that instead'
+        elif name in FLAGS:
+            fault = f'use {FLAGS[name]}'
+        elif name in READ:
+            continue
+        elif name in cfg:
+            places = [f'{place}.{name}' for place, part in _walk(cfg.to_dict(), '') if name in part]
+            fault = f'read by nothing but the file itself; set {", ".join(places) or "the parts"} instead'
+        else:
+            fault = f'a config has no {name!r}{nearest(name, {*cfg, *READ})}'
+        raise UserError(f'{where}: --cfg-options {option}: {fault}')
 
 
 def check_arguments(cfg: Config, where: str) -> None:

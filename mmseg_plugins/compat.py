@@ -161,8 +161,14 @@ def join_cpu_processes(cfg, launcher: str) -> None:
         raise UserError(f'launcher {launcher!r} needs GPUs, and torch finds none here; on CPUs use '
                         'tools/dist_train.sh')
     if not torch_dist.is_initialized():
-        torch_dist.init_process_group('gloo')
-    cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+        try:
+            torch_dist.init_process_group('gloo')
+        except torch_dist.DistNetworkError as error:
+            place = f'{os.environ["MASTER_ADDR"]}:{os.environ["MASTER_PORT"]}'
+            raise UserError(f'the processes cannot meet at {place} ({" ".join(str(error).split())[:120]}); choose '
+                            'another port: PORT=N tools/dist_train.sh, or MASTER_PORT under Slurm') from error
+    cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel', device_ids=None,
+                                             broadcast_buffers=False))
 
 
 def _synchronize_norms_on_cpus() -> None:

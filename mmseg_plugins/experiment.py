@@ -12,35 +12,31 @@ A config of this project is mmengine's with one more section:
         encoder=None)                    # or any timm model with a patch embedding, in the config's place
 
 and how it is computed (acceleration.py): `precision`, `activation_checkpointing`, `compile`, `channels_last`,
-so that `--cfg-options experiment.slices=11` is one edit, not six. `load_config` fills the parts in.
+so that `--cfg-options experiment.slices=11` is one edit, not six. `load_config` fills the parts in; what it
+fills in cannot be set otherwise (keys.py).
 """
 
 import importlib
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
 
 from . import compat
-from .acceleration import SWITCHES, carry_into_model, check_acceleration, prepare_acceleration
+from .acceleration import carry_into_model, prepare_acceleration
 from .arguments import check_arguments, check_options
 from .checkpoints import check_source_file
 from .datasets.catalogue import CATALOGUE
-from .datasets.intensity import PROTOCOLS
 from .datasets.store import read_index
 from .errors import UserError, nearest
-from .inflation import parse_inflation
+from .keys import PLACEHOLDERS, check_experiment, decided_by
 from .models.encoders import timm_encoder
 
-KEYS = {'data_root', 'source', 'inflation', 'slices', 'stride', 'target', 'img_size', 'batch',
-        'accumulate', 'lr', 'steps', 'warmup', 'seed', 'split', 'evaluate', 'val_interval',
-        'checkpoint_interval', 'encoder', 'protocol', 'precision', *SWITCHES}
+MISSING = object()
 
-OPTIONAL = {'data_root', 'source', 'evaluate', 'val_interval', 'encoder', 'img_size',  # or of the dataset
-            'precision', *SWITCHES}
 
 def load_config(path: str | Path, options: dict | None = None, world_size: int = 1) -> Config:
     """Read a config, apply `--cfg-options`, and carry its experiment into model, data and schedule.
@@ -49,11 +45,12 @@ def load_config(path: str | Path, options: dict | None = None, world_size: int =
         UserError: file missing, misspelt experiment key, dataset not prepared, batch not divisible.
     """
     cfg = read_config(path, options)
-    experiment = cfg.experiment
+    experiment, written = cfg.experiment, dict(_places(cfg))
     index = read_index(experiment.data_root)
     _carry_into_model(cfg, experiment, index)
     _carry_into_data(cfg, experiment, index, world_size)
     _carry_into_schedule(cfg, experiment)
+    _check_kept(written, dict(_places(cfg)), options or {}, path)
     return cfg
 
 
@@ -94,33 +91,12 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
         except Exception as error:  # mmengine's, by the kind of what stands in the way
             raise UserError(f'{path}: --cfg-options do not fit it: {" ".join(str(error).split())}') from error
         import_extensions(cfg.get('custom_imports', {}).get('imports', ()), path)
-    _check_experiment(cfg.experiment, path)
+    check_experiment(cfg.experiment, str(path))
     check_arguments(cfg, str(path))
+    for place, value in _places(cfg):
+        if any(number != number for number in (value if isinstance(value, list | tuple) else [value])):
+            raise UserError(f'{path}: {place}={value!r} is no number; set one')
     return cfg
-
-
-def _check_experiment(experiment: ConfigDict, path: str | Path) -> None:
-    if not isinstance(experiment, dict):
-        raise UserError(f'{path}: experiment={experiment!r} must be a mapping of {", ".join(sorted(KEYS))}')
-    for key in experiment:
-        if key not in KEYS:
-            raise UserError(f'{path}: unknown key experiment.{key}{nearest(key, KEYS)}')
-    for key in sorted(KEYS - OPTIONAL):
-        if key not in experiment:
-            raise UserError(f'{path}: experiment.{key} is missing')
-    parse_inflation(experiment.inflation)
-    if experiment.protocol not in PROTOCOLS:
-        raise UserError(f'{path}: unknown protocol {experiment.protocol!r}'
-                        f'{nearest(experiment.protocol, PROTOCOLS)}')
-    for least, keys in ((1, ('slices', 'stride', 'batch', 'accumulate', 'steps', 'checkpoint_interval')),
-                        (0, ('warmup', 'seed'))):
-        for key in keys:
-            value = experiment[key]
-            if type(value) is not int or value < least:
-                raise UserError(f'{path}: experiment.{key}={value!r} must be a whole number, at least {least}')
-    if type(experiment.lr) not in (int, float) or not 0 < experiment.lr < float('inf'):
-        raise UserError(f'{path}: experiment.lr={experiment.lr!r} must be a number above 0')
-    check_acceleration(experiment, path)
 
 
 def import_extensions(modules: Sequence[str], named_by: str | Path) -> None:
@@ -149,18 +125,58 @@ def check_start(cfg: Config, world_size: int) -> str:
     if experiment.source:
         check_source_file(experiment.source)
     index = read_index(experiment.data_root)
-    counts = {split: len(cases) for split, cases in index['split'].items()}
-    for split in filter(None, (experiment.split, cfg.val_dataloader and cfg.val_dataloader.dataset.split)):
-        if not counts.get(split):
-            raise UserError(f'{experiment.data_root}: split {split!r} has no cases'
-                            f'{nearest(split, counts) if split not in counts else "; prepare more of them"}')
-    evaluated = (f', evaluated on {counts[cfg.val_dataloader.dataset.split]}' if cfg.val_dataloader
-                 else ', without labels')
+    trained, evaluated = check_splits(cfg, index)
+    evaluated = f', evaluated on {evaluated}' if cfg.val_dataloader else ', without labels'
     return (f'{experiment.steps} steps of {experiment.batch} windows ({world_size} processes x '
             f'{train.batch_size // experiment.accumulate} windows x {experiment.accumulate} accumulated) on '
-            f'{counts[experiment.split]} cases of {index["dataset"]}{evaluated}; '
+            f'{trained} cases of {index["dataset"]}{evaluated}; '
             f'{experiment.slices} slices, stride {experiment.stride}, '
             f'source {experiment.source or "none (random weights)"}, inflation {experiment.inflation}')
+
+
+def check_splits(cfg: Config, index: dict) -> tuple[int, int]:
+    """How many cases a config trains and is evaluated on (0 where it is not).
+
+    Raises:
+        UserError: a split of the prepared dataset that it names is not there, or empty.
+    """
+    experiment, counts = cfg.experiment, {split: len(cases) for split, cases in index['split'].items()}
+    splits = dict(split=experiment.split)
+    if cfg.val_dataloader:
+        splits['evaluate'] = experiment.get('evaluate') or index['evaluate']
+    for key, split in splits.items():
+        if not counts.get(split):
+            raise UserError(f'{experiment.data_root}: split {split!r} (experiment.{key}) has no cases'
+                            f'{nearest(split, counts) if split not in counts else "; prepare more of them"}')
+    return counts[experiment.split], counts.get(splits.get('evaluate'), 0)
+
+
+def _places(value: Any, place: str = '') -> Iterator[tuple[str, Any]]:
+    """Every value of a config and where it stands, as `train_cfg.max_iters`; a number is a place in a list."""
+    inner = value.items() if isinstance(value, dict | Config) else enumerate(value)
+    for key, entry in inner:
+        at = f'{place}.{key}'.lstrip('.')
+        if isinstance(entry, dict) or isinstance(entry, list | tuple) and any(isinstance(e, dict) for e in entry):
+            yield from _places(entry, at)
+        else:
+            yield at, entry
+
+
+def _check_kept(written: dict, filled: dict, options: dict, path: str | Path) -> None:
+    """What the user has written, file and options, is what the config holds in the end.
+
+    Raises:
+        UserError: `experiment` has put something else in its place.
+    """
+    for place, value in written.items():
+        key = decided_by(place)
+        if key and filled.get(place, MISSING) != value and PLACEHOLDERS.get(place, MISSING) != value:
+            raise UserError(f'{path}: {place}={value!r}, but experiment.{key} decides it; set that instead')
+    for option in options:
+        inside = [place for place in written if f'{place}.'.startswith(f'{option}.')]
+        if any(filled.get(place, MISSING) != written[place] for place in inside):
+            raise UserError(f'{path}: --cfg-options {option}: experiment.encoder puts another model in its place; '
+                            'leave one of the two out')
 
 
 def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:
@@ -168,7 +184,11 @@ def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:
     model.data_preprocessor.slices = slices
     if 'decode_head' in model:
         if experiment.get('encoder'):
-            for part, settings in timm_encoder(experiment.encoder, experiment.img_size, model).items():
+            try:
+                parts = timm_encoder(experiment.encoder, experiment.img_size, model)
+            except UserError as error:
+                raise UserError(f'experiment.encoder: {error}') from None
+            for part, settings in parts.items():
                 model[part] = settings  # mmengine's own `update` would merge the config's sizes in
         model.slices, model.target = slices, experiment.target
         model.decode_head.num_classes = len(index['labels'])
@@ -198,42 +218,30 @@ def _carry_into_data(cfg: Config, experiment: ConfigDict, index: dict, world_siz
         for transform in dataset.pipeline:
             if transform.type in ('ResizeWindow', 'RandomZoomCrop'):
                 transform.size = (size, size) if isinstance(size, int) else tuple(size)
-        cfg[f'{name}_dataloader'].persistent_workers = cfg[f'{name}_dataloader'].num_workers > 0
+        loader = cfg[f'{name}_dataloader']
+        for key, least in (('num_workers', 0), ('batch_size', 1)):
+            if type(loader[key]) is not int or loader[key] < least:
+                raise UserError(f'{name}_dataloader.{key}={loader[key]!r} must be a whole number, at least '
+                                f'{least}')
+        loader.setdefault('persistent_workers', loader.num_workers > 0)
     for evaluator in filter(None, (cfg.val_evaluator, cfg.test_evaluator)):
         evaluator.headline = index['headline']
 
 
 def _carry_into_schedule(cfg: Config, experiment: ConfigDict) -> None:
     steps = experiment.steps
-    warmup = min(experiment.warmup, steps - 1)
+    if cfg.train_cfg.type != 'StepLoop':
+        raise UserError(f'train_cfg.type={cfg.train_cfg.type!r}: training is by StepLoop alone, whose steps are '
+                        'experiment.steps')
+    if cfg.optim_wrapper.type == 'AmpOptimWrapper':
+        raise UserError('optim_wrapper.type=AmpOptimWrapper: set experiment.precision to bf16 or fp16 instead')
     cfg.optim_wrapper.optimizer.lr = experiment.lr
     cfg.optim_wrapper.accumulative_counts = experiment.accumulate
-    cfg.param_scheduler = [
-        dict(type='LinearLR', start_factor=1 / (warmup + 1), begin=0, end=warmup, by_epoch=False)
-    ] * (warmup > 0) + [
-        dict(type='PolyLR', power=1.0, eta_min=0.0, begin=warmup, end=steps, by_epoch=False)
-    ]
+    cfg.param_scheduler = dict(type='WarmupLinearLR', end=steps, warmup=min(experiment.warmup, steps - 1))
     cfg.train_cfg.update(max_iters=steps, val_interval=experiment.get('val_interval') or steps,
                          accumulate=experiment.accumulate)
     cfg.default_hooks.checkpoint.interval = experiment.checkpoint_interval
     cfg.randomness.seed = experiment.seed
-
-
-def world_size() -> int:
-    """Number of processes of a torchrun, mpi or Slurm launch (1 without one)."""
-    names = ('WORLD_SIZE', 'SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE', 'PMI_SIZE')
-    return next((int(os.environ[name]) for name in names if os.environ.get(name)), 1)
-
-
-def process_rank() -> int:
-    """This process's number in such a launch, before it has joined the others (0 without one)."""
-    names = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK', 'PMI_RANK')
-    return next((int(os.environ[name]) for name in names if os.environ.get(name)), 0)
-
-
-def was_restarted() -> bool:
-    """Whether torchrun (--max-restarts) or Slurm (a requeued job) has started this run before."""
-    return any(int(os.environ.get(name) or 0) for name in ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT'))
 
 
 def prepare_for_device(cfg: Config, launcher: str, train: bool = True) -> None:
@@ -249,7 +257,7 @@ def prepare_for_device(cfg: Config, launcher: str, train: bool = True) -> None:
     """
     cfg.launcher = launcher
     if launcher != 'none':
-        cfg.sync_bn = 'torch'
+        cfg.setdefault('sync_bn', 'torch')
         if not torch.cuda.is_available():
             compat.join_cpu_processes(cfg, launcher)
     prepare_acceleration(cfg, train)

@@ -1,12 +1,15 @@
 """Files are written whole or not at all, and a folder has one writer."""
 
 import fcntl
+import json
+import math
 import os
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .errors import FULL, Busy, UserError
 
@@ -32,6 +35,22 @@ def write_atomic(path: str | os.PathLike, content: bytes | str) -> None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     sync_folder(path.parent)
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+    """Write content as JSON, which has no word for a figure of nothing: NaN becomes null.
+
+    Raises:
+        ValueError: an infinite number.
+    """
+    def without_nan(value):
+        if isinstance(value, dict):
+            return {key: without_nan(entry) for key, entry in value.items()}
+        if isinstance(value, list | tuple):
+            return [without_nan(entry) for entry in value]
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    write_atomic(path, json.dumps(without_nan(content), indent=1, allow_nan=False) + '\n')
 
 
 def sync_folder(folder: Path) -> None:

@@ -6,31 +6,23 @@ is finished and kept. A loss that is no number ends all processes before it reac
 """
 
 import math
-import re
 import signal
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as torch_dist
-from mmengine.dist import all_gather_object, all_reduce_dict, barrier, get_rank, is_distributed, is_main_process
-from mmengine.hooks import Hook
+from mmengine.dist import all_gather_object, all_reduce_dict, barrier, get_rank, is_distributed
 from mmengine.optim import AmpOptimWrapper
-from mmengine.registry import FUNCTIONS, HOOKS, LOOPS
+from mmengine.registry import FUNCTIONS, LOOPS
 from mmengine.runner import BaseLoop, IterBasedTrainLoop
 from torch.nn.utils import clip_grad_norm_
 
 from .datasets.windows import WindowSampler
 from .errors import OutOfMemory, UserError
-from .experiment import process_rank
 from .faults import explain, is_out_of_memory, peak_memory
-from .files import only_writer, write_atomic
 from .signals import StopRequest
-
-KEPT = 2  # a newer checkpoint may turn out broken
-PATIENCE = 60  # seconds for a process that was told to stop and still writes its checkpoint
+from .work_dir import newest_checkpoint_step, save_checkpoint
 
 
 @LOOPS.register_module()
@@ -179,67 +171,6 @@ class StepLoop(IterBasedTrainLoop):
 def _divide(batch: dict[str, Sequence], parts: int) -> list[dict[str, Sequence]]:
     size = len(batch['inputs']) // parts
     return [{key: values[i * size:(i + 1) * size] for key, values in batch.items()} for i in range(parts)]
-
-
-@HOOKS.register_module()
-class RollingCheckpoint(Hook):
-    """A checkpoint every so many steps and after the last one; the newest `KEPT` stay.
-
-    Args:
-        interval: steps.
-    """
-    priority = 'VERY_LOW'
-
-    def __init__(self, interval: int):
-        self.interval = interval
-
-    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        step = batch_idx + 1
-        if step % self.interval == 0 or step == runner.max_iters:
-            save_checkpoint(runner, step)
-
-
-def save_checkpoint(runner, step: int) -> None:
-    """Write `iter_<step>.pth` into the work dir, whole or not at all, then take older ones away.
-
-    What of them a run no longer needs is decided by their steps, so that no kill can leave one behind.
-    """
-    folder = Path(runner.work_dir)
-    if is_main_process():
-        for torn in folder.glob('.iter_*.pth.*'):  # a kill in the middle of a write left it
-            torn.unlink(missing_ok=True)
-    runner.save_checkpoint(str(folder), f'iter_{step}.pth', by_epoch=False, meta=dict(iter=step))
-    if is_main_process():
-        write_atomic(folder / 'last_checkpoint', str(folder / f'iter_{step}.pth'))  # mmengine's own note
-        earlier = [number for number in _steps(folder) if number <= step]
-        for number in earlier[:-KEPT]:
-            (folder / f'iter_{number}.pth').unlink(missing_ok=True)
-
-
-def newest_checkpoint_step(runner) -> int:
-    """Of the checkpoints up to the current step; 0 where there is none."""
-    return max((step for step in _steps(Path(runner.work_dir)) if step <= runner.iter), default=0)
-
-
-def _steps(folder: Path) -> list[int]:
-    names = (re.fullmatch(r'iter_(\d+)\.pth', path.name) for path in folder.glob('iter_*.pth'))
-    return sorted(int(name[1]) for name in names if name)
-
-
-def check_work_dir(folder: Path, resume: bool) -> None:
-    """A training that begins must not take another's checkpoints for its own when it is restarted.
-
-    Raises:
-        UserError: they are there.
-    """
-    if not resume and _steps(folder):
-        raise UserError(f'{folder}: holds checkpoints of an earlier training; go on with it by --resume, name '
-                        'another --work-dir, or delete them')
-
-
-def hold_work_dir(folder: Path, patience: float) -> AbstractContextManager:
-    """The main process keeps a training's folder to itself: files.only_writer."""
-    return nullcontext() if process_rank() else only_writer(folder, patience)
 
 
 @FUNCTIONS.register_module()

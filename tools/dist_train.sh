@@ -3,15 +3,13 @@
 # Several machines: NNODES, NODE_RANK, MASTER_ADDR, PORT as in MMSegmentation. MAX_RESTARTS: how often a process that
 # died starts all again from the last checkpoint.
 set -eu
-[ $# -ge 2 ] || { echo "usage: tools/dist_train.sh CONFIG N [tools/train.py options]" >&2; exit 2; }
+usage="usage: tools/dist_train.sh CONFIG N [tools/train.py options]"
+[ $# -ge 2 ] || { echo "$usage" >&2; exit 2; }
 config=$1 devices=$2
 shift 2
-cd "$(dirname "$0")/.."
-[ -x .venv/bin/python ] && PATH="$PWD/.venv/bin:$PATH"
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+. "$(dirname "$0")/launch.sh"
 # What is wrong is said once, before N processes start.
-WORLD_SIZE=$((devices * ${NNODES:-1})) python tools/train.py "$config" --launcher pytorch --dry-run "$@"
-address=${MASTER_ADDR:-127.0.0.1} port=${PORT:-29500} rank=${NODE_RANK:-0}
+WORLD_SIZE=$((devices * ${NNODES:-1})) python "$tools/train.py" "$config" --launcher pytorch --dry-run "$@"
 meeting=(--node_rank "$rank" --master_addr "$address" --master_port "$port")
 if [ "${MAX_RESTARTS:-0}" -gt 0 ]; then # a store that outlives a start keeps the addresses of those that died
   export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
@@ -20,4 +18,4 @@ if [ "${MAX_RESTARTS:-0}" -gt 0 ]; then # a store that outlives a start keeps th
   [ "${NNODES:-1}" -gt 1 ] || meeting+=(--local_addr 127.0.0.1)
 fi
 exec python -m torch.distributed.run --nnodes "${NNODES:-1}" "${meeting[@]}" --nproc_per_node "$devices" \
-  tools/train.py "$config" --launcher pytorch "$@"
+  "$tools/train.py" "$config" --launcher pytorch "$@"

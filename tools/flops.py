@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 import torch
-from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from rich.console import Console
@@ -13,13 +12,13 @@ from rich.table import Table
 from mmseg_plugins.errors import UserError, run_main
 from mmseg_plugins.experiment import load_model_config
 from mmseg_plugins.flops import count_cost
+from mmseg_plugins.options import add_config_options
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description='Count what a model costs for one window; needs no data.')
     parser.add_argument('config')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        help='override settings, e.g. experiment.slices=1')
+    add_config_options(parser, 'experiment.slices=1')
     args = parser.parse_args()
     cfg, labels = load_model_config(args.config, args.cfg_options)
     if 'decode_head' not in cfg.model:

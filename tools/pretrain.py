@@ -8,13 +8,13 @@ The config's model is the objective: DINO, or a segmentor (supervised). Several 
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from mmseg_plugins.compat import leave_processes
 from mmseg_plugins.errors import run_main
-from mmseg_plugins.experiment import check_start, load_config, prepare_for_device, was_restarted, world_size
+from mmseg_plugins.experiment import check_start, load_config, prepare_for_device
+from mmseg_plugins.launch import check_launcher, was_restarted, world_size
+from mmseg_plugins.options import add_amp, add_config_options
 from mmseg_plugins.pretraining import pretrain
-from mmseg_plugins.training import PATIENCE, check_work_dir, hold_work_dir
+from mmseg_plugins.work_dir import PATIENCE, check_work_dir, hold_work_dir
 
 
 def parse_args() -> argparse.Namespace:
@@ -24,10 +24,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', help='default: work_dirs/<config name>')
     parser.add_argument('--resume', action='store_true',
                         help='go on from the last checkpoint in the work dir')
-    parser.add_argument('--amp', action='store_const', const={'experiment.precision': 'bf16'}, default={},
-                        help='bfloat16 mixed precision: short for experiment.precision=bf16')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        help='override settings, e.g. experiment.steps=1000')
+    add_config_options(parser, 'experiment.steps=1000')
+    add_amp(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -35,15 +33,16 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    processes = world_size() if args.launcher != 'none' else 1
-    cfg = load_config(args.config, {**(args.cfg_options or {}), **args.amp}, processes)
+    check_launcher(args.launcher)
+    processes = world_size(args.launcher)
+    cfg = load_config(args.config, args.cfg_options, processes)
     check_start(cfg, processes)
     work_dir = Path(args.work_dir or Path('work_dirs') / Path(args.config).stem)
     restarted = was_restarted()
     check_work_dir(work_dir, args.resume or restarted)
     prepare_for_device(cfg, args.launcher)
     cfg.work_dir, cfg.resume = str(work_dir), args.resume or restarted
-    with hold_work_dir(work_dir, PATIENCE if restarted else 0):
+    with hold_work_dir(work_dir, PATIENCE if restarted else 0, args.launcher):
         pretrain(cfg, args.out)
 
     from mmengine.dist import is_main_process

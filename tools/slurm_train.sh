@@ -6,13 +6,13 @@ set -eu
 [ $# -ge 3 ] || { echo "usage: tools/slurm_train.sh PARTITION JOB_NAME CONFIG [tools/train.py options]" >&2; exit 2; }
 partition=$1 name=$2 config=$3
 shift 3
-cd "$(dirname "$0")/.."
-[ -x .venv/bin/python ] && PATH="$PWD/.venv/bin:$PATH"
+tools=$(cd "$(dirname "$0")" && pwd)
+[ -x "$tools/../.venv/bin/python" ] && PATH="$tools/../.venv/bin:$PATH"
 per_node=${GPUS_PER_NODE:-8} cpus=${CPUS_PER_TASK:-5} gres=${GRES-gpu:${GPUS_PER_NODE:-8}}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$cpus}
 export MASTER_PORT=${MASTER_PORT:-$((20000 + RANDOM % 10000))}  # several jobs may share a node
 job=(-p "$partition" --job-name="$name" --ntasks="${GPUS:-8}" --ntasks-per-node="$per_node" ${gres:+--gres="$gres"})
-train=(python tools/train.py "$config" --launcher slurm "$@")
+train=(python "$tools/train.py" "$config" --launcher slurm "$@")
 if [ -z "${SBATCH:-}" ]; then
   # shellcheck disable=SC2086
   exec srun "${job[@]}" --cpus-per-task="$cpus" --kill-on-bad-exit=1 ${SRUN_ARGS:-} "${train[@]}"

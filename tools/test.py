@@ -1,28 +1,27 @@
 """Evaluate a checkpoint: python tools/test.py CONFIG CHECKPOINT [--out metrics.json]"""
 
 import argparse
-import json
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from mmseg_plugins.compat import leave_processes
+from mmseg_plugins.datasets import read_index
 from mmseg_plugins.errors import UserError, run_main
-from mmseg_plugins.experiment import load_config, prepare_for_device
+from mmseg_plugins.experiment import check_splits, load_config, prepare_for_device
 from mmseg_plugins.faults import explain
-from mmseg_plugins.files import write_atomic
+from mmseg_plugins.files import write_json
 from mmseg_plugins.inference import load_weights
+from mmseg_plugins.launch import LAUNCHERS, check_launcher
+from mmseg_plugins.options import add_config_options
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Evaluate a checkpoint at native resolution.')
     parser.add_argument('config')
     parser.add_argument('checkpoint')
-    parser.add_argument('--work-dir', help='default: work_dirs/<config name>')
+    parser.add_argument('--work-dir', help='where its log goes (default: work_dirs/<config name>/test)')
     parser.add_argument('--out', help='write the metrics to this JSON file')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        help='override settings, e.g. experiment.evaluate=val')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    add_config_options(parser, 'experiment.evaluate=val')
+    parser.add_argument('--launcher', choices=LAUNCHERS, default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -31,10 +30,17 @@ def main() -> None:
     args = parse_args()
     if not Path(args.checkpoint).is_file():
         raise UserError(f'{args.checkpoint}: checkpoint not found; train first (tools/train.py)')
+    check_launcher(args.launcher)
     cfg = load_config(args.config, args.cfg_options)
+    if not cfg.test_dataloader:
+        raise UserError(f'{args.config}: trains without labels, so there is nothing to evaluate')
+    if cfg.load_from:
+        raise UserError(f'load_from={cfg.load_from}: the weights are those of CHECKPOINT; leave it out')
+    check_splits(cfg, read_index(cfg.experiment.data_root))
     prepare_for_device(cfg, args.launcher, train=False)
     cfg.model.backbone.source = None  # the checkpoint holds all weights
-    cfg.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem)
+    # mmengine leaves the config there too, which must not take the place of the training's
+    cfg.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem / 'test')
 
     from mmengine.dist import is_main_process
     from mmengine.model import is_model_wrapper
@@ -47,7 +53,7 @@ def main() -> None:
     except Exception as error:
         raise explain(error, [runner.test_dataloader]) from None
     if args.out and is_main_process():
-        write_atomic(args.out, json.dumps(metrics, indent=1))
+        write_json(args.out, metrics)
         print(args.out)
     leave_processes()
 

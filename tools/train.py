@@ -3,12 +3,12 @@
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from mmseg_plugins.compat import leave_processes
 from mmseg_plugins.errors import run_main
-from mmseg_plugins.experiment import check_start, load_config, prepare_for_device, was_restarted, world_size
-from mmseg_plugins.training import PATIENCE, check_work_dir, hold_work_dir
+from mmseg_plugins.experiment import check_start, load_config, prepare_for_device
+from mmseg_plugins.launch import LAUNCHERS, check_launcher, was_restarted, world_size
+from mmseg_plugins.options import add_amp, add_config_options
+from mmseg_plugins.work_dir import PATIENCE, check_work_dir, hold_work_dir
 
 
 def parse_args() -> argparse.Namespace:
@@ -17,21 +17,21 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', help='default: work_dirs/<config name>')
     parser.add_argument('--resume', action='store_true',
                         help='go on from the last checkpoint in the work dir')
-    parser.add_argument('--amp', action='store_const', const={'experiment.precision': 'bf16'}, default={},
-                        help='bfloat16 mixed precision: short for experiment.precision=bf16')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        help='override settings, e.g. experiment.slices=11')
+    add_config_options(parser, 'experiment.slices=11')
+    add_amp(parser)
     parser.add_argument('--dry-run', action='store_true',
                         help='check config, data and source, say what would be trained, and leave')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--launcher', choices=LAUNCHERS, default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
-    processes = world_size() if args.launcher != 'none' else 1
-    cfg = load_config(args.config, {**(args.cfg_options or {}), **args.amp}, processes)
+    if not args.dry_run:
+        check_launcher(args.launcher)
+    processes = world_size(args.launcher)
+    cfg = load_config(args.config, args.cfg_options, processes)
     plan = check_start(cfg, processes)
     work_dir = Path(args.work_dir or Path('work_dirs') / Path(args.config).stem)
     restarted = was_restarted()
@@ -44,7 +44,7 @@ def main() -> None:
 
     from mmengine.dist import is_main_process
     from mmengine.runner import Runner
-    with hold_work_dir(work_dir, PATIENCE if restarted else 0):
+    with hold_work_dir(work_dir, PATIENCE if restarted else 0, args.launcher):
         Runner.from_cfg(cfg).train()
     if is_main_process():
         print(cfg.work_dir)

@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mmseg_plugins.training import KEPT
+from mmseg_plugins.work_dir import KEPT
 
 from ..devices import Device, Measurement
 from ..estimate import STATE, WEIGHT_BYTES, Estimate, GridWork, Work, estimate, schedule

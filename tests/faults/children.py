@@ -18,7 +18,8 @@ from mmengine.runner import Runner
 
 from benchmarks import run_grid, runner
 from mmseg_plugins.errors import run_main
-from mmseg_plugins.experiment import load_config, prepare_for_device, world_size
+from mmseg_plugins.experiment import load_config, prepare_for_device
+from mmseg_plugins.launch import world_size
 from mmseg_plugins.models import WindowSegmentor
 
 REPO = Path(__file__).parents[2]
@@ -52,7 +53,7 @@ def train(work_dir: Path, options: dict, launcher: str = 'none', hooks: Sequence
     sys.path[:0] = [str(path)] * (path is not None)
 
     def main() -> None:
-        cfg = load_config(CONFIG, options, world_size() if launcher != 'none' else 1)
+        cfg = load_config(CONFIG, options, world_size(launcher))
         prepare_for_device(cfg, launcher)
         cfg.work_dir, cfg.resume, cfg.default_hooks.logger.interval = str(work_dir), True, 1
         training = Runner.from_cfg(cfg)

@@ -1,0 +1,124 @@
+"""The keys of a config's `experiment`: what each may be, and which places of the config it decides."""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .acceleration import PRECISIONS
+from .datasets.intensity import PROTOCOLS
+from .errors import UserError, nearest
+from .inflation import parse_inflation
+
+DATASET = r'(train|val|test)_dataloader\.dataset'
+MOST_SEED = 2**32 - 1  # numpy's
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of `experiment`.
+
+    Args:
+        must_be: what its value must be, to be read behind those words.
+        fits: whether a value is that.
+        decides: pattern of the places of a config that `load_config` fills in from it.
+        optional: it may be left out or be None.
+        text: its value is text, which the command line takes as it is written.
+    """
+    must_be: str
+    fits: Callable[[Any], bool]
+    decides: str = ''
+    optional: bool = False
+    text: bool = False
+
+
+def _whole(least: int, most: float = math.inf, **others) -> Key:
+    until = f' and at most {most}' if most < math.inf else ''
+    return Key(f'a whole number, at least {least}{until}',
+               lambda value: type(value) is int and least <= value <= most, **others)
+
+
+def _text(decides: str = '', optional: bool = False) -> Key:
+    return Key(f'a text{" or None" * optional}', lambda value: isinstance(value, str) and value != '', decides,
+               optional, text=True)
+
+
+def _one_of(names: Sequence[str], decides: str, optional: bool = False) -> Key:
+    return Key(f'one of {", ".join(names)}', lambda value: isinstance(value, str) and value in names, decides,
+               optional, text=True)
+
+
+def _switch(decides: str) -> Key:
+    return Key('True or False', lambda value: isinstance(value, bool), decides, optional=True)
+
+
+def _is_size(value: Any) -> bool:
+    sides = value if isinstance(value, list | tuple) and len(value) == 2 else [value]
+    return all(type(side) is int and side > 0 for side in sides)
+
+
+def _is_rate(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value < math.inf
+
+
+KEYS: dict[str, Key] = {
+    'data_root': _text(rf'{DATASET}\.data_root|model\.decode_head\.num_classes|model\.backbone\.channels'
+                       r'|(val|test)_evaluator(\.\d+)?\.headline'),
+    'source': _text(r'model\.backbone\.source', optional=True),
+    'inflation': _text(r'model\.backbone\.inflation'),
+    'slices': _whole(1, decides=rf'model\.((data_preprocessor|backbone)\.)?slices|{DATASET}\.slices'),
+    'stride': _whole(1, decides=rf'{DATASET}\.stride'),
+    'target': _one_of(('center', 'all'), rf'model\.target|{DATASET}\.target'),
+    'img_size': Key('pixels of height and width, one whole number above 0 or two', _is_size,
+                    rf'model\.backbone\.img_size|{DATASET}\.pipeline\.\d+\.size'),
+    'batch': _whole(1, decides=r'train_dataloader\.batch_size'),
+    'accumulate': _whole(1, decides=r'optim_wrapper\.accumulative_counts|(train_cfg|model)\.accumulate'),
+    'lr': Key('a number above 0', _is_rate, r'optim_wrapper\.optimizer\.lr'),
+    'steps': _whole(1, decides=r'train_cfg\.max_iters|model\.steps'),
+    'warmup': _whole(0, decides=r'param_scheduler(\..*)?'),
+    'seed': _whole(0, MOST_SEED, decides=r'randomness\.seed'),
+    'split': _text(r'train_dataloader\.dataset\.split'),
+    'evaluate': _text(r'(val|test)_dataloader\.dataset\.split', optional=True),
+    'val_interval': _whole(1, decides=r'train_cfg\.val_interval', optional=True),
+    'checkpoint_interval': _whole(1, decides=r'default_hooks\.checkpoint\.interval'),
+    'encoder': _text(optional=True),
+    'protocol': _one_of(PROTOCOLS, rf'{DATASET}\.protocol'),
+    'precision': _one_of(PRECISIONS, r'optim_wrapper\.(type|dtype)', optional=True),
+    'activation_checkpointing': _switch(r'model\.backbone\.with_cp'),
+    'compile': _switch(r'(model\.)?compile'),
+    'channels_last': _switch(r'model\.channels_last'),
+}
+
+# What `_base_` files have in places that a key decides, until it is filled in.
+PLACEHOLDERS = {'optim_wrapper.optimizer.lr': 3e-5, 'optim_wrapper.type': 'OptimWrapper',
+                'train_cfg.max_iters': 25000, 'train_cfg.val_interval': 25000, 'randomness.seed': 1234,
+                'default_hooks.checkpoint.interval': 1000, 'model.decode_head.num_classes': 2,
+                'train_dataloader.batch_size': 16}
+
+
+def decided_by(place: str) -> str | None:
+    """The key of `experiment` that decides a place of a config, as `train_cfg.max_iters`; None: no key."""
+    return next((name for name, key in KEYS.items() if re.fullmatch(key.decides, place)), None)
+
+
+def check_experiment(experiment: Any, where: str) -> None:
+    """Every key known, none missing, every value of its kind and range.
+
+    Raises:
+        UserError: begins with `where`.
+    """
+    if not isinstance(experiment, dict):
+        raise UserError(f'{where}: experiment={experiment!r} must be a mapping of {", ".join(sorted(KEYS))}')
+    for name in experiment:
+        if name not in KEYS:
+            raise UserError(f'{where}: unknown key experiment.{name}{nearest(name, KEYS)}')
+    for name, key in KEYS.items():
+        value = experiment.get(name)
+        if value is None and key.optional:
+            continue
+        if name not in experiment:
+            raise UserError(f'{where}: experiment.{name} is missing')
+        if not key.fits(value):
+            raise UserError(f'{where}: experiment.{name}={value!r} must be {key.must_be}')
+    parse_inflation(experiment['inflation'])

@@ -1,0 +1,53 @@
+"""Which process of which launch this is, by what the launcher has left in the environment."""
+
+import os
+
+from .errors import UserError
+
+# By mmengine's name of a launcher: where it says how many processes there are, and the number of this one.
+LAUNCHES = {'pytorch': ('WORLD_SIZE', 'RANK'), 'slurm': ('SLURM_NTASKS', 'SLURM_PROCID'),
+            'mpi': ('OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK')}
+LAUNCHERS = ('none', *LAUNCHES)
+MEETING = ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')  # what torchrun tells its processes
+
+
+def world_size(launcher: str) -> int:
+    """Number of processes that share the work."""
+    return 1 if launcher == 'none' else _number(LAUNCHES[launcher][0], 1)
+
+
+def process_rank(launcher: str) -> int:
+    """This process's number, known before it has joined the others."""
+    return 0 if launcher == 'none' else _number(LAUNCHES[launcher][1], 0)
+
+
+def was_restarted() -> bool:
+    """Whether torchrun (--max-restarts) or Slurm (a requeued job) has started this run before."""
+    return any(_number(name, 0) for name in ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT'))
+
+
+def check_launcher(launcher: str) -> None:
+    """One of several processes must not do all of the work by itself, beside the others.
+
+    Raises:
+        UserError: this is one of several and the launcher is `none`, or it is none and the launcher is `pytorch`.
+    """
+    if launcher == 'pytorch' and (missing := [name for name in MEETING if not os.environ.get(name)]):
+        raise UserError(f'--launcher pytorch: {", ".join(missing)} not set; start the processes with torchrun, '
+                        'tools/dist_train.sh or tools/dist_test.sh')
+    if launcher != 'none':
+        return
+    for name, (count, rank) in LAUNCHES.items():
+        if name == 'slurm':  # of a step, as srun makes it: a batch script is one process and knows its job's tasks
+            count = 'SLURM_STEP_NUM_TASKS'
+        processes, number = _number(count, 1), _number(rank, 0)
+        if processes > 1 or (name != 'slurm' and number):
+            raise UserError(f'this is process {number} of {processes} ({rank}, {count} in the environment), and '
+                            f'each would do all of the work; add --launcher {name}, or unset these')
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name) or str(default)
+    if not text.isdecimal():
+        raise UserError(f'{name}={text} in the environment is no whole number; unset it')
+    return int(text)

@@ -1,0 +1,159 @@
+"""A training's folder: who may write into it, its checkpoints, and what may be gone on with from one."""
+
+import re
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from torch import Tensor, nn
+
+from .errors import UserError
+from .files import only_writer, write_atomic
+from .launch import process_rank
+
+KEPT = 2  # a newer checkpoint may turn out broken
+PATIENCE = 60  # seconds for a process that was told to stop and still writes its checkpoint
+# What a training keeps from its first step to its last; the rest of `experiment` may change when it is resumed.
+KEPT_KEYS = ('slices', 'stride', 'target', 'img_size', 'encoder', 'source', 'inflation', 'batch', 'seed', 'split',
+             'protocol')
+PARTS = {'meta': dict, 'state_dict': dict, 'optimizer': dict, 'message_hub': dict}  # of a training's checkpoint
+
+
+@HOOKS.register_module()
+class RollingCheckpoint(Hook):
+    """A checkpoint every so many steps and after the last one; the newest `KEPT` stay.
+
+    What is resumed, or taken weights from (`load_from`), is checked whole before anything is taken from it.
+
+    Args:
+        interval: steps.
+    """
+    priority = 'VERY_LOW'
+
+    def __init__(self, interval: int):
+        self.interval = interval
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        step = batch_idx + 1
+        if step % self.interval == 0 or step == runner.max_iters:
+            save_checkpoint(runner, step)
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        path = runner._load_from or f'{runner.work_dir}/iter_{checkpoint.get("meta", {}).get("iter")}.pth'
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if runner._resume:
+            _check_same_training(runner, checkpoint, path)
+        check_weights(model, checkpoint.get('state_dict'), path)
+        if runner._resume:
+            _apply_settings(runner, checkpoint, path)
+
+
+def check_weights(model: nn.Module, weights: Any, path: str | Path) -> None:
+    """A checkpoint's weights must be a model's, all of them and no others.
+
+    Raises:
+        UserError: begins with `path`, and names the first that is missing, unknown or of another shape.
+    """
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise UserError(f'{path}: not a checkpoint of tools/train.py (no `state_dict` of tensors)')
+    wanted = model.state_dict()
+    for key in [*wanted, *weights]:
+        have, need = (tuple(state[key].shape) if key in state else None for state in (weights, wanted))
+        if have != need:
+            what = ('is missing' if have is None else 'is unknown to the model' if need is None else
+                    f'has shape {have}, the model needs {need}')
+            raise UserError(f'{path}: does not fit the config: {str(key)[:100]} {what}; give the config it was '
+                            'trained with')
+
+
+def _kept_settings(runner) -> dict[str, Any]:
+    """What of a training must not change, as a checkpoint notes it: moved files are the same files."""
+    experiment = runner.cfg.experiment
+    settings = {key: experiment.get(key) for key in KEPT_KEYS}
+    size = settings['img_size']
+    dataset = runner.train_dataloader.dataset
+    return settings | dict(source=settings['source'] and Path(settings['source']).name,
+                           img_size=size if isinstance(size, int) else list(size),
+                           data=dataset.index['split_hash'])
+
+
+def _check_same_training(runner, checkpoint: dict, path: str | Path) -> None:
+    for part, kind in PARTS.items():
+        if not isinstance(checkpoint.get(part), kind):
+            raise UserError(f'{path}: holds no {part!r} of a training to go on with; delete it, or start from its '
+                            'weights (--cfg-options load_from=FILE, without --resume)')
+    remedy = 'set it back, or begin another training in a --work-dir of its own'
+    settings = _kept_settings(runner)
+    for key, before in checkpoint['meta'].get('experiment', {}).items():
+        if before != (now := settings.get(key)):
+            what = 'the cases of its split were others' if key == 'data' else (
+                f'was trained with experiment.{key}={before!r}, now it is {now!r}')
+            raise UserError(f'{path}: {what}; {remedy}')
+    step = checkpoint['meta'].get('iter')
+    if type(step) is not int or step > runner.max_iters:
+        raise UserError(f'{path}: is of step {step}, experiment.steps={runner.max_iters}; {remedy}')
+
+
+def _apply_settings(runner, checkpoint: dict, path: str | Path) -> None:
+    """From the step reached on, the rates and the optimizer's settings are the config's, not the checkpoint's."""
+    [scheduler] = runner.param_schedulers
+    scheduler.move_to(checkpoint['meta']['iter'])
+    saved, fresh = checkpoint['optimizer']['param_groups'], runner.optim_wrapper.optimizer.param_groups
+    if [len(group['params']) for group in saved] != [len(group['params']) for group in fresh]:
+        raise UserError(f'{path}: its optimizer divides the parameters otherwise than the config '
+                        '(optim_wrapper.paramwise_cfg); set that back')
+    for before, now in zip(saved, fresh, strict=True):
+        before |= {key: value for key, value in now.items() if key != 'params'}
+    checkpoint['optimizer'].pop('base_param_settings', None)
+    checkpoint['param_schedulers'] = [scheduler.state_dict()]
+
+
+def save_checkpoint(runner, step: int) -> None:
+    """Write `iter_<step>.pth` into the work dir, whole or not at all, then take older ones away.
+
+    What of them a run no longer needs is decided by their steps, so that no kill can leave one behind.
+    """
+    folder = Path(runner.work_dir)
+    if is_main_process():
+        for torn in folder.glob('.iter_*.pth.*'):  # a kill in the middle of a write left it
+            torn.unlink(missing_ok=True)
+    runner.save_checkpoint(str(folder), f'iter_{step}.pth', by_epoch=False,
+                           meta=dict(iter=step, experiment=_kept_settings(runner)))
+    if is_main_process():
+        write_atomic(folder / 'last_checkpoint', str(folder / f'iter_{step}.pth'))  # mmengine's own note
+        earlier = [number for number in _steps(folder) if number <= step]
+        for number in earlier[:-KEPT]:
+            (folder / f'iter_{number}.pth').unlink(missing_ok=True)
+
+
+def newest_checkpoint_step(runner) -> int:
+    """Of the checkpoints up to the current step; 0 where there is none."""
+    return max((step for step in _steps(Path(runner.work_dir)) if step <= runner.iter), default=0)
+
+
+def _steps(folder: Path) -> list[int]:
+    names = (re.fullmatch(r'iter_(\d+)\.pth', path.name) for path in folder.glob('iter_*.pth'))
+    return sorted(int(name[1]) for name in names if name)
+
+
+def check_work_dir(folder: Path, resume: bool) -> None:
+    """A training that begins must not take another's checkpoints for its own when it is restarted.
+
+    Raises:
+        UserError: they are there.
+    """
+    if not resume and _steps(folder):
+        raise UserError(f'{folder}: holds checkpoints of an earlier training; go on with it by --resume, name '
+                        'another --work-dir, or delete them')
+    if resume and not _steps(folder):
+        print(f'{folder}: no checkpoint to go on from; the training begins with its first step', file=sys.stderr)
+
+
+def hold_work_dir(folder: Path, patience: float, launcher: str) -> AbstractContextManager:
+    """The process that writes, the first of a launch, keeps a training's folder to itself: files.only_writer."""
+    return nullcontext() if process_rank(launcher) else only_writer(folder, patience)
