@@ -2,7 +2,7 @@
 
 import itertools
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,13 @@ from typing import Any
 import yaml
 
 from mmseg_plugins.errors import UserError, nearest
-from mmseg_plugins.experiment import KEYS, import_extensions
+from mmseg_plugins.experiment import import_extensions
 from mmseg_plugins.inflation import parse_inflation
+from mmseg_plugins.keys import KEYS, decided_by
 from mmseg_plugins.sources import SOURCES, Source
 from mmseg_plugins.untrusted import check_name, find_fault
+
+from .yaml_file import read_yaml
 
 GRIDS = Path(__file__).parent / 'grids'
 
@@ -51,7 +54,11 @@ class Cell:
 
 
 AXES = tuple(Cell.__dataclass_fields__)
-KINDS = dict(encoder=str, source=str, inflation=str, slices=int, stride=int, target=str, lr=(int, float, None))
+# What of a run's config the grid itself sets, so that `options` cannot, and by which of its keys.
+SET_BY = {'experiment.data_root': 'dataset', 'experiment.seed': 'seeds', 'load_from': 'source',
+          'custom_imports': 'imports',
+          **dict.fromkeys(('experiment_name', 'work_dir', 'resume', 'launcher'), 'name'),
+          **{f'experiment.{axis}': f'axis {axis}' for axis in AXES[1:] if axis != 'lr'}}
 
 # The rows of the paper's tables as changes to its best practice (BEiT, centering, 5 slices, stride 1,
 # centre target). Table 4(a) and 4(b) vary the target and the inflation at stride 2: the values they share
@@ -73,7 +80,6 @@ TABLES['3'] = TABLES['2a']
 TABLES['5'] = {'Ours w/o D': dict(slices=1), 'Ours': {}}
 SOURCES_OF = {'videoswin': 'swin'}  # takes a 2D Swin's weights too, by inflating kernel and tables
 TIMM = 'timm/'
-DEEPEST = 50  # brackets; with them, the time that YAML takes grows by the square
 
 
 @dataclass
@@ -156,17 +162,60 @@ def _check_shapes(spec: dict, path: Path) -> None:
     for key in ('configs', 'sources', 'rows', 'axes', 'options'):
         for name in spec.get(key) or ():
             need(name or {}, str | int if key == 'rows' else str, f'a name in {key}', 'text')
-    for option in spec.get('options') or ():
-        part, _, key = option.partition('.')
-        if part == 'experiment' and key not in KEYS:
-            raise UserError(f'{path}: options: unknown key {option!r}{nearest(key, KEYS)}')
     for axis, values in (spec.get('axes') or {}).items():
-        need(values or {}, list, f'axis {axis!r}', f'{axis}: [first, second]')
+        need('nothing' if values is None else values, list, f'axis {axis!r}', f'{axis}: [first, second]')
+    lists = {key: spec.get(key) for key in ('datasets', 'tables', 'seeds', 'imports')} | {
+        f'axis {axis!r}': values for axis, values in (spec.get('axes') or {}).items()}
+    for where, values in lists.items():
+        if values == []:
+            raise UserError(f'{path}: {where} is empty; name at least one, or leave it out')
+        check_distinct(values or (), f'{path}: {where}')
     for table, rows in (spec.get('rows') or {}).items():
         need(rows, dict, f'rows of table {table}', '{row: {axis: value}}')
         for row, changes in (rows or {}).items():
             need(row, str, f'a row of table {table}', 'text')
             need(changes, dict, f'row {row!r}', '{axis: value}')
+
+
+def check_distinct(values: Iterable, where: str) -> None:
+    """A value that is given twice would count as two.
+
+    Raises:
+        UserError: begins with `where`.
+    """
+    seen = []
+    for value in values:
+        if value in seen:
+            raise UserError(f'{where} has {value!r} twice; leave one out')
+        seen.append(value)
+
+
+def _flatten(options: dict, prefix: str = '') -> Iterator[tuple[str, Any]]:
+    """`{experiment: {steps: 5}}` as `experiment.steps`."""
+    for key, value in options.items():
+        if isinstance(value, dict) and value:
+            yield from _flatten(value, f'{prefix}{key}.')
+        else:
+            yield f'{prefix}{key}', value
+
+
+def _check_options(options: dict[str, Any], cells: Iterable[Cell], path: Path) -> None:
+    """What the grid sets by itself, seeds and cells and datasets, is not to be set again for all runs.
+
+    Raises:
+        UserError: names the option and what to set instead.
+    """
+    rates = any(cell.lr is not None for cell in cells)
+    for option in options:
+        part, _, name = option.partition('.')
+        if part == 'experiment' and name not in KEYS:
+            raise UserError(f'{path}: options: unknown key {option!r}{nearest(name, KEYS)}')
+        decided = decided_by(option)
+        key = f'experiment.{decided}' if decided else option
+        by = SET_BY.get(key) or SET_BY.get(key.split('.')[0]) or ('axis lr' if rates and name == 'lr' else None)
+        if by or decided:
+            setter = f'{by} of the grid' if by else key
+            raise UserError(f'{path}: options: {option} is set by {setter}; set it there')
 
 
 def _choose_datasets(spec: dict, wanted: Sequence[str] | None, path: Path) -> list[str]:
@@ -217,16 +266,7 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     path = Path(name) if name.endswith(('.yaml', '.yml')) else GRIDS / f'{name}.yaml'
     if not path.is_file():
         raise UserError(f'{path}: grid not found{nearest(name, (p.stem for p in GRIDS.glob("*.yaml")))}')
-    try:
-        text = path.read_text()
-        depth = max(itertools.accumulate((c in '[{') - (c in ']}') for c in text), default=0)
-        if depth > DEEPEST:
-            raise UserError(f'{path}: nested {depth} deep, no grid is; write it anew')
-        spec = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f'{path}: not valid YAML: {" ".join(str(error).split())}') from error
-    if not isinstance(spec, dict):
-        raise UserError(f'{path}: must hold a mapping of {", ".join(sorted(GRID_KEYS))}')
+    spec, text = read_yaml(path), path.read_text()
     for key in spec:
         if key not in GRID_KEYS:
             raise UserError(f'{path}: unknown key {key!r}{nearest(key, GRID_KEYS)}')
@@ -243,10 +283,8 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
         name = f'{name}-{chosen[0]}'
         spec['title'], spec['notes'] = f'The cells of {path.stem} on {chosen[0]}', []
         text = yaml.safe_dump(spec, sort_keys=False)
-    options = dict(spec.get('options') or {})
     if spec.get('imports'):
         import_extensions(spec['imports'], path)
-        options['custom_imports.imports'] = ['mmseg_plugins', *spec['imports']]
     sources = dict(SOURCES)
     for source, entry in (spec.get('sources') or {}).items():
         check_name(source, f'{path}: sources')
@@ -262,9 +300,9 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
         for axis in changes:
             if axis not in AXES[1:]:  # the dataset is the grid's
                 raise UserError(f'{path}: {where}: unknown axis {axis!r}{nearest(axis, AXES[1:])}')
-        if fault := find_fault(changes, {axis: KINDS[axis] for axis in changes}):
-            raise UserError(f'{path}: {where}: {fault}; slices and stride are whole numbers, lr is a number, the '
-                            'others are text')
+            value = changes[axis]
+            if not (KEYS[axis].fits(value) or axis == 'lr' and value is None):
+                raise UserError(f'{path}: {where}: {axis} is {value!r}; it must be {KEYS[axis].must_be}')
         if 'inflation' in changes:
             parse_inflation(changes['inflation'])
         made = Cell(**{**base, **changes})
@@ -277,8 +315,6 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
         if not fits(made.encoder, made.source):
             raise UserError(f'{path}: {where}: source {made.source!r} is for encoder '
                             f'{sources[made.source].encoder!r}, not {made.encoder!r}')
-        if made.target not in ('center', 'all') or made.slices < 1 or made.stride < 1:
-            raise UserError(f"{path}: {where}: target must be 'center' or 'all', slices and stride at least 1")
         return made
 
     wanted = [str(table) for table in (tables or spec.get('tables') or ())]
@@ -294,6 +330,14 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
         built[table] = {row: cell(dict(changes), f'table {table}, row {row!r}')
                         for row, changes in rows.items() if changes is not None}
     given = {axis: values for axis, values in axes.items() if values}
+    if given and tables:
+        raise UserError(f'{path}: --tables and free axes ({", ".join(given)}) exclude each other')
+    for what, values in (*given.items(), ('--tables', tables), ('--seeds', seeds), ('--dataset', datasets)):
+        check_distinct(values or (), f'{path}: {what}')
+    seeds = seeds or spec.get('seeds') or (1234,)
+    for seed in seeds:
+        if not KEYS['seed'].fits(seed):
+            raise UserError(f'{path}: seed {seed!r} must be {KEYS["seed"].must_be}')
     free_axes = (spec.get('axes') or {}) | given
     points = [dict(zip(free_axes, values, strict=True)) for values in itertools.product(*free_axes.values())]
     if {'encoder', 'source'} <= set(free_axes):  # a product of both holds pairs that do not exist
@@ -301,6 +345,12 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     free = [cell(point, 'axes') for point in points if point]
     if given:
         built = {}
-    return Grid(name, chosen, spec['configs'], sources, built, free,
-                tuple(seeds or spec.get('seeds') or (1234,)), spec.get('title', name),
+    options = dict(_flatten(spec.get('options') or {}))
+    grid = Grid(name, chosen, spec['configs'], sources, built, free, tuple(seeds), spec.get('title', name),
                 tuple(spec.get('notes') or ()), options, text)
+    if not grid.cells():
+        raise UserError(f'{path}: has no cells; add tables, as tables: [2a], or axes, as axes: {{slices: [1, 5]}}')
+    _check_options(options, grid.cells(), path)
+    if spec.get('imports'):
+        options['custom_imports.imports'] = ['mmseg_plugins', *spec['imports']]
+    return grid

@@ -11,7 +11,7 @@ from mmseg_plugins.datasets.phantom import write_phantom
 from mmseg_plugins.datasets.prepare import prepare_dataset
 from mmseg_plugins.datasets.store import read_index
 from mmseg_plugins.errors import UserError
-from mmseg_plugins.experiment import read_config
+from mmseg_plugins.experiment import check_splits, read_config
 from mmseg_plugins.sources import file_sha256
 
 from .cells import TIMM, Cell, Grid
@@ -111,13 +111,18 @@ def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: i
     options = {'experiment.data_root': str(PREPARED / cell.dataset), 'experiment.source': source,
                'experiment.inflation': cell.inflation, 'experiment.slices': cell.slices,
                'experiment.stride': cell.stride, 'experiment.target': cell.target, 'experiment.seed': seed,
-               **({} if cell.lr is None else {'experiment.lr': cell.lr}),
-               **({} if max_iters is None else {'experiment.steps': max_iters}), **grid.options}
+               **({} if cell.lr is None else {'experiment.lr': cell.lr}), **grid.options}
+    if max_iters is not None:
+        options['experiment.steps'] = max_iters
     if cell.encoder.startswith(TIMM):
         options['experiment.encoder'] = cell.encoder.removeprefix(TIMM)
     config = grid.config(cell)
     cfg = read_config(REPO / config, options)
-    data = data_digest(PREPARED / cell.dataset) if is_prepared(cell.dataset) else None
+    data = None
+    if is_prepared(cell.dataset):
+        index = read_index(PREPARED / cell.dataset)
+        check_splits(cfg, index)
+        data = data_digest(index)
     source_digest = source and _source_digest(cell.source, grid, weights_root)
     return Run(cell, seed, config, options, identity([_content(cfg), data, source_digest]))
 
@@ -135,9 +140,8 @@ def _content(cfg) -> dict:
     return content
 
 
-def data_digest(folder: Path) -> str:
+def data_digest(index: dict) -> str:
     """Hash of what of a prepared dataset determines a result; an index may say more."""
-    index = read_index(folder)
     rules = [index[key] for key in ('labels', 'channels', 'headline', 'intensity', 'evaluate', 'split')]
     return identity([rules, {case: [entry[key] for key in ('shape', 'spacing', 'sha256')]
                              for case, entry in index['cases'].items()}])

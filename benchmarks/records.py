@@ -4,7 +4,7 @@ import glob
 import hashlib
 import io
 import json
-import shlex
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from mmseg_plugins.commands import REPO, command
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.files import write_atomic
+from mmseg_plugins.options import format_value
 from mmseg_plugins.untrusted import find_fault
 
 from .cells import Cell
@@ -33,12 +35,20 @@ class Run:
     def name(self) -> str:
         return f'{self.cell}-seed{self.seed}-{self.identity}'
 
-    @property
-    def command(self) -> str:
-        """What repeats this run alone, from the repository's root."""
-        options = ' '.join(shlex.quote(f'{key}={value}') for key, value in self.options.items())
-        return (f'python tools/train.py {self.config} --work-dir work_dirs/{shlex.quote(self.name)} '
-                f'--cfg-options {options}')
+    def command(self, portable: bool = False) -> str:
+        """What repeats this run alone: from any folder here or, portable, from the repository's root elsewhere."""
+        places = {'experiment.data_root', 'experiment.source'}
+        options = [(key, Path(value) if key in places and value else format_value(key, value))
+                   for key, value in self.options.items()]
+        return command('tools/train.py', REPO / self.config, '--work-dir', Path('work_dirs') / self.name,
+                       '--cfg-options', *options, modules=_module_folders(self.options), portable=portable)
+
+
+def _module_folders(options: dict[str, Any]) -> list[Path]:
+    """Where Python finds the user's own modules that a run imports."""
+    names = {name.split('.')[0] for name in options.get('custom_imports.imports', ())} - {'mmseg_plugins'}
+    files = [Path(sys.modules[name].__file__) for name in sorted(names)]
+    return [file.parents[1] if file.name == '__init__.py' else file.parent for file in files]
 
 
 def identity(determinants: Any) -> str:
@@ -67,7 +77,7 @@ def write_record(out: Path, run: Run, body: dict) -> Path:
     """Write a run's record, atomically."""
     path = record_path(out, run)
     record = dict(version=VERSION, run=run.name, identity=run.identity, cell=asdict(run.cell), seed=run.seed,
-                  command=run.command, config=run.config, **body)
+                  command=run.command(portable=True), config=run.config, **body)
     write_atomic(path, json.dumps(seal(record), indent=1, allow_nan=False) + '\n')
     return path
 

@@ -72,10 +72,9 @@ def main() -> int:
     from benchmarks.plan import PREPARED, find_archives, plan_runs, prepare_inputs, prepare_sources
 
     archives = find_archives(grid, args.data_root)
+    executor = choose_executor(args)
     if args.dry_run:
         return list_cells(grid, args)
-
-    executor = choose_executor(args)
     from benchmarks.progress import Progress
     from benchmarks.records import set_superseded_aside, write_summary
     from mmseg_plugins.datasets import read_index
@@ -87,10 +86,10 @@ def main() -> int:
         for folder in dict.fromkeys([work.resolve(), out.resolve()]):
             locks.enter_context(only_writer(folder))
         prepare_inputs(grid, archives, args.weights_root, progress)
+        plan = plan_runs(grid, args.weights_root, out, args.max_iters, args.retry_failed)
         write_atomic(out / 'grid.yaml', grid.text)
         for dataset in grid.datasets:
             write_summary(out, dataset, summarize_dataset(read_index(PREPARED / dataset)))
-        plan = plan_runs(grid, args.weights_root, out, args.max_iters, args.retry_failed)
         prepare_sources(plan)
         if moved := set_superseded_aside(out, plan.runs):
             progress.say(f'{moved} records of an earlier config or data set aside in {out / "superseded"}')
@@ -129,7 +128,7 @@ def list_cells(grid: Grid, args: argparse.Namespace) -> int:
     for cell in cells:
         print(f'{cell}    {"; ".join(rows.get(cell, ["free axes"]))}')
         for seed in grid.seeds:
-            print(f'    {make_run(grid, cell, seed, args.weights_root, args.max_iters).command}')
+            print(f'    {make_run(grid, cell, seed, args.weights_root, args.max_iters).command()}')
     for name in dict.fromkeys(cell.source for cell in cells if cell.source != 'none'):
         source = grid.sources[name]
         path = args.weights_root / source.file

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import submitit
-import yaml
 from submitit.core.utils import FailedJobError
 
 from mmseg_plugins.errors import Stopped, UserError, nearest
@@ -31,6 +30,7 @@ from .pool import Job
 from .records import read_object
 from .slurm_job import Task
 from .watch import read_last_line
+from .yaml_file import read_yaml
 
 REPO = Path(__file__).parents[1]
 POLL = 3.0  # seconds
@@ -89,13 +89,8 @@ def read_settings(path: Path | None, given: dict) -> SlurmSettings:
     Raises:
         UserError: names the file or option and the key or value that is wrong.
     """
-    try:
-        values = yaml.safe_load(path.read_text()) or {} if path else {}
-    except yaml.YAMLError as error:
-        raise UserError(f'{path}: not valid YAML: {" ".join(str(error).split())}') from error
+    values = read_yaml(path) if path else {}
     known = {setting.name: setting.metadata for setting in fields(SlurmSettings)}
-    if not isinstance(values, dict):
-        raise UserError(f'{path}: must hold a mapping of {", ".join(known)}')
     for key, value in values.items():
         if key not in known:
             raise UserError(f'{path}: unknown key {key!r}{nearest(key, known)}')

@@ -4,29 +4,37 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 REPO = Path(__file__).resolve().parents[1]
 
 
-def command(script: str, *arguments: str | Path) -> str:
+def command(script: str, *arguments: str | Path | tuple[str, Any], modules: Sequence[Path] = (),
+            portable: bool = False) -> str:
     """The shell line that calls a script of this repository with the present interpreter.
-
-    Paths are absolute, except what is below the repository's root where that is the current folder.
 
     Args:
         script: as `tools/train.py`, from the repository's root; one that is not Python's is called by itself.
-        arguments: a `Path` names a file or folder, relative to the current folder; a text stands as it is.
+        arguments: a `Path` names a file or folder, relative to the current folder; a pair is KEY=VALUE; a text
+            stands as it is.
+        modules: folders that hold modules of the user's own.
+        portable: for another machine, from its repository's root: nothing is told of where this one is.
     """
-    at_home = Path.cwd() == REPO
-
     def place(path: Path) -> str:
         path = Path(os.path.abspath(path))
-        return str(path.relative_to(REPO) if at_home and path.is_relative_to(REPO) else path)
+        return str(path.relative_to(REPO) if portable and path.is_relative_to(REPO) else path)
 
-    interpreter = [_interpreter()] if script.endswith('.py') else []
-    return shlex.join([*interpreter, *(place(word) if isinstance(word, Path) else str(word)
-                                       for word in (REPO / script, *arguments))])
+    def word(argument: str | Path | tuple[str, Any]) -> str:
+        if isinstance(argument, tuple):
+            return f'{argument[0]}={word(argument[1])}'
+        return place(argument) if isinstance(argument, Path) else str(argument)
+
+    folders = os.pathsep.join(dict.fromkeys(map(place, modules)))
+    python = ['python' if portable else _interpreter()] if script.endswith('.py') else []
+    return shlex.join([*(['env', f'PYTHONPATH={folders}'] if folders else []), *python, place(REPO / script),
+                       *map(word, arguments)])
 
 
 def _interpreter() -> str:

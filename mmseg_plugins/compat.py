@@ -183,6 +183,8 @@ def _synchronize_norms_on_cpus() -> None:
             if not self.training:
                 return super().forward(x)
             count = sum_over_processes(x.new_tensor(x.numel() / x.shape[1]))
+            if count < 2:
+                raise ValueError('Expected more than 1 value per channel when training')  # as torch's own
             mean = sum_over_processes(x.sum((0, 2, 3))) / count
             centred = x - mean[:, None, None]
             variance = sum_over_processes(centred.square().sum((0, 2, 3))) / count

@@ -77,7 +77,7 @@ KEYS: dict[str, Key] = {
     'lr': Key('a number above 0', _is_rate, r'optim_wrapper\.optimizer\.lr'),
     'steps': _whole(1, decides=r'train_cfg\.max_iters|model\.steps'),
     'warmup': _whole(0, decides=r'param_scheduler(\..*)?'),
-    'seed': _whole(0, MOST_SEED, decides=r'randomness\.seed'),
+    'seed': _whole(0, MOST_SEED, decides=r'randomness\.seed|\w+_dataloader\.sampler\.seed'),
     'split': _text(r'train_dataloader\.dataset\.split'),
     'evaluate': _text(r'(val|test)_dataloader\.dataset\.split', optional=True),
     'val_interval': _whole(1, decides=r'train_cfg\.val_interval', optional=True),

@@ -66,3 +66,9 @@ def parse_value(key: str, text: str) -> Any:
         return DictAction._parse_iterable(text)
     except AssertionError:
         raise UserError(f'--cfg-options {key}={text}: its brackets do not match') from None
+
+
+def format_value(key: str, value: Any) -> str:
+    """A value as the text that `parse_value` takes for it."""
+    text = str(value)
+    return text if parse_value(key, text) == value else repr(value)

@@ -158,14 +158,20 @@ class StepLoop(IterBasedTrainLoop):
             'cases, or try a lower experiment.lr')
 
     def _explain(self, error: Exception) -> Exception:
+        windows = len(self._batch.get('inputs', ())) // self.accumulate
+        if 'more than 1 value per channel' in str(error):
+            return UserError('a pass of one window: a batch norm behind a pooling to one value, as UPerHead has, '
+                             'needs two; take a smaller experiment.accumulate or a larger experiment.batch')
         if not is_out_of_memory(error):
             loops = filter(None, (self, self.runner.val_loop))
             return explain(error, [loop.dataloader for loop in loops])
-        facts = dict(step=self._iter + 1, windows=len(self._batch.get('inputs', ())) // self.accumulate,
-                     accumulate=self.accumulate, peak_memory_mib=round(peak_memory() / 2**20))
+        facts = dict(step=self._iter + 1, windows=windows, accumulate=self.accumulate,
+                     peak_memory_mib=round(peak_memory() / 2**20))
+        remedy = (f'halve them: experiment.accumulate={2 * self.accumulate}' if windows > 2 else
+                  'batch norms need as many; try experiment.activation_checkpointing=True or '
+                  'experiment.precision=bf16')
         return OutOfMemory(f'out of memory in step {facts["step"]}: passes of {facts["windows"]} windows, peak '
-                           f'{facts["peak_memory_mib"]} MiB; halve them: '
-                           f'experiment.accumulate={2 * self.accumulate}', **facts)
+                           f'{facts["peak_memory_mib"]} MiB; {remedy}', **facts)
 
 
 def _divide(batch: dict[str, Sequence], parts: int) -> list[dict[str, Sequence]]:

@@ -137,7 +137,7 @@ def test_missing_data_stops_with_one_line(tmp_path):
 
 def test_dry_run_lists_every_cell_without_data(tmp_path):
     output = run(tmp_path, '--grid', 'bcv', '--dry-run')
-    assert output.count('python tools/train.py') == 16 and '(missing: ' in output
+    assert output.count('/tools/train.py') == 16 and '(missing: ' in output
 
 
 def test_grid_end_to_end_skips_what_is_done_and_repeats_what_was_deleted(place):

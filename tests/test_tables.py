@@ -134,7 +134,7 @@ def test_a_runs_hash_covers_what_determines_its_result(prepared, tmp_path):
         changed = json.loads(json.dumps(index))
         change(changed)
         (tmp_path / 'index.json').write_text(json.dumps(changed))
-        return data_digest(tmp_path)
+        return data_digest(read_index(tmp_path))
 
     before = digest()
     assert digest(lambda index: index.update(remark='new')) == before
