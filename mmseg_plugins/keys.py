@@ -24,12 +24,14 @@ class Key:
         fits: whether a value is that.
         decides: pattern of the places of a config that `load_config` fills in from it.
         optional: it may be left out or be None.
+        names: the values there are, where they can be listed.
         text: its value is text, which the command line takes as it is written.
     """
     must_be: str
     fits: Callable[[Any], bool]
     decides: str = ''
     optional: bool = False
+    names: Sequence[str] = ()
     text: bool = False
 
 
@@ -46,7 +48,7 @@ def _text(decides: str = '', optional: bool = False) -> Key:
 
 def _one_of(names: Sequence[str], decides: str, optional: bool = False) -> Key:
     return Key(f'one of {", ".join(names)}', lambda value: isinstance(value, str) and value in names, decides,
-               optional, text=True)
+               optional, tuple(names), text=True)
 
 
 def _switch(decides: str) -> Key:
@@ -120,5 +122,6 @@ def check_experiment(experiment: Any, where: str) -> None:
         if name not in experiment:
             raise UserError(f'{where}: experiment.{name} is missing')
         if not key.fits(value):
-            raise UserError(f'{where}: experiment.{name}={value!r} must be {key.must_be}')
+            fault = nearest(value, key.names) if key.names else f' must be {key.must_be}'
+            raise UserError(f'{where}: experiment.{name}={value!r}{fault}')
     parse_inflation(experiment['inflation'])

@@ -11,14 +11,23 @@ from mmseg_plugins import commands
 from mmseg_plugins.commands import REPO, command
 
 
-@pytest.mark.parametrize('folder, script, own', [
-    ('', REPO / 'tools/train.py', 'My Spine/[1], a=b'), (REPO, 'tools/train.py', REPO / 'data/My Spine')])
-def test_paths_are_absolute_except_below_the_repository_from_within_it(tmp_path, monkeypatch, folder, script, own):
-    monkeypatch.chdir(folder or tmp_path)
-    words = shlex.split(command('tools/train.py', Path(own), 'a.b=[1, 2]', '$HOME', 3))
-    wanted = 'data/My Spine' if folder else str(tmp_path / own)
-    assert words == [words[0], str(script), wanted, 'a.b=[1, 2]', '$HOME', '3']
-    assert shlex.split(command('tools/dist_train.sh'))[0].endswith('tools/dist_train.sh')
+@pytest.mark.parametrize('folder', [REPO, REPO / 'tools', Path('My Spine, 1=2')])
+def test_a_command_names_the_same_files_in_any_folder(tmp_path, monkeypatch, folder):
+    folder = tmp_path / folder
+    folder.mkdir(exist_ok=True)
+    monkeypatch.chdir(folder)
+    own = (Path('a b.py'), ('a.b', [1, 2]), ('c', Path('d e')), '$HOME')
+    assert shlex.split(command('tools/train.py', *own))[1:] == [
+        str(REPO / 'tools/train.py'), str(folder / 'a b.py'), 'a.b=[1, 2]', f'c={folder / "d e"}', '$HOME']
+    assert shlex.split(command('tools/dist_train.sh')) == [str(REPO / 'tools/dist_train.sh')]
+    assert shlex.split(command('tools/train.py', modules=[Path('own'), Path('own')]))[:2] == [
+        'env', f'PYTHONPATH={folder / "own"}']
+
+
+def test_a_portable_command_tells_nothing_of_where_the_repository_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command('tools/train.py', REPO / 'configs/a b.py', ('w', REPO / 'x'), Path('own'), portable=True) == (
+        f"python tools/train.py 'configs/a b.py' w=x {shlex.quote(str(tmp_path / 'own'))}")
 
 
 def test_python_is_called_by_name_where_that_is_this_one(tmp_path, monkeypatch):
