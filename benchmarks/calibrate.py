@@ -18,8 +18,8 @@ from statistics import median
 import numpy as np
 import torch
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
 
+from mmseg_plugins.building import build_runner
 from mmseg_plugins.datasets.intensity import PROTOCOLS
 from mmseg_plugins.datasets.statistics import describe_volume
 from mmseg_plugins.datasets.store import INDEXED, read_index, write_case, write_index
@@ -158,7 +158,7 @@ def measure(config: str, options: dict, flops: int | None, seconds: float, submi
         cfg.visualizer.name = cfg.experiment_name  # mmengine gives one name one folder, which is gone by the next
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        runner = Runner.from_cfg(cfg)
+        runner = build_runner(cfg)
         watch = _Stopwatch(seconds, lambda part: report(round(60 * part), 100))
         runner.register_hook(watch)
         _until_enough(runner.train)

@@ -14,9 +14,8 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from mmengine.registry import init_default_scope
-from mmseg.registry import MODELS
 
+from mmseg_plugins.building import build_model
 from mmseg_plugins.datasets.catalogue import CATALOGUE
 from mmseg_plugins.datasets.layout_images import SLOTS, prepare_layout
 from mmseg_plugins.datasets.phantom import make_phantom
@@ -143,9 +142,8 @@ class CostClass:
         """Parameters, and FLOPs and activations of a window; None for pre-training without labels."""
         if 'decode_head' not in self.cfg.model:
             return None
-        init_default_scope('mmseg')
         with torch.device('meta'):
-            model = MODELS.build(self.cfg.model)
+            model = build_model(self.cfg)
         costs = count_cost(model, self.size).values()
         return tuple(sum(getattr(cost, key) for cost in costs)
                      for key in ('parameters', 'flops', 'activations'))

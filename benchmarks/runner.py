@@ -17,8 +17,8 @@ import torch
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
 
+from mmseg_plugins.building import build_runner
 from mmseg_plugins.compat import newest_whole
 from mmseg_plugins.datasets.intensity import intensity_ranges
 from mmseg_plugins.errors import Busy, OutOfMemory, UserError
@@ -135,7 +135,7 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
     cfg.work_dir, cfg.resume = str(work_dir), True
     cfg.experiment_name = cfg.visualizer.name = run.name  # mmengine keeps one of a name per process
     start = time.perf_counter()
-    runner = Runner.from_cfg(cfg)
+    runner = build_runner(cfg)
     progress = ReportProgress(report)
     runner.register_hook(progress)
     metric = runner.val_evaluator.metrics[0]

@@ -32,24 +32,9 @@ from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from .errors import UserError, nearest
+from .errors import UserError
 
 PRECISIONS = ('fp32', 'tf32', 'bf16', 'fp16')
-SWITCHES = ('activation_checkpointing', 'compile', 'channels_last')
-
-
-def check_acceleration(experiment: ConfigDict, path: str | Path) -> None:
-    """Refuse a value that no option has.
-
-    Raises:
-        UserError: names the config.
-    """
-    precision = experiment.get('precision', 'fp32')
-    if precision not in PRECISIONS:
-        raise UserError(f'{path}: unknown experiment.precision={precision!r}{nearest(precision, PRECISIONS)}')
-    for key in SWITCHES:
-        if not isinstance(experiment.get(key, False), bool):
-            raise UserError(f'{path}: experiment.{key}={experiment[key]!r} must be True or False')
 
 
 def carry_into_model(experiment: ConfigDict, model: ConfigDict) -> None:

@@ -37,7 +37,7 @@ CLOSE = 0.87  # of names that are one with a slip; less, and helpers as `test_pi
 # Parts without a `type`.
 PLAIN = {re.compile(pattern): known for pattern, known in {
     '(train|val|test)_dataloader': _parameters(DataLoader.__init__) | {'num_batch_per_epoch'},
-    'randomness': _parameters(Runner.set_randomness),
+    'randomness': _parameters(Runner.set_randomness), 'custom_imports': {'imports', 'allow_failed_imports'},
     'log_processor': _parameters(LogProcessor.__init__) | {'type'},
     'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'}}.items()}
 PARAMWISE = {'custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult',
@@ -52,6 +52,13 @@ PARTS = {pattern: found for found, patterns in {
     registry.HOOKS: r'default_hooks\.\w+|custom_hooks\.\d+', registry.METRICS: r'(val|test)_evaluator(\.\d+)?',
     registry.VISUALIZERS: 'visualizer', registry.VISBACKENDS: r'(visualizer\.)?vis_backends\.\d+',
     }.items() for pattern in [re.compile(patterns)]}
+# Parts without which nothing can be trained, and those that may be None or several.
+NEEDED = ('model', 'model.data_preprocessor', 'model.backbone', 'train_dataloader', 'train_dataloader.dataset',
+          'optim_wrapper', 'optim_wrapper.optimizer', 'train_cfg', 'default_hooks', 'default_hooks.checkpoint',
+          'randomness')
+OPTIONAL = re.compile(r'(val|test)_(dataloader|cfg|evaluator)|model\.(neck|auxiliary_head)|visualizer'
+                      r'|default_hooks\.\w+|\w+_dataloader\.batch_sampler|param_scheduler')
+SEVERAL = re.compile(r'(val|test)_evaluator|model\.(\w+\.)?(auxiliary_head|loss_decode)|param_scheduler')
 ALSO = {registry.OPTIM_WRAPPERS: {'optimizer', 'constructor', 'paramwise_cfg'}}
 
 
@@ -88,7 +95,14 @@ def check_arguments(cfg: Config, where: str) -> None:
     for name in cfg:
         if name not in ALLOWED and (close := difflib.get_close_matches(name, READ, 1, CLOSE)):
             raise UserError(f'{where}: {name} is read by nothing; did you mean {close[0]!r}?')
-    for place, part in _walk(cfg.to_dict(), ''):
+    parts = dict(_walk(cfg.to_dict(), ''))
+    for place in NEEDED:
+        if place not in parts:
+            raise UserError(f'{where}: {place} is missing or no dict(...); see configs/_base_')
+    for place, part in {'': cfg, **parts}.items():
+        for key, value in part.items():
+            _check_kind(f'{place}.{key}'.lstrip('.'), value, where)
+    for place, part in parts.items():
         for pattern, known in PLAIN.items():
             if pattern.fullmatch(place):
                 _check(part, known, where, place)
@@ -101,6 +115,14 @@ def check_arguments(cfg: Config, where: str) -> None:
         accepted = kind and _accepted(kind)
         if accepted is not None:
             _check(part, accepted | ALSO.get(known, set()) | {'type', '_scope_'}, where, place)
+
+
+def _check_kind(place: str, value: Any, where: str) -> None:
+    if isinstance(value, dict) or not any(pattern.fullmatch(place) for pattern in (*PLAIN, *PARTS)):
+        return
+    several = isinstance(value, list | tuple) and all(isinstance(one, dict) for one in value)
+    if not (value is None and OPTIONAL.fullmatch(place) or several and SEVERAL.fullmatch(place)):
+        raise UserError(f'{where}: {place}={value!r} must be a dict(...)')
 
 
 def _walk(value: Any, place: str) -> Iterator[tuple[str, dict]]:
@@ -124,6 +146,8 @@ def _check(part: dict, known: set[str], where: str, place: str) -> None:
 
 def _find(known: Registry, name: str, where: str, place: str) -> Any:
     """The class of a name; None where another package's is asked for."""
+    if not isinstance(name, str):
+        raise UserError(f'{where}: {place}.type={name!r} must be the name of a class')
     if '.' in name:
         return None
     kind = known.get(name)

@@ -90,7 +90,8 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
             cfg.merge_from_dict(options)
         except Exception as error:  # mmengine's, by the kind of what stands in the way
             raise UserError(f'{path}: --cfg-options do not fit it: {" ".join(str(error).split())}') from error
-        import_extensions(cfg.get('custom_imports', {}).get('imports', ()), path)
+        own = cfg.get('custom_imports')
+        import_extensions(own.get('imports') or () if isinstance(own, dict) else (), path)
     check_experiment(cfg.experiment, str(path))
     check_arguments(cfg, str(path))
     for place, value in _places(cfg):
@@ -131,7 +132,8 @@ def check_start(cfg: Config, world_size: int) -> str:
             f'{train.batch_size // experiment.accumulate} windows x {experiment.accumulate} accumulated) on '
             f'{trained} cases of {index["dataset"]}{evaluated}; '
             f'{experiment.slices} slices, stride {experiment.stride}, '
-            f'source {experiment.source or "none (random weights)"}, inflation {experiment.inflation}')
+            f'source {experiment.source or "none (random weights)"}, inflation {experiment.inflation}, '
+            f'{experiment.get("precision") or "fp32"}')
 
 
 def check_splits(cfg: Config, index: dict) -> tuple[int, int]:

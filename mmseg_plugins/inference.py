@@ -5,11 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import nn
 
+from .building import build_model
 from .datasets.intensity import channel_statistics, intensity_ranges
 from .datasets.planes import resize_planes
 from .datasets.store import window_indices
@@ -25,9 +24,8 @@ def load_model(cfg: Config, checkpoint: str, device: str) -> nn.Module:
     Raises:
         UserError: the checkpoint is not this model's.
     """
-    init_default_scope('mmseg')
     cfg.model.backbone.source = None  # the checkpoint holds all weights
-    model = MODELS.build(cfg.model)
+    model = build_model(cfg)
     load_weights(model, checkpoint)
     try:
         return model.to(device).eval()

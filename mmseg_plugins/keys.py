@@ -124,4 +124,7 @@ def check_experiment(experiment: Any, where: str) -> None:
         if not key.fits(value):
             fault = nearest(value, key.names) if key.names else f' must be {key.must_be}'
             raise UserError(f'{where}: experiment.{name}={value!r}{fault}')
-    parse_inflation(experiment['inflation'])
+    try:
+        parse_inflation(experiment['inflation'])
+    except UserError as error:
+        raise UserError(f'{where}: experiment.inflation: {error}') from None

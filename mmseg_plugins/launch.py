@@ -1,6 +1,8 @@
 """Which process of which launch this is, by what the launcher has left in the environment."""
 
+import argparse
 import os
+from collections.abc import Sequence
 
 from .errors import UserError
 
@@ -9,6 +11,12 @@ LAUNCHES = {'pytorch': ('WORLD_SIZE', 'RANK'), 'slurm': ('SLURM_NTASKS', 'SLURM_
             'mpi': ('OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK')}
 LAUNCHERS = ('none', *LAUNCHES)
 MEETING = ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')  # what torchrun tells its processes
+
+
+def add_launcher(parser: argparse.ArgumentParser, launchers: Sequence[str] = LAUNCHERS) -> None:
+    parser.add_argument('--launcher', choices=launchers, default='none')
+    # torch.distributed.launch adds it, and says the same in the environment
+    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
 
 
 def world_size(launcher: str) -> int:
@@ -26,12 +34,16 @@ def was_restarted() -> bool:
     return any(_number(name, 0) for name in ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT'))
 
 
-def check_launcher(launcher: str) -> None:
+def check_launcher(launcher: str, local_rank: int | None) -> None:
     """One of several processes must not do all of the work by itself, beside the others.
 
     Raises:
-        UserError: this is one of several and the launcher is `none`, or it is none and the launcher is `pytorch`.
+        UserError: this is one of several and the launcher is `none`, or it is none and the launcher is `pytorch`;
+            a rank on the command line that is not the environment's.
     """
+    if local_rank is not None and str(local_rank) != os.environ.get('LOCAL_RANK'):
+        raise UserError(f'--local-rank {local_rank}: not the LOCAL_RANK of the environment; leave it out, the '
+                        'launcher sets both')
     if launcher == 'pytorch' and (missing := [name for name in MEETING if not os.environ.get(name)]):
         raise UserError(f'--launcher pytorch: {", ".join(missing)} not set; start the processes with torchrun, '
                         'tools/dist_train.sh or tools/dist_test.sh')

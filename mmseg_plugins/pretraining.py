@@ -9,8 +9,8 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
 
+from .building import build_runner
 from .errors import UserError
 from .files import write_atomic
 
@@ -30,7 +30,7 @@ def pretrain(cfg: Config, out: Path, hooks: Sequence[Hook] = ()) -> dict[str, fl
     """
     if cfg.experiment.slices != 1:
         raise UserError(f'experiment.slices={cfg.experiment.slices}: pre-training is 2D, one slice')
-    runner = Runner.from_cfg(cfg)
+    runner = build_runner(cfg)
     for hook in hooks:
         runner.register_hook(hook)
     runner.train()

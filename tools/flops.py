@@ -4,11 +4,10 @@ import argparse
 from pathlib import Path
 
 import torch
-from mmengine.registry import init_default_scope
-from mmseg.registry import MODELS
 from rich.console import Console
 from rich.table import Table
 
+from mmseg_plugins.building import build_model
 from mmseg_plugins.errors import UserError, run_main
 from mmseg_plugins.experiment import load_model_config
 from mmseg_plugins.flops import count_cost
@@ -23,12 +22,11 @@ def main() -> None:
     cfg, labels = load_model_config(args.config, args.cfg_options)
     if 'decode_head' not in cfg.model:
         raise UserError(f'{args.config}: not a segmentor, so there are no parts to count')
-    init_default_scope('mmseg')
     experiment, size = cfg.experiment, cfg.experiment.img_size
     height, width = (size, size) if isinstance(size, int) else size
     try:
         with torch.device('meta'):
-            model = MODELS.build(cfg.model)
+            model = build_model(cfg)
         costs = count_cost(model, (height, width))
     except (KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
         reason = ' '.join(str(error).split())[:200]

@@ -11,7 +11,7 @@ from pathlib import Path
 from mmseg_plugins.compat import leave_processes
 from mmseg_plugins.errors import run_main
 from mmseg_plugins.experiment import check_start, load_config, prepare_for_device
-from mmseg_plugins.launch import check_launcher, was_restarted, world_size
+from mmseg_plugins.launch import add_launcher, check_launcher, was_restarted, world_size
 from mmseg_plugins.options import add_amp, add_config_options
 from mmseg_plugins.pretraining import pretrain
 from mmseg_plugins.work_dir import PATIENCE, check_work_dir, hold_work_dir
@@ -26,14 +26,13 @@ def parse_args() -> argparse.Namespace:
                         help='go on from the last checkpoint in the work dir')
     add_config_options(parser, 'experiment.steps=1000')
     add_amp(parser)
-    parser.add_argument('--launcher', choices=['none', 'pytorch'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    add_launcher(parser, ('none', 'pytorch'))
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
-    check_launcher(args.launcher)
+    check_launcher(args.launcher, args.local_rank)
     processes = world_size(args.launcher)
     cfg = load_config(args.config, args.cfg_options, processes)
     check_start(cfg, processes)

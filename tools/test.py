@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from mmseg_plugins.building import build_runner
 from mmseg_plugins.compat import leave_processes
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.errors import UserError, run_main
@@ -10,7 +11,7 @@ from mmseg_plugins.experiment import check_splits, load_config, prepare_for_devi
 from mmseg_plugins.faults import explain
 from mmseg_plugins.files import write_json
 from mmseg_plugins.inference import load_weights
-from mmseg_plugins.launch import LAUNCHERS, check_launcher
+from mmseg_plugins.launch import add_launcher, check_launcher
 from mmseg_plugins.options import add_config_options
 
 
@@ -21,8 +22,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', help='where its log goes (default: work_dirs/<config name>/test)')
     parser.add_argument('--out', help='write the metrics to this JSON file')
     add_config_options(parser, 'experiment.evaluate=val')
-    parser.add_argument('--launcher', choices=LAUNCHERS, default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    add_launcher(parser)
     return parser.parse_args()
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     args = parse_args()
     if not Path(args.checkpoint).is_file():
         raise UserError(f'{args.checkpoint}: checkpoint not found; train first (tools/train.py)')
-    check_launcher(args.launcher)
+    check_launcher(args.launcher, args.local_rank)
     cfg = load_config(args.config, args.cfg_options)
     if not cfg.test_dataloader:
         raise UserError(f'{args.config}: trains without labels, so there is nothing to evaluate')
@@ -44,8 +44,7 @@ def main() -> None:
 
     from mmengine.dist import is_main_process
     from mmengine.model import is_model_wrapper
-    from mmengine.runner import Runner
-    runner = Runner.from_cfg(cfg)
+    runner = build_runner(cfg, train=False)
     # not mmengine's `load_from`, which evaluates whatever weights fit and leaves the others random
     load_weights(runner.model.module if is_model_wrapper(runner.model) else runner.model, args.checkpoint)
     try:

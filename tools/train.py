@@ -3,10 +3,11 @@
 import argparse
 from pathlib import Path
 
+from mmseg_plugins.building import build_runner
 from mmseg_plugins.compat import leave_processes
 from mmseg_plugins.errors import run_main
 from mmseg_plugins.experiment import check_start, load_config, prepare_for_device
-from mmseg_plugins.launch import LAUNCHERS, check_launcher, was_restarted, world_size
+from mmseg_plugins.launch import add_launcher, check_launcher, was_restarted, world_size
 from mmseg_plugins.options import add_amp, add_config_options
 from mmseg_plugins.work_dir import PATIENCE, check_work_dir, hold_work_dir
 
@@ -21,15 +22,14 @@ def parse_args() -> argparse.Namespace:
     add_amp(parser)
     parser.add_argument('--dry-run', action='store_true',
                         help='check config, data and source, say what would be trained, and leave')
-    parser.add_argument('--launcher', choices=LAUNCHERS, default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    add_launcher(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
     if not args.dry_run:
-        check_launcher(args.launcher)
+        check_launcher(args.launcher, args.local_rank)
     processes = world_size(args.launcher)
     cfg = load_config(args.config, args.cfg_options, processes)
     plan = check_start(cfg, processes)
@@ -43,9 +43,8 @@ def main() -> None:
     cfg.work_dir, cfg.resume = str(work_dir), args.resume or restarted
 
     from mmengine.dist import is_main_process
-    from mmengine.runner import Runner
     with hold_work_dir(work_dir, PATIENCE if restarted else 0, args.launcher):
-        Runner.from_cfg(cfg).train()
+        build_runner(cfg).train()
     if is_main_process():
         print(cfg.work_dir)
     leave_processes()

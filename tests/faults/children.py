@@ -14,9 +14,9 @@ import torch
 from conftest import free_port
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
 
 from benchmarks import run_grid, runner
+from mmseg_plugins.building import build_runner
 from mmseg_plugins.errors import run_main
 from mmseg_plugins.experiment import load_config, prepare_for_device
 from mmseg_plugins.launch import world_size
@@ -56,7 +56,7 @@ def train(work_dir: Path, options: dict, launcher: str = 'none', hooks: Sequence
         cfg = load_config(CONFIG, options, world_size(launcher))
         prepare_for_device(cfg, launcher)
         cfg.work_dir, cfg.resume, cfg.default_hooks.logger.interval = str(work_dir), True, 1
-        training = Runner.from_cfg(cfg)
+        training = build_runner(cfg)
         for hook in hooks:
             training.register_hook(hook)
         training.train()

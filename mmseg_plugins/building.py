@@ -1,0 +1,59 @@
+"""A config's parts as objects. What a constructor makes of a wrong value is the config's mistake, in one line."""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmseg.registry import MODELS
+from torch import nn
+
+from .errors import UserError
+from .faults import is_out_of_memory
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """The config's model, its weights not yet those of the source.
+
+    Raises:
+        UserError: its parts do not fit together.
+    """
+    init_default_scope('mmseg')
+    with _built_from(cfg):
+        return MODELS.build(cfg.model)
+
+
+def build_runner(cfg: Config, train: bool = True) -> Runner:
+    """mmengine's runner, and all that it would build later: to train, or to evaluate.
+
+    Raises:
+        UserError: a part cannot be built.
+    """
+    with _built_from(cfg):
+        runner = Runner.from_cfg(cfg)
+        if train:  # in the order of its own `train`
+            runner._train_loop = runner.build_train_loop(runner._train_loop)
+            runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+            runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
+            runner._val_loop = runner._val_loop and runner.build_val_loop(runner._val_loop)
+        else:
+            runner._test_loop = runner.build_test_loop(runner._test_loop)
+    return runner
+
+
+@contextmanager
+def _built_from(cfg: Config) -> Iterator[None]:
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise UserError(f'{cfg.filename}: its parts cannot be built: {type(error).__name__}: '
+                        f'{" ".join(str(error).split())[:200]} ({Path(place.filename).name}, line {place.lineno})'
+                        ) from error
