@@ -56,7 +56,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    if (args.workers or 1) < 1 or (args.max_iters or 1) < 1:
+    if min(number for number in (args.workers, args.max_iters, 1) if number is not None) < 1:
         raise UserError('--workers and --max-iters must be at least 1')
     grids = [load_grid(name, args.tables, args.seeds, encoder=args.encoders, source=args.sources,
                        inflation=args.inflations, slices=args.slices, stride=args.strides,

@@ -39,6 +39,7 @@ PLAIN = {re.compile(pattern): known for pattern, known in {
     '(train|val|test)_dataloader': _parameters(DataLoader.__init__) | {'num_batch_per_epoch'},
     'randomness': _parameters(Runner.set_randomness), 'custom_imports': {'imports', 'allow_failed_imports'},
     'log_processor': _parameters(LogProcessor.__init__) | {'type'},
+    r'model\.test_cfg': {'mode', 'crop_size', 'stride'},
     'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'}}.items()}
 PARAMWISE = {'custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult',
              'dwconv_decay_mult', 'dcn_offset_lr_mult', 'bypass_duplicate'}

@@ -2,9 +2,11 @@
 
 import difflib
 import errno
+import math
 import signal
 import sys
 from collections.abc import Callable, Iterable
+from typing import Any
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -38,6 +40,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(map(str, known))
     close = difflib.get_close_matches(str(name), known, n=1)
     return f'; did you mean {close[0]!r}?' if close else f'; known: {", ".join(known)}'
+
+
+def check_number(name: str, value: Any, least: float, most: float = math.inf) -> float:
+    """The value of a constructor's argument, if it is a number in a range.
+
+    Raises:
+        ValueError: names the argument.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise ValueError(f'{name}={value!r} must be a number from {least} to {most}')
+    return value
 
 
 def run_main(main: Callable[[], int | None]) -> None:

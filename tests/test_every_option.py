@@ -1,8 +1,14 @@
-"""What a user sets is obeyed or refused: every place of a config, every key of `experiment`, every option of a script.
+"""What a user sets is obeyed or refused: places of a config, keys of `experiment`, options of scripts.
 
 Places, keys and options are counted from the code, so that a new one without an entry here is a failure.
 """
 
+import argparse
+import ast
+import logging
+import runpy
+import signal
+import sys
 from copy import deepcopy
 
 import pytest
@@ -13,6 +19,7 @@ from mmseg_plugins import experiment
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.experiment import load_config, prepare_for_device
 from mmseg_plugins.keys import KEYS, decided_by
+from mmseg_plugins.sources import SOURCES
 
 # Configs that together have every kind of part, and what of their experiment is another here.
 CONFIGS = {'beit_centering_phantom': {}, 'videoswin_centering_phantom': {}, 'mini_beit_dino_phantom': {},
@@ -83,22 +90,144 @@ def test_every_key_of_experiment_is_carried_to_the_places_that_it_is_said_to_dec
         assert key in deciders and None not in deciders, changed
 
 
-# Of every script: the arguments of a call, and by option what is added to these, with what is then said; or the
-# test that shows it. `{...}` is filled in: data is prepared, raw its archive, here an empty folder.
+# Of every script: the arguments of a call, and by option what is added to these, with what is then said and was
+# not before; or the test that shows it. `{data}` is prepared, `{raw}` its archive, `{used}` the folder of an
+# earlier training and of a source, `{here}` an empty one.
 CONFIG = str(REPO / 'configs/mini_beit_centering_hippocampus.py')
-SLURM = 'faults/test_slurm.py::test_settings_come_from_a_file_and_before_it_from_the_command_line'
-SPEED = 'test_speed.py::test_it_runs_and_ends_with_its_table'
-TRAIN = [CONFIG, '--cfg-options', 'experiment.data_root={data}', 'experiment.source=None']
+DATA = ['--cfg-options', 'experiment.data_root={data}', 'experiment.source=None']
+WORK_DIR = (['--work-dir', '{used}'], '{used}: holds checkpoints of an earlier training')
+DRY = ['--dry-run', '--work-dir', '{here}']
+LAUNCHER = (['--launcher', 'pytorch'], 'RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT not set')
+RANK = (['--local-rank', '3'], '--local-rank 3: not the LOCAL_RANK')
 ARCHIVE = ['hippocampus', '--raw', '{raw}', '--out', '{here}/out', '--workers', '1']
-FOLDER = ['{raw}', '--layout', 'msd', '--name', 'mine', '--out', '{here}/out', '--workers', '1']
+DATASET = {
+    '--raw': (['--raw', '{here}/none'], '{here}/none'),
+    '--layout': (['--layout', 'msd'], '--layout, the dataset is the folder itself'),
+    '--name': (['--name', 'mine'], '--name is for a folder'),
+    '--imports': (['--imports', 'no_such_module'], "'no_such_module'"),
+    '--workers': (['--workers', '0'], 'at least 1'),
+    '--out': (['--out', CONFIG], CONFIG)}
+GRID = ['--encoders', 'beit', '--sources', 'none', '--inflations', 'centering', '--slices', '1', '--seeds', '1']
+SLURM = 'test_executors.py::test_every_setting_reaches_sbatch'
 SHOWN = {
-    'tools/train.py': ([*TRAIN, '--dry-run'], {
-        'config': (['{here}/no.py'], 'unrecognized arguments'),
-        '--work-dir': (['--work-dir', '{used}'], '{used}: holds checkpoints of an earlier training'),
-        '--resume': (['--resume', '--work-dir', '{here}/w'], 'no checkpoint to go on from'),
-        '--cfg-options': (['--cfg-options', 'experiment.slices=7'], '7 slices'),
-        '--amp': (['--amp'], ', bf16'),
-        '--launcher': (['--launcher', 'mpy'], 'invalid choice'),
-        '--local-rank': 'test_launch.py::test_a_local_rank_that_is_not_the_environments_is_refused',
-        '--dry-run': 'test_tools.py::test_a_wrong_experiment_is_named_before_training'}),
+    'tools/train.py': ([CONFIG, *DATA, *WORK_DIR[0]], {
+        '--work-dir': ([*DRY, '--work-dir', '{here}/new'], CONFIG), '--dry-run': (DRY, '5 slices'),
+        '--resume': ([*DRY, '--resume'], 'no checkpoint to go on from'), '--amp': ([*DRY, '--amp'], ', bf16'),
+        '--cfg-options': ([*DRY, '--cfg-options', 'experiment.slices=7'], '7 slices'),
+        '--launcher': LAUNCHER, '--local-rank': RANK}),
+    'tools/pretrain.py': ([CONFIG, '--out', '{here}/x.pth', *DATA], {
+        '--out': 'test_pretraining.py::test_two_processes_on_slices_of_one_channel',
+        '--work-dir': WORK_DIR, '--launcher': LAUNCHER, '--local-rank': RANK,
+        '--resume': (['--work-dir', '{here}', '--resume'], 'no checkpoint to go on from'),
+        '--cfg-options': (['--cfg-options', 'experiment.slices=2'], 'experiment.slices=2'),
+        '--amp': (['--amp', '--cfg-options', 'experiment.precision=fp32'], 'precision is given twice')}),
+    'tools/test.py': ([CONFIG, '{used}/iter_5.pth', *DATA], {
+        '--work-dir': 'test_tools.py::test_evaluation_by_several_processes',
+        '--out': 'test_tools.py::test_evaluation_by_several_processes',
+        '--cfg-options': (['--cfg-options', 'experiment.evaluate=tset'], "did you mean 'test'"),
+        '--launcher': LAUNCHER, '--local-rank': RANK}),
+    'tools/flops.py': ([CONFIG], {'--cfg-options': (['--cfg-options', 'experiment.slices=7'], '1 x 7 x')}),
+    'tools/sources.py': ([], {'--weights-root': (['--weights-root', '{here}/w'], 'under {here}/w'),
+                              '--check': (['--weights-root', '{used}', '--check'], 'sha256')}),
+    'tools/verify_data.py': (ARCHIVE, DATASET),
+    'tools/prepare_data.py': (ARCHIVE, DATASET | {
+        '--uncompressed': 'faults/test_faults.py::test_a_full_disk_leaves_whole_cases_in_the_store'}),
+    'benchmarks/report.py': (['{here}', '{here}'], {
+        '--watch': (['--watch'], '--watch is of one folder'),
+        '--compare': (['--compare', 'a', 'b'], 'of one folder'),
+        '--against': (['--against', '{used}'], '--against compares one folder'),
+        '--check': (['--check', '--watch'], 'exclude each other')}),
+    'benchmarks/run_grid.py': ([*GRID, '--dry-run'], {
+        '--grid': (['--grid', 'no-such'], 'no-such.yaml: grid not found'),
+        '--tables': (['--tables', '2a'], '--tables and free axes'),
+        '--encoders': (['--encoders', 'timm/deit_tiny_patch16_224'], 'experiment.encoder=deit_tiny_patch16_224'),
+        '--sources': (['--sources', 'beit'], 'source beit: weights'),
+        '--inflations': (['--sources', 'layout', '--slices', '3', '--inflations', 'average'], 'inflation=average'),
+        '--slices': (['--slices', '7'], 'experiment.slices=7'),
+        '--strides': (['--slices', '3', '--strides', '2'], 'experiment.stride=2'),
+        '--targets': (['--slices', '3', '--targets', 'all'], 'experiment.target=all'),
+        '--dataset': (['--dataset', 'hippocampus', '--data-root', '{raw}/..'], 'data/prepared/hippocampus'),
+        '--seeds': (['--seeds', '7'], 'experiment.seed=7'),
+        '--data-root': 'test_grid.py::test_missing_data_stops_with_one_line',
+        '--weights-root': (['--sources', 'beit', '--weights-root', '{here}/w'], 'source beit: {here}/w/'),
+        '--out': 'test_estimate.py::test_a_plan_that_cannot_be_is_one_line_and_nothing_is_written',
+        '--max-iters': (['--max-iters', '7'], 'experiment.steps=7'),
+        '--executor': (['--executor', 'debug', '--workers', '2'], 'not for debug'),
+        '--workers': (['--workers', '0'], '--workers and --max-iters must be at least 1'),
+        '--dry-run': 'test_grid.py::test_dry_run_lists_every_cell_without_data',
+        '--retry-failed': 'test_grid.py::test_a_failed_run_is_recorded_while_the_rest_goes_on',
+        '--halve-on-oom': (['--executor', 'slurm', '--gpus', '2', '--halve-on-oom'], '--halve-on-oom is for'),
+        '--slurm': (['--executor', 'slurm', '--slurm', '{here}/no.yaml'], '{here}/no.yaml'),
+        **dict.fromkeys(['--partition', '--time', '--nodes', '--gpus', '--cpus', '--memory', '--limit', '--grace',
+                         '--sbatch'], SLURM),
+        '--detach': (['--detach'], '--detach is for --executor slurm'),
+        '--plan': 'test_estimate.py::test_a_plan_writes_nothing',
+        '--device': (['--device', 'abacus'], '--calibrate and --device go with --plan'),
+        '--calibrate': (['--calibrate'], '--calibrate and --device go with --plan')}),
 }
+SCRIPTS = sorted(str(path.relative_to(REPO)) for folder in ('tools', 'benchmarks', 'benchmarks/speed')
+                 for path in (REPO / folder).glob('*.py') if 'ArgumentParser(' in path.read_text())
+
+
+@pytest.fixture
+def call(prepared, msd_raw, tmp_path, monkeypatch, capfd):
+    """A function that calls a script within this process and returns what it has printed."""
+    used = tmp_path / 'used'
+    used.mkdir()
+    (used / 'iter_5.pth').write_bytes(b'torn')
+    (used / SOURCES['layout'].file).write_bytes(b'torn')
+    (tmp_path / 'here').mkdir()
+    names = dict(data=prepared, raw=msd_raw, used=used, here=tmp_path / 'here')
+    monkeypatch.chdir(tmp_path)
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def call(script: str, arguments: list[str]) -> str:
+        monkeypatch.setattr(sys, 'argv', [script, *(argument.format(**names) for argument in arguments)])
+        with pytest.raises(SystemExit):
+            runpy.run_path(str(REPO / script), run_name='__main__')
+        return ''.join(capfd.readouterr())
+    yield call, names
+    logging.disable(logging.NOTSET)
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def options_of(monkeypatch):
+    """A function that tells the options a script takes, by its parser."""
+    def stop(parser, *_):
+        raise StopIteration(parser)
+
+    def options_of(script: str) -> set[str]:
+        monkeypatch.setattr(sys, 'argv', [script])
+        monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', stop)
+        with pytest.raises(StopIteration) as parser:
+            runpy.run_path(str(REPO / script), run_name='__main__')
+        return {action.option_strings[-1] for action in parser.value.args[0]._actions if action.option_strings
+                } - {'--help'}
+    return options_of
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_every_option_has_its_entry(options_of, script):
+    assert options_of(script) == set(SHOWN[script][1])
+
+
+def source_of(test: str) -> str:
+    path, name = test.split('::')
+    text = (REPO / 'tests' / path).read_text()
+    [found] = [node for node in ast.parse(text).body if getattr(node, 'name', '') == name]
+    first = min(node.lineno for node in (found, *found.decorator_list))
+    return '\n'.join(text.splitlines()[first - 1:found.end_lineno]).replace('-', '_')
+
+
+@pytest.mark.parametrize('script, option', [(script, option) for script in SHOWN for option in SHOWN[script][1]])
+def test_every_option_is_obeyed_or_refused(call, script, option):
+    arguments, shown = SHOWN[script][0], SHOWN[script][1][option]
+    if isinstance(shown, str):
+        assert option.lstrip('-').replace('-', '_') in source_of(shown), f'{shown} has no {option}'
+        return
+    run, names = call
+    more, said = shown
+    said = said.format(**names)
+    without, given = run(script, arguments), run(script, [*arguments, *more])
+    assert said not in without and said in given, given

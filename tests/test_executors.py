@@ -42,6 +42,24 @@ def test_a_debugger_gets_the_errors_of_a_run(tmp_path, monkeypatch):
     assert runner.execute_run(run, tmp_path, tmp_path / 'work', print) == 'RuntimeError: here'
 
 
+def test_every_setting_reaches_sbatch(tmp_path, monkeypatch):
+    for command, said in (('sbatch', 'Submitted batch job 7'), ('squeue', ''), ('srun', '')):
+        (tmp_path / command).write_text(f'#!/bin/sh\necho {said}\n')
+        (tmp_path / command).chmod(0o755)
+    monkeypatch.setenv('PATH', f'{tmp_path}{os.pathsep}{os.environ["PATH"]}')
+    monkeypatch.setattr(sys, 'argv', [
+        'run_grid.py', '--executor', 'slurm', '--detach', '--partition', 'long', '--time', '61', '--nodes', '2',
+        '--gpus', '3', '--cpus', '5', '--memory', '7G', '--limit', '1', '--grace', '11',
+        '--sbatch', 'account=mine'])
+    jobs = [Job(name, 'os:getpid', (), folder=tmp_path / name, leaves=tmp_path / name / 'record.json',
+                options=dict(launcher='pytorch')) for name in ('one', 'two')]
+    choose_executor(parse_args()).run(jobs, tmp_path / 'work', pytest.fail)
+    lines = next((tmp_path / 'work').rglob('*submission*.sh')).read_text()
+    for setting in ('partition=long', 'time=61', 'nodes=2', 'gpus-per-node=3', 'ntasks-per-node=3',
+                    'cpus-per-task=5', 'mem=7G', 'array=0-1%1', 'signal=USR2@11', 'account=mine'):
+        assert f'#SBATCH --{setting}\n' in lines
+
+
 @pytest.mark.parametrize('options, message', [
     (['--partition', 'gpu'], '--partition is for --executor slurm, not for local'),
     (['--executor', 'debug', '--detach'], '--detach is for --executor slurm, not for debug'),

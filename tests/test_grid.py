@@ -131,8 +131,8 @@ def test_a_misspelt_dataset_is_one_line(tmp_path):
 
 
 def test_missing_data_stops_with_one_line(tmp_path):
-    output = run(tmp_path, '--grid', 'bcv', check=2)
-    assert 'Traceback' not in output and 'RawData' in output.strip().splitlines()[-1]
+    output = run(tmp_path, '--grid', 'bcv', '--data-root', 'archives', check=2)
+    assert 'Traceback' not in output and 'archives/BCV/RawData' in output.strip().splitlines()[-1]
 
 
 def test_dry_run_lists_every_cell_without_data(tmp_path):

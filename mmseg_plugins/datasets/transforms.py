@@ -16,6 +16,7 @@ from mmengine.structures import PixelData
 from mmseg.registry import TRANSFORMS
 from mmseg.structures import SegDataSample
 
+from ..errors import check_number
 from .planes import empty, resize_planes, turn_planes
 
 
@@ -55,7 +56,9 @@ class RandomZoomCrop(BaseTransform):
     """
 
     def __init__(self, size: Sequence[int], zoom: Sequence[float] = (0.5, 2.0)):
-        self.size, self.zoom = tuple(size), tuple(zoom)
+        least, most = zoom
+        self.size = tuple(size)
+        self.zoom = check_number('zoom', least, 0.01, most), check_number('zoom', most, least)
 
     def transform(self, results: dict) -> dict:
         window, planes = results['window'], results['planes']
@@ -93,7 +96,7 @@ class RandomTranslate(BaseTransform):
     """
 
     def __init__(self, pixels: int):
-        self.pixels = pixels
+        self.pixels = int(check_number('pixels', pixels, 0))
 
     def transform(self, results: dict) -> dict:
         shift = np.random.randint(-self.pixels, self.pixels + 1, size=2)
@@ -117,7 +120,7 @@ class RandomWindowFlip(BaseTransform):
     """
 
     def __init__(self, prob: float = 0.1, depth: bool = True):
-        self.prob, self.depth = prob, depth
+        self.prob, self.depth = check_number('prob', prob, 0, 1), depth
 
     def transform(self, results: dict) -> dict:
         height, width, depth = np.random.rand(3) < self.prob
@@ -138,7 +141,7 @@ class RandomRotate90(BaseTransform):
     """Rotate by a random multiple of 90 degrees with probability `prob` (180 where not square)."""
 
     def __init__(self, prob: float = 0.1):
-        self.prob = prob
+        self.prob = check_number('prob', prob, 0, 1)
 
     def transform(self, results: dict) -> dict:
         rotate, turns = np.random.rand() < self.prob, np.random.randint(1, 4)
@@ -159,7 +162,7 @@ class RandomIntensityShift(BaseTransform):
     """
 
     def __init__(self, offset: float = 0.1, prob: float = 0.5):
-        self.offset, self.prob = offset, prob
+        self.offset, self.prob = check_number('offset', offset, 0), check_number('prob', prob, 0, 1)
 
     def transform(self, results: dict) -> dict:
         shift = np.random.uniform(-self.offset, self.offset)

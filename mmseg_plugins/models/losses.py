@@ -5,6 +5,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..collective import sum_over_processes
+from ..errors import check_number
 
 
 @MODELS.register_module()
@@ -33,8 +34,10 @@ class DiceFocalLoss(nn.Module):
         super().__init__()
         if class_weight not in (None, 'inverse_sqrt'):
             raise ValueError(f"class_weight {class_weight!r}: None or 'inverse_sqrt'")
-        self.gamma, self.class_weight, self.present_only = gamma, class_weight, present_only
-        self.dice_weight, self.focal_weight, self.smooth = dice_weight, focal_weight, smooth
+        self.class_weight, self.present_only = class_weight, present_only
+        self.gamma, self.smooth = check_number('gamma', gamma, 0), check_number('smooth', smooth, 0)
+        self.dice_weight = check_number('dice_weight', dice_weight, 0)
+        self.focal_weight = check_number('focal_weight', focal_weight, 0)
         self._loss_name = loss_name
 
     @property

@@ -34,6 +34,8 @@ class WindowSegmentor(EncoderDecoder):
                  channels_last: bool = False, **kwargs):
         if target not in ('center', 'all'):
             raise UserError(f"target {target!r}: must be 'center' or 'all'")
+        if (kwargs.get('test_cfg') or {}).get('mode', 'whole') not in ('whole', 'slide'):
+            raise ValueError(f"test_cfg.mode={kwargs['test_cfg']['mode']!r}: must be 'whole' or 'slide'")
         self.target, self.slices, self.classes = target, slices, decode_head['num_classes']
         if target == 'all':
             decode_head = dict(decode_head, num_classes=self.classes * slices)
