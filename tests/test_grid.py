@@ -195,14 +195,15 @@ def test_a_users_own_inflation_runs_in_a_grid(place):
 
 def test_workers_share_the_gpus_and_a_dead_one_is_replaced(tmp_path, monkeypatch):
     (tmp_path / 'jobs.py').write_text(
-        'import os\n\n\n'
-        'def where(report):\n    return os.environ["CUDA_VISIBLE_DEVICES"]\n\n\n'
+        'import os\n\nimport torch\n\n\n'
+        'def where(report):\n    assert torch.get_num_threads() == 3\n'
+        '    return os.environ["CUDA_VISIBLE_DEVICES"]\n\n\n'
         'def die(report):\n    os.kill(os.getpid(), 9)\n')
     monkeypatch.syspath_prepend(tmp_path)
     events = []
     jobs = [Job('dies', 'jobs:die', ()), Job('runs', 'jobs:where', ()), Job('after', 'jobs:where', ()),
             Job('never', 'jobs:where', (), frozenset({'dies'}))]
-    run_jobs(jobs, 2, 1, ['3', '7'], tmp_path, lambda *event: events.append(event))
+    run_jobs(jobs, 2, 3, ['3', '7'], tmp_path, lambda *event: events.append(event))
     outcome = {name: (kind, value) for kind, name, value in events}
     assert outcome['dies'][0] == 'dead' and 'SIGKILL' in outcome['dies'][1]
     assert outcome['runs'] == ('done', '7') and outcome['after'][1] in ('3', '7')

@@ -157,7 +157,8 @@ def main() -> int:
     gpu = torch.cuda.is_available()
     if args.batch == 1:
         raise UserError('--batch 1: the decoder\'s norm over a pooled map needs two windows')
-    given = {f'experiment.{key}': value for key, value in (('img_size', args.size), ('batch', args.batch)) if value}
+    chosen = {'experiment.img_size': args.size, 'experiment.batch': args.batch}
+    given = {key: value for key, value in chosen.items() if value}
     base = {'experiment.img_size': 512 if gpu else 224, 'experiment.batch': 8 if gpu else 2} | given
     with tempfile.TemporaryDirectory() as scratch:
         raw, prepared = Path(scratch) / 'raw', Path(scratch) / 'phantom'
