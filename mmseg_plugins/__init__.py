@@ -4,8 +4,8 @@ from .startup import importing
 
 with importing():
     from . import compat  # noqa: F401  isort: skip  (must come before mmseg is imported)
-    from . import datasets, evaluation, models, schedule, training, work_dir
+    from . import datasets, evaluation, models, progress, schedule, training, work_dir
     from .inflation import INFLATIONS, inflate_kernel, register_inflation
 
-__all__ = ['INFLATIONS', 'datasets', 'evaluation', 'inflate_kernel', 'models', 'register_inflation', 'schedule',
-           'training', 'work_dir']
+__all__ = ['INFLATIONS', 'datasets', 'evaluation', 'inflate_kernel', 'models', 'progress', 'register_inflation',
+           'schedule', 'training', 'work_dir']
