@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from mmseg_plugins.errors import UserError
-from mmseg_plugins.files import write_atomic
+from mmseg_plugins.files import write_json
 
 from .rendering.published import PAPER
 
@@ -106,7 +106,7 @@ def write_device(device: Device, folder: Path | None = None) -> Path:
     path = calibration_path(device.name, folder)
     content = dict(version=VERSION) | asdict(device)
     content['classes'] = {digest: content['classes'][digest] for digest in sorted(content['classes'])}
-    write_atomic(path, json.dumps(content, indent=1) + '\n')
+    write_json(path, content)
     return path
 
 

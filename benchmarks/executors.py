@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.parallel import available_cores
+from mmseg_plugins.threads import chosen_threads
 
 from .pool import Job, run_jobs
 from .slurm import SlurmExecutor, given_arguments, read_settings
@@ -23,7 +24,7 @@ class Executor(Protocol):
 
 
 class LocalExecutor:
-    """One worker per GPU; without one, one-thread workers share CPU cores best."""
+    """One worker per GPU; without one, one-thread workers share CPU cores best. OMP_NUM_THREADS is the user's."""
     options: dict = {}
 
     def __init__(self, workers: int | None):
@@ -32,8 +33,9 @@ class LocalExecutor:
         cores, count = available_cores(), torch.cuda.device_count()
         visible = os.environ.get('CUDA_VISIBLE_DEVICES')
         self.devices = (visible.split(',') if visible else [str(number) for number in range(count)])[:count]
-        self.workers = workers or count or cores
-        self.threads = max(cores // self.workers, 1)
+        chosen = chosen_threads()
+        self.workers = workers or count or max(cores // (chosen or 1), 1)
+        self.threads = chosen or max(cores // self.workers, 1)
 
     def __str__(self) -> str:
         on = f' on {len(self.devices)} GPU(s)' if self.devices else ''

@@ -1,11 +1,16 @@
 """Progress of a grid: a bar with the time left on a terminal, plain lines elsewhere."""
 
-import time
+import threading
 from collections.abc import Callable, Hashable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+
+from mmseg_plugins import progress
+from mmseg_plugins.progress import Lines, Pace
+
+NAMED = 4  # jobs that a line names; of the others it gives the number
 
 
 class Progress:
@@ -13,26 +18,37 @@ class Progress:
 
     def __init__(self, bars: bool = True):
         self.console = Console(soft_wrap=True, highlight=False)
+        self._lines = bars and not self.console.is_terminal
         self._bars = Bars(TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
                           TimeRemainingColumn(), console=self.console, transient=True, speed_estimate_period=120,
-                          disable=not bars)
+                          disable=not bars or self._lines)
         self._steps: dict[Hashable, int] = {}
         self._done: dict[Hashable, int] = {}
         self._first: dict[Hashable, int] = {}
+        self._ended: set[Hashable] = set()
         self._task = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._tell, daemon=True)
 
     def __enter__(self) -> 'Progress':
         self._bars.start()
+        if self._lines:
+            self._thread.start()
         return self
 
     def __exit__(self, *_) -> None:
         self._bars.stop()
+        self._over.set()
+        if self._lines:
+            self._thread.join()
 
     def say(self, line: str) -> None:
         self.console.print(line, markup=False)
 
     def counter(self, title: str) -> Callable[[int, int, str], None]:
-        """A bar for work that is counted in items; it goes when all are done and none is named any more."""
+        """For work that is counted in items; its bar goes when all are done and none is named any more."""
+        if self._lines:
+            return Lines(title, self.say)
         task = self._bars.add_task(title, total=None)
 
         def count(done: int, total: int, item: str) -> None:
@@ -42,7 +58,7 @@ class Progress:
         return count
 
     def begin(self, steps: dict[Hashable, int]) -> None:
-        self._steps, self._start = steps, time.monotonic()
+        self._pace, self._steps = Pace(), steps
         if steps:
             self._task = self._bars.add_task('training steps', total=sum(steps.values()))
 
@@ -53,13 +69,25 @@ class Progress:
 
     def finish(self, name: Hashable, line: str = '') -> None:
         self._done[name] = self._steps[name]
+        self._ended.add(name)
         self._bars.update(self._task, completed=sum(self._done.values()))
         if line:
-            self.say(line if self.console.is_terminal else f'{line}  {self._left()}')
+            self.say(f'{line}  [{self._left()}]' if self._lines else line)
+
+    def _tell(self) -> None:
+        """Say what is running, until all is over."""
+        while not self._over.wait(progress.EVERY):
+            if len(self._ended) == len(self._steps):
+                continue
+            running = [name for name in list(self._done) if name not in self._ended]
+            named = [f'{" ".join(name) if isinstance(name, tuple) else name} ({self._done[name]}/'
+                     f'{self._steps[name]})' for name in running[:NAMED]]
+            others = [f'{len(running) - NAMED} more'] * (len(running) > NAMED)
+            self.say(f'{len(self._ended)} of {len(self._steps)} ended, running: '
+                     f'{", ".join(named + others) or "nothing yet"}  [{self._left()}]')
 
     def _left(self) -> str:
-        done = sum(self._done.values()) - sum(self._first.values())
-        rest = sum(self._steps.values()) - sum(self._done.values())
-        minutes = (time.monotonic() - self._start) * rest / max(done, 1) / 60
-        left = f', {minutes:.1f} min left' if done >= 50 else ''  # fewer tell nothing of the rate
-        return f'[{sum(self._done.values())}/{sum(self._steps.values())} steps{left}]'
+        done, total = sum(list(self._done.values())), sum(self._steps.values())
+        since = done - sum(list(self._first.values()))
+        steady = since >= 50  # fewer tell nothing of the rate
+        return f'{done}/{total} steps' + (self._pace.left(since, total - done) if steady else '')

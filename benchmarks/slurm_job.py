@@ -31,12 +31,11 @@ class Task:
         if environment.world_size > 1:
             environment.export(set_cuda_visible_devices=False, overwrite=True)
 
-        import torch
-
         from mmseg_plugins.compat import leave_processes
         from mmseg_plugins.errors import Stopped
+        from mmseg_plugins.threads import use_threads
 
-        torch.set_num_threads(int(os.environ.get('SLURM_CPUS_PER_TASK', 1)))
+        use_threads(int(os.environ.get('SLURM_CPUS_PER_TASK', 1)))
         try:
             reason = pickle.loads(self.job)(lambda step, steps: None)
         except Stopped as stop:

@@ -1,8 +1,11 @@
 """MMSegmentation plugins: importing this package registers encoders, segmentor, datasets, metric, training."""
 
-from . import compat  # noqa: F401  isort: skip  (must come before mmseg is imported)
-from . import datasets, evaluation, models, schedule, training, work_dir
-from .inflation import INFLATIONS, inflate_kernel, register_inflation
+from .startup import importing
 
-__all__ = ['INFLATIONS', 'datasets', 'evaluation', 'inflate_kernel', 'models', 'register_inflation', 'schedule',
-           'training', 'work_dir']
+with importing():
+    from . import compat  # noqa: F401  isort: skip  (must come before mmseg is imported)
+    from . import datasets, evaluation, models, progress, schedule, training, work_dir
+    from .inflation import INFLATIONS, inflate_kernel, register_inflation
+
+__all__ = ['INFLATIONS', 'datasets', 'evaluation', 'inflate_kernel', 'models', 'progress', 'register_inflation',
+           'schedule', 'training', 'work_dir']

@@ -63,7 +63,7 @@ def prepare_acceleration(cfg: Config, train: bool) -> None:
         cfg.optim_wrapper.type = 'AutocastOptimWrapper'
     if precision == 'fp16':
         cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype='float16')
-    if cfg.experiment.get('compile') and (missing := _missing_for_compilation(gpu)):
+    if cfg.experiment.get('compile') and (missing := missing_for_compilation(gpu)):
         raise UserError(f'experiment.compile: torch.compile needs {missing}, which is not here; install it or '
                         'leave the option out')
     if is_main_process() and (remark := _remark(precision, gpu)):
@@ -81,7 +81,7 @@ def _remark(precision: str, gpu: bool) -> str | None:
     return None
 
 
-def _missing_for_compilation(gpu: bool) -> str | None:
+def missing_for_compilation(gpu: bool) -> str | None:
     """The first of what inductor needs that this machine lacks: it would fail with pages in the first step."""
     def found(variable: str, *names: str) -> bool:
         chosen = shlex.split(os.environ.get(variable, ''))[:1]

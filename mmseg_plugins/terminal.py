@@ -1,4 +1,4 @@
-"""What tools share on the command line: a progress bar, and how a dataset is named."""
+"""What tools share on the command line: progress, and how a dataset is named."""
 
 import argparse
 from collections.abc import Callable
@@ -13,18 +13,20 @@ from .datasets.layouts import describe_folder
 from .datasets.phantom import write_phantom
 from .errors import UserError
 from .experiment import import_extensions
+from .progress import Lines
 from .untrusted import check_name
 
 
 def counter(title: str) -> Callable[[int, int, str], None]:
     """A bar for work that is counted in items, called with (done, total, item); it goes when all is done.
 
-    Silent where standard error is no terminal.
+    Where standard error is no terminal, lines (progress.py).
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    if not console.is_terminal:
+        return Lines(title, lambda line: console.print(line, markup=False))
     bar = Progress(TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                   TextColumn('{task.description}'), console=console, transient=True,
-                   disable=not console.is_terminal)
+                   TextColumn('{task.description}'), console=console, transient=True)
     task = None
 
     def count(done: int, total: int, item: str) -> None:

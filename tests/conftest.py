@@ -1,5 +1,6 @@
 """Shared pieces: a prepared phantom of a few small cases, and where the real data is."""
 
+import gc
 import os
 import socket
 import time
@@ -16,6 +17,10 @@ from mmseg_plugins.datasets.prepare import prepare_dataset
 
 torch.set_num_threads(1)
 REPO = Path(__file__).parents[1]
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what the tests import is no garbage either (mmseg_plugins/startup.py)
 
 
 def free_port() -> int:

@@ -153,7 +153,7 @@ def test_training_alone_is_compiled_and_checkpoints_are_interchangeable(prepared
         assert len(compiled) == 3
 
 
-@pytest.mark.skipif(acceleration._missing_for_compilation(torch.cuda.is_available()) is not None,
+@pytest.mark.skipif(acceleration.missing_for_compilation(torch.cuda.is_available()) is not None,
                     reason='no compiler for torch.compile')
 def test_compiled_by_inductor_to_rounding(prepared, monkeypatch):
     model, other = (train(configure(prepared), steps=0)[0] for _ in range(2))

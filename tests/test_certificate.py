@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import children
 import pytest
 import torch
 from conftest import REPO
@@ -49,7 +50,7 @@ def test_a_standalone_file_gives_the_same_features_without_this_package(made, tm
     out = tmp_path / 'inflated.safetensors'
     command = [sys.executable, str(REPO / 'tools/inflate.py'), str(path), '--encoder', encoder, '--slices', '3',
                '--img-size', '96', '--out', str(out)]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = children.run(command)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.strip().splitlines()
     assert lines[-1] == str(out) and 'none unexplained' in result.stdout

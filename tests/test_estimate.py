@@ -135,7 +135,7 @@ def test_a_calibration_is_measured_and_the_plan_follows_it(calibrated, prepared,
     content = json.loads(path.read_text())
     content['classes'][three.work.cost.digest]['step'] *= 3
     twin = tmp_path / 'calibrations' / path.name
-    devices.write_atomic(twin, json.dumps(content))
+    devices.write_json(twin, content)
     slower = estimate.estimate(work.to_do[0], read_device(path.stem, '', twin.parent))
     assert slower.seconds - three.seconds == pytest.approx(2000 * entry.step)
     text = shown([work], device)

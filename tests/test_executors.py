@@ -1,17 +1,21 @@
 """Where runs are carried out, without the cluster (tests/faults/test_slurm.py)."""
 
+import gc
 import os
 import sys
 
 import pytest
+import torch
 
-from benchmarks import runner
+from benchmarks import executors, runner
 from benchmarks.cells import Cell
-from benchmarks.executors import DebugExecutor, choose_executor
+from benchmarks.executors import DebugExecutor, LocalExecutor, choose_executor
 from benchmarks.pool import Job
 from benchmarks.records import Run, read_records
 from benchmarks.run_grid import parse_args
+from mmseg_plugins import startup
 from mmseg_plugins.errors import UserError
+from mmseg_plugins.threads import use_threads
 
 
 def test_in_this_process_one_after_another(tmp_path, monkeypatch):
@@ -69,3 +73,49 @@ def test_an_option_of_another_executor_is_one_line(monkeypatch, options, message
     monkeypatch.setattr(sys, 'argv', ['run_grid.py', *options])
     with pytest.raises(UserError, match=message):
         choose_executor(parse_args())
+
+
+@pytest.mark.parametrize('chosen, workers, expected', [
+    (None, None, (8, 1)), (None, 3, (3, 2)), ('4', None, (2, 4)), ('4', 3, (3, 4)), ('16', None, (1, 16)),
+    ('2,1', None, (4, 2))])
+def test_the_users_threads_are_his(monkeypatch, chosen, workers, expected):
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    if chosen:
+        monkeypatch.setenv('OMP_NUM_THREADS', chosen)
+    monkeypatch.setattr(executors, 'available_cores', lambda: 8)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 0)
+    local = LocalExecutor(workers)
+    assert (local.workers, local.threads) == expected
+
+
+@pytest.mark.parametrize('chosen', ['many', '0', '-1', '1.5'])
+def test_a_number_of_threads_that_is_none_is_one_line(monkeypatch, chosen):
+    monkeypatch.setenv('OMP_NUM_THREADS', chosen)
+    with pytest.raises(UserError, match=f'OMP_NUM_THREADS={chosen} in the environment is no number of threads'):
+        LocalExecutor(None)
+
+
+@pytest.mark.parametrize('chosen, threads', [(None, 3), ('2', 2)])
+def test_threads_of_a_process(monkeypatch, chosen, threads):
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    if chosen:
+        monkeypatch.setenv('OMP_NUM_THREADS', chosen)
+    try:
+        use_threads(3)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize('environment', [
+    {}, dict(GOMP_SPINCOUNT='infinity'), dict(OMP_WAIT_POLICY='ACTIVE'), dict(KMP_BLOCKTIME='200')])
+def test_threads_rest_unless_the_user_wants_them_to_spin(monkeypatch, environment):
+    for name in startup.WAITING:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with startup.importing():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    found = {name: os.environ[name] for name in startup.WAITING if name in os.environ}
+    assert found == (environment or dict(GOMP_SPINCOUNT='1000'))

@@ -1,8 +1,9 @@
 """The cost counted from the model's own operations against the paper's integers and hand arithmetic."""
 
-import subprocess
 import sys
+from pathlib import Path
 
+import children
 import pytest
 import torch
 from conftest import REPO
@@ -70,12 +71,12 @@ def test_video_swin_by_hand():
 @pytest.mark.parametrize('option', ['model.neck.embed_dim=96', 'model.decode_head.type=UPerHed'])
 def test_parts_that_do_not_fit_are_one_line(option):
     command = [sys.executable, 'tools/flops.py', 'configs/beit_centering_bcv.py', '--cfg-options', option]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=REPO)
+    result = children.run(command)
     assert result.returncode == 2 and len(result.stderr.strip().splitlines()) == 1, result.stderr
 
 
 def test_the_tool_needs_no_data():
     command = [sys.executable, str(REPO / 'tools/flops.py'), str(REPO / 'configs/beit_centering_bcv.py')]
-    result = subprocess.run(command, capture_output=True, text=True, cwd='/')
+    result = children.run(command, Path('/'))
     assert result.returncode == 0, result.stderr
     assert '214,954,014,720' in result.stdout and '14 classes' in result.stdout

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import children
 import matplotlib
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def command(place: Path, *arguments: str) -> list[str]:
 
 
 def run(place: Path, *arguments: str, check: int = 0) -> str:
-    result = subprocess.run(command(place, *arguments), cwd=place, capture_output=True, text=True)
+    result = children.run(command(place, *arguments), place)
     assert result.returncode == check, result.stdout + result.stderr
     return result.stdout + result.stderr
 
@@ -195,14 +196,15 @@ def test_a_users_own_inflation_runs_in_a_grid(place):
 
 def test_workers_share_the_gpus_and_a_dead_one_is_replaced(tmp_path, monkeypatch):
     (tmp_path / 'jobs.py').write_text(
-        'import os\n\n\n'
-        'def where(report):\n    return os.environ["CUDA_VISIBLE_DEVICES"]\n\n\n'
+        'import os\n\nimport torch\n\n\n'
+        'def where(report):\n    assert torch.get_num_threads() == 3\n'
+        '    return os.environ["CUDA_VISIBLE_DEVICES"]\n\n\n'
         'def die(report):\n    os.kill(os.getpid(), 9)\n')
     monkeypatch.syspath_prepend(tmp_path)
     events = []
     jobs = [Job('dies', 'jobs:die', ()), Job('runs', 'jobs:where', ()), Job('after', 'jobs:where', ()),
             Job('never', 'jobs:where', (), frozenset({'dies'}))]
-    run_jobs(jobs, 2, 1, ['3', '7'], tmp_path, lambda *event: events.append(event))
+    run_jobs(jobs, 2, 3, ['3', '7'], tmp_path, lambda *event: events.append(event))
     outcome = {name: (kind, value) for kind, name, value in events}
     assert outcome['dies'][0] == 'dead' and 'SIGKILL' in outcome['dies'][1]
     assert outcome['runs'] == ('done', '7') and outcome['after'][1] in ('3', '7')
@@ -255,10 +257,10 @@ def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been(place):
 def test_report_of_the_same_records_is_the_same_bytes(place):
     run(place, '--grid', str(grid_file(place)), '--max-iters', '2', '--out', 'out')
     check = [sys.executable, str(REPO / 'benchmarks/report.py'), '--check', 'out']
-    assert subprocess.run(check, cwd=place).returncode == 0
+    assert children.run(check, place).returncode == 0
     record = next((place / 'out' / 'records').iterdir())
     record.write_text(json.dumps(json.loads(record.read_text()) | dict(seed=99)))
-    result = subprocess.run(check, cwd=place, capture_output=True, text=True)
+    result = children.run(check, place)
     assert result.returncode == 1 and 'report.html' in result.stdout
 
 
@@ -274,8 +276,7 @@ def test_committed_results_render_to_the_committed_bytes():
     pinned = re.search(r'^matplotlib==([^;]+)', (REPO / 'constraints.txt').read_text(), re.M)[1]
     if matplotlib.__version__ != pinned:
         pytest.skip(f'figures are committed as matplotlib {pinned} draws them, here is {matplotlib.__version__}')
-    result = subprocess.run([sys.executable, str(REPO / 'benchmarks/report.py'), '--check'], capture_output=True,
-                            text=True)
+    result = children.run([sys.executable, REPO / 'benchmarks/report.py', '--check'])
     assert result.returncode == 0, result.stdout + result.stderr
     assert 'results/phantom: ' in result.stdout
     readme = (REPO / 'README.md').read_text()

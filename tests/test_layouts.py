@@ -2,9 +2,9 @@
 
 import json
 import shutil
-import subprocess
 import sys
 
+import children
 import nibabel as nib
 import numpy as np
 import pytest
@@ -243,13 +243,12 @@ def test_a_dataset_of_the_catalogue_is_not_taken_for_another(tmp_path):
     for options, message in (([], "the catalogue has a dataset 'hippocampus' already"),
                              (['--name', 'knees', '--raw', raw], 'leave --raw out'),
                              (['--name', 'knees', '--workers', '0'], 'at least 1')):
-        result = subprocess.run([sys.executable, 'tools/prepare_data.py', raw, '--layout', 'nnunet', *options],
-                                cwd=REPO, capture_output=True, text=True)
+        result = children.run([sys.executable, 'tools/prepare_data.py', raw, '--layout', 'nnunet', *options])
         assert result.returncode == 2 and message in result.stderr and result.stderr.count('\n') == 1
     (tmp_path / 'file').write_text('')
     for tool, place, message in (('prepare_data', tmp_path / 'out', ''), ('verify_data', tmp_path / 'out2', ''),
                                  ('verify_data', tmp_path / 'file', 'file: file exists; a file is in the way')):
-        result = subprocess.run([sys.executable, f'tools/{tool}.py', raw, '--layout', 'nnunet', '--name', 'knees',
-                                 '--out', place], cwd=REPO, capture_output=True, text=True)
+        result = children.run([sys.executable, f'tools/{tool}.py', raw, '--layout', 'nnunet', '--name', 'knees',
+                               '--out', place])
         assert result.returncode == (2 if message else 0) and message in result.stderr, result.stderr
     assert read_index(tmp_path / 'out')['dataset'] == 'knees'

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import children
 import numpy as np
 import pandas as pd
 import pytest
@@ -245,8 +246,7 @@ def test_comparisons_print_and_write_nothing(results, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in copy.rglob('*')}
 
     def call(*arguments) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, str(REPO / 'benchmarks/report.py'), *map(str, arguments)],
-                              capture_output=True, text=True)
+        return children.run([sys.executable, REPO / 'benchmarks/report.py', *arguments])
 
     result = call(copy, '--against', results / 'phantom')
     assert result.returncode == 0 and '0 of 12 cells moved beyond noise' in result.stdout

@@ -2,22 +2,21 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+import children
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import REPO, free_port, write_msd, write_nifti
+from conftest import free_port, write_msd, write_nifti
 
 CONFIG = 'configs/mini_beit_centering_hippocampus.py'
 
 
 def run(command: list, check: int = 0) -> str:
     path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
-    result = subprocess.run(list(map(str, command)), cwd=REPO, capture_output=True, text=True,
-                            env=os.environ | dict(PORT=str(free_port()), PATH=path))
+    result = children.run(command, PORT=str(free_port()), PATH=path)
     assert result.returncode == check, result.stdout + result.stderr
     return result.stderr + result.stdout
 

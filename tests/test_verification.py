@@ -3,15 +3,15 @@
 import gzip
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import children
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import REPO, write_msd, write_nifti
+from conftest import write_msd, write_nifti
 
 from mmseg_plugins.datasets import Store, dataset_info, read_index
 from mmseg_plugins.datasets.intensity import PERCENTILES, STATISTICS, channel_statistics, intensity_ranges
@@ -159,13 +159,13 @@ def test_cases_are_compared_with_each_other(tmp_path):
 def test_verification_leaves_a_table_a_json_and_a_contact_sheet_and_ends_with_2(tmp_path):
     raw = write_msd(tmp_path / 'Task04_Hippocampus', cases=5)
     command = [sys.executable, 'tools/verify_data.py', 'hippocampus', '--raw', raw, '--out', tmp_path / 'out']
-    good = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+    good = children.run(command)
     assert good.returncode == 0, good.stderr
     sizes = [path.stat().st_size for path in (tmp_path / 'out').iterdir()]
     assert len(sizes) == 3 and 'spacing (mm)' in good.stdout and '2.00 x 2.00 x 3.00' in good.stdout
     assert good.stdout.strip().splitlines()[-1] == str(tmp_path / 'out' / 'cases.png')
     (raw / IMAGE).write_bytes(b'')
-    bad = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+    bad = children.run(command)
     assert bad.returncode == 2 and bad.stderr.count('\n') == 1 and 'case_001.nii.gz: empty file' in bad.stderr
     report = json.loads((tmp_path / 'out' / 'report.json').read_text())
     assert list(report['faults']) == ['case_001'] and len(report['cases']) == 4

@@ -8,36 +8,63 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.console import Console
 from scipy import ndimage
 
 from benchmarks.runner import provenance
+from mmseg_plugins.commands import command
 from mmseg_plugins.datasets.phantom import make_phantom
 from mmseg_plugins.datasets.volumes import Volume, read_volume, write_nifti
 from mmseg_plugins.files import write_atomic
 
 CONSOLE = Console(stderr=True, soft_wrap=True)
 PHANTOM = 'a phantom CT made on the spot'
+SIZE = 512  # its height and width in pixels
 
 
-def parse_args(description: str, repeats: int) -> argparse.Namespace:
+def make_parser(description: str, repeats: int) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('--image', type=Path, help=f'a CT as .nii.gz (default: {PHANTOM})')
-    parser.add_argument('--label', type=Path, help='its label map')
     parser.add_argument('--repeats', type=int, default=repeats, help=f'rounds (default: {repeats})')
     parser.add_argument('--out', type=Path, help='the page to write (default: beside this script)')
-    args = parser.parse_args()
+    return parser
+
+
+def parse_case_args(description: str, repeats: int) -> argparse.Namespace:
+    """Of a script that works on one case."""
+    parser = make_parser(description, repeats)
+    parser.add_argument('--image', type=Path, help=f'a CT as .nii.gz (default: {PHANTOM})')
+    parser.add_argument('--label', type=Path, help='its label map')
+    parser.add_argument('--size', type=int, help=f'height and width of {PHANTOM}, in pixels (default: {SIZE})')
+    args = parse(parser)
     if bool(args.image) != bool(args.label):
         parser.error('--image and --label go together')
+    if args.image and args.size:
+        parser.error('--size is of the phantom; an image has its own')
+    if args.size is not None and (args.size < 64 or args.size % 4):
+        parser.error('--size must be at least 64 and a multiple of 4')
+    return args
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Read the command line; `given` holds what is not a default, for the command that repeats it."""
+    args = parser.parse_args()
+    if args.repeats < 1:
+        parser.error('--repeats must be at least 1')
+    args.given = []
+    for name, value in list(vars(args).items()):
+        if name != 'given' and value != parser.get_default(name):
+            args.given += [f'--{name}', *(value if isinstance(value, list) else [value])]
     return args
 
 
 def make_case(args: argparse.Namespace, folder: Path) -> tuple[Path, Path, Volume]:
-    """The case as files and as a volume: the user's, or a phantom of 512 x 512 x 130."""
+    """The case as files and as a volume: the user's, or a phantom a quarter as deep as wide."""
     image, label = args.image, args.label
     if image is None:
-        CONSOLE.print('drawing a phantom of 512 x 512 x 130')
-        hu, organs = make_phantom(1, 128, 26)
+        size = args.size or SIZE
+        hu, organs = make_phantom(1, size // 4, 26 * size // SIZE)
+        CONSOLE.print(f'drawing a phantom of {size} x {size} x {5 * len(hu)}')
         hu = ndimage.zoom(hu.astype(np.float32), (5, 4, 4), order=1, mode='nearest', grid_mode=True)
         # as a scanner's reconstruction has it: 15 HU, correlated within the plane
         noise = np.random.default_rng(1).standard_normal(hu.shape, np.float32)
@@ -82,17 +109,18 @@ def write_page(script: str, args: argparse.Namespace, text: str, packages: list[
 
     Args:
         script: its path.
-        args: with `repeats` and `out`.
+        args: with `repeats`, `out` and `given`.
         text: Markdown.
         packages: whose versions matter.
         gpu: whether it was the GPU's time.
         untimed: what each competitor did once before it was timed.
     """
-    hardware = provenance()['hardware']
-    command = ' '.join(['python', f'benchmarks/speed/{Path(script).name}', *sys.argv[1:]])
-    text += (f'\nBy `{command}` on {hardware["cpu"]} ({hardware["cores"]} cores), '
-             f'{hardware["gpu"] if gpu else "one thread"}, Python '
-             f'{sys.version.split()[0]}, ' + ', '.join(f'{name} {version(name)}' for name in packages)
+    hardware, threads = provenance()['hardware'], torch.get_num_threads()
+    device = f', {hardware["gpu"]}' if gpu else ''
+    repeat = command(f'benchmarks/speed/{Path(script).name}', *args.given, portable=True)
+    text += (f'\nBy `{repeat}` on {hardware["cpu"]} ({hardware["cores"]} cores){device}, {threads} '
+             f'thread{"s" * (threads > 1)}, Python {sys.version.split()[0]}, '
+             + ', '.join(f'{name} {version(name)}' for name in packages)
              + f'. {"Wall-clock" if gpu else "CPU"} time; medians of {args.repeats} rounds in which all took '
              f'turns in one process, each after a {untimed} that was not timed.\n')
     print(text)

@@ -1,4 +1,4 @@
-"""Loading windows side by side: python benchmarks/speed/loader.py [--image FILE --label FILE] [--repeats N]
+"""Loading windows side by side: python benchmarks/speed/loader.py [--image FILE --label FILE] [--size N]
 
 Every way gives windows of one CT, augmented as the paper does it (Table 6): zoom 0.5 to 2, crop or pad, flips,
 rotation, intensity shift, at the CT's own size. Batches of 16 are held, as a loader holds them. Ours leaves the
@@ -6,6 +6,7 @@ scaling of intensities to the training device; one row adds it on the CPU.
 """
 
 import itertools
+import shutil
 import sys
 import tempfile
 import time
@@ -18,14 +19,16 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.speed.common import CONSOLE, interleave, make_case, parse_args, table, write_page  # noqa: E402
-from mmseg_plugins.datasets import WindowDataset, window_indices  # noqa: E402
-from mmseg_plugins.datasets.intensity import CT_RANGE, PROTOCOLS  # noqa: E402
-from mmseg_plugins.datasets.statistics import describe_volume  # noqa: E402
-from mmseg_plugins.datasets.store import INDEXED, write_case, write_index  # noqa: E402
+from benchmarks.speed.common import CONSOLE, interleave, make_case, parse_case_args, table, write_page  # noqa: E402
+from mmseg_plugins.datasets import WindowDataset, read_index, window_indices  # noqa: E402
+from mmseg_plugins.datasets.intensity import CT_RANGE  # noqa: E402
+from mmseg_plugins.datasets.layouts import describe_folder  # noqa: E402
+from mmseg_plugins.datasets.prepare import prepare_dataset  # noqa: E402
 from mmseg_plugins.datasets.volumes import Volume, read_volume, write_nifti  # noqa: E402
 from mmseg_plugins.errors import run_main  # noqa: E402
+from mmseg_plugins.files import write_json  # noqa: E402
 from mmseg_plugins.models.preprocessor import WindowPreProcessor  # noqa: E402
+from mmseg_plugins.threads import use_threads  # noqa: E402
 
 KEYS, BATCH = ('image', 'label'), 16
 PAPER = 'the paper\'s: a .nii.gz per window, MONAI transforms'
@@ -58,15 +61,25 @@ def write_files(volume: Volume, folder: Path, indices: list[list[int]]) -> list[
     return items
 
 
-def store(volume: Volume, folder: Path, mapped: bool) -> Callable[[int], WindowDataset]:
-    """Our store of the case; returns what makes its dataset for a number of slices."""
-    meta = describe_volume(volume, int(volume.label.max()) + 1)
-    write_case(folder, 'case', volume, meta, mapped)
-    write_index(folder, dict(labels=[str(k) for k in range(len(meta['voxels']))], split=dict(train=['case']),
-                             channels=1, intensity=dict.fromkeys(PROTOCOLS, CT_RANGE),
-                             cases=dict(case={key: meta[key] for key in INDEXED})))
-    size = volume.image.shape[2:]
-    return lambda slices: WindowDataset(str(folder), 'train', slices, pipeline=[
+def write_dataset(image: Path, label: Path, labels: int, raw: Path) -> Path:
+    """The case alone as a dataset in the Decathlon's layout."""
+    for kind, path in (('imagesTr', image), ('labelsTr', label)):
+        (raw / kind).mkdir(parents=True)
+        shutil.copy(path, raw / kind / 'case.nii.gz')
+    write_json(raw / 'dataset.json', dict(
+        modality={'0': 'CT'}, labels={str(k): f'label {k}' for k in range(labels)},
+        training=[dict(image='imagesTr/case.nii.gz', label='labelsTr/case.nii.gz')]))
+    return raw
+
+
+def store(raw: Path, folder: Path, mapped: bool) -> Callable[[int], WindowDataset]:
+    """Our store of the case, as tools/prepare_data.py makes it; returns what makes its dataset for S slices."""
+    name, info = describe_folder(raw, 'msd')
+    prepare_dataset(name, raw, folder, info=info, workers=1, mapped=mapped)
+    index = read_index(folder)
+    size = index['cases']['case']['shape'][2:]
+    [split] = [split for split, cases in index['split'].items() if cases]
+    return lambda slices: WindowDataset(str(folder), split, slices, pipeline=[
         dict(type='LoadWindow'), dict(type='RandomZoomCrop', size=size, zoom=(0.5, 2.0)),
         dict(type='RandomWindowFlip', prob=0.1), dict(type='RandomRotate90', prob=0.1),
         dict(type='RandomIntensityShift', offset=0.1, prob=0.5), dict(type='PackWindow')])
@@ -85,16 +98,17 @@ def draw(get: Callable[[int], object], windows: int, depth: int) -> tuple[Callab
 
 
 def main() -> int:
-    args = parse_args('Time the loading of windows.', repeats=9)
+    args = parse_case_args('Time the loading of windows.', repeats=9)
     from mmengine.registry import init_default_scope
     from monai.data import PersistentDataset
     from monai.transforms import Compose
 
     init_default_scope('mmseg')
-    torch.set_num_threads(1)
+    use_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         disk, seconds = {}, {}
         image, label, volume = make_case(args, Path(scratch))
+        raw = write_dataset(image, label, int(volume.label.max()) + 1, Path(scratch) / 'raw')
         case_bytes = image.stat().st_size + label.stat().st_size
         depth, _, *size = volume.image.shape
         load, resize, augment = monai_transforms(size)
@@ -121,8 +135,8 @@ def main() -> int:
         planes = prepare(SLICES, lambda place: write_files(read_volume(image, label), place,
                                                            [[z] for z in range(depth)]))
         persistent = prepare(PERSISTENT, cache)
-        compressed = prepare(OURS, lambda place: store(read_volume(image, label), place, mapped=False))
-        mapped = prepare(MAPPED, lambda place: store(read_volume(image, label), place, mapped=True))
+        compressed = prepare(OURS, lambda place: store(raw, place, mapped=False))
+        mapped = prepare(MAPPED, lambda place: store(raw, place, mapped=True))
         whole, rest, random = Compose([*load, *resize, *augment]), Compose([*resize, *augment]), Compose(augment)
         loaded, five, scale = Compose([*load, *resize])(windows[depth // 2]), compressed(5), WindowPreProcessor(5)
 

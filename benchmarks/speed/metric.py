@@ -1,4 +1,4 @@
-"""Counting a Dice side by side: python benchmarks/speed/metric.py [--image FILE --label FILE] [--repeats N]
+"""Counting a Dice side by side: python benchmarks/speed/metric.py [--image FILE --label FILE] [--size N]
 
 One volume's label against a prediction that errs at the organs' edges and in single voxels; 14 classes.
 """
@@ -12,9 +12,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.speed.common import interleave, make_case, parse_args, table, write_page  # noqa: E402
+from benchmarks.speed.common import interleave, make_case, parse_case_args, table, write_page  # noqa: E402
 from mmseg_plugins.errors import run_main  # noqa: E402
 from mmseg_plugins.evaluation.scores import confusion_matrix  # noqa: E402
+from mmseg_plugins.threads import use_threads  # noqa: E402
 
 CLASSES = 14
 
@@ -58,8 +59,8 @@ def dice(counts: np.ndarray) -> np.ndarray:
 
 
 def main() -> int:
-    args = parse_args('Time the counting of a Dice.', repeats=5)
-    torch.set_num_threads(1)
+    args = parse_case_args('Time the counting of a Dice.', repeats=5)
+    use_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         volume = make_case(args, Path(folder))[2]
     label = torch.from_numpy(volume.label)

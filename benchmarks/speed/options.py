@@ -22,9 +22,13 @@ os.environ.setdefault('KINETO_LOG_LEVEL', '6')  # torch's profiler says when it 
 import torch  # noqa: E402
 
 import mmseg_plugins  # noqa: E402, F401
-from benchmarks.speed.common import CONSOLE, table, write_page  # noqa: E402
+from benchmarks.speed.common import CONSOLE, make_parser, parse, table, write_page  # noqa: E402
+from mmseg_plugins.acceleration import missing_for_compilation  # noqa: E402
+from mmseg_plugins.datasets.phantom import write_phantom  # noqa: E402
+from mmseg_plugins.datasets.prepare import prepare_dataset  # noqa: E402
 from mmseg_plugins.errors import UserError, run_main  # noqa: E402
 from mmseg_plugins.experiment import load_config, prepare_for_device  # noqa: E402
+from mmseg_plugins.threads import use_threads  # noqa: E402
 
 REPO = Path(__file__).parents[2]
 DEFAULT = 'float32 (default)'
@@ -39,17 +43,23 @@ GPU_ONLY = ('tf32', 'fp16')
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Time training steps with each option.')
+    parser = make_parser('Time training steps with each option.', repeats=3)
     parser.add_argument('--models', nargs='+', choices=['mini', 'base'], default=['mini', 'base'])
-    parser.add_argument('--size', type=int, help='height and width for BEiT-B, in pixels')
-    parser.add_argument('--batch', type=int, help='windows per step for BEiT-B')
+    parser.add_argument('--size', type=int, help='height and width of the input, in pixels')
+    parser.add_argument('--batch', type=int, help='windows per step')
     parser.add_argument('--steps', type=int, default=4, help='per round; all but the first are timed (default: 4)')
-    parser.add_argument('--repeats', type=int, default=3, help='rounds (default: 3)')
-    parser.add_argument('--out', type=Path, help='the page to write (default: beside this script)')
-    args = parser.parse_args()
-    if args.steps < 2 or args.repeats < 1:
-        parser.error('--steps must be at least 2, --repeats at least 1')
+    args = parse(parser)
+    if args.steps < 2:
+        parser.error('--steps must be at least 2')
     return args
+
+
+def missing_for(option: dict) -> str | None:
+    """What an option needs and this machine lacks."""
+    gpu = torch.cuda.is_available()
+    if option.get('precision') in GPU_ONLY and not gpu:
+        return 'a GPU'
+    return missing_for_compilation(gpu) if option.get('compile') else None
 
 
 def train(config: str, options: dict, steps: int) -> tuple[list[float], list[float], float]:
@@ -109,9 +119,9 @@ def measure_peak(step) -> float:
 
 def section(name: str, config: str, options: dict, args: argparse.Namespace) -> str:
     """Measure one model with every option; a heading and its table."""
-    gpu = torch.cuda.is_available()
+    missing = {label: missing_for(option) for label, option in OPTIONS.items()}
     chosen = {label: {f'experiment.{key}': value for key, value in option.items()}
-              for label, option in OPTIONS.items() if gpu or label not in GPU_ONLY}
+              for label, option in OPTIONS.items() if not missing[label]}
     seconds = {label: [] for label in chosen}
     losses, peak = {}, {}
     for number in range(1, args.repeats + 1):
@@ -122,8 +132,8 @@ def section(name: str, config: str, options: dict, args: argparse.Namespace) -> 
             CONSOLE.print(f'{name}, round {number}/{args.repeats}  {label:<36} {seconds[label][-1]:8.3f} s')
     rows = []
     for label in OPTIONS:
-        if label not in chosen:
-            rows.append([label, *['needs a GPU'] * 4])
+        if missing[label]:
+            rows.append([label, *[f'needs {missing[label]}'] * 4])
             continue
         ratio = np.median([mine / first for mine, first in zip(seconds[label], seconds[DEFAULT], strict=True)])
         difference = np.abs(np.subtract(losses[label], losses[DEFAULT])).max()
@@ -143,17 +153,23 @@ def main() -> int:
     from mmengine.registry import init_default_scope
 
     init_default_scope('mmseg')
-    torch.set_num_threads(1)
+    use_threads(1)
     gpu = torch.cuda.is_available()
-    data = {'experiment.data_root': str(REPO / 'data' / 'prepared' / 'phantom'), 'experiment.source': None}
-    base = {'experiment.img_size': args.size or (512 if gpu else 224),
-            'experiment.batch': args.batch or (8 if gpu else 2)}
-    if base['experiment.batch'] < 2:
+    if args.batch == 1:
         raise UserError('--batch 1: the decoder\'s norm over a pooled map needs two windows')
-    sections = {'mini': ('Mini BEiT', 'configs/beit_centering_phantom.py', data),
-                'base': ('BEiT-B, UPerNet', 'configs/beit_centering_bcv.py', data | base)}
-    text = '# Options of training: time, memory, arithmetic\n\n' + '\n'.join(
-        section(*sections[name], args) for name in args.models)
+    chosen = {'experiment.img_size': args.size, 'experiment.batch': args.batch}
+    given = {key: value for key, value in chosen.items() if value}
+    base = {'experiment.img_size': 512 if gpu else 224, 'experiment.batch': 8 if gpu else 2} | given
+    with tempfile.TemporaryDirectory() as scratch:
+        raw, prepared = Path(scratch) / 'raw', Path(scratch) / 'phantom'
+        CONSOLE.print('preparing the phantom')
+        write_phantom(raw)
+        prepare_dataset('phantom', raw, prepared, workers=1)
+        data = {'experiment.data_root': str(prepared), 'experiment.source': None}
+        sections = {'mini': ('Mini BEiT', 'configs/beit_centering_phantom.py', data | given),
+                    'base': ('BEiT-B, UPerNet', 'configs/beit_centering_bcv.py', data | base)}
+        text = '# Options of training: time, memory, arithmetic\n\n' + '\n'.join(
+            section(*sections[name], args) for name in args.models)
     text += ('\nMemory is what torch allocates at most at a time within a step: gradients and activations, but '
              'not weights and the optimizer\'s state' + ('' if gpu else ' (in main memory, by torch\'s profiler)')
              + '. Ratios are medians of the rounds\' own.\n')

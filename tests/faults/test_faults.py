@@ -192,7 +192,7 @@ def test_a_full_disk_leaves_whole_cases_in_the_store(tmp_path, small_disk, mappe
     disk = small_disk(700 << 10)
     command = [children.PYTHON, 'tools/prepare_data.py', 'hippocampus', '--raw', raw, '--out', disk / 'store',
                '--workers', '1', *['--uncompressed'] * mapped]
-    result = subprocess.run(list(map(str, command)), cwd=children.REPO, capture_output=True, text=True)
+    result = children.run(command)
     assert result.returncode == 2 and 'no space left' in result.stderr.splitlines()[-1], result.stderr
     assert 'Traceback' not in result.stderr
     kept = {name.split('/')[1] for name in files(disk / 'store') if name.startswith('cases/')}

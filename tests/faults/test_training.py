@@ -76,10 +76,10 @@ def test_evaluation_is_the_same_for_any_number_of_processes(prepared, tmp_path, 
     finish(children.start(children.train, work, options))
     figures, choices = [], [f'{key}={value}' for key, value in options.items()]
     for count in counts:
-        arguments = [children.CONFIG, work / 'iter_6.pth', '--work-dir', tmp_path / str(count),
-                     '--out', tmp_path / f'{count}.json', '--cfg-options', *choices]
-        finish(children.start_ranks(count, children.tool, 'test.py', tmp_path / 'log',
-                                    [*arguments, '--launcher', 'pytorch' if count > 1 else 'none']))
+        arguments = ['tools/test.py', children.CONFIG, work / 'iter_6.pth', '--work-dir', tmp_path / str(count),
+                     '--out', tmp_path / f'{count}.json', '--launcher', 'pytorch' if count > 1 else 'none',
+                     '--cfg-options', *choices]
+        finish(children.start_ranks(count, children.script, arguments, tmp_path / 'log'))
         figures.append(json.loads((tmp_path / f'{count}.json').read_text()))
     assert all(found == figures[0] for found in figures) and 0 < figures[0]['DSC pooled'] < 100
     last = read_log(work)[1]  # and what training found at its end

@@ -1,11 +1,13 @@
-"""Small runs in child processes that start within a second: a server imports everything once and forks."""
+"""Small runs and scripts in child processes that start at once: a server imports everything once and forks."""
 
 import multiprocessing
 import os
 import resource
 import runpy
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,14 +17,15 @@ from conftest import free_port
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from benchmarks import run_grid, runner
+import benchmarks.report  # noqa: F401  (a grid ends with it)
+from benchmarks import pool, run_grid, runner
 from mmseg_plugins.building import build_runner
 from mmseg_plugins.errors import run_main
 from mmseg_plugins.experiment import load_config, prepare_for_device
 from mmseg_plugins.launch import world_size
 from mmseg_plugins.models import WindowSegmentor
 
-REPO = Path(__file__).parents[2]
+REPO = Path(__file__).parents[1]
 CONFIG = REPO / 'configs' / 'mini_beit_centering_hippocampus.py'
 PYTHON = sys.executable
 
@@ -36,14 +39,13 @@ def options(data_root: Path, **experiment) -> dict:
     return {f'experiment.{key}': value for key, value in values.items()}
 
 
-def _begin(log: Path) -> None:
-    """What is printed goes to a file beside the work dir; Ctrl-C is heeded even where a shell has it ignored."""
+def _begin(log: Path, errors: Path | None = None) -> None:
+    """What is printed goes to a file (errors to their own); Ctrl-C is heeded even where a shell has it ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     log.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
+    for number, path in ((1, log), (2, errors or log)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
 
 
 def train(work_dir: Path, options: dict, launcher: str = 'none', hooks: Sequence[Hook] = (),
@@ -93,12 +95,30 @@ def execute(run, place: Path, fits: int | None = None, stop_at: int | None = Non
     run_main(lambda: print(runner.execute_run(run, place / 'out', place / 'work', report, **settings)))
 
 
-def tool(name: str, log: Path, arguments: Sequence) -> None:
-    """A script of tools/ as it is called."""
-    _begin(log)
-    os.chdir(REPO)
-    sys.argv = [name, *map(str, arguments)]
-    runpy.run_path(str(REPO / 'tools' / name), run_name='__main__')
+def script(arguments: Sequence, log: Path, errors: Path | None = None, folder: Path = REPO,
+           environment: dict | None = None) -> None:
+    """A script as Python runs it, called from `folder`; a grid's workers are forked too."""
+    _begin(log, errors)
+    if environment is not None:
+        os.environ.clear()
+        os.environ.update(environment)
+    os.chdir(folder)
+    sys.argv = [str(argument) for argument in arguments]
+    sys.path.insert(0, os.path.dirname(os.path.abspath(sys.argv[0])))
+    pool.SPAWN = multiprocessing.get_context('fork')
+    runpy.run_path(sys.argv[0], run_name='__main__')
+
+
+def run(command: Sequence, folder: Path = REPO, **environment: str) -> subprocess.CompletedProcess:
+    """What a command leaves and prints; a Python script need not import everything anew."""
+    command, environment = [str(word) for word in command], os.environ | environment
+    if command[0] != PYTHON or not command[1].endswith('.py'):
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    with tempfile.TemporaryDirectory() as place:
+        out, errors = Path(place) / 'out', Path(place) / 'errors'
+        process = start(script, command[1:], out, errors, folder, environment)
+        process.join()
+        return subprocess.CompletedProcess(command, process.exitcode, out.read_text(), errors.read_text())
 
 
 def grid(place: Path, arguments: Sequence[str]) -> None:
