@@ -60,8 +60,8 @@ def main() -> None:
     index = read_index(cfg.experiment.data_root)
     if len(args.image) not in (1, index['channels']):
         raise UserError(f'{args.image[1]}: one of {len(args.image)} images, but {index["dataset"]} has '
-                        f'{index["channels"]} channel{"s" * (index["channels"] > 1)}; name the image of one patient, '
-                        'or a file per channel, then the label map')
+                        f'{index["channels"]} channel{"s" * (index["channels"] > 1)}; name the image of one '
+                        'patient, or a file per channel, then the label map')
     volume = read_volume(args.image, args.truth, index['channels'], len(index['labels']))
     for note in volume.notes:
         print(f'warning: {args.image[0]}: {note}')

@@ -201,11 +201,10 @@ def describe_doubts(header: nib.Nifti1Header) -> list[str]:
     """What of a header's geometry is taken as it is, but may not be meant: one text each."""
     affine, doubts = read_affine(header), []
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    for size in (spacing.max(), spacing.min()):
-        if not PLAUSIBLE[0] <= size <= PLAUSIBLE[1]:
-            doubts.append(f'voxels are {size:.3g} mm apart, which no scanner makes (the header has '
-                          f'{_unit(header)[0]}); correct its unit or its voxel size')
-            break
+    size = spacing.max() if spacing.max() > PLAUSIBLE[1] else spacing.min()
+    if not PLAUSIBLE[0] <= size <= PLAUSIBLE[1]:
+        doubts.append(f'voxels are {size:g} mm apart, which no scanner makes (the header has '
+                      f'{_unit(header)[0]}); correct its unit or its voxel size')
     if header['sform_code'] > 0:
         try:
             with np.errstate(all='ignore'):
