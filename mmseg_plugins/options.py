@@ -36,8 +36,8 @@ class ConfigOptions(argparse.Action):
 
 
 def path(text: str) -> Path:
-    """A file or folder; `~`, which shells leave alone in `--option=~/file` and in quotes, is the user's home."""
-    return Path(os.path.expanduser(text))
+    """A file or folder, right in any folder; `~`, which shells leave alone in `--option=~/file`, is the home."""
+    return Path(os.path.expanduser(text)).absolute()
 
 
 def add_config_options(parser: argparse.ArgumentParser, example: str) -> None:

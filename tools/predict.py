@@ -1,7 +1,6 @@
 """Segment a volume: python tools/predict.py CONFIG CHECKPOINT in.nii.gz ... out.nii.gz [--overlay out.png]"""
 
 import argparse
-import os
 from itertools import combinations
 
 import numpy as np
@@ -71,12 +70,12 @@ def main() -> None:
     for number, name in enumerate(index['labels'][1:], 1):
         millilitres = (label == number).sum() * np.prod(volume.spacing) / 1000
         print(f'{name}: {millilitres:.2f} ml')
-    print(os.path.abspath(args.label))
+    print(args.label)
     if args.overlay:
         from mmseg_plugins.datasets.pictures import draw_overlay
 
         draw_overlay(args.overlay, volume, label, index)
-        print(os.path.abspath(args.overlay))
+        print(args.overlay)
 
 
 if __name__ == '__main__':

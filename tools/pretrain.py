@@ -6,7 +6,6 @@ The config's model is the objective: DINO, or a segmentor (supervised). Several 
 """
 
 import argparse
-import os
 from pathlib import Path
 
 from mmseg_plugins.compat import leave_processes
@@ -50,7 +49,7 @@ def main() -> None:
 
     from mmengine.dist import is_main_process
     if is_main_process():
-        print(os.path.abspath(args.out))
+        print(args.out)
     leave_processes()
 
 

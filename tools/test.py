@@ -1,7 +1,6 @@
 """Evaluate a checkpoint: python tools/test.py CONFIG CHECKPOINT [--out metrics.json]"""
 
 import argparse
-import os
 from pathlib import Path
 
 from mmseg_plugins.compat import leave_processes
@@ -63,7 +62,7 @@ def main() -> None:
         raise explain(error, [runner.test_dataloader]) from None
     if args.out and is_main_process():
         write_json(args.out, metrics)
-        print(os.path.abspath(args.out))
+        print(args.out)
     leave_processes()
 
 
