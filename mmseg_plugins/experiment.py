@@ -17,6 +17,7 @@ fills in cannot be set otherwise (keys.py).
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -93,6 +94,8 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
         own = cfg.get('custom_imports')
         import_extensions(own.get('imports') or () if isinstance(own, dict) else (), path)
     check_experiment(cfg.experiment, str(path))
+    for key in ('data_root', 'source'):
+        cfg.experiment[key] = cfg.experiment[key] and os.path.expanduser(cfg.experiment[key])
     check_arguments(cfg, str(path))
     for place, value in _places(cfg):
         if any(number != number for number in (value if isinstance(value, list | tuple) else [value])):

@@ -9,7 +9,7 @@ import children
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import free_port, write_msd, write_nifti
+from conftest import REPO, call_tool, free_port, write_msd
 
 CONFIG = 'configs/mini_beit_centering_hippocampus.py'
 
@@ -53,24 +53,12 @@ def test_training_resumes_though_a_kill_left_the_note_of_its_last_checkpoint_emp
     assert 'resumed epoch: 0, iter: 2' in output and (tmp_path / 'iter_3.pth').exists()
 
 
-def test_prediction_lies_on_the_image(trained, prepared, msd_raw, tmp_path):
-    image = msd_raw / 'imagesTr' / 'case_003.nii.gz'
-    out, picture = tmp_path / 'label.nii.gz', tmp_path / 'overlay.png'
-    output = run([sys.executable, 'tools/predict.py', CONFIG, trained, image, out, '--overlay', picture,
-                  *options(prepared)])
-    label = nib.load(out)
-    np.testing.assert_array_equal(label.affine, nib.load(image).affine)
-    assert label.shape == nib.load(image).shape and np.asarray(label.dataobj).max() <= 2
-    assert output.strip().splitlines()[-1] == str(picture) and picture.stat().st_size > 5000
-
-
 def test_prediction_equals_the_evaluations(trained, prepared, msd_raw, tmp_path):
     """The same windows, the same resizing: the DSC of predicted files is what the metric reports."""
     index = json.loads((prepared / 'index.json').read_text())
     [case] = index['split']['test']
     out = tmp_path / 'label.nii'
-    run([sys.executable, 'tools/predict.py', CONFIG, trained, msd_raw / 'imagesTr' / f'{case}.nii.gz', out,
-         *options(prepared)])
+    call_tool('predict', REPO / CONFIG, trained, msd_raw / 'imagesTr' / f'{case}.nii.gz', out, *options(prepared))
     run([sys.executable, 'tools/test.py', CONFIG, trained, '--work-dir', tmp_path, '--out', tmp_path / 'm.json',
          *options(prepared, evaluate='test')])
     predicted, truth = (np.asarray(nib.load(path).dataobj)
@@ -105,11 +93,9 @@ def test_a_wrong_experiment_is_named_before_training(prepared, experiment, messa
 
 
 def test_a_checkpoint_of_another_config_is_refused(trained, prepared, tmp_path):
-    image = write_nifti(tmp_path / 'in.nii', np.ones((8, 8, 3), np.uint8))
-    for command in (['tools/test.py', CONFIG, trained, '--work-dir', tmp_path],
-                    ['tools/predict.py', CONFIG, trained, image, tmp_path / 'out.nii']):
-        output = run([sys.executable, *command, *options(prepared, slices=5)], check=2)
-        assert 'does not fit the config' in output and 'Traceback' not in output
+    output = run([sys.executable, 'tools/test.py', CONFIG, trained, '--work-dir', tmp_path,
+                  *options(prepared, slices=5)], check=2)
+    assert 'does not fit the config' in output and 'Traceback' not in output
 
 
 def test_training_stops_where_the_loss_is_no_number(prepared, tmp_path):

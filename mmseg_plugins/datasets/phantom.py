@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from .catalogue import BCV_LABELS, CATALOGUE
-from .volumes import write_nifti
+from .nifti import write_nifti
 
 SPACING = (5.5, 5.5, 12.0)  # mm along x, y, z
 ID = {name: number for number, name in enumerate(BCV_LABELS)}

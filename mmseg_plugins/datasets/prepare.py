@@ -15,6 +15,8 @@ from .layouts import RawCase, find_cases
 from .store import INDEXED, discard_unfinished, is_mapped, read_meta, write_case, write_index
 from .verification import Verification, compare_cases, read_case
 
+READER = 2  # raised when files are read otherwise than before: stored cases are then read again
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -51,6 +53,7 @@ def prepare_dataset(name: str, raw: Path, folder: Path,
         name, files = case
         try:
             made_from = {path.relative_to(raw).as_posix(): _fingerprint(path) for path in files.files}
+            made_from['reader'] = READER
             meta = read_meta(folder, name)
             if (meta is None or meta['made_from'] != made_from or len(meta['voxels']) != len(info.labels)
                     or mapped not in (None, is_mapped(folder, name))):
