@@ -8,6 +8,7 @@ import torch
 from mmengine.config import DictAction
 
 from mmseg_plugins.datasets import read_index
+from mmseg_plugins.datasets.intensity import channel_statistics, doubt_modality
 from mmseg_plugins.datasets.volumes import read_volume, write_label
 from mmseg_plugins.errors import UserError, run_main
 from mmseg_plugins.experiment import load_config
@@ -33,6 +34,9 @@ def main() -> None:
     cfg = load_config(args.config, args.cfg_options)
     index = read_index(cfg.experiment.data_root)
     volume = read_volume(args.image, args.truth, index['channels'], len(index['labels']))
+    for doubt in doubt_modality({str(args.image[0]): channel_statistics(volume.image)}, index.get('modality'),
+                                index.get('channel_names', ())):
+        print(f'warning: {doubt}')
     model = load_model(cfg, args.checkpoint, args.device)
     label = predict_volume(model, volume, cfg, index, progress=counter('slices'))
     write_label(args.label, label, volume)

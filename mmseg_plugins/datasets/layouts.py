@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, some
+from ..errors import UserError, nearest, some
 from ..untrusted import LONGEST_NAME, check_inside, check_name, find_fault, find_twins, read_json
 from .catalogue import DatasetInfo
 from .splits import msd_split, patient_split
@@ -65,6 +65,9 @@ def find_cases(info: DatasetInfo, raw: Path) -> RawDataset:
     if not 2 <= len(dataset.info.labels) <= MOST_LABELS:
         raise UserError(f'{raw}: {len(dataset.info.labels)} labels with background; 2 to {MOST_LABELS} are '
                         'supported')
+    if dataset.info.evaluate not in dataset.split:
+        raise UserError(f'{info.folder}: evaluate={info.evaluate!r} is no split'
+                        f'{nearest(info.evaluate, dataset.split)}')
     for case in dataset.cases:
         check_name(case, str(raw))
     if twins := find_twins(dataset.cases):
