@@ -1,10 +1,13 @@
 """Shared pieces: a prepared phantom of a few small cases, and where the real data is."""
 
+import importlib.util
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import nibabel as nib
 import numpy as np
@@ -31,6 +34,15 @@ def wait_for(condition: Callable, seconds: float, what: str):
         assert time.monotonic() < deadline, f'{what} did not happen within {seconds} s'
         time.sleep(0.02)
     return found
+
+
+def call_tool(name: str, *arguments) -> int | None:
+    """Run a script of tools/ in this process, as its command line would; returns what its `main` does."""
+    spec = importlib.util.spec_from_file_location(name, REPO / 'tools' / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with mock.patch.object(sys, 'argv', [f'{name}.py', *map(str, arguments)]):
+        return module.main()
 
 
 def write_nifti(path: Path, array: np.ndarray, affine=None) -> Path:

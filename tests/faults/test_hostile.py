@@ -2,7 +2,6 @@
 
 import copy
 import gzip
-import importlib.util
 import json
 import pickle
 import shutil
@@ -13,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import REPO, write_msd, write_nifti
+from conftest import REPO, call_tool, write_msd, write_nifti
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
@@ -206,25 +205,16 @@ def test_odd_folds_are_refused_and_links_out_too(tmp_path, secret, folds):
     refused(lambda: find_cases(info, raw), 'outside its own folder')
 
 
-def load_tool(name):
-    spec = importlib.util.spec_from_file_location(name, REPO / 'tools' / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize('name', ['../out', '/out', '..', '', 'a\nb'])
 def test_a_datasets_own_name_stays_below_the_prepared_ones(tmp_path, monkeypatch, name):
     raw = write_msd(tmp_path / 'Task99_A', cases=1)
     monkeypatch.chdir(tmp_path)
-    argv = ['prepare_data.py', str(raw), '--layout', 'msd', '--workers', '1', f'--name={name}']
-    monkeypatch.setattr('sys.argv', argv)
+    layout = '--layout', 'msd', '--workers', 1
     if name:
-        refused(load_tool('prepare_data').main, 'cannot be a name')
+        refused(lambda: call_tool('prepare_data', raw, *layout, f'--name={name}'), 'cannot be a name')
     else:
         raw.rename(tmp_path / 'Task99_')
-        monkeypatch.setattr('sys.argv', [argv[0], str(tmp_path / 'Task99_'), *argv[2:6]])
-        refused(load_tool('prepare_data').main, '--name')
+        refused(lambda: call_tool('prepare_data', tmp_path / 'Task99_', *layout), '--name')
     assert [path.name for path in tmp_path.iterdir()] in (['Task99_A'], ['Task99_'])
 
 
