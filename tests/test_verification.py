@@ -267,8 +267,8 @@ def test_intensities_that_cannot_be_the_modalitys_are_doubted(hu, modality, chan
 def test_the_modality_is_doubted_wherever_an_image_is_read(tmp_path, prepared, capsys):
     raw = write_msd(tmp_path / 'Task09_Spleen', cases=3, labels=2)
     _array(IMAGE, lambda a, m: (a * 5 - 1000, m))(raw)
-    line = ('case_000, case_002: channel CT is declared CT, but its values are 0 to 255, so were windowed to bytes; '
-            'give the Hounsfield units (2 of 3)')
+    line = ('case_000, case_002: channel CT is declared CT, but its values span no more than 100, so are scaled '
+            'already; give the Hounsfield units (2 of 3)')
     assert line in verify_dataset(find_cases(dataset_info('spleen'), raw), workers=1).warnings
     assert line in prepare_dataset('spleen', raw, tmp_path / 'out', workers=1).warnings
     image = write_nifti(tmp_path / 'ct.nii.gz', np.where(np.indices((8, 9, 6))[0] < 4, -1000, 40).astype(np.int16))
