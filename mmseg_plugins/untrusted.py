@@ -95,7 +95,7 @@ def check_inside(root: Path, relative: str, named_by: Path) -> Path:
                 return path
         except (OSError, RuntimeError):  # a link to itself
             pass
-    raise UserError(f'{named_by}: names {relative[:LONGEST_NAME]!r}, outside its own folder; fetch it again '
+    raise UserError(f'{named_by}: names {relative[:LONGEST_NAME]!r}, outside its own folder; bring it below '
                     '(a link may lead to the whole folder, none out of it)')
 
 

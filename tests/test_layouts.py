@@ -177,7 +177,8 @@ def test_nnunets_files_may_be_listed_anywhere_below_the_folder(tmp_path):
     edit(raw, dataset=listed(3))
     found = verify_dataset(find_cases(describe_folder(raw, 'nnunet')[1], raw), workers=1)
     assert found.facts == before.facts and not found.lines
-    assert set(found.warnings) - set(before.warnings) == {'knee_777.nii.gz: on disk, but not listed; left out'}
+    assert set(found.warnings) - set(before.warnings) == {
+        'mine/labels/knee_777.nii.gz: on disk, but not listed; left out'}
     (raw / 'mine/knee_001_0001.nii.gz').unlink()
     [line] = verify_dataset(find_cases(describe_folder(raw, 'nnunet')[1], raw), workers=1).lines
     assert 'mine/knee_001_0001.nii.gz: file not found' in line
@@ -224,7 +225,8 @@ def test_nothing_in_nnunets_folders_is_left_out_unsaid(tmp_path):
     assert [re.sub('^.*dataset.json', 'dataset.json', line) for line in warnings] == [
         'dataset.json: numTraining is 3, but there are 2 cases; see which are missing, or correct it',
         "dataset.json: channels 'MRI' and 'mri' are called alike; see whether one stands twice",
-        'deep_0000.nii.gz, extra.NII.GZ, knee.mha, knee_000_0000.nii: on disk, but not listed; left out']
+        'imagesTr/extra.NII.GZ, imagesTr/knee_000_0000.nii, imagesTr/more/deep_0000.nii.gz, labelsTr/knee.mha: '
+        'on disk, but not listed; left out']
     edit(raw, channel_names=['CT', 'PET'])
     name, info = describe_folder(raw, 'nnunet')
     assert info.modality == 'MRI' and 'channels CT, PET are scaled as MRI' in str(find_cases(info, raw).warnings)
@@ -320,7 +322,7 @@ def test_what_a_decathlon_listing_leaves_out_is_said(tmp_path):
     edit(raw, training=entries[:3], numTraining=4)
     count, stray = find_cases(dataset_info('hippocampus'), raw).warnings
     assert 'numTraining is 4, but there are 3 cases' in count
-    assert stray == 'case_003.nii.gz, case_003.nii.gz: on disk, but not listed; left out'
+    assert stray == 'images/case_003.nii.gz, labelsTr/case_003.nii.gz: on disk, but not listed; left out'
 
 
 def test_an_empty_split_is_said(tmp_path):
@@ -356,6 +358,8 @@ def test_no_dataset_takes_anothers_place(tmp_path):
         with pytest.raises(UserError, match=r"holds the dataset 'hippocampus' \(archive Task04_Hippocampus\)"):
             prepare()
     assert (out / 'index.json').read_bytes() == before
+    with pytest.raises(UserError, match="OUT: 'out' is there"):
+        prepare_layout(tmp_path / 'OUT', 1, 16)
 
 
 @pytest.mark.parametrize('folder', ['my data, 1', '501', 'Größe', 'a=b', "it's"])

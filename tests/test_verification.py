@@ -253,7 +253,8 @@ def hu():
     ('MRI', lambda hu: np.where(hu < -1000, -3024, hu), 'declare it as CT'),
     ('MRI', lambda hu: np.where(hu < -1000, -2000, hu), 'declare it as CT'),
     ('MRI', lambda hu: hu + 1024, None), ('MRI', lambda hu: (hu - hu.mean()) / hu.std(), None),
-    ('MRI', lambda hu: (hu + 500) * 8, None),  # a phase, -4096 to 4095
+    ('MRI', lambda hu: np.interp(hu, (-1024, hu.max()), (-4096, 4095)), None),  # a phase
+    ('MRI', lambda hu: np.interp(hu, (-1024, hu.max()), (-1000, 9000)), None),  # a subtraction
     ('MRI', lambda hu: hu.clip(-100), None), (None, lambda hu: hu, None)])
 def test_intensities_that_cannot_be_the_modalitys_are_doubted(hu, modality, change, doubt):
     statistics = channel_statistics(np.stack([np.zeros_like(hu), change(hu)], 1))

@@ -102,7 +102,7 @@ def _find_bcv(info: DatasetInfo, raw: Path) -> RawDataset:
     cases = {case: RawCase((training / 'img' / f'img{case}.nii.gz',), training / 'label' / f'label{case}.nii.gz')
              for names in split.values() for case in names}
     return RawDataset(replace(info, channels=info.channels or ('image',)), cases, split,
-                      warnings=_unlisted(cases))
+                      warnings=_unlisted(cases, raw))
 
 
 def _find_acdc(info: DatasetInfo, raw: Path) -> RawDataset:
@@ -330,13 +330,14 @@ def _disagreements(info: DatasetInfo, declared: dict, channels: list[str], cases
     if info.modality != 'CT' and any(name.upper() == 'CT' for name in channels):
         lines.append(f'{path}: channels {some(channels)} are scaled as {info.modality}, each by percentiles of '
                      'its own, as not all are CT')
-    return lines + _unlisted(cases, raw / 'imagesTr', raw / 'labelsTr')
+    return lines + _unlisted(cases, raw)
 
 
-def _unlisted(cases: dict[str, RawCase], *folders: Path) -> list[str]:
-    """A line about the volumes beside listed ones or anywhere below `folders` that belong to no case."""
+def _unlisted(cases: dict[str, RawCase], raw: Path) -> list[str]:
+    """A line about volumes that belong to no case, beside those that do or anywhere in imagesTr and labelsTr."""
     listed = {path for case in cases.values() for path in case.files}
     there = {path for folder in {path.parent for path in listed} for path in folder.glob('[!.]*')}
-    there |= {path for folder in folders for path in folder.rglob('[!.]*')}
-    names = sorted(_line(path.name) for path in there - listed if VOLUME.search(path.name) and path.is_file())
+    there |= {path for part in ('imagesTr', 'labelsTr') for path in (raw / part).rglob('[!.]*')}
+    names = sorted(_line(path.relative_to(raw)) for path in there - listed
+                   if VOLUME.search(path.name) and path.is_file())
     return [f'{some(names)}: on disk, but not listed; left out'] if names else []

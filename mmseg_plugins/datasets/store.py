@@ -25,7 +25,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import sync_folder, write_json
-from ..untrusted import NUMBER, check_name, find_fault, read_json
+from ..untrusted import NUMBER, check_name, find_fault, find_twins, read_json
 from .catalogue import how_to_prepare
 from .intensity import PROTOCOLS, STATISTICS
 from .planes import Planes
@@ -120,7 +120,7 @@ def read_meta(folder: Path, case: str) -> dict | None:
 
 
 def check_owner(folder: Path, dataset: str, archive: str | None = None) -> None:
-    """Refuse to prepare a dataset where another one is.
+    """Refuse to prepare a dataset where another one is, or beside one whose folder differs in capitals alone.
 
     Args:
         dataset: its name.
@@ -129,6 +129,11 @@ def check_owner(folder: Path, dataset: str, archive: str | None = None) -> None:
     Raises:
         UserError: names both.
     """
+    for other in sorted(folder.parent.glob('*/index.json')):
+        name = other.parent.name
+        if name != folder.name and find_twins((name, folder.name)):
+            raise UserError(f'{folder}: {name!r} is there, which many file systems take for the same; choose '
+                            'another name')
     try:
         there = read_json(folder / 'index.json', '')
     except (OSError, UserError):
