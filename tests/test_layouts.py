@@ -230,6 +230,9 @@ def test_nothing_in_nnunets_folders_is_left_out_unsaid(tmp_path):
     edit(raw, channel_names=['CT', 'PET'])
     name, info = describe_folder(raw, 'nnunet')
     assert info.modality == 'MRI' and 'channels CT, PET are scaled as MRI' in str(find_cases(info, raw).warnings)
+    edit(raw, channel_names=['MR', 'T1'])
+    info = replace(info, modality='CT')
+    assert 'channels MR, T1 are scaled as CT' in str(find_cases(info, raw).warnings)
 
 
 @pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16', 'utf-16-be', 'utf-32'])

@@ -143,8 +143,8 @@ def _find_msd(info: DatasetInfo, raw: Path) -> RawDataset:
         *files, label = (check_inside(raw, relative, path) for relative in (*images, entry['label']))
         name = re.sub(r'\.nii(\.gz)?$', '', files[0].name)
         if name in cases:
-            raise UserError(f'{path}: two cases are called {_line(name)!r}, {_line(cases[name].images[0])} and '
-                            f'{_line(files[0])}; list each case once, under a file name of its own')
+            raise UserError(f'{path}: two cases are called {_line(name)!r}, {cases[name].images[0]} and {files[0]}; '
+                            'list each case once, under a file name of its own')
         cases[name] = RawCase(tuple(files), label)
     _check_doubled(cases, path)
     return RawDataset(_declare(info, channels, labels, path), cases, msd_split(info.folder, list(cases)),
@@ -207,7 +207,7 @@ def _read_nnunet_labels(declared: dict, path: Path) -> list[str]:
         raise UserError(f'{path}: an `ignore` label is not supported, every voxel counts here; relabel, or take '
                         'such cases out')
     if set(by_id) != set(range(len(by_id))):
-        raise UserError(f'{path}: labels have the ids {some(map(str, sorted(by_id)))}, with gaps; number them 0, '
+        raise UserError(f'{path}: labels have the ids {some(map(_line, sorted(by_id)))}, with gaps; number them 0, '
                         '1, 2, ... here and in the label maps')
     return _check_twins([by_id[i] for i in range(len(by_id))], 'labels', path)
 
@@ -233,7 +233,7 @@ def _list_folders(raw: Path, channels: list[str], end: str, path: Path) -> dict[
     numbered = [found for name in images if (found := re.fullmatch(rf'(.+)_([0-9]{{4}}){re.escape(end)}', name))]
     if surplus := [found[0] for found in numbered if int(found[2]) >= len(channels)]:
         raise UserError(f'{path}: channel_names has {len(channels)} ({some(channels)}), but imagesTr has '
-                        f'{_line(some(surplus))}; declare each channel there, or take such files away')
+                        f'{some(map(_line, surplus))}; declare each channel there, or take such files away')
     names = sorted({found[1] for found in numbered} | {name.removesuffix(end) for name in labels})
     return {name: ([f'imagesTr/{name}_{i:04d}{end}' for i in range(len(channels))], f'labelsTr/{name}{end}')
             for name in names}
@@ -327,9 +327,10 @@ def _disagreements(info: DatasetInfo, declared: dict, channels: list[str], cases
     if twins := find_twins(channels):
         lines.append(f'{path}: channels {" and ".join(map(repr, twins))} are called alike; see whether one stands '
                      'twice')
-    if info.modality != 'CT' and any(name.upper() == 'CT' for name in channels):
-        lines.append(f'{path}: channels {some(channels)} are scaled as {info.modality}, each by percentiles of '
-                     'its own, as not all are CT')
+    called = dict(CT='CT', MR='MRI', MRI='MRI')
+    if any(called.get(name.upper(), info.modality) != info.modality for name in channels):
+        lines.append(f'{path}: channels {some(channels)} are scaled as {info.modality}, all of them; see whether '
+                     'they are')
     return lines + _unlisted(cases, raw)
 
 
