@@ -53,6 +53,13 @@ def check_number(name: str, value: Any, least: float, most: float = math.inf) ->
     return value
 
 
+def some(names: Iterable[str], most: int = 5) -> str:
+    """Names in a row; of many, the first few and how many more there are."""
+    names = list(names)
+    more = f' and {len(names) - most} more' if len(names) > most + 1 else ''
+    return ', '.join(names[:most] if more else names) + more
+
+
 def run_main(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and turn its outcome into an exit status (0, 2, or 128 and a signal's number)."""
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:

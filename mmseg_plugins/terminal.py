@@ -14,7 +14,7 @@ from .datasets.phantom import write_phantom
 from .errors import UserError
 from .experiment import import_extensions
 from .progress import Lines
-from .untrusted import check_name
+from .untrusted import check_name, find_twins
 
 
 def counter(title: str) -> Callable[[int, int, str], None]:
@@ -72,7 +72,7 @@ def choose_dataset(args: argparse.Namespace) -> tuple[str, DatasetInfo, Path]:
         raise UserError(f'{raw}: folder not found; with --layout, name the folder that holds dataset.json')
     name, info = describe_folder(raw, args.layout)
     name = check_name(args.name or name, '--name' if args.name else f'{raw} (choose another with --name)')
-    if name in (*CATALOGUE, 'layout'):
-        raise UserError(f'{raw}: the catalogue has a dataset {name!r} already; call this one otherwise: '
+    if taken := [known for known in (*CATALOGUE, 'layout') if find_twins((known, name))]:
+        raise UserError(f'{raw}: the catalogue has a dataset {taken[0]!r} already; call this one otherwise: '
                         f'--name {name}2')
     return name, info, raw

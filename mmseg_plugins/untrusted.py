@@ -3,6 +3,7 @@
 import json
 import os
 import reprlib
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,43 @@ LONGEST_NAME = 100  # characters; file systems allow 255 bytes, and names are jo
 
 
 def read_json(path: Path, remedy: str) -> Any:
-    """A JSON file's content.
+    """A JSON file's content, in any of Unicode's encodings, with or without a byte-order mark.
 
     Raises:
-        UserError: not JSON, with the remedy.
+        UserError: not JSON, with the remedy; a key stands twice, or a number is none.
         FileNotFoundError: no such file.
     """
+    content = path.read_bytes()
     try:
-        return json.loads(path.read_text(encoding='utf-8'))
+        return json.loads(content, object_pairs_hook=_each_once, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise UserError(f'{path}: not readable as JSON ({error}); {remedy}') from error
+        what = _recognise(content)
+        raise UserError(f'{path}: {f"{what}, not JSON" if what else f"not readable as JSON ({error})"}; {remedy}'
+                        ) from error
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise ValueError(f'the key {twice[:LONGEST_NAME]!r} stands twice')
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f'{name} is no number')
+
+
+def _recognise(content: bytes) -> str | None:
+    """What the commonest files of a wrong kind are."""
+    start = content[:200].lstrip().lower()
+    if not start:
+        return 'an empty file'
+    for beginning, kind in ((b'<', 'a web page or XML'), (b'version https://git-lfs', 'a Git LFS pointer'),
+                            (b'\x1f\x8b', 'compressed by gzip'), (b'pk\x03', 'a zip archive')):
+        if start.startswith(beginning):
+            return kind
+    return None
 
 
 def check_name(name: str, where: str) -> str:
@@ -37,6 +65,17 @@ def check_name(name: str, where: str) -> str:
         raise UserError(f'{where}: {name[:LONGEST_NAME]!r} cannot be a name, which becomes a folder\'s; use '
                         'letters, digits, - and _')
     return name
+
+
+def find_twins(names: Iterable[str]) -> tuple[str, str] | None:
+    """Two names that are equal but for capitals, spaces or how accents are composed; None: all differ."""
+    seen: dict[str, str] = {}
+    for name in names:
+        key = unicodedata.normalize('NFC', ' '.join(name.split())).casefold()
+        if key in seen:
+            return seen[key], name
+        seen[key] = name
+    return None
 
 
 def check_inside(root: Path, relative: str, named_by: Path) -> Path:
@@ -56,7 +95,7 @@ def check_inside(root: Path, relative: str, named_by: Path) -> Path:
                 return path
         except (OSError, RuntimeError):  # a link to itself
             pass
-    raise UserError(f'{named_by}: names {relative[:LONGEST_NAME]!r}, outside its own folder; fetch it again '
+    raise UserError(f'{named_by}: names {relative[:LONGEST_NAME]!r}, outside its own folder; bring it below '
                     '(a link may lead to the whole folder, none out of it)')
 
 
@@ -73,8 +112,9 @@ def find_fault(found: Any, wanted: Any, where: str = '') -> str | None:
         faults = (find_fault(entry, wanted[0], f'{where}[{i}]') for i, entry in enumerate(found))
     else:
         # by type itself, as true is no number
-        fits = any(type(found) is (kind or type(None)) for kind in
-                   (wanted if isinstance(wanted, tuple) else [wanted]) if not isinstance(kind, dict | list))
+        fits = any(isinstance(found, type(kind)) and not find_fault(found, kind) if isinstance(kind, dict | list)
+                   else type(found) is (kind or type(None))
+                   for kind in (wanted if isinstance(wanted, tuple) else [wanted]))
         faults = () if fits else (f'{where} cannot be {_show(found)}',)
     return next(filter(None, faults), None)
 

@@ -1,17 +1,20 @@
 """Made-up archives in the published layouts, from the archive to figures at native resolution."""
 
 import json
+import re
+import shlex
 import shutil
-import sys
+from dataclasses import replace
+from pathlib import Path
 
-import children
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import REPO, write_msd, write_nifti
+from conftest import REPO, call_tool, write_msd, write_nifti
 from mmengine.runner import Runner
 
 from mmseg_plugins.datasets import CATALOGUE, DatasetInfo, dataset_info, read_index
+from mmseg_plugins.datasets.layout_images import prepare_layout
 from mmseg_plugins.datasets.layouts import describe_folder, find_cases
 from mmseg_plugins.datasets.prepare import prepare_dataset
 from mmseg_plugins.datasets.splits import patient_split
@@ -159,14 +162,110 @@ def test_nnunets_own_folds_are_taken(tmp_path):
         find_cases(dataset.info, raw)
 
 
+def listed(cases=7, folder='mine'):
+    """`dataset` of nnU-Net's dataset.json: files wherever they are."""
+    return {f'knee_{i:03d}': dict(images=[f'./{folder}/knee_{i:03d}_{c:04d}.nii.gz' for c in range(2)],
+                                  label=f'{folder}/labels/knee_{i:03d}.nii.gz') for i in range(cases)}
+
+
+def test_nnunets_files_may_be_listed_anywhere_below_the_folder(tmp_path):
+    raw = write_nnunet(tmp_path / 'Dataset501_Knee', cases=3)
+    before = verify_dataset(find_cases(describe_folder(raw, 'nnunet')[1], raw), workers=1)
+    (raw / 'imagesTr').rename(raw / 'mine')
+    (raw / 'labelsTr').rename(raw / 'mine/labels')
+    write_nifti(raw / 'mine/labels/knee_777.nii.gz', np.ones((3, 4, 5), np.uint8))
+    edit(raw, dataset=listed(3))
+    found = verify_dataset(find_cases(describe_folder(raw, 'nnunet')[1], raw), workers=1)
+    assert found.facts == before.facts and not found.lines
+    assert set(found.warnings) - set(before.warnings) == {
+        'mine/labels/knee_777.nii.gz: on disk, but not listed; left out'}
+    (raw / 'mine/knee_001_0001.nii.gz').unlink()
+    [line] = verify_dataset(find_cases(describe_folder(raw, 'nnunet')[1], raw), workers=1).lines
+    assert 'mine/knee_001_0001.nii.gz: file not found' in line
+
+
+def relisted(**changes):
+    return dict(dataset=listed() | {'knee_006': listed()['knee_006'] | changes})
+
+
+def labelled(**labels):
+    return dict(labels=dict(background=0) | labels)
+
+
 @pytest.mark.parametrize('changes, message', [
-    (dict(file_ending='.png'), 'convert the files'), (dict(labels=dict(background=0, whole=[1, 2])), 'regions'),
-    (dict(labels=dict(background=0, bone=2)), 'gaps'), (dict(labels=dict(background=0, ignore=1)), 'ignore'),
-    (dict(channel_names={}), "'channel_names' must name")])
+    (dict(file_ending='.png'), 'convert the files'), (dict(file_ending='nii.gz'), "file_ending 'nii.gz' is not"),
+    (labelled(whole=[1, 2]), 'regions'), (labelled(bone=2), 'gaps'), (labelled(ignore=1), 'ignore'),
+    (labelled(bone=1, skin=1), "'bone' and 'skin' have one id, 1"), (labelled(bone=True), "has the id 'True'"),
+    (labelled(bone=1.5), "has the id '1.5'"), (labelled(bone=1, Bone=2), "'bone' and 'Bone', one name for two"),
+    (labelled(bone=1, **{'bone ': 2}), 'one name for two'), (dict(labels=['background']), 'try --layout msd'),
+    (dict(channel_names={}), "'channel_names' must name"), (dict(channel_names=['T1']), 'knee_000_0001.nii.gz'),
+    (dict(channel_names=None, modality={'0': 'T1'}), "has 'modality' instead .* --layout msd"),
+    (dict(dataset=['knee_000']), '`dataset` must be as'), (relisted(label=None), 'knee_006.label cannot be'),
+    (relisted(images='a.nii.gz'), 'dataset.knee_006.images cannot be'),
+    (relisted(images=['a.nii.gz']), "lists 1 images of case 'knee_006', but channel_names has 2"),
+    (relisted(images=['a.nii.gz', 'b.nii']), "lists 'b.nii', but file_ending is '.nii.gz'"),
+    (relisted(images=['a.nii.gz', './a.nii.gz']), "/a.nii.gz twice, for case 'knee_006' and for 'knee_006'"),
+    (relisted(label=listed()['knee_001']['label']), "001.nii.gz twice, for case 'knee_001' and for 'knee_006'"),
+    (relisted(label='../a.nii.gz'), "names '../a.nii.gz', outside its own folder"),
+    (dict(dataset=listed() | {'KNEE_000': dict(images=['a.nii.gz', 'b.nii.gz'], label='c.nii.gz')}),
+     "'knee_000' and 'KNEE_000' differ in capitals or spaces alone")])
 def test_what_nnunet_allows_and_we_do_not_is_said(tmp_path, changes, message):
-    raw = write_nnunet(tmp_path / 'Dataset501_Knee', cases=2, **changes)
+    raw = write_nnunet(tmp_path / 'Dataset501_Knee', cases=1, **changes)
     with pytest.raises(UserError, match=message):
         find_cases(DatasetInfo('nnunet', raw.name, 'MRI', 'here', 'none'), raw)
+
+
+def test_nothing_in_nnunets_folders_is_left_out_unsaid(tmp_path):
+    raw = write_nnunet(tmp_path / 'Dataset501_Knee', cases=2, numTraining=3, channel_names=['MRI', 'mri'])
+    for name in ('imagesTr/knee_000_0000.nii', 'imagesTr/extra.NII.GZ', 'imagesTr/more/deep_0000.nii.gz',
+                 'labelsTr/knee.mha', 'imagesTr/.hidden_0000.nii.gz', 'imagesTr/notes.txt'):
+        (raw / name).parent.mkdir(exist_ok=True)
+        (raw / name).write_bytes(b'x')
+    warnings = find_cases(describe_folder(raw, 'nnunet')[1], raw).warnings
+    assert [re.sub('^.*dataset.json', 'dataset.json', line) for line in warnings] == [
+        'dataset.json: numTraining is 3, but there are 2 cases; see which are missing, or correct it',
+        "dataset.json: channels 'MRI' and 'mri' are called alike; see whether one stands twice",
+        'imagesTr/extra.NII.GZ, imagesTr/knee_000_0000.nii, imagesTr/more/deep_0000.nii.gz, labelsTr/knee.mha: '
+        'on disk, but not listed; left out']
+    edit(raw, channel_names=['CT', 'PET'])
+    name, info = describe_folder(raw, 'nnunet')
+    assert info.modality == 'MRI' and 'channels CT, PET are scaled as MRI' in str(find_cases(info, raw).warnings)
+    edit(raw, channel_names=['MR', 'T1'])
+    info = replace(info, modality='CT')
+    assert 'channels MR, T1 are scaled as CT' in str(find_cases(info, raw).warnings)
+
+
+@pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16', 'utf-16-be', 'utf-32'])
+def test_json_is_read_in_any_of_unicodes_encodings(tmp_path, encoding):
+    raw = write_nnunet(tmp_path / 'Dataset501_Knee', cases=2, reference='Universität')
+    folds = [dict(train=['knee_000'], val=['knee_001'])]
+    (raw / 'splits_final.json').write_text(json.dumps(folds), encoding=encoding)
+    path = raw / 'dataset.json'
+    path.write_text(json.dumps(json.loads(path.read_text()), ensure_ascii=False), encoding=encoding)
+    _, info = describe_folder(raw, 'nnunet')
+    assert info.source == 'Universität' and find_cases(info, raw).split == folds[0]
+
+
+@pytest.mark.parametrize('layout', ['msd', 'nnunet'])
+@pytest.mark.parametrize('content, message', [
+    (b'', 'an empty file, not JSON'), (b'  <!DOCTYPE html><html>', 'a web page or XML'), (b'[]', 'but a list'),
+    (b'version https://git-lfs.github.com/spec/v1\noid sha256:0', 'a Git LFS pointer'),
+    (b'\x1f\x8b\x08', 'compressed by gzip'), (b'{"labels": {"a": 1, "a": 2}}', "the key 'a' stands twice"),
+    (b'{"numTraining": NaN}', 'NaN is no number'), (b'{"a": -Infinity}', '-Infinity is no number')])
+def test_what_is_no_dataset_json_is_said(tmp_path, layout, content, message):
+    (tmp_path / 'dataset.json').write_bytes(content)
+    with pytest.raises(UserError, match=f'^{tmp_path}/dataset.json: .*{message}'):
+        describe_folder(tmp_path, layout)
+
+
+@pytest.mark.parametrize('folds', [[dict(train=['001'], val=[2])], [dict(train=['001'], val=[True])],
+                                   [dict(train='001', val='2')], [dict(train=['001'])], [], {}])
+def test_folds_hold_names(tmp_path, folds):
+    """`001` is not 1, and what is no name is refused before it is compared with any."""
+    raw = write_nnunet(tmp_path / 'Dataset501_Knee', cases=1)
+    (raw / 'splits_final.json').write_text(json.dumps(folds))
+    with pytest.raises(UserError, match='splits_final.json: not nnU-Net\'s list of folds'):
+        find_cases(describe_folder(raw, 'nnunet')[1], raw)
 
 
 def test_a_missing_channel_is_a_fault(tmp_path):
@@ -207,11 +306,93 @@ def edit(raw, **changes):
     (dict(labels={'0': 'background', '2': 'a', '3': 'b'}), "'labels' must name ids 0, 1, 2, ... without gaps"),
     (dict(modality='MRI'), "'modality' must name ids"), (dict(training=[dict(image=3, label='a')]), 'no list'),
     (dict(training=[dict(image=f'{p}/image.nii.gz', label=f'{p}.nii.gz') for p in 'ab']), 'two cases are called'),
+    (dict(training=[dict(image=f'i/a.nii{end}', label=f'l/a.nii{end}') for end in ('', '.gz')]),
+     "two cases are called 'a', .*/i/a.nii and .*/i/a.nii.gz"),
+    (dict(training=[dict(image=f'{name}.nii', label='c.nii') for name in 'ab']), "c.nii twice, for case 'a' and"),
+    (dict(labels={'0': 'background', '1': 'tumour', '2': 'Tumour '}), "'tumour' and 'Tumour', one name for two"),
     (dict(training=[dict(image='/etc/passwd', label='a')]), 'outside its own folder')])
 def test_an_odd_decathlon_listing_is_one_line(tmp_path, changes, message):
     raw = edit(write_msd(tmp_path / 'Task04_Hippocampus', cases=2), **changes)
     with pytest.raises(UserError, match=message):
         find_cases(dataset_info('hippocampus'), raw)
+
+
+def test_what_a_decathlon_listing_leaves_out_is_said(tmp_path):
+    raw = write_msd(tmp_path / 'Task04_Hippocampus', cases=4)
+    (raw / 'imagesTr').rename(raw / 'images')
+    entries = [{key: name.replace('imagesTr', 'images') for key, name in entry.items()}
+               for entry in json.loads((raw / 'dataset.json').read_text())['training']]
+    edit(raw, training=entries[:3], numTraining=4)
+    count, stray = find_cases(dataset_info('hippocampus'), raw).warnings
+    assert 'numTraining is 4, but there are 3 cases' in count
+    assert stray == 'images/case_003.nii.gz, labelsTr/case_003.nii.gz: on disk, but not listed; left out'
+
+
+def test_an_empty_split_is_said(tmp_path):
+    raw, info = write_msd(tmp_path / 'Task04_Hippocampus', cases=2), dataset_info('hippocampus')
+    warnings = prepare_dataset('hippocampus', raw, tmp_path / 'out', workers=1).warnings
+    assert 'split val has no case; nothing can be trained or evaluated on it' in warnings
+    with pytest.raises(UserError, match="evaluate='tset' is no split; did you mean 'test'"):
+        find_cases(replace(info, evaluate='tset'), raw)
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(modality='Ct'), "modality 'Ct' is neither"), (dict(labels='liver'), 'labels must be a list of names'),
+    (dict(labels=('background', 1)), 'labels must be'), (dict(labels=('a', 'b', 'A')), "'a' and 'A' are one name"),
+    (dict(labels=('a', 'b'), headline=(2,)), 'headline holds 2, and there are 2 labels'),
+    (dict(headline=(1, 2, 1)), 'headline holds 1 twice'), (dict(headline=(True,)), 'headline holds True, which'),
+    (dict(input_size='512'), "input_size holds '512', which is no whole number"), (dict(steps=0), 'steps holds 0'),
+    (dict(split=dict(train=(1, 2), val=(2, 3))), 'split holds 2 twice'),
+    (dict(split=dict(train=('001',))), "split holds '001', which is no whole number"),
+    (dict(split=dict(train=(1,)), layout='msd'), "split is for BCV's layout"),
+    (dict(paper_intensity=(1, float('nan'))), 'paper_intensity'), (dict(paper_intensity='max'), "'max' is")])
+def test_a_users_entry_is_what_it_can_be(changes, message):
+    with pytest.raises(UserError, match=f'^dataset Spine: .*{message}.*; correct its DatasetInfo'):
+        DatasetInfo(**dict(layout='bcv', folder='Spine', modality='CT', source='here', licence='none') | changes)
+
+
+def test_no_dataset_takes_anothers_place(tmp_path):
+    raw, out = write_msd(tmp_path / 'Task04_Hippocampus', cases=2), tmp_path / 'out'
+    prepare_dataset('hippocampus', raw, out, workers=1)
+    before = (out / 'index.json').read_bytes()
+    raw.rename(tmp_path / 'Task99_Hippo')
+    for prepare in (lambda: prepare_layout(out, 1, 16), lambda: prepare_dataset(
+            'hippo', tmp_path / 'Task99_Hippo', out, info=describe_folder(tmp_path / 'Task99_Hippo', 'msd')[1])):
+        with pytest.raises(UserError, match=r"holds the dataset 'hippocampus' \(archive Task04_Hippocampus\)"):
+            prepare()
+    assert (out / 'index.json').read_bytes() == before
+    with pytest.raises(UserError, match="OUT: 'out' is there"):
+        prepare_layout(tmp_path / 'OUT', 1, 16)
+
+
+@pytest.mark.parametrize('folder', ['my data, 1', '501', 'Größe', 'a=b', "it's"])
+def test_any_path_will_do(tmp_path, monkeypatch, capsys, folder):
+    """Verified by a relative path; prepared through a link, by the command that is printed, pasted elsewhere."""
+    raw = write_nnunet(tmp_path / folder / 'disk' / folder, cases=3)
+    link = tmp_path / folder / f'{folder} link'
+    link.symlink_to(raw)
+    monkeypatch.chdir(tmp_path)
+    assert call_tool('verify_data', f'{folder}/disk/{folder}/', '--layout', 'nnunet', '--workers', 1) == 0
+    assert (tmp_path / 'work_dirs/verify' / folder.lower() / 'report.json').is_file()
+    out = Path(folder) / 'prepared, too' / f'{folder}.1'
+    with pytest.raises(UserError) as error:
+        read_index(out)
+    command = re.search(r'run: (.*) \(with', str(error.value))[1].replace('FOLDER', shlex.quote(str(link)))
+    (tmp_path / 'elsewhere').mkdir()
+    monkeypatch.chdir(tmp_path / 'elsewhere')
+    _, script, *arguments = shlex.split(command.replace('--layout msd', '--layout nnunet'))
+    assert script == str(REPO / 'tools/prepare_data.py')
+    assert call_tool('prepare_data', *arguments, '--workers', 1) == 0
+    assert read_index(tmp_path / out)['dataset'] == f'{folder}.1' and not list(Path().iterdir())
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / out)
+
+
+def test_a_missing_dataset_comes_with_its_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, raw in (('bcv', 'BCV'), ('phantom', 'phantom'), ('layout', None)):
+        places = (f'--raw {tmp_path}/data/{raw} ' if raw else '') + f'--out {tmp_path}/p/{name}'
+        with pytest.raises(UserError, match=f'{REPO}/tools/prepare_data.py {name} {places}'):
+            read_index(f'p/{name}')
 
 
 def test_a_list_of_images_is_one_per_channel_and_links_are_followed(tmp_path):
@@ -240,15 +421,22 @@ def test_cases_of_different_dtypes_share_a_batch(tmp_path):
 
 def test_a_dataset_of_the_catalogue_is_not_taken_for_another(tmp_path):
     raw = write_nnunet(tmp_path / 'Dataset004_Hippocampus', cases=4)
+    hidden = raw.rename(tmp_path / '.hidden')
+    raw.symlink_to(hidden)
     for options, message in (([], "the catalogue has a dataset 'hippocampus' already"),
+                             (['--name', 'BCV'], "the catalogue has a dataset 'bcv' already"),
                              (['--name', 'knees', '--raw', raw], 'leave --raw out'),
+                             (['--name', 'knees', '--workers', '-1'], 'at least 1'),
                              (['--name', 'knees', '--workers', '0'], 'at least 1')):
-        result = children.run([sys.executable, 'tools/prepare_data.py', raw, '--layout', 'nnunet', *options])
-        assert result.returncode == 2 and message in result.stderr and result.stderr.count('\n') == 1
+        with pytest.raises(UserError, match=message):
+            call_tool('prepare_data', raw, '--layout', 'nnunet', *options)
+    with pytest.raises(UserError, match="choose another with --name"):
+        call_tool('prepare_data', hidden, '--layout', 'nnunet')
+    with pytest.raises(UserError, match='--workers: layout is drawn'):
+        call_tool('prepare_data', 'layout', '--workers', 3)
     (tmp_path / 'file').write_text('')
-    for tool, place, message in (('prepare_data', tmp_path / 'out', ''), ('verify_data', tmp_path / 'out2', ''),
-                                 ('verify_data', tmp_path / 'file', 'file: file exists; a file is in the way')):
-        result = children.run([sys.executable, f'tools/{tool}.py', raw, '--layout', 'nnunet', '--name', 'knees',
-                               '--out', place])
-        assert result.returncode == (2 if message else 0) and message in result.stderr, result.stderr
-    assert read_index(tmp_path / 'out')['dataset'] == 'knees'
+    with pytest.raises(FileExistsError):
+        call_tool('verify_data', raw, '--layout', 'nnunet', '--name', 'knees', '--out', tmp_path / 'file')
+    for tool in ('verify_data', 'prepare_data'):
+        assert call_tool(tool, hidden, '--layout', 'nnunet', '--name', 'knees', '--out', tmp_path / tool) == 0
+    assert read_index(tmp_path / 'prepare_data')['dataset'] == 'knees'

@@ -3,19 +3,24 @@
 import gzip
 import json
 import os
-import sys
 import tempfile
 from pathlib import Path
 
-import children
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import write_msd, write_nifti
+from conftest import REPO, call_tool, write_msd, write_nifti
 
 from mmseg_plugins.datasets import Store, dataset_info, read_index
-from mmseg_plugins.datasets.intensity import PERCENTILES, STATISTICS, channel_statistics, intensity_ranges
+from mmseg_plugins.datasets.intensity import (
+    PERCENTILES,
+    STATISTICS,
+    channel_statistics,
+    doubt_modality,
+    intensity_ranges,
+)
 from mmseg_plugins.datasets.layouts import find_cases
+from mmseg_plugins.datasets.phantom import make_phantom
 from mmseg_plugins.datasets.prepare import prepare_dataset
 from mmseg_plugins.datasets.statistics import label_statistics
 from mmseg_plugins.datasets.verification import verify_dataset
@@ -156,20 +161,21 @@ def test_cases_are_compared_with_each_other(tmp_path):
         assert any(case in warning and text in warning for warning in found.warnings), (text, found.warnings)
 
 
-def test_verification_leaves_a_table_a_json_and_a_contact_sheet_and_ends_with_2(tmp_path):
-    raw = write_msd(tmp_path / 'Task04_Hippocampus', cases=5)
-    command = [sys.executable, 'tools/verify_data.py', 'hippocampus', '--raw', raw, '--out', tmp_path / 'out']
-    good = children.run(command)
-    assert good.returncode == 0, good.stderr
-    sizes = [path.stat().st_size for path in (tmp_path / 'out').iterdir()]
-    assert len(sizes) == 3 and 'spacing (mm)' in good.stdout and '2.00 x 2.00 x 3.00' in good.stdout
-    assert good.stdout.strip().splitlines()[-1] == str(tmp_path / 'out' / 'cases.png')
+def test_verification_leaves_a_table_a_json_and_a_contact_sheet_and_ends_with_2(tmp_path, capsys):
+    raw, out = write_msd(tmp_path / 'Task04_Hippocampus', cases=5), tmp_path / 'out'
+    arguments = ['verify_data', 'hippocampus', '--raw', raw, '--out', out]
+    assert call_tool(*arguments) == 0
+    shown = capsys.readouterr().out
+    assert len([path.stat().st_size for path in out.iterdir()]) == 3
+    assert 'spacing (mm)' in shown and '2.00 x 2.00 x 3.00' in shown
+    assert shown.strip().splitlines()[-1] == str(out / 'cases.png')
     (raw / IMAGE).write_bytes(b'')
-    bad = children.run(command)
-    assert bad.returncode == 2 and bad.stderr.count('\n') == 1 and 'case_001.nii.gz: empty file' in bad.stderr
-    report = json.loads((tmp_path / 'out' / 'report.json').read_text())
+    assert call_tool(*arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count('\n') == 1 and 'case_001.nii.gz: empty file' in error
+    report = json.loads((out / 'report.json').read_text())
     assert list(report['faults']) == ['case_001'] and len(report['cases']) == 4
-    assert 'empty file' in (tmp_path / 'out' / 'cases.csv').read_text()
+    assert 'empty file' in (out / 'cases.csv').read_text()
 
 
 def test_a_killed_preparation_goes_on_where_it_stopped(tmp_path):
@@ -228,6 +234,50 @@ def test_ranges_hold_for_any_scale_and_for_flat_images():
     spot = np.zeros((4, 1, 40, 40), np.uint8)
     spot[0, 0, 0, 0] = 9
     assert intensity_ranges(index, 'sound', channel_statistics(spot)) == [(0.0, 9.0)]
+
+
+@pytest.fixture(scope='module')
+def hu():
+    return make_phantom((20261, 1))[0].astype(np.float32)
+
+
+@pytest.mark.parametrize('modality, change, doubt', [
+    ('CT', lambda hu: hu, None), ('CT', lambda hu: np.clip(hu, -175, 250), None),
+    ('CT', lambda hu: np.where(hu < -1000, -3024, hu), None),
+    ('CT', lambda hu: hu + 1024, 'subtract the offset'), ('CT', lambda hu: hu * 20 + 20480, 'subtract the offset'),
+    ('CT', lambda hu: np.clip((hu + 175) / 425, 0, 1), 'no more than 100'),
+    ('CT', lambda hu: (hu - hu.mean()) / hu.std(), 'no more than 100'),
+    ('CT', lambda hu: np.clip((hu + 175) / 425, 0, 1) * 255, 'windowed to bytes'),
+    ('CT', lambda hu: hu * 0, None),  # constant, which is said of any modality
+    ('MRI', lambda hu: hu, 'declare it as CT'),
+    ('MRI', lambda hu: np.where(hu < -1000, -3024, hu), 'declare it as CT'),
+    ('MRI', lambda hu: np.where(hu < -1000, -2000, hu), 'declare it as CT'),
+    ('MRI', lambda hu: hu + 1024, None), ('MRI', lambda hu: (hu - hu.mean()) / hu.std(), None),
+    ('MRI', lambda hu: np.interp(hu, (-1024, hu.max()), (-4096, 4095)), None),  # a phase
+    ('MRI', lambda hu: np.interp(hu, (-1024, hu.max()), (-1000, 9000)), None),  # a subtraction
+    ('MRI', lambda hu: hu.clip(-100), None), (None, lambda hu: hu, None)])
+def test_intensities_that_cannot_be_the_modalitys_are_doubted(hu, modality, change, doubt):
+    statistics = channel_statistics(np.stack([np.zeros_like(hu), change(hu)], 1))
+    lines = doubt_modality({f'case_{i}': statistics for i in range(9)}, modality, ('flat', 'this'))
+    assert len(lines) == (doubt is not None)
+    for line in lines:
+        assert line.startswith('case_0, case_1, case_2, case_3, case_4 and 4 more: channel this is declared') \
+            and doubt in line and line.endswith('(9 of 9)')
+
+
+def test_the_modality_is_doubted_wherever_an_image_is_read(tmp_path, prepared, capsys):
+    raw = write_msd(tmp_path / 'Task09_Spleen', cases=3, labels=2)
+    _array(IMAGE, lambda a, m: (a * 5 - 1000, m))(raw)
+    line = ('case_000, case_002: channel CT is declared CT, but its values span no more than 100, so are scaled '
+            'already; give the Hounsfield units (2 of 3)')
+    assert line in verify_dataset(find_cases(dataset_info('spleen'), raw), workers=1).warnings
+    assert line in prepare_dataset('spleen', raw, tmp_path / 'out', workers=1).warnings
+    image = write_nifti(tmp_path / 'ct.nii.gz', np.where(np.indices((8, 9, 6))[0] < 4, -1000, 40).astype(np.int16))
+    (tmp_path / 'a.pth').write_bytes(b'')
+    with pytest.raises(UserError, match='a.pth'):
+        call_tool('predict', REPO / 'configs/mini_beit_centering_hippocampus.py', tmp_path / 'a.pth', image,
+                  tmp_path / 'out.nii', '--cfg-options', f'experiment.data_root={prepared}')
+    assert capsys.readouterr().out.startswith(f'warning: {image}: channel MRI is declared MRI, but it has the air')
 
 
 def test_label_statistics_against_a_slow_reference():

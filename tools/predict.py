@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from mmseg_plugins.datasets import read_index
+from mmseg_plugins.datasets.intensity import channel_statistics, doubt_modality
 from mmseg_plugins.datasets.volumes import read_volume, write_label
 from mmseg_plugins.errors import UserError, run_main
 from mmseg_plugins.experiment import load_config
@@ -64,6 +65,9 @@ def main() -> None:
     volume = read_volume(args.image, args.truth, index['channels'], len(index['labels']))
     for note in volume.notes:
         print(f'warning: {args.image[0]}: {note}')
+    for doubt in doubt_modality({str(args.image[0]): channel_statistics(volume.image)}, index.get('modality'),
+                                index.get('channel_names', ())):
+        print(f'warning: {doubt}')
     model = load_model(cfg, args.checkpoint, args.device)
     label = predict_volume(model, volume, cfg, index, progress=counter('slices'))
     write_label(args.label, label, volume)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmseg_plugins.datasets.layout_images import prepare_layout
 from mmseg_plugins.datasets.prepare import prepare_dataset
-from mmseg_plugins.errors import run_main
+from mmseg_plugins.errors import UserError, run_main
 from mmseg_plugins.terminal import add_dataset_arguments, choose_dataset, counter
 
 
@@ -18,6 +18,8 @@ def main() -> int:
                         help='memory-mapped arrays: read half again as fast, several times larger')
     args = parser.parse_args()
     if args.dataset == 'layout' and not args.layout:
+        if given := [key for key in ('raw', 'name', 'imports', 'workers', 'uncompressed') if getattr(args, key)]:
+            raise UserError(f'--{given[0]}: layout is drawn by one process, from nothing; leave it out')
         out = args.out or Path('data/prepared/layout')
         prepare_layout(out)
         print(out)

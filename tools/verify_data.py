@@ -6,7 +6,6 @@ intensities). Leaves report.json, cases.csv and a contact sheet; exit status 2 w
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from mmseg_plugins.datasets.layouts import find_cases
 from mmseg_plugins.datasets.pictures import draw_contact_sheet
 from mmseg_plugins.datasets.verification import Verification, summary_rows, verify_dataset
 from mmseg_plugins.errors import run_main
-from mmseg_plugins.files import write_atomic
+from mmseg_plugins.files import write_atomic, write_json
 from mmseg_plugins.terminal import add_dataset_arguments, choose_dataset, counter
 
 
@@ -48,9 +47,9 @@ def main() -> int:
     for line in found.lines:
         print(f'error: {line}', file=sys.stderr)
 
-    write_atomic(out / 'report.json', json.dumps(
-        dict(dataset=name, raw=str(raw), split=dataset.split, summary=dict(rows), faults=found.faults,
-             across=found.across, warnings=found.warnings, cases=found.facts), indent=1) + '\n')
+    write_json(out / 'report.json', dict(
+        dataset=name, raw=str(raw), split=dataset.split, summary=dict(rows), faults=found.faults,
+        across=found.across, warnings=found.warnings, cases=found.facts))
     write_atomic(out / 'cases.csv', case_table(found).to_csv(index=False))
     sheet = out / 'cases.png'
     draw_contact_sheet(sheet, {case: found.thumbnails.get(case) for case in dataset.cases})

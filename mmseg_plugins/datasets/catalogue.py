@@ -4,10 +4,14 @@ A dataset in a known layout is one entry; a user's module adds its own with `CAT
 (tools/prepare_data.py --imports). One with a `dataset.json` needs none (`--layout msd`, `--layout nnunet`).
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from ..commands import command
 from ..errors import UserError, nearest
+from ..untrusted import find_twins
 
 BCV_LABELS = ('background', 'spleen', 'right kidney', 'left kidney', 'gallbladder', 'esophagus',
               'liver', 'stomach', 'aorta', 'inferior vena cava', 'portal and splenic veins',
@@ -33,6 +37,9 @@ class DatasetInfo:
         split: case numbers per split where they were published; None: the layout's rule (splits.py).
         evaluate: the split that results are reported on.
         paper_intensity: the paper's rule where it is not the modality's (intensity.py).
+
+    Raises:
+        UserError: a user's own entry contradicts itself.
     """
     layout: str
     folder: str
@@ -47,6 +54,34 @@ class DatasetInfo:
     split: dict[str, Sequence[int]] | None = None
     evaluate: str = 'test'
     paper_intensity: tuple[float, float] | str | None = None
+
+    def __post_init__(self) -> None:
+        for fault in self._faults():
+            raise UserError(f'dataset {self.folder}: {fault}; correct its DatasetInfo')
+
+    def _faults(self) -> Iterator[str]:
+        if self.modality not in ('CT', 'MRI'):
+            yield f'modality {self.modality!r} is neither CT nor MRI'
+        for key in ('channels', 'labels'):
+            names = getattr(self, key) or ()
+            if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+                yield f'{key} must be a list of names, not {names!r}'
+            if key == 'labels' and (twins := find_twins(names)):
+                yield f'labels {twins[0]!r} and {twins[1]!r} are one name for two'
+        numbers = [number for part in (self.split or {}).values() for number in part]
+        for key, ids, least in (('headline', self.headline, 1), ('split', numbers, 0),
+                                ('input_size', [self.input_size], 1), ('steps', [self.steps], 1)):
+            if wrong := [i for i in ids if type(i) is not int or i < least]:
+                yield f'{key} holds {wrong[0]!r}, which is no whole number from {least} on'
+            if len(set(ids)) < len(ids):
+                yield f'{key} holds {max(ids, key=list(ids).count)} twice'
+        if self.labels and max(self.headline, default=0) >= len(self.labels):
+            yield f'headline holds {max(self.headline)}, and there are {len(self.labels)} labels with background'
+        rule = self.paper_intensity
+        if not (rule in (None, 'percentiles', 'maximum') or not isinstance(rule, str) and rule[0] < rule[1]):
+            yield f'paper_intensity {rule!r} is neither (low, high) nor percentiles or maximum'
+        if self.split and self.layout != 'bcv':
+            yield f'split is for BCV\'s layout, {self.layout!r} has a rule of its own'
 
 
 def _msd(folder: str, modality: str, labels: str, channels: str = '', **changes) -> DatasetInfo:
@@ -83,6 +118,7 @@ CATALOGUE['phantom'] = replace(
     CATALOGUE['bcv'], folder='phantom', source='made by tools/prepare_data.py phantom: nothing to fetch',
     licence='the project\'s', input_size=64,
     split=dict(train=tuple(range(1, 25)), val=tuple(range(25, 35))))
+BUILT_IN = tuple(CATALOGUE)
 
 
 def dataset_info(name: str) -> DatasetInfo:
@@ -93,12 +129,19 @@ def dataset_info(name: str) -> DatasetInfo:
     return CATALOGUE[name]
 
 
-def how_to_prepare(name: str) -> str:
-    """What to fetch, where to put it, and the command: the end of a sentence."""
-    command = f'python tools/prepare_data.py {name}'
-    if name in ('phantom', 'layout'):
-        return f'run: {command}'
+def how_to_prepare(folder: Path) -> str:
+    """What to fetch, where to put it, and the command that prepares it into a folder: the end of a sentence."""
+    name, tool, out = folder.name, 'tools/prepare_data.py', ('--out', folder)
+    if name == 'layout':
+        return f'run: {command(tool, name, *out)}'
     if name not in CATALOGUE:
-        return 'run: python tools/prepare_data.py FOLDER --layout msd|nnunet (the folder with its dataset.json)'
+        return (f'run: {command(tool, "FOLDER", "--layout", "msd", "--name", name, *out)} (with the FOLDER of its '
+                'dataset.json; or --layout nnunet)')
     info = CATALOGUE[name]
-    return f'get {info.source}, unpack it into data/{info.folder}, and run: {command}'
+    raw = Path('data') / info.folder
+    run = command(tool, name, '--raw', raw, *out)
+    if name == 'phantom':
+        return f'run: {run}'
+    if name not in BUILT_IN:
+        run += ' --imports MODULE (the module that adds it)'
+    return f'get {info.source}, unpack it into {os.path.abspath(raw)}, and run: {run}'

@@ -9,11 +9,12 @@ MRI has no unit: within one dataset (Task04) maxima differ by four orders of mag
 cannot serve it, and a single bright voxel sets a maximum.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..errors import UserError, nearest
+from ..errors import UserError, nearest, some
 from .catalogue import DatasetInfo
 
 PROTOCOLS = ('sound', 'paper')
@@ -67,3 +68,41 @@ def intensity_ranges(index: dict, protocol: str, statistics: dict) -> list[tuple
     # where nearly every voxel has one value, the percentiles meet: the whole range is what is left
     channels = zip(*(statistics[name] for name in ('minimum', 'low', 'high', 'maximum')), strict=True)
     return [(low, high) if high > low else (least, most) for least, low, high, most in channels]
+
+
+def doubt_modality(volumes: Mapping[str, dict], modality: str | None, channels: Sequence[str]) -> list[str]:
+    """Volumes whose intensities cannot be what the modality says, one line for each kind of doubt.
+
+    In HU, air is -1000, fat -100 and contrast or bone several hundred, so that a CT goes below 0 and over some
+    hundreds. In MRI no voxel is far below 0, and none is what CTs are padded with.
+
+    Args:
+        volumes: `channel_statistics` by name of the case or file.
+        modality: `CT` or `MRI`; others raise no doubt.
+        channels: their names.
+    """
+    lines = []
+    for channel, name in enumerate(channels):
+        doubted = defaultdict(list)
+        for volume, statistics in volumes.items():
+            values = {key: statistics[key][channel] for key in STATISTICS}
+            if values['minimum'] < values['maximum'] and (doubt := _doubt(modality, **values)):
+                doubted[doubt].append(volume)
+        lines += [f'{some(named)}: channel {name} is declared {modality}, but {doubt}'
+                  + (f' ({len(named)} of {len(volumes)})' if len(volumes) > 1 else '')
+                  for doubt, named in doubted.items()]
+    return lines
+
+
+def _doubt(modality: str | None, minimum: float, low: float, high: float, maximum: float, **_) -> str | None:
+    if modality == 'CT':
+        if maximum - minimum <= 100:
+            return 'its values span no more than 100, so are scaled already; give the Hounsfield units'
+        if low >= 0 and maximum <= 255:
+            return 'its values are 0 to 255, so were windowed to bytes; give the Hounsfield units'
+        if low >= 0:
+            return ('hardly a value is below 0, where air (-1000) and fat (-100) are in Hounsfield units; '
+                    'subtract the offset, most often 1024')
+    if modality == 'MRI' and -3100 <= low <= -900 and high <= 4000:
+        return 'it has the air or padding of a CT (-1000 to -3024); declare it as CT'
+    return None

@@ -12,7 +12,7 @@ import numpy as np
 
 from .intensity import PROTOCOLS
 from .statistics import describe_volume
-from .store import INDEXED, read_meta, write_case, write_index
+from .store import INDEXED, check_owner, read_meta, write_case, write_index
 from .volumes import Volume
 
 SLOTS = 9
@@ -83,6 +83,7 @@ def _draw(size: int, label: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def prepare_layout(folder: Path, count: int = 1500, size: int = 64, seed: int = 20262) -> None:
     """Store the source task as a prepared dataset: a pile of images is a case of that many slices."""
+    check_owner(folder, 'layout')
     parts = {'train': count, 'val': max(count // 15, 1)}
     made_from = dict(seed=seed, size=size, parts=parts)
     cases = {}

@@ -5,13 +5,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from ..errors import UserError
-from ..untrusted import LONGEST_NAME, check_inside, check_name, read_json
+from ..errors import UserError, nearest, some
+from ..untrusted import LONGEST_NAME, check_inside, check_name, find_fault, find_twins, read_json
 from .catalogue import DatasetInfo
 from .splits import msd_split, patient_split
 
 MOST_LABELS = 256  # label maps are stored in bytes
+ENDINGS = ('.nii.gz', '.nii')
+VOLUME = re.compile(r'\.(nii|mha|mhd|nrrd|hdr|img|dcm)\b', re.IGNORECASE)  # files that somebody meant as a case
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,13 @@ class RawDataset:
         cases: by name.
         split: split name -> case names.
         groups: case -> patient, where a patient has several cases.
-        unlisted: image files that are there and belong to no case.
+        warnings: where the folder and its listing do not agree, one line each.
     """
     info: DatasetInfo
     cases: dict[str, RawCase]
     split: dict[str, list[str]]
     groups: dict[str, str] = field(default_factory=dict)
-    unlisted: Sequence[Path] = ()
+    warnings: Sequence[str] = ()
 
 
 def find_cases(info: DatasetInfo, raw: Path) -> RawDataset:
@@ -62,22 +65,28 @@ def find_cases(info: DatasetInfo, raw: Path) -> RawDataset:
     if not 2 <= len(dataset.info.labels) <= MOST_LABELS:
         raise UserError(f'{raw}: {len(dataset.info.labels)} labels with background; 2 to {MOST_LABELS} are '
                         'supported')
+    if dataset.info.evaluate not in dataset.split:
+        raise UserError(f'{info.folder}: evaluate={info.evaluate!r} is no split'
+                        f'{nearest(info.evaluate, dataset.split)}')
     for case in dataset.cases:
         check_name(case, str(raw))
+    if twins := find_twins(dataset.cases):
+        raise UserError(f'{raw}: cases {" and ".join(map(repr, twins))} differ in capitals or spaces alone; '
+                        'rename one of them')
     return dataset
 
 
 def describe_folder(folder: Path, layout: str) -> tuple[str, DatasetInfo]:
     """A name and an entry for a dataset outside the catalogue, from its folder and dataset.json.
 
-    `Task99_Spine` and `Dataset099_Spine` are named `spine`. It is CT where the first channel is called so.
+    `Task99_Spine` and `Dataset099_Spine` are named `spine`. It is CT where every channel is called so.
     """
     folder = Path(os.path.abspath(folder))  # a link keeps its own name
     name = re.sub(r'^(Task|Dataset)\d+_', '', folder.name).lower()
     declared = _read_declaration(folder, f'the layout {layout!r} needs one')
     key = 'channel_names' if layout == 'nnunet' else 'modality'
     channels = _read_names(declared, key, folder / 'dataset.json')
-    modality = 'CT' if channels[0].upper() == 'CT' else 'MRI'
+    modality = 'CT' if all(name.upper() == 'CT' for name in channels) else 'MRI'
     info = DatasetInfo(layout, folder.name, modality, source=_line(declared.get('reference') or folder.name),
                        licence=_line(declared.get('licence') or declared.get('license') or 'not stated'))
     return name, info
@@ -93,7 +102,7 @@ def _find_bcv(info: DatasetInfo, raw: Path) -> RawDataset:
     cases = {case: RawCase((training / 'img' / f'img{case}.nii.gz',), training / 'label' / f'label{case}.nii.gz')
              for names in split.values() for case in names}
     return RawDataset(replace(info, channels=info.channels or ('image',)), cases, split,
-                      unlisted=_unlisted(training / 'img', cases))
+                      warnings=_unlisted(cases, raw))
 
 
 def _find_acdc(info: DatasetInfo, raw: Path) -> RawDataset:
@@ -121,75 +130,124 @@ def _find_acdc(info: DatasetInfo, raw: Path) -> RawDataset:
 def _find_msd(info: DatasetInfo, raw: Path) -> RawDataset:
     path = raw / 'dataset.json'
     declared = _read_declaration(raw, f'get {info.source}, unpack it so that this file is there')
-    try:  # MONAI writes a list of images where there is one per channel
-        entries = [([entry['image']] if isinstance(entry['image'], str) else list(entry['image']), entry['label'])
-                   for entry in declared['training']]
-        if not all(isinstance(name, str) for images, label in entries for name in [*images, label]):
-            raise TypeError('a file name is not text')
-    except (KeyError, TypeError) as error:
-        raise UserError(f'{path}: no list `training` of image and label ({_line(repr(error))}); fetch it again, '
-                        'or try --layout nnunet') from error
+    entry = dict(image=(str, [str]), label=str)  # MONAI writes a list of images where there is one per channel
+    if fault := find_fault(declared, dict(training=[entry])):
+        raise UserError(f'{path}: no list `training` of image and label ({_line(fault)}); fetch it again, or try '
+                        '--layout nnunet')
+    channels, labels = _read_names(declared, 'modality', path), _read_names(declared, 'labels', path)
     cases = {}
-    for images, label in entries:
+    for entry in declared['training']:
+        images = [entry['image']] if isinstance(entry['image'], str) else entry['image']
         if not images:
             raise UserError(f'{path}: an entry of `training` names no image; fetch it again')
-        files = [check_inside(raw, relative, path) for relative in (*images, label)]
-        name = Path(images[0]).name.removesuffix('.gz').removesuffix('.nii')
+        *files, label = (check_inside(raw, relative, path) for relative in (*images, entry['label']))
+        name = re.sub(r'\.nii(\.gz)?$', '', files[0].name)
         if name in cases:
-            raise UserError(f'{path}: two cases are called {_line(name)!r}; give every image a file name of '
-                            'its own')
-        cases[name] = RawCase(tuple(files[:-1]), files[-1])
-    info = _declare(info, _read_names(declared, 'modality', path), _read_names(declared, 'labels', path), path)
-    return RawDataset(info, cases, msd_split(info.folder, list(cases)),
-                      unlisted=_unlisted(raw / 'imagesTr', cases))
+            raise UserError(f'{path}: two cases are called {_line(name)!r}, {cases[name].images[0]} and {files[0]}; '
+                            'list each case once, under a file name of its own')
+        cases[name] = RawCase(tuple(files), label)
+    _check_doubled(cases, path)
+    return RawDataset(_declare(info, channels, labels, path), cases, msd_split(info.folder, list(cases)),
+                      warnings=_disagreements(info, declared, channels, cases, raw))
 
 
 def _find_nnunet(info: DatasetInfo, raw: Path) -> RawDataset:
-    """nnU-Net v2: `imagesTr/CASE_0000.nii.gz`, one file per channel, and `labelsTr/CASE.nii.gz`.
+    """nnU-Net v2: `imagesTr/CASE_0000.nii.gz`, one file per channel, and `labelsTr/CASE.nii.gz`; or wherever
+    `dataset` in dataset.json lists them, as long as that is below the folder.
 
     The split is fold 0 of `splits_final.json` where the folder has one (train, val), else the Decathlon's rule.
     """
     path = raw / 'dataset.json'
     declared = _read_declaration(raw, 'nnU-Net\'s raw datasets have one; name the folder that holds it')
-    channels = _read_names(declared, 'channel_names', path)
-    try:
-        end = str(declared['file_ending'])
-        by_id = {int(value): _line(name) for name, value in declared['labels'].items()}
-        labels = [by_id[i] for i in range(len(declared['labels']))]
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-        raise UserError(f'{path}: not an nnU-Net v2 dataset.json with labels 0, 1, 2, ... ({_line(error)}); '
-                        'regions and gaps are not supported: write one id per label') from error
-    if 'ignore' in labels:
-        raise UserError(f'{path}: an `ignore` label is not supported, every voxel counts here; relabel, or take '
-                        'such cases out')
-    if end not in ('.nii.gz', '.nii'):
-        raise UserError(f'{path}: file_ending {_line(end)!r} is not read here; convert the files to .nii.gz')
-    names = sorted({p.name.removesuffix(end) for p in (raw / 'labelsTr').glob(f'[!.]*{end}')}
-                   | {re.sub(r'_\d{4}$', '', p.name.removesuffix(end))
-                      for p in (raw / 'imagesTr').glob(f'[!.]*{end}')})
+    channels, labels = _read_names(declared, 'channel_names', path), _read_nnunet_labels(declared, path)
+    end = declared.get('file_ending')
+    if end not in ENDINGS:
+        raise UserError(f'{path}: file_ending {_line(end)!r} is not read here, {" and ".join(ENDINGS)} are; '
+                        'convert the files, or correct it')
+    listed = (_read_listing(declared['dataset'], end, path) if 'dataset' in declared else
+              _list_folders(raw, channels, end, path))
     cases = {}
-    for name in names:
+    for name, (images, label) in listed.items():
         check_name(name, str(raw))
-        *images, label = [check_inside(raw, file, path) for file in (
-            *(f'imagesTr/{name}_{i:04d}{end}' for i in range(len(channels))), f'labelsTr/{name}{end}')]
-        cases[name] = RawCase(tuple(images), label)
+        if len(images) != len(channels):
+            raise UserError(f'{path}: lists {len(images)} images of case {name!r}, but channel_names has '
+                            f'{len(channels)} ({some(channels)}); correct one of them')
+        *files, label = (check_inside(raw, file, path) for file in (*images, label))
+        cases[name] = RawCase(tuple(files), label)
     if not cases:
         raise UserError(f'{raw / "imagesTr"}: no *{end} files; name the folder of an nnU-Net raw dataset')
-    split = _read_folds(raw / 'splits_final.json', cases) or msd_split(info.folder, names)
+    _check_doubled(cases, path)
+    split = _read_folds(raw / 'splits_final.json', cases) or msd_split(info.folder, list(cases))
     evaluate = info.evaluate if info.evaluate in split else 'val'
-    info = replace(_declare(info, channels, labels, path), evaluate=evaluate)
-    return RawDataset(info, cases, split)
+    return RawDataset(replace(_declare(info, channels, labels, path), evaluate=evaluate), cases, split,
+                      warnings=_disagreements(info, declared, channels, cases, raw))
+
+
+def _read_nnunet_labels(declared: dict, path: Path) -> list[str]:
+    """Names by id, of `{"background": 0, name: 1}`."""
+    labels = declared.get('labels')
+    if not isinstance(labels, dict):
+        raise UserError(f'{path}: labels must be as {{"background": 0, "name": 1}}, not {_line(labels)!r}; '
+                        'correct them, or try --layout msd')
+    by_id = {}
+    for name, value in labels.items():
+        name = _line(name)
+        if isinstance(value, list):
+            raise UserError(f'{path}: label {name!r} is a region, {_line(value)}, and regions are not supported; '
+                            'write one id per label')
+        if isinstance(value, str) and re.fullmatch('[0-9]{1,3}', value):
+            value = int(value)
+        if type(value) is not int:
+            raise UserError(f'{path}: label {name!r} has the id {_line(value)!r}; write 0, 1, 2, ...')
+        if value in by_id:
+            raise UserError(f'{path}: labels {by_id[value]!r} and {name!r} have one id, {value}; write one id per '
+                            'label')
+        by_id[value] = name
+    if 'ignore' in by_id.values():
+        raise UserError(f'{path}: an `ignore` label is not supported, every voxel counts here; relabel, or take '
+                        'such cases out')
+    if set(by_id) != set(range(len(by_id))):
+        raise UserError(f'{path}: labels have the ids {some(map(_line, sorted(by_id)))}, with gaps; number them 0, '
+                        '1, 2, ... here and in the label maps')
+    return _check_twins([by_id[i] for i in range(len(by_id))], 'labels', path)
+
+
+def _read_listing(dataset: Any, end: str, path: Path) -> dict[str, tuple[list[str], str]]:
+    """The images and label of each case that `dataset` in dataset.json lists, relative to its folder."""
+    entry = dict(images=[str], label=str)
+    if fault := find_fault(dataset, dict.fromkeys(dataset, entry) if isinstance(dataset, dict) else {}, 'dataset'):
+        raise UserError(f'{path}: `dataset` must be as {{"CASE": {{"images": ["FILE"], "label": "FILE"}}}} '
+                        f'({_line(fault)}); correct it, or take it away to have imagesTr and labelsTr listed')
+    for case in dataset.values():
+        for file in (*case['images'], case['label']):
+            if not file.endswith(end):
+                raise UserError(f'{path}: `dataset` lists {_line(file)!r}, but file_ending is {end!r}; correct '
+                                'one of them')
+    return {name: (case['images'], case['label']) for name, case in dataset.items()}
+
+
+def _list_folders(raw: Path, channels: list[str], end: str, path: Path) -> dict[str, tuple[list[str], str]]:
+    """The files that each case should have, of all cases of which imagesTr or labelsTr has one."""
+    images, labels = (sorted(file.name for file in (raw / part).glob(f'[!.]*{end}'))
+                      for part in ('imagesTr', 'labelsTr'))
+    numbered = [found for name in images if (found := re.fullmatch(rf'(.+)_([0-9]{{4}}){re.escape(end)}', name))]
+    if surplus := [found[0] for found in numbered if int(found[2]) >= len(channels)]:
+        raise UserError(f'{path}: channel_names has {len(channels)} ({some(channels)}), but imagesTr has '
+                        f'{some(map(_line, surplus))}; declare each channel there, or take such files away')
+    names = sorted({found[1] for found in numbered} | {name.removesuffix(end) for name in labels})
+    return {name: ([f'imagesTr/{name}_{i:04d}{end}' for i in range(len(channels))], f'labelsTr/{name}{end}')
+            for name in names}
 
 
 def _read_folds(path: Path, cases: dict) -> dict[str, list[str]] | None:
     if not path.is_file():
         return None
-    try:
-        fold = read_json(path, 'mend it or take it away')[0]
-        split = {part: [str(case) for case in fold[part]] for part in ('train', 'val')}
-    except (OSError, KeyError, IndexError, TypeError) as error:
-        raise UserError(f'{path}: not nnU-Net\'s list of folds ({_line(error)}); mend it or take it away'
-                        ) from error
+    folds = read_json(path, 'mend it or take it away')
+    fault = find_fault(folds, [dict(train=[str], val=[str])], 'fold')
+    if fault or not folds:
+        raise UserError(f'{path}: not nnU-Net\'s list of folds ({_line(fault or "it is empty")}); mend it or take '
+                        'it away')
+    split = {part: folds[0][part] for part in ('train', 'val')}
     for case in sum(split.values(), []):
         if case not in cases:
             raise UserError(f'{path}: names case {_line(case)!r}, which has no files; mend it or take it away')
@@ -197,28 +255,33 @@ def _read_folds(path: Path, cases: dict) -> dict[str, list[str]] | None:
         if len(set(names)) < len(names):
             raise UserError(f'{path}: names a case twice in {part} of fold 0; mend it or take it away')
     if both := sorted(set(split['train']) & set(split['val'])):
-        raise UserError(f'{path}: {", ".join(both)} in train and val of fold 0; mend it or take it away')
+        raise UserError(f'{path}: {some(both)} in train and val of fold 0; mend it or take it away')
     return split
 
 
 def _read_declaration(raw: Path, remedy: str) -> dict:
     path = raw / 'dataset.json'
     try:
-        declared = read_json(path, 'fetch it again')
+        declared = read_json(path, 'fetch it again, or mend it')
     except FileNotFoundError:
         raise UserError(f'{path}: file not found; {remedy}') from None
     if not isinstance(declared, dict):
-        raise UserError(f'{path}: holds no dataset description; fetch it again')
+        raise UserError(f'{path}: holds no dataset description, but a {type(declared).__name__}; fetch it again')
     return declared
 
 
 def _read_names(declared: dict, key: str, path: Path) -> list[str]:
-    """Names by id: `{"0": name, "1": name}` or a list."""
+    """Names by id: `{"0": name, "1": name}` or a list. Labels differ; channels of nnU-Net may be called alike."""
     names = declared.get(key)
     if isinstance(names, dict) and set(names) == set(map(str, range(len(names)))):
         names = [names[str(i)] for i in range(len(names))]
     if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
-        return [_line(name) for name in names]
+        names = [_line(name) for name in names]
+        return _check_twins(names, key, path) if key == 'labels' else names
+    other = {'channel_names': 'modality', 'modality': 'channel_names'}.get(key)
+    if names is None and other in declared:
+        layout = dict(modality='msd', channel_names='nnunet')[other]
+        raise UserError(f'{path}: has {other!r} instead of {key!r}; try --layout {layout}')
     raise UserError(f'{path}: {key!r} must name ids 0, 1, 2, ... without gaps, as {{"0": "name", "1": "name"}}; '
                     f'it is {_line(names)!r}')
 
@@ -238,6 +301,44 @@ def _declare(info: DatasetInfo, channels: list[str], labels: list[str], path: Pa
     return replace(info, channels=info.channels or channels, labels=info.labels or labels)
 
 
-def _unlisted(folder: Path, cases: dict[str, RawCase]) -> list[Path]:
-    listed = {path.name for case in cases.values() for path in case.images}
-    return sorted(path for path in folder.glob('[!.]*.nii*') if path.name not in listed)
+def _check_twins(names: list[str], what: str, path: Path) -> list[str]:
+    if twins := find_twins(names):
+        raise UserError(f'{path}: {what} has {" and ".join(map(repr, twins))}, one name for two; call them apart')
+    return names
+
+
+def _check_doubled(cases: dict[str, RawCase], path: Path) -> None:
+    owner = {}
+    for case, files in cases.items():
+        for file in files.files:
+            if file in owner:
+                raise UserError(f'{path}: lists {file} twice, for case {owner[file]!r} and for {case!r}; a file '
+                                'is one channel, or the label, of one case')
+            owner[file] = case
+
+
+def _disagreements(info: DatasetInfo, declared: dict, channels: list[str], cases: dict[str, RawCase], raw: Path
+                   ) -> list[str]:
+    """What dataset.json says and is not so, though cases can be read."""
+    path, lines = raw / 'dataset.json', []
+    if 'numTraining' in declared and repr(declared['numTraining']) != str(len(cases)):
+        lines.append(f'{path}: numTraining is {_line(declared["numTraining"])}, but there are {len(cases)} cases; '
+                     'see which are missing, or correct it')
+    if twins := find_twins(channels):
+        lines.append(f'{path}: channels {" and ".join(map(repr, twins))} are called alike; see whether one stands '
+                     'twice')
+    called = dict(CT='CT', MR='MRI', MRI='MRI')
+    if any(called.get(name.upper(), info.modality) != info.modality for name in channels):
+        lines.append(f'{path}: channels {some(channels)} are scaled as {info.modality}, all of them; see whether '
+                     'they are')
+    return lines + _unlisted(cases, raw)
+
+
+def _unlisted(cases: dict[str, RawCase], raw: Path) -> list[str]:
+    """A line about volumes that belong to no case, beside those that do or anywhere in imagesTr and labelsTr."""
+    listed = {path for case in cases.values() for path in case.files}
+    there = {path for folder in {path.parent for path in listed} for path in folder.glob('[!.]*')}
+    there |= {path for part in ('imagesTr', 'labelsTr') for path in (raw / part).rglob('[!.]*')}
+    names = sorted(_line(path.relative_to(raw)) for path in there - listed
+                   if VOLUME.search(path.name) and path.is_file())
+    return [f'{some(names)}: on disk, but not listed; left out'] if names else []

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
-from ..files import only_writer, write_atomic
+from ..files import only_writer, write_json
 from ..parallel import map_items
 from .catalogue import DatasetInfo, dataset_info
 from .intensity import intensity_rules
 from .layouts import RawCase, find_cases
-from .store import INDEXED, discard_unfinished, is_mapped, read_meta, write_case, write_index
+from .store import INDEXED, check_owner, discard_unfinished, is_mapped, read_meta, write_case, write_index
 from .verification import Verification, compare_cases, read_case
 
 READER = 2  # raised when files are read otherwise than before: stored cases are then read again
@@ -44,7 +44,7 @@ def prepare_dataset(name: str, raw: Path, folder: Path,
         mapped: store cases uncompressed; None: as they are, new ones compressed.
 
     Raises:
-        UserError: the archive is not there, or no case of it is good.
+        UserError: the archive is not there, no case of it is good, or the folder holds another dataset.
     """
     dataset = find_cases(info or dataset_info(name), raw)
     info = dataset.info
@@ -56,6 +56,7 @@ def prepare_dataset(name: str, raw: Path, folder: Path,
             made_from['reader'] = READER
             meta = read_meta(folder, name)
             if (meta is None or meta['made_from'] != made_from or len(meta['voxels']) != len(info.labels)
+                    or meta['shape'][1] != len(info.channels)
                     or mapped not in (None, is_mapped(folder, name))):
                 volume, facts = read_case(files, dataset)
                 form = is_mapped(folder, name) if mapped is None else mapped
@@ -65,6 +66,7 @@ def prepare_dataset(name: str, raw: Path, folder: Path,
         return meta
 
     with only_writer(folder):
+        check_owner(folder, name, info.folder)
         discard_unfinished(folder)
         done = map_items(prepare, {case: (case, dataset.cases[case]) for case in dataset.cases}, workers, progress)
         found = Verification({case: meta for case, meta in done.items() if not isinstance(meta, str)},
@@ -75,7 +77,7 @@ def prepare_dataset(name: str, raw: Path, folder: Path,
         split = {part: [case for case in names if case in found.facts and case not in found.leaked]
                  for part, names in dataset.split.items()}
         split_hash = hashlib.sha256(json.dumps(split, sort_keys=True).encode()).hexdigest()[:12]
-        write_atomic(folder / 'split.json', json.dumps(dict(split, hash=split_hash), indent=1) + '\n')
+        write_json(folder / 'split.json', dict(split, hash=split_hash))
         write_index(folder, dict(
             dataset=name, folder=info.folder, modality=info.modality, labels=list(info.labels),
             headline=list(info.headline) or list(range(1, len(info.labels))), channels=len(info.channels),

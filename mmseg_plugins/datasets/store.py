@@ -24,8 +24,8 @@ import blosc2
 import numpy as np
 
 from ..errors import UserError
-from ..files import sync_folder, write_atomic
-from ..untrusted import NUMBER, check_name, find_fault, read_json
+from ..files import sync_folder, write_json
+from ..untrusted import NUMBER, check_name, find_fault, find_twins, read_json
 from .catalogue import how_to_prepare
 from .intensity import PROTOCOLS, STATISTICS
 from .planes import Planes
@@ -55,7 +55,7 @@ def write_case(folder: Path, case: str, volume: Volume, meta: dict, mapped: bool
             shutil.rmtree(temporary)
             raise OSError(errno.ENOSPC, 'no space left', str(path)) from error
     meta = meta | dict(bytes={path.name: path.stat().st_size for path in _synced(temporary)})
-    write_atomic(temporary / 'meta.json', json.dumps(meta))
+    write_json(temporary / 'meta.json', meta)
     shutil.rmtree(final, ignore_errors=True)
     os.replace(temporary, final)
     sync_folder(final.parent)
@@ -119,8 +119,33 @@ def read_meta(folder: Path, case: str) -> dict | None:
     return meta if whole and all(key in meta for key in INDEXED) else None
 
 
+def check_owner(folder: Path, dataset: str, archive: str | None = None) -> None:
+    """Refuse to prepare a dataset where another one is, or beside one whose folder differs in capitals alone.
+
+    Args:
+        dataset: its name.
+        archive: the name of its archive's folder.
+
+    Raises:
+        UserError: names both.
+    """
+    for other in sorted(folder.parent.glob('*/index.json')):
+        name = other.parent.name
+        if name != folder.name and find_twins((name, folder.name)):
+            raise UserError(f'{folder}: {name!r} is there, which many file systems take for the same; choose '
+                            'another name')
+    try:
+        there = read_json(folder / 'index.json', '')
+    except (OSError, UserError):
+        return
+    other = (there.get('dataset'), there.get('folder')) if isinstance(there, dict) else (dataset, archive)
+    if other != (dataset, archive):
+        raise UserError(f'{folder}: holds the dataset {other[0]!r} (archive {other[1]}), whose place {dataset!r} '
+                        f'(archive {archive}) would take; give --out another folder, or remove this one')
+
+
 def write_index(folder: Path, index: dict) -> None:
-    write_atomic(folder / 'index.json', json.dumps(index, indent=1))
+    write_json(folder / 'index.json', index)
 
 
 def read_index(folder: str | Path) -> dict:
@@ -133,9 +158,9 @@ def read_index(folder: str | Path) -> dict:
     try:
         index = read_json(path, 'prepare the dataset again')
     except FileNotFoundError:
-        raise UserError(f'{path}: dataset not prepared; {how_to_prepare(Path(folder).name)}') from None
+        raise UserError(f'{path}: dataset not prepared; {how_to_prepare(path.parent)}') from None
     if isinstance(index, dict) and not isinstance(index.get('intensity'), dict):
-        raise UserError(f'{path}: made by an earlier version; {how_to_prepare(Path(folder).name)}')
+        raise UserError(f'{path}: made by an earlier version; {how_to_prepare(path.parent)}')
     if fault := _index_fault(index, path):
         raise UserError(f'{path}: {fault}; prepare the dataset again')
     return index

@@ -4,18 +4,17 @@ A fault makes a case unusable or a result untrue; a warning is for the user to l
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, some
 from ..parallel import map_items
+from .intensity import doubt_modality
 from .layouts import RawCase, RawDataset
 from .statistics import describe_volume
 from .volumes import Volume, read_volume
-
-NAMED = 5  # cases that a warning about many names
 
 
 @dataclass
@@ -79,21 +78,23 @@ def compare_cases(dataset: RawDataset, found: Verification) -> None:
         if len(parts) > 1:
             last = [part for part in dataset.split if part in parts][-1:]
             found.leaked |= {case for case in cases if [part_of.get(case)] != last}
-            found.across.append(f'{_names(cases)}: the same image in {" and ".join(parts)}; leave it in one of '
+            found.across.append(f'{some(cases)}: the same image in {" and ".join(parts)}; leave it in one of '
                                 f'them (prepared, it is in {last[0]} alone)')
         elif len(cases) > 1:
-            found.warnings.append(f'{_names(cases)}: the same image, all in {parts[0]}')
+            found.warnings.append(f'{some(cases)}: the same image, all in {parts[0]}')
     if empty := [case for case, entry in facts.items() if not sum(entry['voxels'][1:])]:
-        found.warnings.append(f'{_names(empty)}: label empty (background alone)')
+        found.warnings.append(f'{some(empty)}: label empty (background alone)')
     absent = [name for i, name in enumerate(info.labels)
               if not any(entry['voxels'][i] for entry in facts.values())]
     if facts and absent:
         found.warnings.append(f'no case holds the label {", ".join(absent)}')
     if unassigned := [case for case in facts if case not in part_of]:
-        found.warnings.append(f'{_names(unassigned)}: in no split')
-    if dataset.unlisted:
-        found.warnings.append(f'{_names([path.name for path in dataset.unlisted])}: on disk, but not listed; '
-                              'left out')
+        found.warnings.append(f'{some(unassigned)}: in no split')
+    found.warnings += dataset.warnings
+    found.warnings += [f'split {part} has no case; nothing can be trained or evaluated on it'
+                       for part, names in dataset.split.items()
+                       if not any(case in facts and case not in found.leaked for case in names)]
+    found.warnings += doubt_modality(facts, info.modality, info.channels)
     for channel, name in enumerate(info.channels):
         found.warnings += _outliers(facts, channel, name, info.modality)
     orientations = Counter(entry['orientation'] for entry in facts.values())
@@ -105,7 +106,7 @@ def compare_cases(dataset: RawDataset, found: Verification) -> None:
     for case, entry in facts.items():
         for note in entry['notes']:
             by_note[note].append(case)
-    found.warnings += [f'{_names(cases)}: {note}' for note, cases in by_note.items()]
+    found.warnings += [f'{some(cases)}: {note}' for note, cases in by_note.items()]
 
 
 def _outliers(facts: dict[str, dict], channel: int, name: str, modality: str) -> list[str]:
@@ -118,7 +119,7 @@ def _outliers(facts: dict[str, dict], channel: int, name: str, modality: str) ->
                       ).reshape(-1, 3)
     lines = []
     if flat := [case for case in cases if facts[case]['minimum'][channel] == facts[case]['maximum'][channel]]:
-        lines.append(f'{_names(flat)}: channel {name} is constant')
+        lines.append(f'{some(flat)}: channel {name} is constant')
     if modality != 'CT':
         values = np.log10(np.maximum(values[:, 2:], 1e-6))
     if len(cases) < 8:  # quartiles of fewer say nothing
@@ -129,14 +130,9 @@ def _outliers(facts: dict[str, dict], channel: int, name: str, modality: str) ->
     if outside.any():
         strange = [case for case, out in zip(cases, outside, strict=True) if out]
         highs = [facts[case]['high'][channel] for case in cases]
-        lines.append(f'{_names(strange)}: intensities of channel {name} far from the other cases\' (99.5th '
+        lines.append(f'{some(strange)}: intensities of channel {name} far from the other cases\' (99.5th '
                      f'percentiles run from {min(highs):g} to {max(highs):g}, median {np.median(highs):g})')
     return lines
-
-
-def _names(cases: Sequence[str]) -> str:
-    more = f' and {len(cases) - NAMED} more' if len(cases) > NAMED + 1 else ''
-    return ', '.join(cases[:NAMED] if more else cases) + more
 
 
 def thumbnail(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
