@@ -17,6 +17,7 @@ fills in cannot be set otherwise (keys.py).
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -92,6 +93,8 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
             raise UserError(f'{path}: --cfg-options do not fit it: {" ".join(str(error).split())}') from error
         import_extensions(cfg.get('custom_imports', {}).get('imports', ()), path)
     check_experiment(cfg.experiment, str(path))
+    for key in ('data_root', 'source'):
+        cfg.experiment[key] = cfg.experiment[key] and os.path.expanduser(cfg.experiment[key])
     check_arguments(cfg, str(path))
     for place, value in _places(cfg):
         if any(number != number for number in (value if isinstance(value, list | tuple) else [value])):

@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,43 @@ from typing import Any
 from .errors import FULL, Busy, UserError
 
 
+def is_same_file(path: str | Path, other: str | Path) -> bool:
+    """Whether both lead to one file that is there, by whatever path or link."""
+    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
+
+
+def check_output(path: Path, what: str, inputs: Iterable[str | Path], overwrite: bool = False) -> None:
+    """Refuse a file to write that would cost another, or that cannot be written, before work is done for it.
+
+    Its folder is made.
+
+    Args:
+        what: is to be written there, to be read before `would overwrite`.
+        inputs: files that the work reads; the output is none of them.
+        overwrite: whether it may be there already.
+
+    Raises:
+        UserError: it is an input or a folder, or it is there.
+        OSError: it cannot be written; names it.
+    """
+    if any(is_same_file(path, file) for file in inputs):
+        raise UserError(f'{path}: {what} would overwrite this input; name another file to write')
+    if path.is_dir():
+        raise UserError(f'{path}: a folder, {what} is a file; name one in it')
+    if os.path.lexists(path) and not overwrite:
+        raise UserError(f'{path}: {what} would overwrite this file; name another to write, or give --overwrite')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = _open_beside(path)
+    os.close(handle)
+    os.unlink(temporary)
+
+
 def write_atomic(path: str | os.PathLike, content: bytes | str) -> None:
     """Write a file beside its final place, sync it, and rename: never half written."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    handle, temporary = _open_beside(path)
     try:
         with os.fdopen(handle, 'wb') as file:
             file.write(data)
@@ -35,6 +66,14 @@ def write_atomic(path: str | os.PathLike, content: bytes | str) -> None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     sync_folder(path.parent)
+
+
+def _open_beside(path: Path) -> tuple[int, str]:
+    """A new file in the folder of another, which will be renamed to that: (descriptor, path)."""
+    try:
+        return tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:

@@ -1,8 +1,10 @@
-"""`--cfg-options KEY=VALUE`: what is written on a command line becomes a config's values."""
+"""What is written on a command line becomes paths and, with `--cfg-options KEY=VALUE`, a config's values."""
 
 import argparse
 import ast
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import DictAction
@@ -31,6 +33,11 @@ class ConfigOptions(argparse.Action):
                 raise UserError(f'{option_string}: {key} is given twice; leave one out')
             options[key] = parse_value(key, text)
         setattr(namespace, self.dest, options)
+
+
+def path(text: str) -> Path:
+    """A file or folder; `~`, which shells leave alone in `--option=~/file` and in quotes, is the user's home."""
+    return Path(os.path.expanduser(text))
 
 
 def add_config_options(parser: argparse.ArgumentParser, example: str) -> None:

@@ -13,7 +13,7 @@ from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
 from .errors import UserError
-from .files import only_writer, write_atomic
+from .files import is_same_file, only_writer, write_atomic
 from .launch import process_rank
 
 KEPT = 2  # a newer checkpoint may turn out broken
@@ -141,13 +141,26 @@ def _steps(folder: Path) -> list[int]:
     return sorted(int(name[1]) for name in names if name)
 
 
-def check_work_dir(folder: Path, resume: bool) -> None:
+def keep_config(folder: Path, config: Path) -> None:
+    """mmengine leaves the config as it was resolved in a folder, under its name: not over the file that it is of.
+
+    Raises:
+        UserError: it lies there.
+    """
+    if is_same_file(folder / config.name, config):
+        raise UserError(f'{config}: lies in the work dir, where the resolved config would overwrite it; name '
+                        'another --work-dir')
+
+
+def check_work_dir(folder: Path, config: Path, resume: bool) -> None:
     """A training that begins must not take another's checkpoints for its own when it is restarted.
 
     Raises:
-        UserError: they are there.
+        UserError: they are there; or the config is, as its user has written it.
     """
-    if not resume and _steps(folder):
+    if not _steps(folder):
+        keep_config(folder, config)
+    elif not resume:
         raise UserError(f'{folder}: holds checkpoints of an earlier training; go on with it by --resume, name '
                         'another --work-dir, or delete them')
     if resume and not _steps(folder):

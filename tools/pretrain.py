@@ -6,22 +6,24 @@ The config's model is the objective: DINO, or a segmentor (supervised). Several 
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from mmseg_plugins.compat import leave_processes
 from mmseg_plugins.errors import run_main
 from mmseg_plugins.experiment import check_start, load_config, prepare_for_device
+from mmseg_plugins.files import check_output
 from mmseg_plugins.launch import check_launcher, was_restarted, world_size
-from mmseg_plugins.options import add_amp, add_config_options
+from mmseg_plugins.options import add_amp, add_config_options, path
 from mmseg_plugins.pretraining import pretrain
 from mmseg_plugins.work_dir import PATIENCE, check_work_dir, hold_work_dir
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='2D pre-training; writes a source checkpoint.')
-    parser.add_argument('config')
-    parser.add_argument('--out', type=Path, required=True, help='the source checkpoint to write')
-    parser.add_argument('--work-dir', help='default: work_dirs/<config name>')
+    parser.add_argument('config', type=path)
+    parser.add_argument('--out', type=path, required=True, help='the source checkpoint to write')
+    parser.add_argument('--work-dir', type=path, help='default: work_dirs/<config name>')
     parser.add_argument('--resume', action='store_true',
                         help='go on from the last checkpoint in the work dir')
     add_config_options(parser, 'experiment.steps=1000')
@@ -37,9 +39,10 @@ def main() -> None:
     processes = world_size(args.launcher)
     cfg = load_config(args.config, args.cfg_options, processes)
     check_start(cfg, processes)
-    work_dir = Path(args.work_dir or Path('work_dirs') / Path(args.config).stem)
+    work_dir = args.work_dir or Path('work_dirs') / args.config.stem
     restarted = was_restarted()
-    check_work_dir(work_dir, args.resume or restarted)
+    check_output(args.out, '--out', [args.config, cfg.experiment.source or ''], overwrite=True)
+    check_work_dir(work_dir, args.config, args.resume or restarted)
     prepare_for_device(cfg, args.launcher)
     cfg.work_dir, cfg.resume = str(work_dir), args.resume or restarted
     with hold_work_dir(work_dir, PATIENCE if restarted else 0, args.launcher):
@@ -47,7 +50,7 @@ def main() -> None:
 
     from mmengine.dist import is_main_process
     if is_main_process():
-        print(args.out)
+        print(os.path.abspath(args.out))
     leave_processes()
 
 

@@ -1,6 +1,7 @@
 """Evaluate a checkpoint: python tools/test.py CONFIG CHECKPOINT [--out metrics.json]"""
 
 import argparse
+import os
 from pathlib import Path
 
 from mmseg_plugins.compat import leave_processes
@@ -8,18 +9,19 @@ from mmseg_plugins.datasets import read_index
 from mmseg_plugins.errors import UserError, run_main
 from mmseg_plugins.experiment import check_splits, load_config, prepare_for_device
 from mmseg_plugins.faults import explain
-from mmseg_plugins.files import write_json
+from mmseg_plugins.files import check_output, write_json
 from mmseg_plugins.inference import load_weights
 from mmseg_plugins.launch import LAUNCHERS, check_launcher
-from mmseg_plugins.options import add_config_options
+from mmseg_plugins.options import add_config_options, path
+from mmseg_plugins.work_dir import keep_config
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Evaluate a checkpoint at native resolution.')
-    parser.add_argument('config')
-    parser.add_argument('checkpoint')
-    parser.add_argument('--work-dir', help='where its log goes (default: work_dirs/<config name>/test)')
-    parser.add_argument('--out', help='write the metrics to this JSON file')
+    parser.add_argument('config', type=path)
+    parser.add_argument('checkpoint', type=path)
+    parser.add_argument('--work-dir', type=path, help='where its log goes (default: work_dirs/<config name>/test)')
+    parser.add_argument('--out', type=path, help='write the metrics to this file (.json)')
     add_config_options(parser, 'experiment.evaluate=val')
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -28,8 +30,10 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    if not Path(args.checkpoint).is_file():
+    if not args.checkpoint.is_file():
         raise UserError(f'{args.checkpoint}: checkpoint not found; train first (tools/train.py)')
+    # not the training's, whose resolved config would give way to this one's
+    work_dir = args.work_dir or Path('work_dirs') / args.config.stem / 'test'
     check_launcher(args.launcher)
     cfg = load_config(args.config, args.cfg_options)
     if not cfg.test_dataloader:
@@ -37,10 +41,15 @@ def main() -> None:
     if cfg.load_from:
         raise UserError(f'load_from={cfg.load_from}: the weights are those of CHECKPOINT; leave it out')
     check_splits(cfg, read_index(cfg.experiment.data_root))
+    if args.out:
+        if args.out.suffix != '.json':
+            raise UserError(f'{args.out}: --out must be named .json')
+        index = Path(cfg.experiment.data_root) / 'index.json'
+        check_output(args.out, '--out', [args.config, args.checkpoint, index], overwrite=True)
+    keep_config(work_dir, args.config)
     prepare_for_device(cfg, args.launcher, train=False)
     cfg.model.backbone.source = None  # the checkpoint holds all weights
-    # mmengine leaves the config there too, which must not take the place of the training's
-    cfg.work_dir = args.work_dir or str(Path('work_dirs') / Path(args.config).stem / 'test')
+    cfg.work_dir = str(work_dir)
 
     from mmengine.dist import is_main_process
     from mmengine.model import is_model_wrapper
@@ -54,7 +63,7 @@ def main() -> None:
         raise explain(error, [runner.test_dataloader]) from None
     if args.out and is_main_process():
         write_json(args.out, metrics)
-        print(args.out)
+        print(os.path.abspath(args.out))
     leave_processes()
 
 

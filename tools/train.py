@@ -1,20 +1,21 @@
 """Train one config: python tools/train.py CONFIG [--work-dir DIR] [--resume] [--cfg-options k=v ...]"""
 
 import argparse
+import os
 from pathlib import Path
 
 from mmseg_plugins.compat import leave_processes
 from mmseg_plugins.errors import run_main
 from mmseg_plugins.experiment import check_start, load_config, prepare_for_device
 from mmseg_plugins.launch import LAUNCHERS, check_launcher, was_restarted, world_size
-from mmseg_plugins.options import add_amp, add_config_options
+from mmseg_plugins.options import add_amp, add_config_options, path
 from mmseg_plugins.work_dir import PATIENCE, check_work_dir, hold_work_dir
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train one config.')
-    parser.add_argument('config')
-    parser.add_argument('--work-dir', help='default: work_dirs/<config name>')
+    parser.add_argument('config', type=path)
+    parser.add_argument('--work-dir', type=path, help='default: work_dirs/<config name>')
     parser.add_argument('--resume', action='store_true',
                         help='go on from the last checkpoint in the work dir')
     add_config_options(parser, 'experiment.slices=11')
@@ -33,9 +34,9 @@ def main() -> None:
     processes = world_size(args.launcher)
     cfg = load_config(args.config, args.cfg_options, processes)
     plan = check_start(cfg, processes)
-    work_dir = Path(args.work_dir or Path('work_dirs') / Path(args.config).stem)
+    work_dir = args.work_dir or Path('work_dirs') / args.config.stem
     restarted = was_restarted()
-    check_work_dir(work_dir, args.resume or restarted)
+    check_work_dir(work_dir, args.config, args.resume or restarted)
     if args.dry_run:
         print(f'{args.config}: {plan}')
         return
@@ -47,7 +48,7 @@ def main() -> None:
     with hold_work_dir(work_dir, PATIENCE if restarted else 0, args.launcher):
         Runner.from_cfg(cfg).train()
     if is_main_process():
-        print(cfg.work_dir)
+        print(os.path.abspath(cfg.work_dir))
     leave_processes()
 
 

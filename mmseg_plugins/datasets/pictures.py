@@ -1,5 +1,6 @@
 """Pictures to look at: slices of a volume with outlined labels, and a contact sheet of a dataset's cases."""
 
+import io
 from pathlib import Path
 
 import cv2
@@ -51,9 +52,10 @@ def draw_overlay(path: Path, volume: Volume, label: np.ndarray, index: dict, sli
     handles = [plt.Line2D([], [], color=COLOURS[i % len(COLOURS)], label=index['labels'][i]) for i in present]
     figure.legend(handles=handles, loc='lower center', ncols=min(len(handles), 7) or 1, frameon=False,
                   fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, bbox_inches='tight', metadata={'Software': None})
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120, bbox_inches='tight', metadata={'Software': None})
     plt.close(figure)
+    write_atomic(path, picture.getvalue())
 
 
 def draw_contact_sheet(path: Path, pictures: dict[str, tuple[np.ndarray, np.ndarray] | None], width: int = 2400
