@@ -67,7 +67,7 @@ def infer_sizes(path: str | Path, encoder: str) -> dict:
         tables = [value for key, value in state.items()
                   if key.startswith(prefix) and key.endswith('relative_position_bias_table')]
         if not tables and len(kernel) % 64:
-            raise UserError(f'{path}: {len(kernel)} wide, which does not tell its heads as no multiple of 64 does; '
+            raise UserError(f'{path}: {len(kernel)} wide, no multiple of 64, so that it tells no number of heads; '
                             'name the model: --encoder timm/<model>')
         return tables[0].shape[1] if tables else len(kernel) // 64
 

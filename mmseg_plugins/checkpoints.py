@@ -1,10 +1,11 @@
 """Published checkpoint formats -> state dict of the inflated model, every key accounted for.
 
-What wraps an encoder, containers (`state_dict`, `teacher`) and prefixes (`module.`, `_orig_mod.`, `backbone.`)
-alike, is a path of names: the encoder is where a patch embedding's kernel lies. From the shortest part of that path
-below which the family's own filter understands the keys (timm's; torchvision's names for Video Swin) they become the
-model's, position tables resized. Of several encoders the teacher's or averaged one is taken, as their authors do,
-and one left to a teacher's side (student, target, momentum) is not; where that does not decide, the file is refused.
+What wraps an encoder, containers (`state_dict`, `teacher`) and prefixes (`module.`, `_orig_mod.`,
+`backbone.`) alike, is a path of names, and the encoder is where a patch embedding's kernel lies. The keys
+below the shortest part of that path from which the family's own filter understands them become the model's,
+position tables resized (timm's filter; torchvision's names for Video Swin). Of several encoders the one
+below `teacher` or `ema` is taken, else the one that is not below `student`, `target` or `momentum`; where
+that does not decide, the file is refused.
 
 What that and the inflation did is reported per key, and whatever no rule explains is an error: nothing is ever
 loaded in part.
@@ -53,7 +54,8 @@ RESEMBLES = {
         'a ConvNeXt\'s; choose the checkpoint of a vision Transformer',
     r'patch_embeddings\.projection\.': 'a Transformer\'s in the naming of Hugging Face\'s transformers; take the '
                                        'file of its authors or of timm',
-    r'(^|\.)ffn\.layers\.0\.0\.': 'a Transformer\'s in mmpretrain\'s naming; take the file of its authors or of timm',
+    r'(^|\.)ffn\.layers\.0\.0\.': 'a Transformer\'s in mmpretrain\'s naming; take the file of its authors or of '
+                                  'timm',
     r'(^|\.)lora_(A|B|down|up)\.': 'adapters (LoRA) alone; merge them into their model first',
     r'(^|\.)(word_embeddings|embed_tokens|token_embedding|wte)\.': 'a language model\'s',
     r'(^|\.)(decode_head|decoder\w*)\.': 'a decoder\'s alone; choose the checkpoint of its encoder',
@@ -151,8 +153,8 @@ def find_encoder(state: State, path: str | Path) -> tuple[str, str]:
         return 0 if words & TAKEN else 2 if words & LEFT else 1
     best = [root for root in found if rank(root) == min(map(rank, found))]
     if len(best) > 1:
-        raise UserError(f'{path}: holds several encoders, below {", ".join(map(repr, sorted(best)))}; save the state '
-                        'dict of the one that is meant in a file of its own (torch.save)')
+        raise UserError(f'{path}: holds several encoders, below {", ".join(map(repr, sorted(best)))}; save the '
+                        'state dict of the one that is meant in a file of its own (torch.save)')
     return best[0], found[best[0]]
 
 
@@ -186,13 +188,13 @@ def read_source(path: str | Path, naming: Naming) -> tuple[State, LoadReport]:
         if PATCH_KERNEL in state:
             break
     else:
-        raise UserError(f'{path}: does not fit the encoder: '
-                        + (' '.join(str(fault).split())[:200] if fault else f'{deepest + kernel!r} is not in a naming '
-                           f'that timm knows{_resemblance(everything)}')) from fault
+        why = (' '.join(str(fault).split())[:200] if fault else
+               f'{deepest + kernel!r} is in no naming that timm knows for it{_resemblance(everything)}')
+        raise UserError(f'{path}: does not fit the encoder: {why}') from fault
     report = LoadReport(str(path), root)
     for key in everything:
         if not key.startswith(root):
-            common = len([1 for a, b in zip(key.split('.'), parts) if a == b])
+            common = len([1 for a, b in zip(key.split('.'), parts, strict=False) if a == b])
             report.dropped['.'.join(key.split('.')[:common + 1]) + '.*'] = 'outside the encoder'
     kept = {id(value) for value in state.values()}
     for key, value in source.items():
@@ -230,8 +232,8 @@ def load_source(model: nn.Module, naming: Naming, path: str | Path, slices: int,
     wanted = model.patch_embed.proj.weight.shape
     patch, needed = (tuple(shape[:1] + shape[-2:]) for shape in (kernel.shape, wanted))
     if patch != needed:
-        raise UserError(f'{path}: its patch embedding has shape {tuple(kernel.shape)} (width, ..., height, width of a '
-                        f'patch), the encoder needs {needed}; choose the encoder the file was made for')
+        raise UserError(f'{path}: {PATCH_KERNEL} has shape {tuple(kernel.shape)}, the encoder needs '
+                        f'{(needed[0], "...", *needed[1:])}; choose the encoder the file was made for')
     if isinstance(model, SwinTransformer3d):
         kernel = _video_kernel(model, kernel, channels, inflation)
         report.inflated, report.resized = report.resized, []  # tables, over depth
@@ -346,8 +348,8 @@ def _compare_depth(key: str, state: State, naming: Naming) -> str:
 
 def _check_numbers(path: str | Path, key: str, value: Tensor) -> None:
     if not value.is_floating_point() or value.layout != torch.strided or value.is_meta:
-        raise UserError(f'{path}: key {key!r} holds {str(value.dtype).removeprefix("torch.")}, not weights that can '
-                        'be loaded; take the file as it was before it was quantized or compressed')
+        raise UserError(f'{path}: key {key!r} holds {str(value.dtype).removeprefix("torch.")}, no plain '
+                        'fractions; take the file as it was before it was quantized or compressed')
     if not value.isfinite().all():
-        raise UserError(f'{path}: key {key!r} holds {int((~value.isfinite()).sum())} numbers that are NaN or infinite; '
-                        'take another checkpoint; nothing was loaded')
+        raise UserError(f'{path}: key {key!r} holds numbers that are NaN or infinite; take another checkpoint; '
+                        'nothing was loaded')

@@ -136,8 +136,8 @@ def newest_whole(folder: Path) -> Path | None:
 def describe_timm_model(name: str, **sizes) -> tuple:
     """A timm model without memory for its weights (on the meta device), and its filter of published checkpoints.
 
-    The filter, `(state dict, model) -> state dict`, has options by architecture, and timm gives it to nothing but its
-    loader, which here takes it and loads nothing.
+    The filter, `(state dict, model) -> state dict`, has options by architecture, and timm gives it to its loader
+    alone, which here takes it and loads nothing.
     """
     import timm
     import torch

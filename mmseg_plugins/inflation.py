@@ -44,7 +44,7 @@ from .errors import UserError, nearest
 
 Method = Callable[..., Tensor]
 INFLATIONS: dict[str, Method | None] = {'none': None, 'random': None}
-LEAST = {'triangular': 0, 'gaussian': 0, 'centering_noise': 0}  # of their numbers; a user's own method may take any
+LEAST = {'triangular': 0, 'gaussian': 0, 'centering_noise': 0}  # of their numbers; a user's own may be any
 
 
 def register_inflation(name: str) -> Callable[[Method], Method]:
@@ -125,8 +125,8 @@ def parse_inflation(method: str) -> tuple[str, dict[str, float]]:
             return name, {options[0]: value}
     except ValueError:
         pass
-    least = f' of at least {LEAST[name]}' if name in LEAST else ''
-    takes = f'takes one finite number{least}, {options[0]}' if options else 'takes no number'
+    least = f', at least {LEAST[name]}' if name in LEAST else ''
+    takes = f'takes one number, {options[0]} (finite{least})' if options else 'takes no number'
     raise UserError(f'inflation {method!r}: {name} {takes}')
 
 
@@ -170,6 +170,6 @@ def inflate_kernel(weight: Tensor, slices: int, channels: int, method: str) -> T
     if tuple(kernel.shape) != needed:
         raise UserError(f'inflation {method!r} returned shape {tuple(kernel.shape)}: needed {needed}')
     if not kernel.isfinite().all():
-        raise UserError(f'inflation {method!r} gives a kernel with numbers that are NaN or infinite; choose another '
-                        'number')
+        raise UserError(f'inflation {method!r} gives a kernel with numbers that are NaN or infinite; choose '
+                        'another')
     return kernel

@@ -169,12 +169,13 @@ def _check_zip(path: Path) -> None:
     elif names and all(end.endswith('.npy') for end in ends):
         fault = ('an archive of NumPy arrays, .npz, as JAX\'s models are published', PYTORCH)
     else:
-        fault = (f'a zip archive of {str(names[:3])[:120]}, not torch.save\'s', 'unpack it, and name the checkpoint')
+        fault = (f'a zip archive of {str(names[:3])[:120]}', 'unpack it, and name the checkpoint in it')
     raise UserError(f'{path}: cannot be read (it is {fault[0]}); {fault[1]}')
 
 
 def load_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
-    """What a file of torch.save or safetensors holds: containers, text, numbers, tensors, arrays, mmengine's histories.
+    """What a file holds, of torch.save (containers, text, numbers, tensors, arrays, mmengine's histories) or
+    safetensors.
 
     Raises:
         UserError: missing, damaged, or holding anything else.

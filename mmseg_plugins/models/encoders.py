@@ -22,6 +22,8 @@ from ..errors import UserError, nearest
 from ..inflation import check_window, parse_inflation
 from ..keys import check_size
 
+CHOOSE = 'choose a vision Transformer (ViT, BEiT, EVA, Swin, ...)'
+
 
 class InflatedEncoder(BaseModule):
     """A timm model over windows, its patch embedding inflated from a 2D source (Zhang et al. 2022).
@@ -64,9 +66,9 @@ class InflatedEncoder(BaseModule):
             self.model = timm.create_model(model, pretrained=False, num_classes=0, drop_path_rate=drop_path_rate,
                                            **self.timm_sizes)
         except Exception as error:  # timm has no one class for sizes that a model cannot have
+            reason = ' '.join(str(error).split())[:200] or 'size not divisible'
             raise UserError(f'timm model {model!r} cannot be built for this image size and these sizes '
-                            f'({" ".join(str(error).split())[:200] or "size not divisible"}); choose another size or '
-                            'a vision Transformer') from error
+                            f'({reason}); choose another size or a vision Transformer') from error
         self._check_model()
         # Taps come before the final norm and head: parameters there would never get a gradient.
         self.model.prune_intermediate_layers(sorted(set(self.out_indices)), prune_norm=True,
@@ -84,21 +86,21 @@ class InflatedEncoder(BaseModule):
         projection = getattr(getattr(self.model, 'patch_embed', None), 'proj', None)
         if not isinstance(projection, nn.Conv2d) or projection.in_channels != self.channels * self.slices:
             raise UserError(f'timm model {self.name!r} has no patch embedding that is one convolution: there is '
-                            'nothing to inflate; choose a vision Transformer (ViT, BEiT, EVA, Swin, ...)')
+                            f'nothing to inflate; {CHOOSE}')
         levels = getattr(self.model, 'feature_info', ())
         if not levels or not hasattr(self.model, 'prune_intermediate_layers'):
-            raise UserError(f'timm model {self.name!r} gives no features of its blocks or stages; choose another '
-                            'vision Transformer (ViT, BEiT, EVA, Swin, ...)')
+            raise UserError(f'timm model {self.name!r} gives no features of its blocks or stages; {CHOOSE}')
         sides = (self.img_size, self.img_size) if isinstance(self.img_size, int) else self.img_size
-        for patch, side in zip(projection.kernel_size, sides, strict=True):
+        for patch, side in zip(projection.stride, sides, strict=True):
             if side % patch:
-                raise UserError(f'timm model {self.name!r}: input size {side} is no multiple of its patch {patch}: '
-                                f'pixels would be lost; set experiment.img_size to {side // patch * patch or patch} '
-                                f'or {(side // patch + 1) * patch}')
+                sizes = sorted({max(side // patch, 1) * patch, (side // patch + 1) * patch})
+                raise UserError(f'timm model {self.name!r}: input size {side} is no multiple of its patch '
+                                f'{patch}: pixels would be lost; set experiment.img_size to '
+                                f'{" or ".join(map(str, sizes))}')
         taps = self.out_indices
         if len(taps) != 4 or not all(type(tap) is int and 0 <= tap < len(levels) for tap in taps):
-            raise UserError(f'out_indices={taps!r} must be four whole numbers from 0 to {len(levels) - 1}, blocks or '
-                            f'stages of timm model {self.name!r}')
+            raise UserError(f'out_indices={taps!r} must be four whole numbers from 0 to {len(levels) - 1}, '
+                            f'blocks or stages of timm model {self.name!r}')
 
     @property
     def timm_sizes(self) -> dict:
@@ -194,8 +196,7 @@ def timm_encoder(name: str, img_size: int | Sequence[int], model: dict) -> dict:
     head, depth = dict(model['decode_head']), len(levels)
     if levels[0]['reduction'] != levels[-1]['reduction']:
         if depth < 4:
-            raise UserError(f'timm model {name!r} has {depth} stages, the decoder needs four; choose another vision '
-                            'Transformer (ViT, BEiT, EVA, Swin, ...)')
+            raise UserError(f'timm model {name!r} has {depth} stages, the decoder needs four; {CHOOSE}')
         kind, taps, neck = 'InflatedSwin', range(depth - 4, depth), None
     else:
         kind, taps = 'InflatedViT', [max(round(depth * part) - 1, 0) for part in (1 / 3, 1 / 2, 2 / 3, 1)]
