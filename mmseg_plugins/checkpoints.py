@@ -11,6 +11,7 @@ What that and the inflation did is reported per key, and whatever no rule explai
 loaded in part.
 """
 
+import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from mmengine.logging import print_log
 from timm.models.beit import Beit
 from torch import Tensor, nn
 from torchvision.models.video.swin_transformer import SwinTransformer3d
@@ -191,18 +193,28 @@ def read_source(path: str | Path, naming: Naming) -> tuple[State, LoadReport]:
         why = (' '.join(str(fault).split())[:200] if fault else
                f'{deepest + kernel!r} is in no naming that timm knows for it{_resemblance(everything)}')
         raise UserError(f'{path}: does not fit the encoder: {why}') from fault
+    raw, made = everything[deepest + kernel], state[PATCH_KERNEL]
+    if raw.ndim > 2 and raw.shape[-2:] != made.shape[-2:]:  # timm would resample it, and say so to nobody
+        raise UserError(f'{path}: key {deepest + kernel!r} has shape {tuple(raw.shape)}, the encoder\'s patches '
+                        f'are {" x ".join(map(str, made.shape[-2:]))}; choose the encoder the file was made for')
     report = LoadReport(str(path), root)
     for key in everything:
         if not key.startswith(root):
             common = len([1 for a, b in zip(key.split('.'), parts, strict=False) if a == b])
             report.dropped['.'.join(key.split('.')[:common + 1]) + '.*'] = 'outside the encoder'
-    kept = {id(value) for value in state.values()}
-    for key, value in source.items():
-        if key not in state and id(value) not in kept:
-            report.dropped[key] = _rule(key) or 'taken apart or left out by the family\'s own filter'
-    given = {id(value) for value in source.values()}
-    report.resized = [key for key, value in state.items() if id(value) not in given and (
-        _is_table(key) or key in source and source[key].shape != value.shape)]
+    given, kept = ({id(value) for value in values.values()} for values in (source, state))
+    changed = {key for key, value in source.items() if id(value) not in kept}
+    for key in (key for key, value in state.items() if id(value) not in given):
+        same = next((name for name in changed if f'.{name}'.endswith(f'.{key}')), None)
+        changed.discard(same)
+        if _is_table(key) or same and source[same].shape != state[key].shape:
+            report.resized.append(key)
+    for key in sorted(changed):
+        report.dropped[key] = _rule(key) or 'taken apart or left out by the family\'s own filter'
+    biases = [key for key in changed if key.endswith('qkv.bias') and source[key].any()]
+    if any(f'{key.removesuffix("qkv.bias")}q_bias' not in state for key in biases):  # DINOv3's
+        print_log(f'{path}: its attention has biases, which the encoder has no place for; timm may have a model '
+                  'that does (..._qkvb)', logger='current', level=logging.WARNING)
     return state, report
 
 
@@ -229,11 +241,10 @@ def load_source(model: nn.Module, naming: Naming, path: str | Path, slices: int,
     state, report = read_source(path, naming)
     report.kernel = kernel = state.pop(PATCH_KERNEL)
     _check_numbers(path, PATCH_KERNEL, kernel)
-    wanted = model.patch_embed.proj.weight.shape
-    patch, needed = (tuple(shape[:1] + shape[-2:]) for shape in (kernel.shape, wanted))
-    if patch != needed:
-        raise UserError(f'{path}: {PATCH_KERNEL} has shape {tuple(kernel.shape)}, the encoder needs '
-                        f'{(needed[0], "...", *needed[1:])}; choose the encoder the file was made for')
+    width = model.patch_embed.proj.out_channels
+    if len(kernel) != width:
+        raise UserError(f'{path}: {PATCH_KERNEL} has shape {tuple(kernel.shape)}, the encoder is {width} wide; '
+                        'choose the encoder the file was made for')
     if isinstance(model, SwinTransformer3d):
         kernel = _video_kernel(model, kernel, channels, inflation)
         report.inflated, report.resized = report.resized, []  # tables, over depth

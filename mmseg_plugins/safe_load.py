@@ -186,11 +186,12 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
         if check_format(path):
             return load_file(path)
         _check_archive(path)
-        # what is no archive is given whole: in a file, a torn length would ask for as much memory
-        content = path if zipfile.is_zipfile(path) else io.BytesIO(path.read_bytes())
+        # what is no archive is given whole: in a file, a torn length would ask for as much memory; and an archive
+        # as an open file, since torch goes by the name of one that is called .safetensors
+        content = path.open('rb') if zipfile.is_zipfile(path) else io.BytesIO(path.read_bytes())
         torch.serialization.clear_safe_globals()
         torch.serialization.add_safe_globals(SAFE)
-        with warnings.catch_warnings():
+        with content, warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of pickles of odd versions, which are read or refused all the same
             return _finish_arrays(torch.load(content, map_location=map_location, weights_only=True), {})
     except UserError:
