@@ -12,8 +12,9 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torchvision.models.video.swin_transformer import PatchEmbed3d, SwinTransformer3d
 
-from .checkpoints import PATCH_KERNEL, LoadReport, read_checkpoint
+from .checkpoints import PATCH_KERNEL, LoadReport, find_encoder, read_checkpoint, read_source
 from .errors import UserError, nearest
+from .models.encoders import timm_encoder
 
 # The paper's encoders: registered class and timm's name.
 ENCODERS = {'beit': ('InflatedViT', 'beit_base_patch16_224'), 'dino': ('InflatedViT', 'vit_base_patch16_224'),
@@ -52,9 +53,11 @@ def infer_sizes(path: str | Path, encoder: str) -> dict:
         path: checkpoint.
         encoder: `beit`, `dino`, `swin`, `videoswin`.
     """
-    state = read_checkpoint(path)
-    if PATCH_KERNEL not in state:
-        raise UserError(f'{path}: no key {PATCH_KERNEL!r}: not a checkpoint of a vision Transformer')
+    everything = read_checkpoint(path)
+    root, name = find_encoder(everything, path)
+    if name != PATCH_KERNEL:
+        raise UserError(f'{path}: not in the naming of {encoder}; name the model: --encoder timm/<model>')
+    state = {key.removeprefix(root): value for key, value in everything.items() if key.startswith(root)}
     kernel = state[PATCH_KERNEL]
 
     def count(pattern):
@@ -63,7 +66,10 @@ def infer_sizes(path: str | Path, encoder: str) -> dict:
     def heads(prefix):
         tables = [value for key, value in state.items()
                   if key.startswith(prefix) and key.endswith('relative_position_bias_table')]
-        return tables[0].shape[1] if tables else max(len(kernel) // 64, 1)
+        if not tables and len(kernel) % 64:
+            raise UserError(f'{path}: {len(kernel)} wide, no multiple of 64, so that it tells no number of heads; '
+                            'name the model: --encoder timm/<model>')
+        return tables[0].shape[1] if tables else len(kernel) // 64
 
     sizes = dict(embed_dim=len(kernel))
     if encoder in ('swin', 'videoswin'):
@@ -100,13 +106,8 @@ def build_encoder(path: str | Path, encoder: str, slices: int, channels: int, in
     shared = dict(source=str(path), slices=slices, channels=channels, inflation=inflation, img_size=img_size,
                   drop_path_rate=0.0)
     if encoder.startswith('timm/'):
-        name = encoder.removeprefix('timm/')
-        with torch.device('meta'):
-            levels = timm.create_model(name, num_classes=0).feature_info if timm.is_model(name) else [{}]
-        staged = levels[0].get('reduction') != levels[-1].get('reduction')
-        settings = dict(type='InflatedSwin') if staged else dict(
-            type='InflatedViT', out_indices=(0, len(levels) // 2, len(levels) - 1, len(levels) - 1))
-        settings |= dict(model=name)
+        settings = timm_encoder(encoder.removeprefix('timm/'), img_size,
+                                dict(backbone={}, decode_head=dict(norm_cfg=None)))['backbone']
     elif encoder in ENCODERS:
         kind, name = ENCODERS[encoder]
         sizes = infer_sizes(path, encoder)
@@ -139,7 +140,7 @@ def certify(model: nn.Module, path: str | Path, encoder: str, img_size: int | Se
     """
     slices, channels = model.slices, model.channels
     model = copy.deepcopy(model).double()  # so that what differs is not rounding
-    before = read_checkpoint(path)[PATCH_KERNEL].double()
+    before = model.load_report.kernel.double()
     after = model.model.patch_embed.proj.weight
     video = isinstance(model.model, SwinTransformer3d)
     # both as (E, P, P), or (E, 2, P, P) where a video kernel keeps its depth
@@ -177,7 +178,7 @@ def certify(model: nn.Module, path: str | Path, encoder: str, img_size: int | Se
 def standalone_state(model: nn.Module, path: str | Path) -> tuple[dict[str, Tensor], str]:
     """Weights that timm or torchvision load strictly, and the lines of Python that do so.
 
-    What the taps leave out (final norm) is taken from the checkpoint, or fresh where it has none.
+    What lies behind the taps (final norm) is taken from the checkpoint, or fresh where it has none.
     """
     inner = model.model
     arguments = ', '.join(f'{key}={value!r}' for key, value in model.sizes.items())
@@ -191,13 +192,11 @@ def standalone_state(model: nn.Module, path: str | Path) -> tuple[dict[str, Tens
                  f'                          patch_embed=lambda **kw: PatchEmbed3d(in_channels={model.channels}, '
                  '**kw))\nmodel.head = nn.Identity()')
     else:
-        whole = timm.create_model(model.name, in_chans=model.channels * model.slices, num_classes=0,
-                                  img_size=model.img_size, **model.sizes)
+        whole = timm.create_model(model.name, num_classes=0, **model.timm_sizes)
         lines = (f'import timm\nmodel = timm.create_model({model.name!r}, num_classes=0, '
                  f'in_chans={model.channels * model.slices}, img_size={model.img_size}'
                  f'{", " + arguments if arguments else ""})')
-    state, source = whole.state_dict(), read_checkpoint(path)
-    state |= {key: value for key, value in source.items()
-              if re.match(r'(fc_)?norm\.', key) and key in state and state[key].shape == value.shape}
+    state, (source, _) = whole.state_dict(), read_source(path, model.naming)
+    state |= {key: value for key, value in source.items() if key in state and state[key].shape == value.shape}
     state |= inner.state_dict()
     return {key: value.contiguous().clone() for key, value in state.items()}, lines

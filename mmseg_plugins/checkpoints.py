@@ -1,166 +1,283 @@
 """Published checkpoint formats -> state dict of the inflated model, every key accounted for.
 
-Files are read with `weights_only` (or as safetensors). Keys are renamed and position tables resized as
-the encoder's family demands (timm's own filter, torchvision's names for Video Swin); what that and the
-inflation did is reported per key, and whatever no rule explains is an error: nothing is ever loaded in
-part.
+What wraps an encoder, containers (`state_dict`, `teacher`) and prefixes (`module.`, `_orig_mod.`,
+`backbone.`) alike, is a path of names, and the encoder is where a patch embedding's kernel lies. The keys
+below the shortest part of that path from which the family's own filter understands them become the model's,
+position tables resized (timm's filter; torchvision's names for Video Swin). Of several encoders the one
+below `teacher` or `ema` is taken, else the one that is not below `student`, `target` or `momentum`; where
+that does not decide, the file is refused.
+
+What that and the inflation did is reported per key, and whatever no rule explains is an error: nothing is ever
+loaded in part.
 """
 
+import logging
 import re
-import sys
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from mmengine.logging import print_log
 from timm.models.beit import Beit
 from torch import Tensor, nn
 from torchvision.models.video.swin_transformer import SwinTransformer3d
 
+from . import compat
 from .errors import UserError
 from .inflation import inflate_kernel
 from .positions import inflate_swin_table, resize_beit_table
-from .safe_load import load_checkpoint
+from .safe_load import check_format, load_checkpoint
+
+State = dict[str, Tensor]
 
 PATCH_KERNEL, PATCH_BIAS = 'patch_embed.proj.weight', 'patch_embed.proj.bias'
 
+# The patch embedding's kernel in the namings that timm's filters know; CLIP's only beside its positions.
+KERNELS = re.compile(r'(?:^|\.)((?:patch_embed\.proj|patch_embed\.projection|vision_embed\.proj|patchifier\.proj'
+                     r'|patch_generator\.embedder|conv1)\.weight)$')
+TAKEN, LEFT = {'teacher', 'ema'}, {'student', 'target', 'momentum'}  # words in the path of one of several encoders
+
+BUFFERS = r'(relative_position_index|attn_mask|relative_coords_table|rope\..*)$'
 # What a pre-training file carries beyond the encoder's blocks, and a segmentation encoder never uses.
 DROPPED_BY_RULE = {
     r'^(head|head_dist|cls_head|fc_norm|lm_head|fc|attn_pool)(\.|$)': 'classification or pre-training head',
-    r'^norm\.': 'final norm, which the feature taps precede',
+    r'^(norm|layer_norm)\.': 'final norm, which the feature taps precede',
     r'^mask_token$': 'masked-image-modelling token',
-    r'(relative_position_index|attn_mask|relative_coords_table|rope\..*)$': 'buffer, rebuilt for the new size',
+    r'^(decoder_|cls_pt_)': 'pre-training decoder',
+    BUFFERS: 'buffer, rebuilt for the new size',
 }
+
+# What a file without a vision Transformer in a known naming looks like.
+RESEMBLES = {
+    r'(^|\.)layer[1-4]\.\d+\.(conv|bn)\d\.': 'a ResNet\'s; choose the checkpoint of a vision Transformer',
+    r'(^|\.)stages\.\d+\.(blocks\.)?\d+\.(dwconv|conv_dw|depthwise_conv)\.':
+        'a ConvNeXt\'s; choose the checkpoint of a vision Transformer',
+    r'patch_embeddings\.projection\.': 'a Transformer\'s in the naming of Hugging Face\'s transformers; take the '
+                                       'file of its authors or of timm',
+    r'(^|\.)ffn\.layers\.0\.0\.': 'a Transformer\'s in mmpretrain\'s naming; take the file of its authors or of '
+                                  'timm',
+    r'(^|\.)lora_(A|B|down|up)\.': 'adapters (LoRA) alone; merge them into their model first',
+    r'(^|\.)(word_embeddings|embed_tokens|token_embedding|wte)\.': 'a language model\'s',
+    r'(^|\.)(decode_head|decoder\w*)\.': 'a decoder\'s alone; choose the checkpoint of its encoder',
+    r'(^|\.)features\.\d+\.': 'a convolutional network\'s; choose the checkpoint of a vision Transformer',
+}
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How a model names its weights.
+
+    Args:
+        keys: of the whole model, with what lies behind the feature taps.
+        translate: a state dict as its authors publish it -> one with the model's keys and position tables.
+    """
+    keys: frozenset[str]
+    translate: Callable[[State], State]
 
 
 @dataclass
 class LoadReport:
-    """What became of every key of a source checkpoint; `missing` names model keys it did not fill."""
+    """What became of every key of a source checkpoint; `missing` names model keys it did not fill.
+
+    `root` is where in the file the encoder lies, and `kernel` its patch embedding's before inflation.
+    """
     source: str
+    root: str = ''
     loaded: list[str] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)
     inflated: list[str] = field(default_factory=list)
     dropped: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    kernel: Tensor | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        return (f'{Path(self.source).name}: {len(self.loaded)} keys loaded, '
+        below = f' (below {self.root!r})' if self.root else ''
+        return (f'{Path(self.source).name}{below}: {len(self.loaded)} keys loaded, '
                 f'{len(self.resized)} resized, {len(self.inflated)} inflated, '
                 f'{len(self.dropped)} dropped by rule, {len(self.missing)} left at initialization')
 
 
 def check_source_file(path: str | Path) -> None:
-    """Raise UserError where there is no such file, with what to do."""
-    if not Path(path).is_file():
+    """Raise UserError where there is no such file, or one of another kind, with what to do."""
+    path = Path(path)
+    if path.is_dir():
+        inside = sorted(p.name for p in path.iterdir() if p.suffix in ('.pth', '.pt', '.bin', '.safetensors'))
+        raise UserError(f'{path}: is a folder; name the checkpoint in it'
+                        + (f', e.g. {path / inside[0]}' if inside else ', which has none (.pth, .safetensors)'))
+    if not path.is_file():
         raise UserError(f'{path}: source checkpoint not found; download it from its authors, or make it with '
                         'tools/pretrain.py, and put it there (README, "Sources")')
+    check_format(path)
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """Read a state dict from .pth/.pt/.safetensors, unwrapped from the usual containers.
+def read_checkpoint(path: str | Path) -> State:
+    """Every tensor of a checkpoint (torch.save or safetensors) by its path of names, `teacher.backbone.norm.bias`.
 
     Raises:
-        UserError: missing, truncated, or needing arbitrary unpickling.
+        UserError: missing, truncated, of another format, or needing arbitrary unpickling.
     """
-    path = Path(path)
     check_source_file(path)
-    if path.suffix == '.safetensors':
+    content = load_checkpoint(path)
+    state = dict(_flatten(content, '', set()))
+    if not state:
+        only = ' (an optimizer\'s state alone)' if isinstance(content, dict) and 'param_groups' in content else ''
+        raise UserError(f'{path}: holds no state dict (names -> tensors){only}; save the model\'s with torch.save')
+    return state
+
+
+def _flatten(value: dict, path: str, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
+    if not isinstance(value, dict) or id(value) in seen:
+        return
+    seen.add(id(value))
+    for key, entry in value.items():
+        if isinstance(key, str) and isinstance(entry, Tensor):
+            yield path + key, entry
+        elif isinstance(key, str):
+            yield from _flatten(entry, f'{path}{key}.', seen)
+
+
+def find_encoder(state: State, path: str | Path) -> tuple[str, str]:
+    """Where the encoder of a checkpoint lies: the path before its patch embedding's kernel, and the kernel's name.
+
+    Raises:
+        UserError: there is none, which says what the file is instead, or several that no rule decides between.
+    """
+    found = {key[:match.start(1)]: match[1] for key in state if (match := KERNELS.search(key)) and (
+        match[1] != 'conv1.weight' or key[:match.start(1)] + 'positional_embedding' in state)}
+    if not found:
+        raise UserError(f'{path}: no key {PATCH_KERNEL!r}, so no vision Transformer in its authors\' or timm\'s '
+                        f'naming{_resemblance(state)}')
+
+    def rank(root: str) -> int:
+        words = set(re.split(r'[._]', root))
+        return 0 if words & TAKEN else 2 if words & LEFT else 1
+    best = [root for root in found if rank(root) == min(map(rank, found))]
+    if len(best) > 1:
+        raise UserError(f'{path}: holds several encoders, below {", ".join(map(repr, sorted(best)))}; save the '
+                        'state dict of the one that is meant in a file of its own (torch.save)')
+    return best[0], found[best[0]]
+
+
+def _resemblance(state: State) -> str:
+    for pattern, what in RESEMBLES.items():
+        if any(re.search(pattern, key) for key in state):
+            return f'; its keys are {what}'
+    return f'; its keys are {", ".join(list(state)[:3])}, ...'
+
+
+def read_source(path: str | Path, naming: Naming) -> tuple[State, LoadReport]:
+    """A checkpoint's encoder with a model's keys and tables, and what became of every other key.
+
+    Raises:
+        UserError: it is not one that the model's family can start from.
+    """
+    everything = read_checkpoint(path)
+    deepest, kernel = find_encoder(everything, path)
+    parts = deepest.split('.')[:-1]
+    for length in range(len(parts) + 1):
+        root = ''.join(f'{part}.' for part in parts[:length])
+        # half precision would round where tables are resized and colours summed
+        source = {key.removeprefix(root): value.float() if value.is_floating_point() and value.element_size() < 4
+                  else value for key, value in everything.items() if key.startswith(root)}
         try:
-            state = load_file(path)
-        except Exception as error:
-            reason = ' '.join(str(error).split())[:200] or type(error).__name__
-            raise UserError(f'{path}: cannot be read ({reason}); download it again') from error
+            with redirect_stdout(None):  # timm's filter for EVA prints
+                state = naming.translate(dict(source))
+            fault = None
+        except (AttributeError, KeyError, RuntimeError, IndexError, ValueError, AssertionError) as error:
+            state, fault = {}, error
+        if PATCH_KERNEL in state:
+            break
     else:
-        state = load_checkpoint(path)
-    for container in ('teacher', 'state_dict', 'model', 'module'):
-        if isinstance(state, dict) and isinstance(state.get(container), dict):
-            state = state[container]
-    if not isinstance(state, dict) or not all(isinstance(key, str) and isinstance(value, Tensor)
-                                              for key, value in state.items()):
-        raise UserError(f'{path}: holds no state dict (names -> tensors)')
-    return {re.sub(r'^((module|backbone|encoder)\.)+', '', key): value
-            for key, value in state.items()}
+        why = (' '.join(str(fault).split())[:200] if fault else
+               f'{deepest + kernel!r} is in no naming that timm knows for it{_resemblance(everything)}')
+        raise UserError(f'{path}: does not fit the encoder: {why}') from fault
+    raw, made = everything[deepest + kernel], state[PATCH_KERNEL]
+    if raw.ndim > 2 and raw.shape[-2:] != made.shape[-2:]:  # timm would resample it, and say so to nobody
+        raise UserError(f'{path}: key {deepest + kernel!r} has shape {tuple(raw.shape)}, the encoder\'s patches '
+                        f'are {" x ".join(map(str, made.shape[-2:]))}; choose the encoder the file was made for')
+    report = LoadReport(str(path), root)
+    for key in everything:
+        if not key.startswith(root):
+            common = len([1 for a, b in zip(key.split('.'), parts, strict=False) if a == b])
+            report.dropped['.'.join(key.split('.')[:common + 1]) + '.*'] = 'outside the encoder'
+    given, kept = ({id(value) for value in values.values()} for values in (source, state))
+    changed = {key for key, value in source.items() if id(value) not in kept}
+    for key in (key for key, value in state.items() if id(value) not in given):
+        same = next((name for name in changed if f'.{name}'.endswith(f'.{key}')), None)
+        changed.discard(same)
+        if _is_table(key) or same and source[same].shape != state[key].shape:
+            report.resized.append(key)
+    for key in sorted(changed):
+        report.dropped[key] = _rule(key) or 'taken apart or left out by the family\'s own filter'
+    biases = [key for key in changed if key.endswith('qkv.bias') and source[key].any()]
+    if any(f'{key.removesuffix("qkv.bias")}q_bias' not in state for key in biases):  # DINOv3's
+        print_log(f'{path}: its attention has biases, which the encoder has no place for; timm may have a model '
+                  'that does (..._qkvb)', logger='current', level=logging.WARNING)
+    return state, report
 
 
-def load_source(model: nn.Module, path: str | Path, slices: int, channels: int,
+def _rule(key: str) -> str | None:
+    return next((why for pattern, why in DROPPED_BY_RULE.items() if re.search(pattern, key)), None)
+
+
+def load_source(model: nn.Module, naming: Naming, path: str | Path, slices: int, channels: int,
                 inflation: str) -> LoadReport:
     """Load a checkpoint into an encoder's inner model (timm, or torchvision's Video Swin).
 
     Args:
         model: timm model whose patch embedding takes C * S input channels, channel-major, or a
-            SwinTransformer3d with C.
+            SwinTransformer3d with C; what lies behind the feature taps may be left out.
+        naming: the model's.
         path: checkpoint file as its authors published it.
         slices: S.
         channels: C.
         inflation: registered inflation method.
 
     Raises:
-        UserError: names the first key that no rule explains, is missing, or has a wrong shape.
+        UserError: names the first key that no rule explains, is missing, has a wrong shape or no numbers.
     """
-    report, state = LoadReport(str(path)), {}
-    for key, value in read_checkpoint(path).items():
-        rule = next((why for pattern, why in DROPPED_BY_RULE.items() if re.search(pattern, key)), None)
-        if rule:
-            report.dropped[key] = rule
-        else:
-            state[key] = value
-    if PATCH_KERNEL not in state:
-        raise UserError(f'{path}: no key {PATCH_KERNEL!r}: not a checkpoint of a vision Transformer '
-                        'in its authors\' or timm\'s naming')
-    kernel = state.pop(PATCH_KERNEL)
-    embed_dim = model.patch_embed.proj.out_channels
-    if len(kernel) != embed_dim:
-        raise UserError(f'{path}: {PATCH_KERNEL} has width {len(kernel)}, the encoder {embed_dim}; '
+    state, report = read_source(path, naming)
+    report.kernel = kernel = state.pop(PATCH_KERNEL)
+    _check_numbers(path, PATCH_KERNEL, kernel)
+    width = model.patch_embed.proj.out_channels
+    if len(kernel) != width:
+        raise UserError(f'{path}: {PATCH_KERNEL} has shape {tuple(kernel.shape)}, the encoder is {width} wide; '
                         'choose the encoder the file was made for')
-    kernel = kernel.to(torch.promote_types(kernel.dtype, torch.float32))  # sums round in half precision
     if isinstance(model, SwinTransformer3d):
         kernel = _video_kernel(model, kernel, channels, inflation)
-        state = _to_video_swin(model, state, report)
+        report.inflated, report.resized = report.resized, []  # tables, over depth
     else:
         kernel = inflate_kernel(kernel, slices, channels, inflation)
         kernel = None if kernel is None else kernel.flatten(1, 2)
-        state = _to_timm(model, state, report)
-    _fill(model, state, kernel, report)
+    _fill(model, naming, state, kernel, report)
     return report
 
 
-def _to_timm(model: nn.Module, source: dict[str, Tensor], report: LoadReport) -> dict[str, Tensor]:
-    """Keys and position tables as the timm model has them."""
-    try:
+def timm_naming(name: str, **sizes) -> Naming:
+    """How a timm model names its weights; `sizes` are what it is created with."""
+    whole, timms_filter = compat.describe_timm_model(name, **sizes)
+
+    def translate(source: State) -> State:
         # kept from timm's filter, which resizes tables its own way, and those of oblong grids always
-        tables = _beit_tables(model, source, report) if isinstance(model, Beit) else {}
+        tables = _beit_tables(whole, source) if isinstance(whole, Beit) else {}
         rest = {key: value for key, value in source.items() if not (tables and _is_table(key))}
-        state = sys.modules[type(model).__module__].checkpoint_filter_fn(dict(rest), model)
-    except (AttributeError, KeyError, RuntimeError, IndexError, ValueError) as error:
-        raise UserError(f'{report.source}: does not fit {type(model).__name__}: '
-                        f'{" ".join(str(error).split())}') from error
-    kept = {id(value) for value in state.values()}
-    for key, value in rest.items():
-        if id(value) in kept:
-            continue  # as it is, perhaps under another name
-        if key in state:
-            report.resized.append(key)
-        else:
-            raise UserError(f'{report.source}: key {key!r} is unknown to {type(model).__name__}; '
-                            'nothing was loaded')
-    return state | tables
+        return timms_filter(rest, whole) | tables
+    return Naming(frozenset(whole.state_dict()), translate)
 
 
 def _is_table(key: str) -> bool:
     return key.endswith('relative_position_bias_table')
 
 
-def _beit_tables(model: Beit, source: dict[str, Tensor], report: LoadReport) -> dict[str, Tensor]:
+def _beit_tables(model: Beit, source: State) -> State:
     """BEiT's relative-position tables for the model's grid; one shared by all blocks is given to each."""
     tables = {key: value for key, value in source.items() if _is_table(key)}
     shared = tables.pop('rel_pos_bias.relative_position_bias_table', None)
     if shared is not None:
         tables |= {f'blocks.{i}.attn.relative_position_bias_table': shared for i in range(len(model.blocks))}
-    for key, value in tables.items():
-        tables[key] = resize_beit_table(value, model.patch_embed.grid_size)
-        if tables[key] is not value:
-            report.resized.append(key)
-    return tables
+    return {key: resize_beit_table(value, model.patch_embed.grid_size) for key, value in tables.items()}
 
 
 def _video_kernel(model: SwinTransformer3d, kernel: Tensor, channels: int, inflation: str) -> Tensor | None:
@@ -173,29 +290,32 @@ def _video_kernel(model: SwinTransformer3d, kernel: Tensor, channels: int, infla
     return kernel.sum(1, keepdim=True).repeat(1, channels, 1, 1, 1) / channels
 
 
-def _to_video_swin(model: SwinTransformer3d, source: dict[str, Tensor], report: LoadReport) -> dict[str, Tensor]:
+def video_swin_naming(model: SwinTransformer3d) -> Naming:
     """Swin's and Video Swin's own keys -> torchvision's; a 2D source's tables are inflated over depth."""
-    wanted, state = model.state_dict(), {}
-    # the authors merge patches at a stage's end, timm at the next one's start
-    merges = 1 if 'layers.0.downsample.reduction.weight' in source else -1
-    for key, value in source.items():
-        name = re.sub(r'^layers\.(\d+)\.blocks\.', lambda m: f'features.{2 * int(m[1])}.', key)
-        name = re.sub(r'^layers\.(\d+)\.downsample\.', lambda m: f'features.{2 * int(m[1]) + merges}.', name)
-        name = name.replace('.mlp.fc1.', '.mlp.0.').replace('.mlp.fc2.', '.mlp.3.')
-        if _is_table(name) and name in wanted:
-            depth = model.get_submodule(name.rpartition('.')[0]).window_size[0]
-            if len(wanted[name]) == (2 * depth - 1) * len(value) and depth > 1:
-                value = inflate_swin_table(value, depth)
-                report.inflated.append(name)
-        state[name] = value
-    return state
+    wanted = {key: len(value) for key, value in model.state_dict().items() if _is_table(key)}
+
+    def translate(source: State) -> State:
+        # the authors merge patches at a stage's end, timm at the next one's start
+        merges, state = 1 if 'layers.0.downsample.reduction.weight' in source else -1, {}
+        for key, value in source.items():
+            name = re.sub(r'^layers\.(\d+)\.blocks\.', lambda m: f'features.{2 * int(m[1])}.', key)
+            name = re.sub(r'^layers\.(\d+)\.downsample\.', lambda m: f'features.{2 * int(m[1]) + merges}.', name)
+            name = name.replace('.mlp.fc1.', '.mlp.0.').replace('.mlp.fc2.', '.mlp.3.')
+            if name in wanted:
+                depth = model.get_submodule(name.rpartition('.')[0]).window_size[0]
+                if wanted[name] == (2 * depth - 1) * len(value) and depth > 1:
+                    value = inflate_swin_table(value, depth)
+            state[name] = value
+        return state
+    return Naming(frozenset(model.state_dict()), translate)
 
 
-def _fill(model: nn.Module, state: dict[str, Tensor], kernel: Tensor | None, report: LoadReport) -> None:
+def _fill(model: nn.Module, naming: Naming, state: State, kernel: Tensor | None, report: LoadReport) -> None:
     """Check every key against the model's and load them all, or raise and load none."""
     path, family = report.source, type(model).__name__
+    parameters = {name for name, _ in model.named_parameters()}
     wanted = {key: value for key, value in model.state_dict().items()
-              if not any(re.search(pattern, key) for pattern in DROPPED_BY_RULE)}
+              if key in parameters or not re.search(BUFFERS, key)}
     if kernel is None:
         why = 'inflation `random` keeps the fresh layer'
         report.dropped[PATCH_KERNEL] = why
@@ -204,21 +324,43 @@ def _fill(model: nn.Module, state: dict[str, Tensor], kernel: Tensor | None, rep
     else:
         report.inflated.append(PATCH_KERNEL)
         state[PATCH_KERNEL] = kernel
-    blocks = len(getattr(model, 'blocks', ()))
     for key in list(state):
-        block = re.match(r'blocks\.(\d+)\.', key)
-        if block and blocks and int(block[1]) >= blocks:
-            report.dropped[key] = 'block behind the last feature tap'
+        if key not in wanted:
+            report.dropped[key] = _rule(key) or ('behind the last feature tap' if key in naming.keys else '')
+            if not report.dropped[key]:
+                raise UserError(f'{path}: key {key!r} is unknown to {family}{_compare_depth(key, state, naming)}; '
+                                'nothing was loaded')
             del state[key]
-        elif key not in wanted:
-            raise UserError(f'{path}: key {key!r} is unknown to {family}; nothing was loaded')
         elif state[key].shape != wanted[key].shape:
             raise UserError(f'{path}: key {key!r} has shape {tuple(state[key].shape)}, the encoder '
                             f'needs {tuple(wanted[key].shape)}; nothing was loaded')
-        elif key not in report.inflated and key not in report.resized:
-            report.loaded.append(key)
+        else:
+            _check_numbers(path, key, state[key])
+            if key not in report.inflated and key not in report.resized:
+                report.loaded.append(key)
+    report.resized = [key for key in report.resized if key in state]
     report.missing = [key for key in wanted if key not in state]
     for key in report.missing:
         if kernel is not None or key not in (PATCH_KERNEL, PATCH_BIAS):
-            raise UserError(f'{path}: key {key!r} of {family} is missing; nothing was loaded')
+            raise UserError(f'{path}: key {key!r} of {family} is missing{_compare_depth(key, state, naming)}; '
+                            'nothing was loaded')
     model.load_state_dict(state, strict=False)  # what it may lack was accounted for above
+
+
+def _compare_depth(key: str, state: State, naming: Naming) -> str:
+    """Of a key that only one of a file and a model has: how many blocks each has there, if that is why."""
+    block = re.match(r'((?:.*\.)?blocks\.|features\.\d+\.|layers\.)\d+\.', key)
+    if not block:
+        return ''
+    here, there = (len({name[len(block[1]):].split('.')[0] for name in names if name.startswith(block[1])})
+                   for names in (state, naming.keys))
+    return f' (the file has {here} {block[1][:-1]}, the encoder {there})' if here != there else ''
+
+
+def _check_numbers(path: str | Path, key: str, value: Tensor) -> None:
+    if not value.is_floating_point() or value.layout != torch.strided or value.is_meta:
+        raise UserError(f'{path}: key {key!r} holds {str(value.dtype).removeprefix("torch.")}, no plain '
+                        'fractions; take the file as it was before it was quantized or compressed')
+    if not value.isfinite().all():
+        raise UserError(f'{path}: key {key!r} holds numbers that are NaN or infinite; take another checkpoint; '
+                        'nothing was loaded')

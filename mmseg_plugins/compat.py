@@ -1,4 +1,4 @@
-"""The one room that knows OpenMMLab's and torch's rough edges.
+"""The one room that knows OpenMMLab's, timm's and torch's rough edges.
 
 Importing it makes `import mmseg` work beside mmcv-lite, makes mmengine read checkpoints as
 data on every torch (safe_load.py), makes mmengine's file writes atomic and its resuming
@@ -12,7 +12,9 @@ import sys
 import types
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 from .errors import UserError
 from .files import write_atomic
@@ -129,6 +131,21 @@ def newest_whole(folder: Path) -> Path | None:
             return path
         print_log(f'{path}: not whole ({fault}); passed over', 'current', logging.WARNING)
     return None
+
+
+def describe_timm_model(name: str, **sizes) -> tuple:
+    """A timm model without memory for its weights (on the meta device), and its filter of published checkpoints.
+
+    The filter, `(state dict, model) -> state dict`, has options by architecture, and timm gives it to its loader
+    alone, which here takes it and loads nothing.
+    """
+    import timm
+    import torch
+
+    with mock.patch('timm.models._builder.load_pretrained') as loader, torch.device('meta'):
+        model = timm.create_model(name, pretrained=True, num_classes=0, **sizes)
+    filter_of: Callable = loader.call_args.kwargs['filter_fn'] or (lambda state, model: state)
+    return model, filter_of
 
 
 def _skip_environment_dump() -> None:

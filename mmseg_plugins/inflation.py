@@ -33,6 +33,7 @@ Add a method with one function; a keyword argument with a default is its number:
 """
 
 import inspect
+import math
 import re
 from collections.abc import Callable
 
@@ -43,6 +44,7 @@ from .errors import UserError, nearest
 
 Method = Callable[..., Tensor]
 INFLATIONS: dict[str, Method | None] = {'none': None, 'random': None}
+LEAST = {'triangular': 0, 'gaussian': 0, 'centering_noise': 0}  # of their numbers; a user's own may be any
 
 
 def register_inflation(name: str) -> Callable[[Method], Method]:
@@ -118,10 +120,21 @@ def parse_inflation(method: str) -> tuple[str, dict[str, float]]:
     options = [parameter.name for parameter in inspect.signature(function).parameters.values()
                if parameter.default is not parameter.empty] if function else []
     try:
-        return name, {options[0]: float(number)}
-    except (IndexError, ValueError):
-        takes = f'takes one number, {options[0]}' if options else 'takes no number'
-        raise UserError(f'inflation {method!r}: {name} {takes}') from None
+        value = float(number)
+        if options and math.isfinite(value) and value >= LEAST.get(name, -math.inf):
+            return name, {options[0]: value}
+    except ValueError:
+        pass
+    least = f', at least {LEAST[name]}' if name in LEAST else ''
+    takes = f'takes one number, {options[0]} (finite{least})' if options else 'takes no number'
+    raise UserError(f'inflation {method!r}: {name} {takes}')
+
+
+def check_window(slices: int, channels: int) -> None:
+    """Raise UserError where a window of so many slices and channels cannot be."""
+    for name, value in (('slices', slices), ('channels', channels)):
+        if type(value) is not int or value < 1:
+            raise UserError(f'{name}={value!r} must be a whole number, at least 1')
 
 
 def inflate_kernel(weight: Tensor, slices: int, channels: int, method: str) -> Tensor | None:
@@ -140,9 +153,7 @@ def inflate_kernel(weight: Tensor, slices: int, channels: int, method: str) -> T
         UserError: unknown method, or a shape that is not one of the two above.
     """
     name, options = parse_inflation(method)
-    if slices < 1 or channels < 1:
-        raise UserError(f'cannot inflate to {slices} slices and {channels} channels: '
-                        'both must be at least 1')
+    check_window(slices, channels)
     if name == 'none':
         if weight.ndim != 4 or (weight.shape[1], slices) != (channels, 1):
             raise UserError(f'inflation `none` cannot take a kernel of shape {tuple(weight.shape)}: '
@@ -158,4 +169,7 @@ def inflate_kernel(weight: Tensor, slices: int, channels: int, method: str) -> T
     needed = (embed_dim, channels, slices, height, width)
     if tuple(kernel.shape) != needed:
         raise UserError(f'inflation {method!r} returned shape {tuple(kernel.shape)}: needed {needed}')
+    if not kernel.isfinite().all():
+        raise UserError(f'inflation {method!r} gives a kernel with numbers that are NaN or infinite; choose '
+                        'another')
     return kernel

@@ -104,6 +104,17 @@ def decided_by(place: str) -> str | None:
     return next((name for name, key in KEYS.items() if re.fullmatch(key.decides, place)), None)
 
 
+def check_size(value: Any) -> int | tuple[int, int]:
+    """An encoder's input size in pixels: one side of a square, or (height, width).
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not _is_size(value):
+        raise UserError(f'img_size={value!r} must be {KEYS["img_size"].must_be}')
+    return value if isinstance(value, int) else tuple(value)
+
+
 def check_experiment(experiment: Any, where: str) -> None:
     """Every key known, none missing, every value of its kind and range.
 

@@ -1,4 +1,6 @@
-"""Checkpoints are read as data: nothing in a file can run, and a damaged file is named.
+"""Checkpoints are read as data: nothing in a file can run, and a damaged file, or one of another format, is named.
+
+What a file is its content tells, whatever its name: torch.save's archive or pickle, or safetensors.
 
 torch's restricted unpickler runs what it is told is safe, so what it is told matters. mmengine keeps histories
 of losses beside the weights, as pickled numpy arrays behind the builtin `getattr`. Neither is safe as it is:
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
+from safetensors.torch import load_file
 
 from .errors import UserError
 
@@ -114,8 +117,65 @@ SAFE = [_Dtype, _Array, _History, _getattr, _encode,
           for function, name in ((_reconstruct, '_reconstruct'), (_scalar, 'scalar')))]
 
 
+AGAIN = 'download it again, or take another'
+PYTORCH = 'take the PyTorch file of its authors or of timm'
+# How files begin that are taken for checkpoints, and what to do about them.
+OTHERS = {
+    rb'version https://git-lfs': ('a Git LFS pointer, not the file itself', 'fetch it with git lfs pull'),
+    rb'\s*<': ('a page of HTML or XML, as servers send in a file\'s place', 'download it by its direct link'),
+    rb'\x1f\x8b': ('compressed by gzip', 'unpack it with gunzip'),
+    rb'BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf': ('compressed', 'unpack it first'),
+    rb'\x89HDF': ('HDF5, as Keras and TensorFlow write it', PYTORCH),
+    rb'\x93NUMPY': ('one NumPy array', PYTORCH),
+    rb'GGUF': ('GGUF, of a language model', PYTORCH),
+    rb'\x08.{1,40}(?i:onnx|pytorch)': ('ONNX, a graph', 'take the PyTorch file that it was exported from'),
+    rb'\s*[\[{]': ('JSON, a description of weights', 'name the file that holds the weights'),
+}
+
+
+def check_format(path: Path) -> bool:
+    """Whether a file is safetensors; if not, it may be torch's.
+
+    Raises:
+        UserError: it is neither; says what it is and what to do.
+    """
+    with path.open('rb') as file:
+        start = file.read(512)
+    size = path.stat().st_size
+    if not start:
+        raise UserError(f'{path}: cannot be read (it is empty); {AGAIN}')
+    if start[8:9] == b'{' and int.from_bytes(start[:8], 'little') < 2**32:
+        return True
+    if start.startswith(b'PK'):
+        _check_zip(path)
+    for pattern, (what, remedy) in OTHERS.items():
+        if re.match(pattern, start, re.DOTALL):
+            raise UserError(f'{path}: cannot be read (it is {what}, {size} bytes); {remedy}')
+    return False
+
+
+def _check_zip(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception as error:  # zipfile has no one class for what is wrong with an archive
+        raise UserError(f'{path}: cannot be read (an archive whose end is missing or damaged); {AGAIN}') from error
+    ends = {name.rpartition('/')[2] for name in names}
+    if 'constants.pkl' in ends:
+        fault = ('TorchScript, a program, which is refused since it could run', 'save its state dict alone: '
+                 'torch.save(torch.jit.load(FILE).state_dict(), OTHER)')
+    elif 'data.pkl' in ends:
+        return
+    elif names and all(end.endswith('.npy') for end in ends):
+        fault = ('an archive of NumPy arrays, .npz, as JAX\'s models are published', PYTORCH)
+    else:
+        fault = (f'a zip archive of {str(names[:3])[:120]}', 'unpack it, and name the checkpoint in it')
+    raise UserError(f'{path}: cannot be read (it is {fault[0]}); {fault[1]}')
+
+
 def load_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
-    """What a file of torch.save holds: containers, text, numbers, tensors, arrays, and mmengine's histories.
+    """What a file holds, of torch.save (containers, text, numbers, tensors, arrays, mmengine's histories) or
+    safetensors.
 
     Raises:
         UserError: missing, damaged, or holding anything else.
@@ -123,14 +183,19 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
     path = Path(path).expanduser()
     others = torch.serialization.get_safe_globals()  # of other packages, which may allow more
     try:
+        if check_format(path):
+            return load_file(path)
         _check_archive(path)
-        # what is no archive is given whole: in a file, a torn length would ask for as much memory
-        content = path if zipfile.is_zipfile(path) else io.BytesIO(path.read_bytes())
+        # what is no archive is given whole: in a file, a torn length would ask for as much memory; and an archive
+        # as an open file, since torch goes by the name of one that is called .safetensors
+        content = path.open('rb') if zipfile.is_zipfile(path) else io.BytesIO(path.read_bytes())
         torch.serialization.clear_safe_globals()
         torch.serialization.add_safe_globals(SAFE)
-        with warnings.catch_warnings():
+        with content, warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of pickles of odd versions, which are read or refused all the same
             return _finish_arrays(torch.load(content, map_location=map_location, weights_only=True), {})
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f'{path}: checkpoint not found') from None
     except pickle.UnpicklingError as error:
@@ -138,7 +203,7 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
                         'run code. Save its state dict alone with torch.save') from error
     except Exception as error:  # torch has no one class for what is wrong with a file
         reason = ' '.join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f'{path}: cannot be read ({reason}); download it again, or take another') from error
+        raise UserError(f'{path}: cannot be read ({reason}); {AGAIN}') from error
     finally:
         torch.serialization.clear_safe_globals()
         torch.serialization.add_safe_globals(others)
@@ -152,8 +217,6 @@ def _check_archive(path: Path) -> None:
         return
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-        if any(Path(member.filename).name == 'constants.pkl' for member in members):
-            raise pickle.UnpicklingError('TorchScript')
         if (any(member.compress_type != zipfile.ZIP_STORED for member in members)
                 or sum(member.file_size for member in members) > path.stat().st_size):
             raise ValueError('it is compressed, as no checkpoint is')

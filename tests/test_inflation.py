@@ -122,7 +122,7 @@ def test_a_user_extends_the_registry_with_one_function():
 @pytest.mark.parametrize('weight, kwargs, message', [
     (torch.zeros(2, 4, 2, 2), {}, r'\(2, 4, 2, 2\).*\(E, 3, P, P\)'),
     (torch.zeros(2, 3, 2), {}, r'\(2, 3, 2\).*\(E, 3, P, P\)'),
-    (torch.zeros(2, 3, 2, 2), dict(slices=0), '0 slices'),
+    (torch.zeros(2, 3, 2, 2), dict(slices=0), 'slices=0'),
     (torch.zeros(2, 3, 2, 2), dict(method='centring'), 'did you mean .centering'),
     (torch.zeros(2, 3, 2, 2), dict(method='gaussian(wide)'), 'takes one number, sigma'),
     (torch.zeros(2, 3, 2, 2), dict(method='centering(2)'), 'takes no number'),

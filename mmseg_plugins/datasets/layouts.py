@@ -143,8 +143,8 @@ def _find_msd(info: DatasetInfo, raw: Path) -> RawDataset:
         *files, label = (check_inside(raw, relative, path) for relative in (*images, entry['label']))
         name = re.sub(r'\.nii(\.gz)?$', '', files[0].name)
         if name in cases:
-            raise UserError(f'{path}: two cases are called {_line(name)!r}, {cases[name].images[0]} and {files[0]}; '
-                            'list each case once, under a file name of its own')
+            raise UserError(f'{path}: two cases are called {_line(name)!r}, {cases[name].images[0]} and '
+                            f'{files[0]}; list each case once, under a file name of its own')
         cases[name] = RawCase(tuple(files), label)
     _check_doubled(cases, path)
     return RawDataset(_declare(info, channels, labels, path), cases, msd_split(info.folder, list(cases)),
@@ -207,8 +207,8 @@ def _read_nnunet_labels(declared: dict, path: Path) -> list[str]:
         raise UserError(f'{path}: an `ignore` label is not supported, every voxel counts here; relabel, or take '
                         'such cases out')
     if set(by_id) != set(range(len(by_id))):
-        raise UserError(f'{path}: labels have the ids {some(map(_line, sorted(by_id)))}, with gaps; number them 0, '
-                        '1, 2, ... here and in the label maps')
+        raise UserError(f'{path}: labels have the ids {some(map(_line, sorted(by_id)))}, with gaps; number them '
+                        '0, 1, 2, ... here and in the label maps')
     return _check_twins([by_id[i] for i in range(len(by_id))], 'labels', path)
 
 

@@ -17,9 +17,12 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ..acceleration import checkpoint_blocks
-from ..checkpoints import LoadReport, load_source
+from ..checkpoints import LoadReport, Naming, load_source, timm_naming
 from ..errors import UserError, nearest
-from ..inflation import parse_inflation
+from ..inflation import check_window, parse_inflation
+from ..keys import check_size
+
+CHOOSE = 'choose a vision Transformer (ViT, BEiT, EVA, Swin, ...)'
 
 
 class InflatedEncoder(BaseModule):
@@ -50,35 +53,23 @@ class InflatedEncoder(BaseModule):
                  with_cp: bool = False, sizes: dict | None = None, init_cfg: dict | None = None):
         super().__init__(init_cfg)
         parse_inflation(inflation)
-        if slices < 1 or channels < 1:
-            raise UserError(f'slices={slices}, channels={channels}: both must be at least 1')
-        if not timm.is_model(model):
+        check_window(slices, channels)
+        self.img_size = check_size(img_size)
+        if not isinstance(model, str) or not timm.is_model(model):
             raise UserError(f'timm has no model {model!r}{nearest(model, timm.list_models())}'[:300])
         self.name, self.sizes = model, dict(sizes or {})
-        self.img_size = img_size if isinstance(img_size, int) else tuple(img_size)
         self.slices, self.channels = slices, channels
         self.inflation, self.source = inflation, source
         self.out_indices = tuple(out_indices)
         self.load_report: LoadReport | None = None
         try:
-            self.model = timm.create_model(
-                model, pretrained=False, in_chans=channels * slices, num_classes=0,
-                img_size=self.img_size, drop_path_rate=drop_path_rate, **self.sizes)
-        except (TypeError, AssertionError, RuntimeError) as error:
+            self.model = timm.create_model(model, pretrained=False, num_classes=0, drop_path_rate=drop_path_rate,
+                                           **self.timm_sizes)
+        except Exception as error:  # timm has no one class for sizes that a model cannot have
+            reason = ' '.join(str(error).split())[:200] or 'size not divisible'
             raise UserError(f'timm model {model!r} cannot be built for this image size and these sizes '
-                            f'({" ".join(str(error).split()) or "size not divisible"}); choose another size or '
-                            'a vision Transformer') from error
-        patches = getattr(self.model, 'patch_embed', None)
-        projection = getattr(patches, 'proj', None)
-        if not isinstance(projection, nn.Conv2d) or projection.in_channels != channels * slices:
-            raise UserError(f'timm model {model!r} has no patch embedding that is one convolution: there is '
-                            'nothing to inflate; choose a vision Transformer (ViT, BEiT, EVA, Swin, ...)')
-        for side in (self.img_size, self.img_size) if isinstance(self.img_size, int) else self.img_size:
-            patch = projection.kernel_size[0]
-            if side % patch:
-                raise UserError(f'timm model {model!r}: input size {side} is no multiple of its patch {patch}: '
-                                f'pixels would be lost; set experiment.img_size to {side // patch * patch} or '
-                                f'{(side // patch + 1) * patch}')
+                            f'({reason}); choose another size or a vision Transformer') from error
+        self._check_model()
         # Taps come before the final norm and head: parameters there would never get a gradient.
         self.model.prune_intermediate_layers(sorted(set(self.out_indices)), prune_norm=True,
                                              prune_head=True)
@@ -90,10 +81,40 @@ class InflatedEncoder(BaseModule):
                                 'experiment.activation_checkpointing out')
             checkpoint_blocks(blocks)
 
+    def _check_model(self) -> None:
+        """Refuse a model that cannot be inflated, tapped, or fed with this size."""
+        projection = getattr(getattr(self.model, 'patch_embed', None), 'proj', None)
+        if not isinstance(projection, nn.Conv2d) or projection.in_channels != self.channels * self.slices:
+            raise UserError(f'timm model {self.name!r} has no patch embedding that is one convolution: there is '
+                            f'nothing to inflate; {CHOOSE}')
+        levels = getattr(self.model, 'feature_info', ())
+        if not levels or not hasattr(self.model, 'prune_intermediate_layers'):
+            raise UserError(f'timm model {self.name!r} gives no features of its blocks or stages; {CHOOSE}')
+        sides = (self.img_size, self.img_size) if isinstance(self.img_size, int) else self.img_size
+        for patch, side in zip(projection.stride, sides, strict=True):
+            if side % patch:
+                sizes = sorted({max(side // patch, 1) * patch, (side // patch + 1) * patch})
+                raise UserError(f'timm model {self.name!r}: input size {side} is no multiple of its patch '
+                                f'{patch}: pixels would be lost; set experiment.img_size to '
+                                f'{" or ".join(map(str, sizes))}')
+        taps = self.out_indices
+        if len(taps) != 4 or not all(type(tap) is int and 0 <= tap < len(levels) for tap in taps):
+            raise UserError(f'out_indices={taps!r} must be four whole numbers from 0 to {len(levels) - 1}, '
+                            f'blocks or stages of timm model {self.name!r}')
+
+    @property
+    def timm_sizes(self) -> dict:
+        """What the timm model is created with."""
+        return dict(in_chans=self.channels * self.slices, img_size=self.img_size, **self.sizes)
+
+    @property
+    def naming(self) -> Naming:
+        return timm_naming(self.name, **self.timm_sizes)
+
     def init_weights(self) -> None:
         """Load and inflate the source; without one, timm's own initialization stays."""
         if self.source and self.load_report is None:
-            self.load_report = load_source(self.model, self.source, self.slices, self.channels,
+            self.load_report = load_source(self.model, self.naming, self.source, self.slices, self.channels,
                                            self.inflation)
             print_log(f'source {self.load_report}', logger='current')
 
@@ -171,9 +192,11 @@ def timm_encoder(name: str, img_size: int | Sequence[int], model: dict) -> dict:
         UserError: the model cannot be inflated; says why.
     """
     with torch.device('meta'):
-        levels = InflatedEncoder(name, slices=1, img_size=img_size, out_indices=(0,)).model.feature_info
+        levels = InflatedEncoder(name, slices=1, img_size=img_size, out_indices=(0,) * 4).model.feature_info
     head, depth = dict(model['decode_head']), len(levels)
     if levels[0]['reduction'] != levels[-1]['reduction']:
+        if depth < 4:
+            raise UserError(f'timm model {name!r} has {depth} stages, the decoder needs four; {CHOOSE}')
         kind, taps, neck = 'InflatedSwin', range(depth - 4, depth), None
     else:
         kind, taps = 'InflatedViT', [max(round(depth * part) - 1, 0) for part in (1 / 3, 1 / 2, 2 / 3, 1)]

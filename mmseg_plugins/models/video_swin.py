@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torchvision.models.video.swin_transformer import PatchEmbed3d, SwinTransformer3d
 
 from ..acceleration import checkpoint_blocks
-from ..checkpoints import LoadReport, load_source
-from ..errors import UserError
-from ..inflation import parse_inflation
+from ..checkpoints import LoadReport, load_source, video_swin_naming
+from ..errors import UserError, nearest
+from ..inflation import check_window, parse_inflation
+from ..keys import check_size
 
 BASE = dict(patch_size=(2, 4, 4), window_size=(8, 7, 7), embed_dim=128, depths=(2, 2, 18, 2),
             num_heads=(4, 8, 16, 32))
@@ -48,8 +49,8 @@ class VideoSwin(BaseModule):
                  with_cp: bool = False, sizes: dict | None = None, init_cfg: dict | None = None):
         super().__init__(init_cfg)
         parse_inflation(inflation)
-        if slices < 1 or channels < 1:
-            raise UserError(f'slices={slices}, channels={channels}: both must be at least 1')
+        check_window(slices, channels)
+        check_size(img_size)
         self.slices, self.channels = slices, channels
         self.inflation, self.source = inflation, source
         self.load_report: LoadReport | None = None
@@ -59,7 +60,15 @@ class VideoSwin(BaseModule):
 
         self.sizes = {key: list(value) if isinstance(value, Sequence) else value
                       for key, value in {**BASE, **(sizes or {})}.items()}
-        self.model = SwinTransformer3d(stochastic_depth_prob=drop_path_rate, patch_embed=embed, **self.sizes)
+        for name in self.sizes:
+            if name not in BASE:
+                raise UserError(f'sizes: Video Swin takes no {name!r}{nearest(name, BASE)}')
+        try:
+            self.model = SwinTransformer3d(stochastic_depth_prob=drop_path_rate, patch_embed=embed, **self.sizes)
+        except Exception as error:  # torchvision has no one class for sizes that do not go together
+            raise UserError(f'Video Swin cannot be built with sizes={self.sizes} '
+                            f'({" ".join(str(error).split())[:200]}); choose others') from error
+        self.naming = video_swin_naming(self.model)
         # Taps come before the final norm and head: parameters there would never get a gradient.
         self.model.norm, self.model.head = nn.Identity(), nn.Identity()
         if with_cp:
@@ -68,7 +77,7 @@ class VideoSwin(BaseModule):
     def init_weights(self) -> None:
         """Load the source; without one, torchvision's own initialization stays."""
         if self.source and self.load_report is None:
-            self.load_report = load_source(self.model, self.source, self.slices, self.channels,
+            self.load_report = load_source(self.model, self.naming, self.source, self.slices, self.channels,
                                            self.inflation)
             print_log(f'source {self.load_report}', logger='current')
 
