@@ -22,15 +22,16 @@ def load_model(cfg: Config, checkpoint: str, device: str) -> nn.Module:
     """The config's model with a checkpoint's weights, ready to predict.
 
     Raises:
-        UserError: the checkpoint is not this model's.
+        UserError: the checkpoint is not this model's, or there is no such device.
     """
     cfg.model.backbone.source = None  # the checkpoint holds all weights
     model = build_model(cfg)
-    load_weights(model, checkpoint)
     try:
-        return model.to(device).eval()
+        model.to(device).eval()
     except (RuntimeError, AssertionError) as error:
         raise UserError(f'--device {device}: {str(error).splitlines()[0]}') from error
+    load_weights(model, checkpoint)
+    return model
 
 
 def load_weights(model: nn.Module, checkpoint: str) -> None:

@@ -109,6 +109,10 @@ DATASET = {
     '--out': (['--out', CONFIG], CONFIG)}
 GRID = ['--encoders', 'beit', '--sources', 'none', '--inflations', 'centering', '--slices', '1', '--seeds', '1']
 SLURM = 'test_executors.py::test_every_setting_reaches_sbatch'
+TINY, REFUSED = 'test_speed.py::TINY', 'test_speed.py::test_arguments_that_mean_nothing_are_refused'
+CASE = {'--repeats': TINY, '--size': TINY, '--image': REFUSED, '--label': REFUSED,
+        '--out': 'test_speed.py::test_every_script_ends_with_its_table'}
+KEPT = 'test_predict.py::test_no_tool_writes_over_what_it_reads'
 SHOWN = {
     'tools/train.py': ([CONFIG, *DATA, *WORK_DIR[0]], {
         '--work-dir': ([*DRY, '--work-dir', '{here}/new'], CONFIG), '--dry-run': (DRY, '5 slices'),
@@ -120,12 +124,24 @@ SHOWN = {
         '--work-dir': WORK_DIR, '--launcher': LAUNCHER, '--local-rank': RANK,
         '--resume': (['--work-dir', '{here}', '--resume'], 'no checkpoint to go on from'),
         '--cfg-options': (['--cfg-options', 'experiment.slices=2'], 'experiment.slices=2'),
-        '--amp': (['--amp', '--cfg-options', 'experiment.precision=fp32'], 'precision is given twice')}),
+        '--amp': (['--amp', '--cfg-options', 'experiment.precision=fp32'], 'precision is given twice'),
+        '--overwrite': KEPT}),
     'tools/test.py': ([CONFIG, '{used}/iter_5.pth', *DATA], {
         '--work-dir': 'test_tools.py::test_evaluation_by_several_processes',
         '--out': 'test_tools.py::test_evaluation_by_several_processes',
         '--cfg-options': (['--cfg-options', 'experiment.evaluate=tset'], "did you mean 'test'"),
         '--launcher': LAUNCHER, '--local-rank': RANK}),
+    'tools/predict.py': ([CONFIG, '{used}/iter_5.pth', '{raw}/imagesTr/case_000.nii.gz', '{here}/o.nii', *DATA], {
+        '--overlay': (['--overlay', 'o.nii'], 'must be named .png'),
+        '--truth': (['--truth', 'a.nii'], 'name one with --overlay'),
+        '--overwrite': 'test_predict.py::test_a_label_map_that_is_there_is_replaced_where_that_is_asked_for',
+        '--device': (['--device', 'abacus'], '--device abacus: '),
+        '--cfg-options': (['--cfg-options', 'experiment.slice=3'], "did you mean 'slices'")}),
+    'tools/inflate.py': (['{used}/iter_5.pth', '--encoder', 'timm/vit_tiny_patch16_224', '--img-size', '7'], {
+        '--encoder': (['--encoder', 'swim'], "did you mean 'swin'"), '--slices': (['--slices', '0'], 'slices=0'),
+        '--channels': (['--channels', '0'], 'channels=0'), '--method': (['--method', 'mean'], "'mean'"),
+        '--img-size': (['--img-size', '-8'], 'img_size=-8'),
+        '--out': (['--out', 'o.pth'], 'must be named .safetensors'), '--overwrite': KEPT}),
     'tools/flops.py': ([CONFIG], {'--cfg-options': (['--cfg-options', 'experiment.slices=7'], '1 x 7 x')}),
     'tools/sources.py': ([], {'--weights-root': (['--weights-root', '{here}/w'], 'under {here}/w'),
                               '--check': (['--weights-root', '{used}', '--check'], 'sha256')}),
@@ -164,9 +180,12 @@ SHOWN = {
         '--plan': 'test_estimate.py::test_a_plan_writes_nothing',
         '--device': (['--device', 'abacus'], '--calibrate and --device go with --plan'),
         '--calibrate': (['--calibrate'], '--calibrate and --device go with --plan')}),
+    'benchmarks/speed/loader.py': ([], CASE), 'benchmarks/speed/metric.py': ([], CASE),
+    'benchmarks/speed/options.py': ([], dict.fromkeys(['--repeats', '--models', '--size', '--batch', '--steps'], TINY)
+                                    | {'--out': CASE['--out']}),
 }
 SCRIPTS = sorted(str(path.relative_to(REPO)) for folder in ('tools', 'benchmarks', 'benchmarks/speed')
-                 for path in (REPO / folder).glob('*.py') if 'ArgumentParser(' in path.read_text())
+                 for path in (REPO / folder).glob('*.py') if "__name__ == '__main__'" in path.read_text())
 
 
 @pytest.fixture
@@ -215,8 +234,9 @@ def test_every_option_has_its_entry(options_of, script):
 def source_of(test: str) -> str:
     path, name = test.split('::')
     text = (REPO / 'tests' / path).read_text()
-    [found] = [node for node in ast.parse(text).body if getattr(node, 'name', '') == name]
-    first = min(node.lineno for node in (found, *found.decorator_list))
+    [found] = [node for node in ast.parse(text).body
+               if name in (getattr(node, 'name', ''), *(target.id for target in getattr(node, 'targets', ())))]
+    first = min(node.lineno for node in (found, *getattr(found, 'decorator_list', ())))
     return '\n'.join(text.splitlines()[first - 1:found.end_lineno]).replace('-', '_')
 
 

@@ -145,7 +145,8 @@ def test_a_checkpoint_of_another_config_is_refused(files, checkpoint, prepared):
 
 def test_no_tool_writes_over_what_it_reads(files, prepared, checkpoint):
     shutil.copytree(prepared, 'data')
-    shutil.copy(checkpoint, 'weights.json')
+    for name in ('weights.json', 'x.safetensors', 'y.safetensors'):
+        shutil.copy(checkpoint, name)
     Path('work').mkdir()
     shutil.move('own.py', 'work/own.py')
     before = {path: path.read_bytes() for path in files.rglob('*') if path.is_file()}
@@ -156,9 +157,14 @@ def test_no_tool_writes_over_what_it_reads(files, prepared, checkpoint):
             ('lies in the work dir', 'test', 'work/own.py', 'weights.json', '--work-dir', 'work'),
             ('lies in the work dir', 'train', 'work/own.py', '--work-dir', './work'),
             ('lies in the work dir', 'pretrain', 'work/own.py', '--work-dir', 'work', '--out', 'o.pth'),
-            ('would overwrite', 'pretrain', 'work/own.py', '--out', 'work/own.py')):
+            ('overwrite this input', 'pretrain', 'work/own.py', '--out', 'work/own.py', '--overwrite'),
+            ('overwrite this file', 'pretrain', 'work/own.py', '--out', 'weights.json')):
         with pytest.raises(UserError, match=text):
             call_tool(*call, *options('data', evaluate='train', batch=1))
-    with pytest.raises(UserError, match='would overwrite'):
-        call_tool('pretrain', 'work/own.py', '--out', 'weights.json', *options('data', source='weights.json'))
+    with pytest.raises(UserError, match='overwrite this input'):
+        call_tool('pretrain', 'work/own.py', '--out', 'weights.json', '--resume',
+                  *options('data', source='weights.json'))
+    for out, overwrite, text in (('x.safetensors', '--overwrite', 'input'), ('y.safetensors', '', 'file')):
+        with pytest.raises(UserError, match=f'the inflated checkpoint would overwrite this {text}'):
+            call_tool('inflate', 'x.safetensors', '--encoder', 'beit', '--out', out, *overwrite.split())
     assert {path: path.read_bytes() for path in files.rglob('*') if path.is_file()} == before

@@ -3,33 +3,36 @@
 import argparse
 import json
 import logging
-from pathlib import Path
 
 from safetensors.torch import save
 
 from mmseg_plugins.certificate import ENCODERS, Certificate, build_encoder, certify, standalone_state
 from mmseg_plugins.errors import UserError, run_main
-from mmseg_plugins.files import write_atomic
+from mmseg_plugins.files import check_output, write_atomic
+from mmseg_plugins.options import path
 from mmseg_plugins.sources import file_sha256
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Inflate a published checkpoint; prints a certificate.')
-    parser.add_argument('checkpoint', type=Path)
+    parser.add_argument('checkpoint', type=path)
     parser.add_argument('--encoder', required=True, help=f'{", ".join(ENCODERS)}, or timm/<model>')
     parser.add_argument('--slices', type=int, default=5)
     parser.add_argument('--channels', type=int, default=1)
     parser.add_argument('--method', default='centering', help='inflation method')
     parser.add_argument('--img-size', type=int, default=224, help='pixels; position tables are resized to it')
-    parser.add_argument('--out', type=Path, help='write the weights here (.safetensors)')
+    parser.add_argument('--out', type=path, help='write the weights here (.safetensors)')
+    parser.add_argument('--overwrite', action='store_true', help='OUT may be there already')
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
     logging.disable(logging.INFO)  # the certificate says it better
-    if args.out and args.out.suffix != '.safetensors':
-        raise UserError(f'{args.out}: must be named .safetensors')
+    if args.out:
+        if args.out.suffix != '.safetensors':
+            raise UserError(f'{args.out}: must be named .safetensors')
+        check_output(args.out, 'the inflated checkpoint', [args.checkpoint], args.overwrite)
     model = build_encoder(args.checkpoint, args.encoder, args.slices, args.channels, args.method, args.img_size)
     show(certify(model, args.checkpoint, args.encoder, args.img_size), args)
     if args.out:

@@ -22,6 +22,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='2D pre-training; writes a source checkpoint.')
     parser.add_argument('config', type=path)
     parser.add_argument('--out', type=path, required=True, help='the source checkpoint to write')
+    parser.add_argument('--overwrite', action='store_true', help='OUT may be there already')
     parser.add_argument('--work-dir', type=path, help='default: work_dirs/<config name>')
     parser.add_argument('--resume', action='store_true',
                         help='go on from the last checkpoint in the work dir')
@@ -39,10 +40,11 @@ def main() -> None:
     check_start(cfg, processes)
     work_dir = args.work_dir or Path('work_dirs') / args.config.stem
     restarted = was_restarted()
-    check_output(args.out, '--out', [args.config, cfg.experiment.source or ''], overwrite=True)
-    check_work_dir(work_dir, args.config, args.resume or restarted)
+    resume = args.resume or restarted
+    check_output(args.out, '--out', [args.config, cfg.experiment.source or ''], args.overwrite or resume)
+    check_work_dir(work_dir, args.config, resume)
     prepare_for_device(cfg, args.launcher)
-    cfg.work_dir, cfg.resume = str(work_dir), args.resume or restarted
+    cfg.work_dir, cfg.resume = str(work_dir), resume
     with hold_work_dir(work_dir, PATIENCE if restarted else 0, args.launcher):
         pretrain(cfg, args.out)
 
