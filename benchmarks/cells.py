@@ -248,6 +248,11 @@ def _own_source(entry: Any, where: str) -> Source:
     return Source(**{**blank, **entry})
 
 
+def is_file_name(name: str) -> bool:
+    """Whether what was given to `--grid` is a file's name, not a grid's of `benchmarks/grids`."""
+    return name.endswith(('.yaml', '.yml'))
+
+
 def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[int] | None = None,
               datasets: Sequence[str] | None = None, **axes: Sequence) -> Grid:
     """Read a grid by name (benchmarks/grids) or path.
@@ -263,7 +268,7 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     Raises:
         UserError: names the file and the key or value that is wrong.
     """
-    path = Path(name) if name.endswith(('.yaml', '.yml')) else GRIDS / f'{name}.yaml'
+    path = Path(name) if is_file_name(name) else GRIDS / f'{name}.yaml'
     if not path.is_file():
         raise UserError(f'{path}: grid not found{nearest(name, (p.stem for p in GRIDS.glob("*.yaml")))}')
     spec, text = read_yaml(path), path.read_text()

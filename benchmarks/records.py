@@ -14,7 +14,7 @@ import numpy as np
 
 from mmseg_plugins.commands import REPO, command
 from mmseg_plugins.errors import UserError
-from mmseg_plugins.files import write_atomic
+from mmseg_plugins.files import write_atomic, write_json
 from mmseg_plugins.options import format_value
 from mmseg_plugins.untrusted import find_fault
 
@@ -139,7 +139,7 @@ def read_records(folder: Path) -> tuple[list[dict], dict[str, str]]:
 
 def write_summary(out: Path, dataset: str, summary: dict) -> None:
     """Write what tables tell of a dataset beside the records, so that they render without the data."""
-    write_atomic(out / 'datasets' / f'{dataset}.json', json.dumps(summary, indent=1) + '\n')
+    write_json(out / 'datasets' / f'{dataset}.json', summary)
 
 
 def read_summaries(folder: Path) -> dict[str, dict]:

@@ -13,9 +13,10 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
-from benchmarks.cells import Cell, Grid, load_grid  # noqa: E402
+from benchmarks.cells import Cell, Grid, is_file_name, load_grid  # noqa: E402
 from benchmarks.executors import EXECUTORS, LocalExecutor, choose_executor, execute  # noqa: E402
 from benchmarks.slurm import add_arguments  # noqa: E402
+from mmseg_plugins.commands import command  # noqa: E402
 from mmseg_plugins.errors import UserError, run_main  # noqa: E402
 
 
@@ -62,6 +63,9 @@ def main() -> int:
                        inflation=args.inflations, slices=args.slices, stride=args.strides,
                        target=args.targets, datasets=args.dataset) for name in args.grid]
     if args.plan:
+        for option in ('dry_run', 'halve_on_oom'):
+            if getattr(args, option):
+                raise UserError(f'--{option.replace("_", "-")} and --plan exclude each other; leave one out')
         return show_estimate(grids, args)
     if args.calibrate or args.device:
         raise UserError('--calibrate and --device go with --plan')
@@ -158,10 +162,11 @@ def show_estimate(grids: list[Grid], args: argparse.Namespace) -> int:
     here = this_device(*machine)
     if args.calibrate and args.device and slug(args.device) != slug(here):
         raise UserError(f'--calibrate measures the device that is here, {here!r}; leave --device out')
-    command = f'python benchmarks/run_grid.py --grid {" ".join(args.grid)} --plan --calibrate'
-    if args.workers:
-        command += f' --workers {args.workers}'
-    device = None if args.calibrate else choose_device(args.device or here, command)
+    to_calibrate = command(
+        'benchmarks/run_grid.py', '--grid', *(Path(name) if is_file_name(name) else name for name in args.grid),
+        '--data-root', args.data_root, '--plan', '--calibrate',
+        *(['--workers', args.workers] if args.workers else []))
+    device = None if args.calibrate else choose_device(args.device or here, to_calibrate)
     works, count = [], counter('planning')
     for number, grid in enumerate(grids):
         count(number, len(grids), grid.name)
@@ -177,7 +182,7 @@ def show_estimate(grids: list[Grid], args: argparse.Namespace) -> int:
         with Progress() as progress:
             path = calibrate(costs, *machine, progress,
                              shlex.join(['python', 'benchmarks/run_grid.py', *sys.argv[1:]]))
-        device = choose_device(here, command)
+        device = choose_device(here, to_calibrate)
     show_plan(works, device)
     if args.calibrate:
         print(path)

@@ -24,7 +24,7 @@ import submitit
 from submitit.core.utils import FailedJobError
 
 from mmseg_plugins.errors import Stopped, UserError, nearest
-from mmseg_plugins.files import write_atomic
+from mmseg_plugins.files import write_json
 
 from .pool import Job
 from .records import read_object
@@ -211,7 +211,7 @@ class Submission:
         return self.folder.with_suffix('.json')
 
     def write(self) -> None:
-        write_atomic(self.note, json.dumps(dict(keys=self.keys, number=self.number), indent=1))
+        write_json(self.note, dict(keys=self.keys, number=self.number))
 
 
 @dataclass

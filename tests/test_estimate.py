@@ -190,7 +190,10 @@ def test_memory_beyond_the_devices_is_a_warning(calibrated, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (['--plan', '--device', 'abacus'], "calibration of 'abacus'; known: .*titan-rtx-paper.* --plan --calibrate"),
+    (['--plan', '--device', 'abacus', '--data-root', 'my data'],
+     "calibration of 'abacus'; known: .*titan-rtx-paper.* --data-root '/.*/my data' --plan --calibrate"),
+    (['--plan', '--dry-run'], '--dry-run and --plan exclude each other'),
+    (['--plan', '--halve-on-oom'], '--halve-on-oom and --plan exclude each other'),
     (['--plan', '--calibrate', '--device', 'abacus'], 'leave --device out'),
     (['--calibrate'], '--calibrate and --device go with --plan'),
     (['--grid', 'bcv', 'phantom'], 'one grid at a time'),

@@ -181,8 +181,8 @@ SHOWN = {
         '--device': (['--device', 'abacus'], '--calibrate and --device go with --plan'),
         '--calibrate': (['--calibrate'], '--calibrate and --device go with --plan')}),
     'benchmarks/speed/loader.py': ([], CASE), 'benchmarks/speed/metric.py': ([], CASE),
-    'benchmarks/speed/options.py': ([], dict.fromkeys(['--repeats', '--models', '--size', '--batch', '--steps'], TINY)
-                                    | {'--out': CASE['--out']}),
+    'benchmarks/speed/options.py': ([], {'--out': CASE['--out']} | dict.fromkeys(
+        ['--repeats', '--models', '--size', '--batch', '--steps'], TINY)),
 }
 SCRIPTS = sorted(str(path.relative_to(REPO)) for folder in ('tools', 'benchmarks', 'benchmarks/speed')
                  for path in (REPO / folder).glob('*.py') if "__name__ == '__main__'" in path.read_text())
