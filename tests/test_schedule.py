@@ -1,0 +1,127 @@
+"""The rate of every step, and what a resumed training goes on with."""
+
+import shutil
+
+import pytest
+import torch
+from children import CONFIG, options
+from mmengine.hooks import Hook
+from mmengine.optim import LinearLR, PolyLR
+
+from mmseg_plugins.building import build_runner
+from mmseg_plugins.errors import UserError
+from mmseg_plugins.experiment import load_config, prepare_for_device
+from mmseg_plugins.schedule import WarmupLinearLR, rate_factor
+
+BEGUN = dict(batch=4, img_size=32, lr=1e-3, steps=3, warmup=1, checkpoint_interval=1)
+
+
+def rates(schedulers, optimizer, steps: int) -> list[float]:
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]['lr'])
+        for scheduler in schedulers:
+            scheduler.step()
+    return found
+
+
+@pytest.fixture
+def optimizer():
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+
+
+@pytest.mark.parametrize('steps, warmup', [(20, 5), (20, 0), (8, 6)])
+def test_the_rates_are_mmengines_own_schedulers_in_turn(optimizer, steps, warmup):
+    found = rates([WarmupLinearLR(optimizer, steps, warmup)], optimizer, steps)
+    plain = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    turns = [LinearLR(plain, 1 / (warmup + 1), by_epoch=False, begin=0, end=warmup)] if warmup else []
+    turns.append(PolyLR(plain, eta_min=0, power=1, by_epoch=False, begin=warmup, end=steps))
+    expected = rates(turns, plain, steps)
+    assert found == pytest.approx([0.5 * rate_factor(step, steps, warmup) for step in range(steps)])
+    assert found[:warmup] == pytest.approx(expected[:warmup])
+    assert found[-1] == 0 and found[warmup:] == pytest.approx(expected[warmup:], abs=1e-12)
+
+
+@pytest.mark.parametrize('warmup', [0, 1, 2, 4])
+def test_after_the_warm_up_the_rate_is_the_one_that_is_asked_for(optimizer, warmup):
+    found = rates([WarmupLinearLR(optimizer, 6, warmup)], optimizer, 6)
+    assert found[warmup] == 0.5 == pytest.approx(max(found)) and found[:warmup] == sorted(found[:warmup])
+
+
+class Rates(Hook):
+    """The rate of every step."""
+
+    def __init__(self):
+        self.found = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        self.found += runner.optim_wrapper.get_lr()['lr'][:1]
+
+
+def train(prepared, work, resume: bool, config=CONFIG, **changes) -> list[float]:
+    cfg = load_config(config, options(prepared, **BEGUN | changes) | {
+        'model.backbone.sizes.depth': 1, 'model.backbone.out_indices': (0,) * 4})
+    prepare_for_device(cfg, 'none')
+    cfg.work_dir, cfg.resume = str(work), resume
+    training, rates = build_runner(cfg), Rates()
+    training.register_hook(rates)
+    training.train()
+    return rates.found
+
+
+@pytest.fixture(scope='module')
+def begun(prepared, tmp_path_factory):
+    """A finished training of three steps."""
+    work = tmp_path_factory.mktemp('begun') / 'work'
+    assert len(train(prepared, work, False)) == 3
+    return work
+
+
+@pytest.mark.parametrize('changes', [dict(steps=6), dict(steps=6, warmup=5), dict(steps=5, lr=4e-3, precision='bf16')])
+def test_a_prolonged_training_has_the_rates_of_the_longer_one(begun, prepared, tmp_path, changes):
+    work = tmp_path / 'work'
+    shutil.copytree(begun, work)
+    found = train(prepared, work, True, **changes)
+    now = BEGUN | changes
+    assert found == pytest.approx([now['lr'] * rate_factor(step, now['steps'], now['warmup'])
+                                   for step in range(3, now['steps'])])
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(steps=2), 'is of step 3, experiment.steps=2'), (dict(batch=2), 'batch=4, now it is 2'),
+    (dict(seed=7), 'seed=1234, now it is 7'), (dict(slices=1), 'slices=3, now it is 1'),
+    (dict(img_size=64), 'img_size=32, now it is 64'), (dict(stride=2), 'stride=1, now it is 2'),
+    (dict(target='all'), "target='center', now it is 'all'"),
+    (dict(inflation='average'), "inflation='centering', now it is 'average'"),
+    (dict(protocol='paper'), "protocol='sound', now it is 'paper'")])
+def test_what_would_make_it_another_training_is_refused(begun, prepared, tmp_path, changes, message):
+    work = tmp_path / 'work'
+    shutil.copytree(begun, work)
+    before = {path: path.read_bytes() for path in work.glob('*.pth')}
+    with pytest.raises(UserError, match=f'iter_3.pth: .*{message}.*; set it back, or begin another'):
+        train(prepared, work, True, **changes)
+    assert {path: path.read_bytes() for path in work.glob('*.pth')} == before
+
+
+def test_a_checkpoint_is_held_against_the_whole_model(begun, prepared, tmp_path):
+    work = tmp_path / 'work'
+    shutil.copytree(begun, work)
+    content = torch.load(work / 'iter_3.pth', weights_only=False)
+    for harm, message in ((lambda state: state.pop('decode_head.conv_seg.bias'), 'conv_seg.bias is missing'),
+                          (lambda state: state.update(more=torch.zeros(1)), 'more is unknown to the model')):
+        spoilt = content | dict(state_dict=content['state_dict'].copy())
+        harm(spoilt['state_dict'])
+        torch.save(spoilt, work / 'iter_3.pth')
+        with pytest.raises(UserError, match=f'iter_3.pth: does not fit the config: .*{message}'):
+            train(prepared, work, True, steps=5)
+
+
+def test_one_window_a_pass_through_a_batch_norm_is_one_line(prepared, tmp_path):
+    (tmp_path / 'uper.py').write_text(f"""
+_base_ = {str(CONFIG)!r}
+model = dict(decode_head=dict(
+    _delete_=True, type='UPerHead', in_channels=[96] * 4, in_index=[0, 1, 2, 3], pool_scales=(1, 2), channels=8,
+    num_classes=2, norm_cfg=dict(type='BN'), align_corners=False, loss_decode=dict(type='DiceFocalLoss')))
+""")
+    with pytest.raises(UserError, match='a pass of one window.*; take a smaller experiment.accumulate'):
+        train(prepared, tmp_path, False, tmp_path / 'uper.py', batch=2, accumulate=2)
