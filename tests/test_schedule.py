@@ -77,7 +77,8 @@ def begun(prepared, tmp_path_factory):
     return work
 
 
-@pytest.mark.parametrize('changes', [dict(steps=6), dict(steps=6, warmup=5), dict(steps=5, lr=4e-3, precision='bf16')])
+@pytest.mark.parametrize('changes', [
+    dict(steps=6), dict(steps=6, warmup=5), dict(steps=5, lr=4e-3, precision='bf16')])
 def test_a_prolonged_training_has_the_rates_of_the_longer_one(begun, prepared, tmp_path, changes):
     work = tmp_path / 'work'
     shutil.copytree(begun, work)
