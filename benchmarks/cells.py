@@ -337,8 +337,6 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     given = {axis: values for axis, values in axes.items() if values}
     if given and tables:
         raise UserError(f'{path}: --tables and free axes ({", ".join(given)}) exclude each other')
-    for what, values in (*given.items(), ('--tables', tables), ('--seeds', seeds), ('--dataset', datasets)):
-        check_distinct(values or (), f'{path}: {what}')
     seeds = seeds or spec.get('seeds') or (1234,)
     for seed in seeds:
         if not KEYS['seed'].fits(seed):

@@ -13,7 +13,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
-from benchmarks.cells import Cell, Grid, is_file_name, load_grid  # noqa: E402
+from benchmarks.cells import Cell, Grid, check_distinct, is_file_name, load_grid  # noqa: E402
 from benchmarks.executors import EXECUTORS, LocalExecutor, choose_executor, execute  # noqa: E402
 from benchmarks.slurm import add_arguments  # noqa: E402
 from mmseg_plugins.commands import command  # noqa: E402
@@ -59,6 +59,9 @@ def main() -> int:
     args = parse_args()
     if min(number for number in (args.workers, args.max_iters, 1) if number is not None) < 1:
         raise UserError('--workers and --max-iters must be at least 1')
+    for option, values in vars(args).items():
+        if isinstance(values, list):
+            check_distinct(values, f'--{option}')
     grids = [load_grid(name, args.tables, args.seeds, encoder=args.encoders, source=args.sources,
                        inflation=args.inflations, slices=args.slices, stride=args.strides,
                        target=args.targets, datasets=args.dataset) for name in args.grid]

@@ -17,6 +17,7 @@ import torch
 import yaml
 from conftest import REPO, write_msd
 
+from benchmarks import run_grid
 from benchmarks.cells import Cell, load_grid
 from benchmarks.plan import plan_runs, prepare_sources
 from benchmarks.pool import Job, run_jobs
@@ -112,6 +113,56 @@ def test_another_dataset_is_another_grid():
 def test_a_misspelt_grid_is_one_line(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         load_grid(str(grid_file(tmp_path, **changes)))
+
+
+@pytest.mark.parametrize('option, value, setter', [
+    ('experiment.seed', 7, 'seeds'), ('experiment.slices', 3, 'axis slices'),
+    ('experiment.stride', 2, 'axis stride'), ('experiment.target', 'all', 'axis target'),
+    ('experiment.inflation', 'average', 'axis inflation'),
+    ('experiment.source', 'x.pth', 'axis source'), ('experiment.encoder', 'deit_tiny_patch16_224', 'axis encoder'),
+    ('experiment.data_root', 'x', 'dataset'), ('randomness.seed', 7, 'seeds'), ('load_from', 'x.pth', 'source'),
+    ('model.backbone.slices', 3, 'axis slices'), ('train_dataloader.dataset.data_root', 'x', 'dataset'),
+    ('custom_imports.imports', ['x'], 'imports'), ('resume', True, 'name'),
+    ('train_dataloader.batch_size', 2, 'experiment.batch'), ('train_cfg.max_iters', 2, 'experiment.steps'),
+    ('optim_wrapper.optimizer.lr', 2, 'experiment.lr'), ('experiment.sede', 7, 'seed')])
+def test_what_the_grid_sets_is_no_option(tmp_path, option, value, setter):
+    for options in ({option: value}, {option.split('.')[0]: {option.partition('.')[2]: value}} if '.' in option
+                    else {option: value}):
+        with pytest.raises(UserError, match=f"options: .*{option}'? ?.*{setter}"):
+            load_grid(str(grid_file(tmp_path, options=options)))
+
+
+def test_a_rate_is_an_option_or_an_axis(tmp_path):
+    options = {'experiment.lr': 0.1}
+    assert load_grid(str(grid_file(tmp_path, options=options))).options == options
+    with pytest.raises(UserError, match='options: experiment.lr is set by axis lr of the grid'):
+        load_grid(str(grid_file(tmp_path, options=options, axes=dict(lr=[0.1, 0.2]))))
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(seeds=[1, 2, 1]), 'seeds has 1 twice'), (dict(axes=dict(slices=[3, 3])), "axis 'slices' has 3 twice"),
+    (dict(tables=['2a', '2a']), "tables has '2a' twice"), (dict(seeds=[]), 'seeds is empty'),
+    (dict(dataset=None, datasets=['bcv', 'bcv'], tables=['5']), "datasets has 'bcv' twice"),
+    (dict(axes=dict(slices=[])), "axis 'slices' is empty"), (dict(axes=None), 'no cells|tables|axes')])
+def test_nothing_counts_twice_and_no_grid_is_empty(tmp_path, changes, message):
+    with pytest.raises(UserError, match=f'tiny.yaml: .*({message})'):
+        load_grid(str(grid_file(tmp_path, **changes)))
+
+
+@pytest.mark.parametrize('option, value', [
+    ('--seeds', '1'), ('--slices', '3'), ('--tables', '2a'), ('--dataset', 'a'), ('--grid', 'phantom'),
+    ('--encoders', 'beit'), ('--sbatch', 'a=b')])
+def test_nor_on_the_command_line(monkeypatch, option, value):
+    monkeypatch.setattr(sys, 'argv', ['run_grid.py', option, value, value])
+    with pytest.raises(UserError, match=f"{option} has '?{value}'? twice; leave one out"):
+        run_grid.main()
+
+
+def test_a_grid_on_an_empty_split_is_one_line(tmp_path):
+    write_msd(tmp_path / 'data' / 'Task04_Hippocampus', cases=1)
+    output = run(tmp_path, '--grid', str(grid_file(tmp_path)), check=2)
+    assert "split 'train' (experiment.split) has no cases" in output and 'Traceback' not in output
+    assert not list(tmp_path.glob('work_dirs/grids/*/records/*'))
 
 
 def test_a_grid_over_several_datasets_takes_some_of_them():

@@ -20,6 +20,7 @@ def rates(schedulers, optimizer, steps: int) -> list[float]:
     found = []
     for _ in range(steps):
         found.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
         for scheduler in schedulers:
             scheduler.step()
     return found

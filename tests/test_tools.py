@@ -14,9 +14,9 @@ from conftest import REPO, call_tool, free_port, write_msd
 CONFIG = 'configs/mini_beit_centering_hippocampus.py'
 
 
-def run(command: list, check: int = 0) -> str:
+def run(command: list, check: int = 0, **environment: str) -> str:
     path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
-    result = children.run(command, PORT=str(free_port()), PATH=path)
+    result = children.run(command, **dict(PORT=str(free_port()), PATH=path) | environment)
     assert result.returncode == check, result.stdout + result.stderr
     return result.stderr + result.stdout
 
