@@ -18,6 +18,7 @@ from mmseg_plugins.acceleration import compile_in_training
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.experiment import load_config, prepare_for_device, read_config
 from mmseg_plugins.flops import count_cost
+from mmseg_plugins.keys import KEYS
 from mmseg_plugins.models import InflatedSwin, InflatedViT, VideoSwin
 
 CONFIG = REPO / 'configs' / 'mini_beit_centering_hippocampus.py'
@@ -217,5 +218,6 @@ def test_float32_is_float32_and_tf32_says_where_it_changes_nothing(prepared, cap
 
 def test_an_option_that_is_set_alone_changes_what_a_run_is_known_by():
     plain = _content(read_config(CONFIG))
-    assert not {'precision', *acceleration.SWITCHES} & set(plain['experiment'])
+    switches = {name for name, key in KEYS.items() if key.must_be == 'True or False'}
+    assert len(switches) == 3 and not {'precision', *switches} & set(plain['experiment'])
     assert _content(read_config(CONFIG, {'experiment.precision': 'bf16'})) != plain

@@ -137,7 +137,7 @@ SHOWN = {
         '--overwrite': 'test_predict.py::test_a_label_map_that_is_there_is_replaced_where_that_is_asked_for',
         '--device': (['--device', 'abacus'], '--device abacus: '),
         '--cfg-options': (['--cfg-options', 'experiment.slice=3'], "did you mean 'slices'")}),
-    'tools/inflate.py': (['{used}/iter_5.pth', '--encoder', 'timm/vit_tiny_patch16_224', '--img-size', '7'], {
+    'tools/inflate.py': (['{used}/iter_5.pth', '--encoder', 'timm/vit_tiny_patch16_224'], {
         '--encoder': (['--encoder', 'swim'], "did you mean 'swin'"), '--slices': (['--slices', '0'], 'slices=0'),
         '--channels': (['--channels', '0'], 'channels=0'), '--method': (['--method', 'mean'], "'mean'"),
         '--img-size': (['--img-size', '-8'], 'img_size=-8'),

@@ -31,15 +31,15 @@ class WindowSegmentor(EncoderDecoder):
     """
 
     def __init__(self, *args, decode_head: dict, target: str = 'center', slices: int = 1, compile: bool = False,
-                 channels_last: bool = False, **kwargs):
+                 channels_last: bool = False, test_cfg: dict | None = None, **kwargs):
         if target not in ('center', 'all'):
             raise UserError(f"target {target!r}: must be 'center' or 'all'")
-        if (kwargs.get('test_cfg') or {}).get('mode', 'whole') not in ('whole', 'slide'):
-            raise ValueError(f"test_cfg.mode={kwargs['test_cfg']['mode']!r}: must be 'whole' or 'slide'")
+        if (mode := (test_cfg or {}).get('mode', 'whole')) not in ('whole', 'slide'):
+            raise ValueError(f"test_cfg.mode={mode!r}: must be 'whole' or 'slide'")
         self.target, self.slices, self.classes = target, slices, decode_head['num_classes']
         if target == 'all':
             decode_head = dict(decode_head, num_classes=self.classes * slices)
-        super().__init__(*args, decode_head=decode_head, **kwargs)
+        super().__init__(*args, decode_head=decode_head, test_cfg=test_cfg, **kwargs)
         encoder_slices = getattr(self.backbone, 'slices', slices)
         if encoder_slices != slices:
             raise UserError(f'the encoder takes {encoder_slices} slices, the segmentor {slices}')
