@@ -118,11 +118,7 @@ def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: i
         options['experiment.encoder'] = cell.encoder.removeprefix(TIMM)
     config = grid.config(cell)
     cfg = read_config(REPO / config, options)
-    data = None
-    if is_prepared(cell.dataset):
-        index = read_index(PREPARED / cell.dataset)
-        check_splits(cfg, index)
-        data = data_digest(index)
+    data = _prepared_digest(cell.dataset, cfg)
     source_digest = source and _source_digest(cell.source, grid, weights_root)
     return Run(cell, seed, config, options, identity([_content(cfg), data, source_digest]))
 
@@ -138,6 +134,15 @@ def _content(cfg) -> dict:
     if own:  # a user's modules count by what they say
         content['extensions'] = {name: file_sha256(Path(sys.modules[name].__file__)) for name in own}
     return content
+
+
+def _prepared_digest(dataset: str, cfg) -> str | None:
+    """Hash of a dataset that a run is to be on; None before it is prepared."""
+    if not is_prepared(dataset):
+        return None
+    index = read_index(PREPARED / dataset)
+    check_splits(cfg, index)
+    return data_digest(index)
 
 
 def data_digest(index: dict) -> str:
