@@ -16,49 +16,17 @@ from mmseg_plugins.keys import KEYS, decided_by
 from mmseg_plugins.sources import SOURCES, Source
 from mmseg_plugins.untrusted import check_name, find_fault
 
+from .axes import AXES, Cell
 from .yaml_file import read_yaml
 
 GRIDS = Path(__file__).parent / 'grids'
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One point of the grid. `source` names an entry of the grid's `sources`, 'none' = random weights.
-
-    Fields that cannot matter are held at one value, so that tables share the cell: a single slice has
-    stride 1 and nothing to inflate over, random weights have nothing to inflate.
-    """
-    dataset: str
-    encoder: str = 'beit'
-    source: str = 'beit'
-    inflation: str = 'centering'
-    slices: int = 5
-    stride: int = 1
-    target: str = 'center'
-    lr: float | None = None  # None: the config's own
-
-    def __post_init__(self):
-        if self.slices == 1:
-            object.__setattr__(self, 'stride', 1)
-            object.__setattr__(self, 'target', 'center')
-            if self.inflation != 'random':
-                object.__setattr__(self, 'inflation', 'centering')
-        if self.source == 'none':
-            object.__setattr__(self, 'inflation', 'random')
-
-    def __str__(self) -> str:
-        rate = '' if self.lr is None else f'-lr{self.lr:g}'
-        encoder = self.encoder.replace('/', '_')
-        return (f'{self.dataset}-{encoder}-{self.source}-{self.inflation}-s{self.slices}'
-                f'-t{self.stride}-{self.target}{rate}')
-
-
-AXES = tuple(Cell.__dataclass_fields__)
 # What of a run's config the grid itself sets, so that `options` cannot, and by which of its keys.
 SET_BY = {'experiment.data_root': 'dataset', 'experiment.seed': 'seeds', 'load_from': 'source',
           'custom_imports': 'imports',
           **dict.fromkeys(('experiment_name', 'work_dir', 'resume', 'launcher'), 'name'),
-          **{f'experiment.{axis}': f'axis {axis}' for axis in AXES[1:] if axis != 'lr'}}
+          **{f'experiment.{name}': f'axis {name}' for name, axis in AXES.items() if axis.neutral is not None}}
 
 # The rows of the paper's tables as changes to its best practice (BEiT, centering, 5 slices, stride 1,
 # centre target). Table 4(a) and 4(b) vary the target and the inflation at stride 2: the values they share
@@ -205,14 +173,14 @@ def _check_options(options: dict[str, Any], cells: Iterable[Cell], path: Path) -
     Raises:
         UserError: names the option and what to set instead.
     """
-    rates = any(cell.lr is not None for cell in cells)
+    varied = {name for cell in cells for name in AXES if getattr(cell, name) is not None}
     for option in options:
         part, _, name = option.partition('.')
         if part == 'experiment' and name not in KEYS:
             raise UserError(f'{path}: options: unknown key {option!r}{nearest(name, KEYS)}')
         decided = decided_by(option)
         key = f'experiment.{decided}' if decided else option
-        by = SET_BY.get(key) or SET_BY.get(key.split('.')[0]) or ('axis lr' if rates and name == 'lr' else None)
+        by = SET_BY.get(key) or SET_BY.get(key.split('.')[0]) or (f'axis {name}' if name in varied else None)
         if by or decided:
             setter = f'{by} of the grid' if by else key
             raise UserError(f'{path}: options: {option} is set by {setter}; set it there')
@@ -303,11 +271,9 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
 
     def cell(changes: dict, where: str) -> Cell:
         for axis in changes:
-            if axis not in AXES[1:]:  # the dataset is the grid's
-                raise UserError(f'{path}: {where}: unknown axis {axis!r}{nearest(axis, AXES[1:])}')
-            value = changes[axis]
-            if not (KEYS[axis].fits(value) or axis == 'lr' and value is None):
-                raise UserError(f'{path}: {where}: {axis} is {value!r}; it must be {KEYS[axis].must_be}')
+            if axis not in AXES:  # the dataset is the grid's
+                raise UserError(f'{path}: {where}: unknown axis {axis!r}{nearest(axis, AXES)}')
+            AXES[axis].check(changes[axis], f'{path}: {where}')
         if 'inflation' in changes:
             parse_inflation(changes['inflation'])
         made = Cell(**{**base, **changes})

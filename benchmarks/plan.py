@@ -14,7 +14,8 @@ from mmseg_plugins.errors import UserError
 from mmseg_plugins.experiment import check_splits, read_config
 from mmseg_plugins.sources import file_sha256
 
-from .cells import TIMM, Cell, Grid
+from .axes import AXES, Cell
+from .cells import TIMM, Grid
 from .records import Run, identity, read_object, read_record, record_path
 
 REPO = Path(__file__).parents[1]
@@ -108,10 +109,10 @@ def _prepare(name: str, raw: Path, progress) -> bool:
 def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: int | None) -> Run:
     """The config and options of a cell with a seed."""
     source = None if cell.source == 'none' else str(weights_root / grid.sources[cell.source].file)
+    axes = {name: getattr(cell, name) for name in AXES if name not in ('encoder', 'source')}
     options = {'experiment.data_root': str(PREPARED / cell.dataset), 'experiment.source': source,
-               'experiment.inflation': cell.inflation, 'experiment.slices': cell.slices,
-               'experiment.stride': cell.stride, 'experiment.target': cell.target, 'experiment.seed': seed,
-               **({} if cell.lr is None else {'experiment.lr': cell.lr}), **grid.options}
+               **{f'experiment.{name}': value for name, value in axes.items() if value is not None},
+               'experiment.seed': seed, **grid.options}
     if max_iters is not None:
         options['experiment.steps'] = max_iters
     if cell.encoder.startswith(TIMM):

@@ -1,16 +1,19 @@
 """Records as one tidy pandas frame: `from benchmarks import results; results.load('results/phantom')`."""
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 
 from mmseg_plugins.errors import UserError
 
-from .cells import AXES
+from .axes import AXES, Cell
 from .records import read_records
 
 NUMBERS = ('dsc', 'hd95', 'nsd', 'dsc_pooled')
-COLUMNS = ('run', *AXES, 'seed', 'label_id', 'label', 'headline', 'case', *NUMBERS)
+FRACTIONS = [name for name, axis in AXES.items() if float in get_args(axis.kind)]
+COLUMNS = ('run', 'dataset', *AXES, 'seed', 'label_id', 'label', 'headline', 'case', *NUMBERS)
 
 
 def load(folder: str | Path) -> pd.DataFrame:
@@ -32,13 +35,13 @@ def load(folder: str | Path) -> pd.DataFrame:
     for record in records:
         if record['state'] != 'done':
             continue
-        scores = record['scores']
+        scores, cell = record['scores'], asdict(Cell(**record['cell']))
         for i, label in enumerate(scores['labels']):
             for k, case in enumerate(scores['cases']):
                 rows.append(dict(
-                    run=record['run'], **record['cell'], seed=record['seed'], label_id=i, label=label,
+                    run=record['run'], **cell, seed=record['seed'], label_id=i, label=label,
                     headline=i in scores['headline'], case=case,
                     **{name: scores[key][k][i] if scores.get(key) else None
                        for name, key in (('dsc', 'per_case'), ('hd95', 'hd95_per_case'), ('nsd', 'nsd_per_case'))},
                     dsc_pooled=scores['pooled'][i]))
-    return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys((*NUMBERS, 'lr'), float))
+    return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys((*NUMBERS, *FRACTIONS), float))

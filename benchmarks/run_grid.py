@@ -13,7 +13,8 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
-from benchmarks.cells import Cell, Grid, check_distinct, is_file_name, load_grid  # noqa: E402
+from benchmarks.axes import AXES, Cell  # noqa: E402
+from benchmarks.cells import Grid, check_distinct, is_file_name, load_grid  # noqa: E402
 from benchmarks.executors import EXECUTORS, LocalExecutor, choose_executor, execute  # noqa: E402
 from benchmarks.slurm import add_arguments  # noqa: E402
 from mmseg_plugins.commands import command  # noqa: E402
@@ -26,9 +27,8 @@ def parse_args() -> argparse.Namespace:
                         help='name in benchmarks/grids, or a YAML file; with --plan also several')
     parser.add_argument('--tables', nargs='+', help='only these tables, e.g. 2a 4d')
     axes = parser.add_argument_group('free axes (their product replaces the tables)')
-    for axis, kind in (('encoders', str), ('sources', str), ('inflations', str), ('slices', int),
-                       ('strides', int), ('targets', str)):
-        axes.add_argument(f'--{axis}', nargs='+', type=kind)
+    for axis in AXES.values():
+        axes.add_argument(axis.flag, nargs='+', type=axis.parse)
     parser.add_argument('--dataset', nargs='+', metavar='NAME',
                         help='of a grid over several datasets, only these; of a grid that has one, another in its '
                              'place: the results get a folder of their own')
@@ -62,9 +62,8 @@ def main() -> int:
     for option, values in vars(args).items():
         if isinstance(values, list):
             check_distinct(values, f'--{option}')
-    grids = [load_grid(name, args.tables, args.seeds, encoder=args.encoders, source=args.sources,
-                       inflation=args.inflations, slices=args.slices, stride=args.strides,
-                       target=args.targets, datasets=args.dataset) for name in args.grid]
+    free = {name: getattr(args, axis.flag.lstrip('-')) for name, axis in AXES.items()}
+    grids = [load_grid(name, args.tables, args.seeds, args.dataset, **free) for name in args.grid]
     if args.plan:
         for option in ('dry_run', 'halve_on_oom'):
             if getattr(args, option):

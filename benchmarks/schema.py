@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-from dataclasses import fields
 
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.untrusted import NUMBER, find_fault, find_unknown
 
-from .cells import Cell
+from .axes import AXES
 
 VERSION = 2
 
@@ -15,8 +14,7 @@ VERSION = 2
 FIGURES = [(int, float, None)]  # None: of nothing, as where a label is absent
 ALWAYS = dict(
     version=int, run=str, identity=str, seed=int, command=str, config=str, state=str,
-    cell=dict(dataset=str, encoder=str, source=str, inflation=str, slices=int, stride=int, target=str,
-              lr=(int, float, None)),
+    cell=dict,  # see axes.py
     code=dict(revision=(str, None), modified=bool), packages=dict,
     hardware=dict(cpu=str, cores=(int, None), threads=int, gpu=(str, None)))
 OF_STATE = dict(
@@ -67,8 +65,12 @@ def open_record(text: str) -> dict:
     if record.get('checksum') != seal(record)['checksum']:
         raise UserError('edited since it was written (its checksum differs)')
     _require(record, ALWAYS)
-    if unknown := set(record['cell']) - {field.name for field in fields(Cell)}:
-        raise UserError(f'its cell has unknown axes ({", ".join(sorted(unknown))})')
+    _require(record['cell'], dict(dataset=str), 'cell')
+    for name, value in record['cell'].items():
+        if name in AXES:
+            AXES[name].check(value, 'its cell')
+        elif name != 'dataset':
+            raise UserError(f'its cell has an unknown axis, {name!r}')
     if record['state'] not in OF_STATE:
         raise UserError(f"its state is {record['state']!r}, not done or failed")
     _require(record, OF_STATE[record['state']] | _present(LATER, record))

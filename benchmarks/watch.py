@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from .cells import Cell, Grid
+from .axes import Cell
+from .cells import Grid
 from .records import read_records
 
 GRIDS = Path('work_dirs/grids')  # where run_grid.py lets runs work, in a folder per grid

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import executors, runner
-from benchmarks.cells import Cell
+from benchmarks.axes import Cell
 from benchmarks.executors import DebugExecutor, LocalExecutor, choose_executor
 from benchmarks.pool import Job
 from benchmarks.records import Run, read_records

@@ -18,7 +18,8 @@ import yaml
 from conftest import REPO, write_msd
 
 from benchmarks import run_grid
-from benchmarks.cells import Cell, load_grid
+from benchmarks.axes import AXES, Cell
+from benchmarks.cells import load_grid
 from benchmarks.plan import plan_runs, prepare_sources
 from benchmarks.pool import Job, run_jobs
 from benchmarks.records import read_records
@@ -63,6 +64,17 @@ def test_tables_share_cells_and_fields_that_cannot_matter_are_held():
     assert grid.tables['4d']['1'] == grid.tables['2a']['Ours w/o D']
     assert Cell('bcv', source='none', inflation='average') == Cell('bcv', source='none')
     assert Cell('bcv', slices=1, stride=3, inflation='average') == Cell('bcv', slices=1)
+
+
+def test_every_axis_has_a_flag(tmp_path):
+    values = dict(encoder='timm/deit_tiny_patch16_224', source='none', inflation='average', slices='3', stride='2',
+                  target='all', lr='1e-3')
+    assert values.keys() == AXES.keys()
+    flags = [word for name, value in values.items() for word in (AXES[name].flag, value)]
+    output = run(tmp_path, *flags, '--dry-run')
+    assert 'phantom-timm_deit_tiny_patch16_224-none-random-s3-t2-all-lr0.001 ' in output
+    assert 'experiment.lr=0.001' in output and 'experiment.target=all' in output
+    assert '1 cells' in output
 
 
 def test_each_encoder_starts_from_a_source_of_its_own(tmp_path):

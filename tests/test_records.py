@@ -16,7 +16,8 @@ from rich.console import Console
 
 import benchmarks.watch
 from benchmarks import results
-from benchmarks.cells import AXES, load_grid
+from benchmarks.axes import AXES, Cell
+from benchmarks.cells import load_grid
 from benchmarks.records import (
     Run,
     predictions_path,
@@ -115,8 +116,9 @@ def test_what_is_no_record_is_named_and_left_out(grid, tmp_path, spoil, reason):
     (drop('scores', 'hd95_per_case', 1, 0), 'not of 2 cases x 3 labels'),
     (drop('scores', 'case', 0), 'scores are not of 3 labels'),
     (put('scores', 'headline', [1, 3]), 'headline names labels that are not there'),
-    (put('cell', 'depth', 3), 'unknown axes (depth)'),
-    (drop('cell', 'lr'), "cell has no 'lr'"), (put('cell', 'slices', [5]), 'cell.slices cannot be [5]'),
+    (put('cell', 'depth', 3), "an unknown axis, 'depth'"),
+    (drop('cell', 'dataset'), "cell has no 'dataset'"),
+    (put('cell', 'slices', [5]), 'its cell: slices is [5]; it must be a whole number'),
     (drop('cost'), "the record has no 'cost'"), (drop('cost', 'encoder_flops'), "cost has no 'encoder_flops'"),
     (put('cost', 'seconds', '9'), 'cost.seconds cannot be "9"'), (put('cost', 'flops', True), 'cost.flops cannot'),
     (put('cost', []), 'cost cannot be []'), (put('training', 'curve', [1.0, None]), 'training.curve[1] cannot'),
@@ -136,6 +138,17 @@ def test_a_record_of_another_make_is_left_out(grid, tmp_path, change, reason):
     assert read_record(bad)['seed'] == 2  # so what follows is the change's doing
     edit(bad, change)
     leaves_out(tmp_path, good, bad, reason)
+
+
+@pytest.mark.parametrize('axis', AXES)
+def test_a_record_from_before_an_axis_has_its_neutral_value(grid, tmp_path, axis):
+    cell = Cell('phantom', **{name: line.neutral for name, line in AXES.items()})
+    path = finish(tmp_path, cell, 1)
+    age(path, drop('cell', axis))
+    [record] = read_records(tmp_path)[0]
+    frame = results.load(tmp_path)
+    assert axis not in record['cell'] and Cell(**record['cell']) == cell
+    assert {value if value == value else None for value in frame[axis]} == {AXES[axis].neutral}
 
 
 def test_a_failed_run_needs_its_reason_alone(grid, tmp_path):

@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from ..cells import Cell, Grid
+from ..axes import Cell
+from ..cells import Grid
 from .findings import measure_gain
 from .tables import Measured, Value, cell_names, seed_noise
 

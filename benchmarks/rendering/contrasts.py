@@ -4,7 +4,8 @@ import pandas as pd
 
 from mmseg_plugins.errors import UserError, nearest
 
-from ..cells import Cell, Grid
+from ..axes import Cell
+from ..cells import Grid
 from .comparison import LEAST_CASES, LEAST_SEEDS, CaseTest, SeedTest, compare_cases, compare_seeds, holm
 from .tables import Measured, cell_label, to_markdown
 

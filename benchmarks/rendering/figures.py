@@ -8,7 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
 
-from ..cells import Cell, Grid
+from ..axes import Cell
+from ..cells import Grid
 from .claims import variation_points
 from .findings import case_interval, dataset_gains
 from .plotting import COLOURS, STYLE, place_texts, save, styled

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from ..cells import Cell, Grid
+from ..axes import Cell
+from ..cells import Grid
 from .comparison import LEAST_CASES, RESAMPLES, compare_cases
 from .published import BCV_ORGANS, published
 from .tables import Measured, Value, seed_noise

@@ -6,7 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import ticker
 
-from ..cells import Cell, Grid
+from ..axes import Cell
+from ..cells import Grid
 from .plotting import COLOURS, place_texts, styled
 from .tables import Measured, free_cells, varying_axes
 

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..cells import AXES, Cell, Grid
+from ..axes import AXES, Cell
+from ..cells import Grid
 from .published import (
     AXIS,
     PER_CASE_IN_PAPER,
@@ -334,7 +335,7 @@ def free_cells(measured: Measured, grid: Grid) -> list[Cell]:
 
 def varying_axes(cells: list[Cell]) -> list[str]:
     """The axes along which these cells differ, in Cell's order."""
-    return [axis for axis in AXES if len({getattr(cell, axis) for cell in cells}) > 1]
+    return [axis for axis in ('dataset', *AXES) if len({getattr(cell, axis) for cell in cells}) > 1]
 
 
 def build_free_table(measured: Measured, grid: Grid) -> pd.DataFrame:
@@ -351,7 +352,7 @@ def build_free_table(measured: Measured, grid: Grid) -> pd.DataFrame:
 
 def free_caption(measured: Measured, grid: Grid) -> str:
     cells = free_cells(measured, grid)
-    shared = [f'{axis} {getattr(cells[0], axis)}' for axis in AXES
+    shared = [f'{axis} {getattr(cells[0], axis)}' for axis in ('dataset', *AXES)
               if axis not in varying_axes(cells) and getattr(cells[0], axis) is not None]
     return f'Free axes ({", ".join(shared)}): mean DSC over {_scope(measured)["headline"]}.'
 

@@ -1,0 +1,77 @@
+"""The axes of the grid. One of them is a line of `Cell`, named as the key of `experiment` that it sets."""
+
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+from mmseg_plugins.errors import UserError
+from mmseg_plugins.keys import KEYS
+from mmseg_plugins.options import parse_value
+
+
+def _axis(neutral: Any, part: str = '{}') -> Any:
+    """An axis.
+
+    Args:
+        neutral: the value where nothing is said of it, as in records from before there was this axis; with None
+            it is the config's own, and nothing is set.
+        part: its part of a run's name; a neutral None has none.
+    """
+    return field(default=neutral, metadata=dict(part=part))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid. `source` names an entry of the grid's `sources`, 'none' = random weights.
+
+    Fields that cannot matter are held at one value, so that tables share the cell: a single slice has
+    stride 1 and nothing to inflate over, random weights have nothing to inflate.
+    """
+    dataset: str
+    encoder: str = _axis('beit')
+    source: str = _axis('beit')
+    inflation: str = _axis('centering')
+    slices: int = _axis(5, 's{}')
+    stride: int = _axis(1, 't{}')
+    target: str = _axis('center')
+    lr: float | None = _axis(None, 'lr{:g}')
+
+    def __post_init__(self):
+        if self.slices == 1:
+            object.__setattr__(self, 'stride', 1)
+            object.__setattr__(self, 'target', 'center')
+            if self.inflation != 'random':
+                object.__setattr__(self, 'inflation', 'centering')
+        if self.source == 'none':
+            object.__setattr__(self, 'inflation', 'random')
+
+    def __str__(self) -> str:
+        values = {name: getattr(self, name) for name in AXES}
+        parts = [AXES[name].part.format(value) for name, value in values.items() if value is not None]
+        return '-'.join([self.dataset, *parts]).replace('/', '_')
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What a line of `Cell` says of an axis; what its values must be, `experiment`'s key of its name says."""
+    name: str
+    neutral: Any
+    part: str
+    kind: Any
+
+    @property
+    def flag(self) -> str:
+        """Of benchmarks/run_grid.py; it takes several values."""
+        return f'--{self.name.removesuffix("s")}s'
+
+    def parse(self, text: str) -> Any:
+        """A value from the command line; `check` tells whether it is one."""
+        return parse_value(f'experiment.{self.name}', text)
+
+    def check(self, value: Any, where: str) -> None:
+        """Raise a UserError that begins with `where` for what is no value of this axis."""
+        if not (KEYS[self.name].fits(value) or value is None is self.neutral):
+            raise UserError(f'{where}: {self.name} is {value!r}; it must be {KEYS[self.name].must_be}')
+
+
+AXES = {line.name: Axis(line.name, line.default, line.metadata['part'], line.type)
+        for line in fields(Cell) if line.default is not MISSING}
