@@ -33,7 +33,7 @@ class Cell:
     slices: int = _axis(5, 's{}')
     stride: int = _axis(1, 't{}')
     target: str = _axis('center')
-    lr: float | None = _axis(None, 'lr{:g}')
+    lr: float | None = _axis(None, 'lr{}')
 
     def __post_init__(self):
         if self.slices == 1:

@@ -153,7 +153,7 @@ def check_distinct(values: Iterable, where: str) -> None:
     """
     seen = []
     for value in values:
-        if value in seen:
+        if any(value == other and type(value) is type(other) for other in seen):
             raise UserError(f'{where} has {value!r} twice; leave one out')
         seen.append(value)
 
@@ -261,6 +261,8 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     sources = dict(SOURCES)
     for source, entry in (spec.get('sources') or {}).items():
         check_name(source, f'{path}: sources')
+        if source == 'none':
+            raise UserError(f"{path}: sources: 'none' is the word for random weights; name it otherwise")
         sources[source] = _own_source(entry, f'{path}: source {source!r}')
     base = dict(dataset=chosen[0], source=spec.get('source', 'none'))
 
@@ -275,9 +277,13 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
                 raise UserError(f'{path}: {where}: unknown axis {axis!r}{nearest(axis, AXES)}')
             AXES[axis].check(changes[axis], f'{path}: {where}')
         if 'inflation' in changes:
-            parse_inflation(changes['inflation'])
+            try:
+                parse_inflation(changes['inflation'])
+            except UserError as error:
+                raise UserError(f'{path}: {where}: {error}') from None
         made = Cell(**{**base, **changes})
-        if 'source' not in changes and not fits(made.encoder, made.source):  # each encoder has its own
+        if 'encoder' in changes and 'source' not in changes and not fits(made.encoder, made.source):
+            # each encoder has its own
             made = replace(made, source=made.encoder if made.encoder in sources else 'none')
         for value, known, what in ((made.encoder, spec['configs'], 'encoder'),
                                    (made.source, {*sources, 'none'}, 'source')):
@@ -295,6 +301,14 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
         if table != '5' and len(spec.get('datasets') or ()) > 1:
             raise UserError(f'{path}: table {table!r} is of one dataset; over several there is table 5')
     extra = {str(table): rows or {} for table, rows in (spec.get('rows') or {}).items()}
+    for table, changes in extra.items():
+        if table not in wanted and not tables:
+            raise UserError(f'{path}: rows of table {table!r}, which is not one of its tables'
+                            f'{nearest(table, wanted)}')
+        for row, change in changes.items():
+            if change is None and row not in TABLES.get(table, ()):
+                raise UserError(f'{path}: rows of table {table}: no row {row!r} to take away'
+                                f'{nearest(row, TABLES.get(table, ()))}')
     built = {}
     for table in wanted:
         rows = TABLES[table] | extra.get(table, {})
@@ -314,7 +328,11 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     free = [cell(point, 'axes') for point in points if point]
     if given:
         built = {}
-    options = dict(_flatten(spec.get('options') or {}))
+    options = {}
+    for option, value in _flatten(spec.get('options') or {}):
+        if option in options:
+            raise UserError(f'{path}: options: {option} stands twice, once within a mapping; leave one out')
+        options[option] = value
     grid = Grid(name, chosen, spec['configs'], sources, built, free, tuple(seeds), spec.get('title', name),
                 tuple(spec.get('notes') or ()), options, text)
     if not grid.cells():

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from mmseg_plugins.datasets.catalogue import CATALOGUE, dataset_info
@@ -12,6 +13,8 @@ from mmseg_plugins.datasets.prepare import prepare_dataset
 from mmseg_plugins.datasets.store import read_index
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.experiment import check_splits, read_config
+from mmseg_plugins.keys import check_size
+from mmseg_plugins.models.encoders import timm_encoder
 from mmseg_plugins.sources import file_sha256
 
 from .axes import AXES, Cell
@@ -58,7 +61,10 @@ def find_archives(grid: Grid, data_root: Path) -> dict[str, Path | None]:
         if name not in CATALOGUE and is_prepared(name):
             archives[name] = None
         else:
-            archives[name] = (PREPARED.parent if name == 'phantom' else data_root) / dataset_info(name).folder
+            try:
+                archives[name] = (PREPARED.parent if name == 'phantom' else data_root) / dataset_info(name).folder
+            except UserError as error:
+                raise UserError(f'grid {grid.name}: {error}') from None
     return archives
 
 
@@ -119,6 +125,8 @@ def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: i
         options['experiment.encoder'] = cell.encoder.removeprefix(TIMM)
     config = grid.config(cell)
     cfg = read_config(REPO / config, options)
+    if cfg.experiment.get('encoder'):
+        _check_encoder(cfg.experiment.encoder, check_size(cfg.experiment.img_size), config)
     data = _prepared_digest(cell.dataset, cfg)
     source_digest = source and _source_digest(cell.source, grid, weights_root)
     return Run(cell, seed, config, options, identity([_content(cfg), data, source_digest]))
@@ -135,6 +143,16 @@ def _content(cfg) -> dict:
     if own:  # a user's modules count by what they say
         content['extensions'] = {name: file_sha256(Path(sys.modules[name].__file__)) for name in own}
     return content
+
+
+@cache
+def _check_encoder(name: str, img_size: int | tuple[int, int], config: str) -> None:
+    """A timm model is found out about before anything is run, once."""
+    cfg = read_config(REPO / config)
+    try:
+        timm_encoder(name, img_size, cfg.model)
+    except UserError as error:
+        raise UserError(f'encoder {TIMM}{name}: {error}') from None
 
 
 def _prepared_digest(dataset: str, cfg) -> str | None:

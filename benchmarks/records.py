@@ -16,7 +16,7 @@ from mmseg_plugins.commands import REPO, command
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.files import write_atomic, write_json
 from mmseg_plugins.options import format_value
-from mmseg_plugins.untrusted import find_fault
+from mmseg_plugins.untrusted import find_fault, read_json
 
 from .axes import Cell
 from .schema import SUMMARY, VERSION, open_record, seal
@@ -142,7 +142,17 @@ def write_summary(out: Path, dataset: str, summary: dict) -> None:
     write_json(out / 'datasets' / f'{dataset}.json', summary)
 
 
-def read_summaries(folder: Path) -> dict[str, dict]:
-    """What there is below `folder`/datasets, by dataset; without files that lack what tables need."""
-    found = {path.stem: read_object(path) for path in sorted((folder / 'datasets').glob('*.json'))}
-    return {dataset: summary for dataset, summary in found.items() if find_fault(summary, SUMMARY) is None}
+def read_summaries(folder: Path) -> tuple[dict[str, dict], dict[str, str]]:
+    """What there is below `folder`/datasets, by dataset, and why files that lack what tables need are left out."""
+    found, left_out = {}, {}
+    for path in sorted((folder / 'datasets').glob('*.json')):
+        try:
+            summary = read_json(path, 'call run_grid.py again')
+        except (OSError, UserError) as error:
+            left_out[path.name] = str(error).removeprefix(f'{path}: ')
+            continue
+        if fault := find_fault(summary, SUMMARY):
+            left_out[path.name] = fault
+        else:
+            found[path.stem] = summary
+    return found, left_out

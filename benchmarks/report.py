@@ -5,7 +5,6 @@ records give the same bytes.
 """
 
 import argparse
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -63,7 +62,7 @@ def main() -> int:
         [folder] = args.folders
         grid = load_folder(folder)
     if args.compare:
-        print(compare(Measured(read_records(folder)[0]), grid, *args.compare))
+        print(compare(Measured(read_counting(folder)), grid, *args.compare))
         return 0
     if args.watch:
         watch(grid, folder)
@@ -104,6 +103,24 @@ def load_folder(folder: Path) -> Grid:
     return load_grid(str(folder / 'grid.yaml'))
 
 
+def read_counting(folder: Path) -> list[dict]:
+    """The records of a folder that count; the others are named."""
+    records, left_out = read_records(folder)
+    tell(folder / 'records', left_out)
+    return records
+
+
+def tell(folder: Path, left_out: dict[str, str]) -> None:
+    for name, reason in left_out.items():
+        print(f'{folder / name}: {reason}; left out', file=sys.stderr)
+
+
+def _rendered(folder: Path) -> list[Path]:
+    """The tables and figures of a folder, by the names that rendering gives; a user may keep others there."""
+    return [path for pattern in ('tables/table_*.csv', 'tables/table_*.md', 'tables/table_*.tex', 'figures/*.png',
+                                 'figures/*.pdf') for path in folder.glob(pattern)]
+
+
 def render(folder: Path, into: Path | None = None) -> Path:
     """Write tables, figures and page of the records in `folder`; returns the page's path.
 
@@ -113,12 +130,15 @@ def render(folder: Path, into: Path | None = None) -> Path:
     """
     grid, into = load_folder(folder), into or folder
     records, left_out = read_records(folder)
-    for name, reason in left_out.items():
-        print(f'{folder / "records" / name}: {reason}; left out', file=sys.stderr)
-    measured, committed = Measured(records, read_summaries(folder)), _committed(folder)
+    tell(folder / 'records', left_out)
+    if not records:
+        raise UserError(f'{folder / "records"}: no record that counts; nothing was rendered')
+    summaries, unread = read_summaries(folder)
+    tell(folder / 'datasets', unread)
+    measured, committed = Measured(records, summaries), _committed(folder)
     tables = collect_tables(measured, grid, committed)
-    for kind in ('tables', 'figures'):  # what the records no longer give must not stay behind
-        shutil.rmtree(into / kind, ignore_errors=True)
+    for path in _rendered(into):  # what the records no longer give must not stay behind
+        path.unlink()
     for name, frame, text, notes in tables:
         stem = into / 'tables' / f'table_{name}'
         write_atomic(stem.with_suffix('.csv'), frame.to_csv(index=False))
@@ -186,8 +206,8 @@ def check(folder: Path) -> int:
         into = Path(temporary) / folder.resolve().name
         render(folder, into)
         rendered = {path.relative_to(into) for path in into.rglob('*') if path.is_file()}
-        here = {path.relative_to(folder) for path in (*folder.glob('tables/*'), *folder.glob('figures/*'),
-                                                      folder / 'report.html') if path.is_file()}
+        here = {path.relative_to(folder) for path in (*_rendered(folder), folder / 'report.html')
+                if path.is_file()}
         return _compare(into, folder, rendered, here)
 
 
@@ -213,7 +233,7 @@ def _compare(into: Path, folder: Path, fresh: Iterable[Path], here: Iterable[Pat
 def describe_changes(new: Path, old: Path) -> str:
     """A Markdown table of what moved between two result folders of one grid."""
     grid, earlier = load_folder(new), load_folder(old)
-    now, before = (Measured(read_records(folder)[0]) for folder in (new, old))
+    now, before = (Measured(read_counting(folder)) for folder in (new, old))
     if not set(grid.cells()) & set(earlier.cells()):
         raise UserError(f'{old}: has no cell in common with {new}; name two folders of the same grid')
     table = compare_results(now, before, grid)

@@ -4,7 +4,7 @@ import hashlib
 import json
 
 from mmseg_plugins.errors import UserError
-from mmseg_plugins.untrusted import NUMBER, find_fault, find_unknown
+from mmseg_plugins.untrusted import NUMBER, each_once, find_fault, find_unknown
 
 from .axes import AXES
 
@@ -51,7 +51,7 @@ def open_record(text: str) -> dict:
         UserError: why it is no record.
     """
     try:
-        record = json.loads(text, parse_constant=_refuse)
+        record = json.loads(text, parse_constant=_refuse, object_pairs_hook=each_once)
     except (ValueError, RecursionError) as error:
         raise UserError(f'not whole ({error})') from None
     if not isinstance(record, dict):

@@ -17,7 +17,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
         for name, _ in node.value:
-            if isinstance(name, yaml.ScalarNode) and name.tag != 'tag:yaml.org,2002:merge':
+            if isinstance(name, yaml.ScalarNode):
                 if name.value in seen:
                     raise yaml.constructor.ConstructorError(
                         None, None, f'the key {name.value!r} stands twice; leave one of them out', name.start_mark)

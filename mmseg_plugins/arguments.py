@@ -103,6 +103,11 @@ def check_arguments(cfg: Config, where: str) -> None:
     for place, part in {'': cfg, **parts}.items():
         for key, value in part.items():
             _check_kind(f'{place}.{key}'.lstrip('.'), value, where)
+    for place in ('model', 'model.backbone'):
+        for key in ('init_cfg', 'pretrained'):
+            if parts[place].get(key) is not None:
+                raise UserError(f'{where}: {place}.{key}: weights are loaded by experiment.source (an encoder\'s) '
+                                'or load_from (a whole model\'s); set that instead')
     for place, part in parts.items():
         for pattern, known in PLAIN.items():
             if pattern.fullmatch(place):

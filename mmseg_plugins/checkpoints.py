@@ -190,7 +190,8 @@ def read_source(path: str | Path, naming: Naming) -> tuple[State, LoadReport]:
         if PATCH_KERNEL in state:
             break
     else:
-        why = (' '.join(str(fault).split())[:200] if fault else
+        why = (f'its tables or sizes are of another model ({" ".join(str(fault).split())[:200]}); choose the '
+               'encoder the file was made for' if fault else
                f'{deepest + kernel!r} is in no naming that timm knows for it{_resemblance(everything)}')
         raise UserError(f'{path}: does not fit the encoder: {why}') from fault
     raw, made = everything[deepest + kernel], state[PATCH_KERNEL]
@@ -241,6 +242,9 @@ def load_source(model: nn.Module, naming: Naming, path: str | Path, slices: int,
     state, report = read_source(path, naming)
     report.kernel = kernel = state.pop(PATCH_KERNEL)
     _check_numbers(path, PATCH_KERNEL, kernel)
+    if not kernel.any():
+        raise UserError(f'{path}: {PATCH_KERNEL} is zero throughout, as in a model that was never trained; take '
+                        'another checkpoint')
     width = model.patch_embed.proj.out_channels
     if len(kernel) != width:
         raise UserError(f'{path}: {PATCH_KERNEL} has shape {tuple(kernel.shape)}, the encoder is {width} wide; '

@@ -65,6 +65,7 @@ def run_main(main: Callable[[], int | None]) -> None:
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _stop)  # so that what is under way is tidied up
     try:
+        check_given_once(sys.argv[1:])
         sys.exit(main() or 0)
     except UserError as error:
         sys.exit(_fail(f'error: {error}', 2))
@@ -76,6 +77,19 @@ def run_main(main: Callable[[], int | None]) -> None:
         number = getattr(end, 'number', signal.SIGINT)
         sys.exit(_fail(f'stopped by {signal.Signals(number).name}; to go on from the last checkpoint call again: '
                        'a grid as it was, training with --resume', 128 + number))
+
+
+def check_given_once(arguments: Iterable[str]) -> None:
+    """Of an option that is given twice, argparse would keep the last and say nothing; KEY=VALUE are added up.
+
+    Raises:
+        UserError: names it.
+    """
+    seen = set()
+    for option in (word.partition('=')[0] for word in arguments if word.startswith('--')):
+        if option in seen and option != '--cfg-options':
+            raise UserError(f'{option} is given twice; leave one out')
+        seen.add(option)
 
 
 def _stop(number: int, _frame) -> None:

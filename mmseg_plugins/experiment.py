@@ -117,6 +117,9 @@ def import_extensions(modules: Sequence[str], named_by: str | Path) -> None:
         except ImportError as error:
             raise UserError(f'{named_by}: imports {module!r}: {error}; run from the folder that holds it'
                             ) from error
+        except (Exception, SystemExit) as error:  # whatever a user's module does when it is imported
+            raise UserError(f'{named_by}: imports {module!r}, which fails: {type(error).__name__}: {error}'
+                            ) from error
 
 
 def check_start(cfg: Config, world_size: int) -> str:
@@ -229,8 +232,10 @@ def _carry_into_data(cfg: Config, experiment: ConfigDict, index: dict, world_siz
                 raise UserError(f'{name}_dataloader.{key}={loader[key]!r} must be a whole number, at least '
                                 f'{least}')
         loader.setdefault('persistent_workers', loader.num_workers > 0)
-    for evaluator in filter(None, (cfg.val_evaluator, cfg.test_evaluator)):
-        evaluator.headline = index['headline']
+    for name in ('val_evaluator', 'test_evaluator'):
+        evaluators = cfg[name] if isinstance(cfg[name], list | tuple) else [cfg[name]]
+        for evaluator in filter(None, evaluators[:1]):  # the first is the one that records are made of
+            evaluator.headline = index['headline']
 
 
 def _carry_into_schedule(cfg: Config, experiment: ConfigDict) -> None:

@@ -23,14 +23,19 @@ def read_json(path: Path, remedy: str) -> Any:
     """
     content = path.read_bytes()
     try:
-        return json.loads(content, object_pairs_hook=_each_once, parse_constant=_refuse_constant)
+        return json.loads(content, object_pairs_hook=each_once, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         what = _recognise(content)
         raise UserError(f'{path}: {f"{what}, not JSON" if what else f"not readable as JSON ({error})"}; {remedy}'
                         ) from error
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict:
+def each_once(pairs: list[tuple[str, Any]]) -> dict:
+    """A mapping of JSON, as `json.loads` takes an `object_pairs_hook`.
+
+    Raises:
+        ValueError: a key stands twice.
+    """
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))

@@ -16,7 +16,7 @@ from conftest import REPO
 from mmengine.config import Config
 
 from mmseg_plugins import experiment
-from mmseg_plugins.errors import UserError
+from mmseg_plugins.errors import UserError, check_given_once
 from mmseg_plugins.experiment import load_config, prepare_for_device
 from mmseg_plugins.keys import KEYS, decided_by
 from mmseg_plugins.sources import SOURCES
@@ -49,6 +49,24 @@ def configure(prepared, monkeypatch):
         prepare_for_device(cfg, 'none')
         return places(cfg)
     return configure
+
+
+@pytest.mark.parametrize('place', ['model.init_cfg.type', 'model.backbone.init_cfg.type', 'model.pretrained'])
+def test_weights_have_no_other_way_in(configure, place):
+    with pytest.raises(UserError, match='weights are loaded by experiment.source'):
+        configure('beit_centering_phantom', {place: 'x.pth'})
+
+
+def test_the_first_of_several_evaluators_gets_the_reported_labels(configure):
+    kind = configure('beit_centering_phantom', {})['val_evaluator.type']
+    found = configure('beit_centering_phantom', {'val_evaluator': [dict(type=kind)]})
+    assert found['val_evaluator.0.headline'] == [1, 2]
+
+
+def test_an_option_that_is_given_twice_is_refused():
+    check_given_once(['--a', '1', '--b=2', '--cfg-options', 'a=1', '--cfg-options', 'b=2'])
+    with pytest.raises(UserError, match='--seeds is given twice'):
+        check_given_once(['--seeds', '1', '--seeds=2'])
 
 
 def other(value):

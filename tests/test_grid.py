@@ -161,6 +161,41 @@ def test_nothing_counts_twice_and_no_grid_is_empty(tmp_path, changes, message):
         load_grid(str(grid_file(tmp_path, **changes)))
 
 
+@pytest.mark.parametrize('changes, message', [
+    (dict(source='m', sources=dict(m=dict(file='x.pth', encoder='nope'))), "source 'm' is for encoder 'nope'"),
+    (dict(source='dino'), "source 'dino' is for encoder 'dino', not 'beit'"),
+    (dict(sources=dict(none=dict(file='x.pth', encoder='beit'))), "'none' is the word for random weights"),
+    (dict(tables=['2a'], rows={'4d': {'X': dict(slices=3)}}), "rows of table '4d', which is not one of"),
+    (dict(rows={'2a': {'X': dict(slices=3)}}), "rows of table '2a', which is not one of its tables"),
+    (dict(tables=['2a'], rows={'2a': {'Oursss': None}}), "no row 'Oursss' to take away; did you mean 'Ours'"),
+    (dict(options={'experiment.steps': 3, 'experiment': {'steps': 4}}), 'experiment.steps stands twice'),
+    (dict(axes=dict(slices=[1, True])), 'slices is True; it must be'),
+    (dict(axes=dict(inflation=['mean'])), "axes: unknown inflation 'mean'")])
+def test_what_a_grid_says_is_not_passed_over(tmp_path, changes, message):
+    with pytest.raises(UserError, match=f'tiny.yaml: .*{message}'):
+        load_grid(str(grid_file(tmp_path, **changes)))
+
+
+def test_rates_that_differ_have_names_that_do():
+    assert len({str(Cell('phantom', lr=lr)) for lr in (1e-3, 1.0000001e-3, 1e-4)}) == 3
+
+
+@pytest.mark.parametrize('module, message', [
+    ('raise_it', 'which fails: ZeroDivisionError'), ('leave', 'which fails: SystemExit'), ('.x', 'which fails')])
+def test_modules_that_cannot_be_imported_are_one_line(tmp_path, monkeypatch, module, message):
+    (tmp_path / 'raise_it.py').write_text('1 / 0')
+    (tmp_path / 'leave.py').write_text('import sys\nsys.exit(0)')
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=f"tiny.yaml: imports '{module}', {message}"):
+        load_grid(str(grid_file(tmp_path, imports=[module])))
+
+
+@pytest.mark.parametrize('name, message', [('vit_huge_nothing', 'did you mean'), ('resnet50', 'resnet50')])
+def test_a_timm_model_that_cannot_be_is_said_before_anything_is_run(tmp_path, name, message):
+    output = run(tmp_path, '--encoders', f'timm/{name}', '--slices', '1', '--dry-run', check=2)
+    assert f'error: encoder timm/{name}: ' in output and message in output and 'Traceback' not in output
+
+
 @pytest.mark.parametrize('option, value', [
     ('--seeds', '1'), ('--slices', '3'), ('--tables', '2a'), ('--dataset', 'a'), ('--grid', 'phantom'),
     ('--encoders', 'beit'), ('--sbatch', 'a=b')])

@@ -197,6 +197,8 @@ def labelled(**labels):
     (labelled(whole=[1, 2]), 'regions'), (labelled(bone=2), 'gaps'), (labelled(ignore=1), 'ignore'),
     (labelled(bone=1, skin=1), "'bone' and 'skin' have one id, 1"), (labelled(bone=True), "has the id 'True'"),
     (labelled(bone=1.5), "has the id '1.5'"), (labelled(bone=1, Bone=2), "'bone' and 'Bone', one name for two"),
+    (labelled(Ignore=1), 'ignore'), (dict(labels=dict(bone=0, skin=1)), "label 0 is called 'bone', but 0 is"),
+    (labelled(**{'': 1}), 'the label 1 has no name'),
     (labelled(bone=1, **{'bone ': 2}), 'one name for two'), (dict(labels=['background']), 'try --layout msd'),
     (dict(channel_names={}), "'channel_names' must name"), (dict(channel_names=['T1']), 'knee_000_0001.nii.gz'),
     (dict(channel_names=None, modality={'0': 'T1'}), "has 'modality' instead .* --layout msd"),
@@ -310,11 +312,28 @@ def edit(raw, **changes):
      "two cases are called 'a', .*/i/a.nii and .*/i/a.nii.gz"),
     (dict(training=[dict(image=f'{name}.nii', label='c.nii') for name in 'ab']), "c.nii twice, for case 'a' and"),
     (dict(labels={'0': 'background', '1': 'tumour', '2': 'Tumour '}), "'tumour' and 'Tumour', one name for two"),
+    (dict(labels={'0': 'liver', '1': 'a', '2': 'background'}), "label 0 is called 'liver', but 0 is the back"),
     (dict(training=[dict(image='/etc/passwd', label='a')]), 'outside its own folder')])
 def test_an_odd_decathlon_listing_is_one_line(tmp_path, changes, message):
     raw = edit(write_msd(tmp_path / 'Task04_Hippocampus', cases=2), **changes)
     with pytest.raises(UserError, match=message):
         find_cases(dataset_info('hippocampus'), raw)
+
+
+def test_links_that_lead_to_one_file_are_one_file(tmp_path):
+    raw = write_msd(tmp_path / 'Task04_Hippocampus', cases=2)
+    link = raw / 'imagesTr' / 'case_001.nii.gz'
+    link.unlink()
+    link.symlink_to('case_000.nii.gz')
+    with pytest.raises(UserError, match="case_001.nii.gz twice, for case 'case_000' and for 'case_001'"):
+        find_cases(dataset_info('hippocampus'), raw)
+
+
+def test_folds_that_cannot_be_read_are_not_passed_over(tmp_path):
+    raw = write_nnunet(tmp_path / 'Dataset501_Knee', cases=2)
+    (raw / 'splits_final.json').symlink_to('nowhere.json')
+    with pytest.raises(UserError, match='splits_final.json: is no file, or a link that leads nowhere'):
+        find_cases(DatasetInfo('nnunet', raw.name, 'MRI', 'here', 'none'), raw)
 
 
 def test_what_a_decathlon_listing_leaves_out_is_said(tmp_path):

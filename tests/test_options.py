@@ -60,6 +60,7 @@ def test_a_path_is_the_same_in_any_folder(tmp_path, monkeypatch):
     ('a: 1\nb: 2\na: 3\n', "line 3: .*the key 'a' stands twice"),
     ('a:\n  b: 1\n  b: 1\n', "line 3: .*the key 'b' stands twice"),
     ('- {a: 1, a: 2}\n', "the key 'a' stands twice"), ('"a": 1\na: 2\n', "the key 'a' stands twice"),
+    ('a: &a {b: 1}\nc: {<<: *a, <<: *a}\n', "the key '<<' stands twice"),
     ('[1, 2]', 'must hold a mapping'), ('a: [1', 'not valid YAML')])
 def test_yaml_that_says_a_thing_twice_or_none_is_one_line(tmp_path, text, message):
     (tmp_path / 'own.yaml').write_text(text)

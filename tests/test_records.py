@@ -98,6 +98,7 @@ def leaves_out(folder, good, bad, reason):
     (lambda path: edit(path, put('version', 3)), 'of version 3, this code knows 1 to 2'),
     (lambda path: edit(path, put('version', True)), 'of version True'),
     (lambda path: edit(path, drop('checksum')), 'edited'),
+    (lambda path: path.write_text(path.read_text().replace('"seed"', '"seed": 7, "seed"')), 'stands twice'),
     (lambda path: edit(path, put('version', 1)), 'edited'),
     (lambda path: path.write_text(path.read_text().replace('80.0', 'NaN')), 'holds NaN'),
     (lambda path: path.write_text(path.read_text().replace('80.0', '-Infinity')), 'holds -Infinity'),
@@ -178,16 +179,18 @@ def test_version_1_is_brought_to_this_one(grid, tmp_path):
 
 
 @pytest.mark.parametrize('spoil', [lambda summary: summary.pop('variation'), lambda summary: summary.clear(),
-                                   lambda summary: summary.update(size='large')])
-def test_a_summary_that_lacks_what_tables_read_is_ignored(tmp_path, spoil):
+                                   lambda summary: summary.update(size='large'),
+                                   lambda summary: summary.update(size=[float('nan')])])
+def test_a_summary_that_lacks_what_tables_read_is_named(tmp_path, spoil):
     [path] = (REPO / 'results/phantom/datasets').glob('*.json')
     summary = json.loads(path.read_text())
     write_summary(tmp_path, 'whole', summary)
     spoilt = json.loads(path.read_text())
     spoil(spoilt)
-    write_summary(tmp_path, 'spoilt', spoilt)
+    (tmp_path / 'datasets/spoilt.json').write_text(json.dumps(spoilt))
     (tmp_path / 'datasets/torn.json').write_text(path.read_text()[:-9])
-    assert read_summaries(tmp_path) == dict(whole=summary)
+    found, left_out = read_summaries(tmp_path)
+    assert found == dict(whole=summary) and left_out.keys() == {'spoilt.json', 'torn.json'}
 
 
 def test_every_committed_record_counts():

@@ -244,6 +244,8 @@ def test_comparisons_print_and_write_nothing(results, tmp_path):
     copy = tmp_path / 'phantom'
     shutil.copytree(results / 'phantom', copy)
     before = {path: path.stat().st_mtime_ns for path in copy.rglob('*')}
+    (tmp_path / 'empty').mkdir()
+    shutil.copy(copy / 'grid.yaml', tmp_path / 'empty')
 
     def call(*arguments) -> subprocess.CompletedProcess:
         return children.run([sys.executable, REPO / 'benchmarks/report.py', *arguments])
@@ -255,9 +257,23 @@ def test_comparisons_print_and_write_nothing(results, tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in copy.rglob('*')}
     for arguments in ((copy, '--against', tmp_path / 'none'), (copy, '--against', results / 'generalization'),
                       (copy, copy, '--against', copy), (copy, '--check', '--against', copy),
-                      ('--compare', 'Ours', 'Ours w/o D'), (copy, '--compare', 'Ours', 'Our')):
+                      ('--compare', 'Ours', 'Ours w/o D'), (copy, '--compare', 'Ours', 'Our'),
+                      (copy, '--compare', 'Ours', 'Ours'), (tmp_path / 'empty',)):
         result = call(*arguments)
         assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
+
+
+def test_rendering_takes_away_its_own_files_alone(results, tmp_path):
+    copy = tmp_path / 'phantom'
+    shutil.copytree(results / 'phantom', copy)
+    for path in (copy / 'records').iterdir():
+        if '-s21-' in path.name:
+            path.unlink()
+    notes, stale = copy / 'tables' / 'notes.txt', copy / 'tables' / 'table_none.md'
+    notes.write_text('mine')
+    stale.write_text('what no record gives any more')
+    render(copy)
+    assert notes.read_text() == 'mine' and not stale.exists()
 
 
 def test_columns_of_numbers_are_known():

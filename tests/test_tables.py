@@ -209,7 +209,7 @@ def test_a_grid_over_several_datasets_end_to_end(tmp_path, monkeypatch):
     out = tmp_path / 'work_dirs/grids/tiny-2-steps'
     records, _ = read_records(out)
     assert len(records) == 6 and all(record['state'] == 'done' for record in records)
-    assert list(read_summaries(out)) == ['hippocampus', 'spleen']
+    assert list(read_summaries(out)[0]) == ['hippocampus', 'spleen']
     rows = [line.split(',') for line in (out / 'tables/table_5.csv').read_text().splitlines()]
     assert rows[0] == ['Method', 'figures', 'heart', 'hippocampus', 'spleen', 'average of 2']
     [ours] = [row for row in rows if row[:2] == ['Ours', 'pooled']]

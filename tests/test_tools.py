@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from conftest import REPO, call_tool, free_port, write_msd
 
+from mmseg_plugins.errors import UserError
+
 CONFIG = 'configs/mini_beit_centering_hippocampus.py'
 
 
@@ -108,6 +110,21 @@ def test_a_missing_source_is_named_before_training(prepared, tmp_path):
     output = run(['tools/dist_train.sh', CONFIG, 2, '--work-dir', tmp_path / 'work',
                   *options(prepared, source='/no/beit.pth')], check=2)
     assert '/no/beit.pth: source checkpoint not found' in output and not (tmp_path / 'work').exists()
+
+
+@pytest.mark.parametrize('tool, file', [
+    ('prepare_data', 'split.json'), ('prepare_data', 'notes.txt'), ('prepare_data', 'imagesTr'),
+    ('verify_data', 'report.json'), ('verify_data', 'cases.csv')])
+def test_what_others_have_in_a_folder_is_not_replaced(tmp_path, tool, file):
+    raw, out = write_msd(tmp_path / 'Task04_Hippocampus', cases=2), tmp_path / 'out'
+    out.mkdir()
+    (out / file).write_text('{}')
+    with pytest.raises(UserError, match=f'out.*{file if tool == "prepare_data" else "not of an earlier call"}'):
+        call_tool(tool, 'hippocampus', '--raw', raw, '--out', out, '--workers', '1')
+    assert [path.name for path in out.iterdir() if not path.name.startswith('.')] == [file]
+    (out / file).unlink()
+    for _ in range(2):
+        call_tool(tool, 'hippocampus', '--raw', raw, '--out', out, '--workers', '1')
 
 
 def test_preparation_goes_on_with_the_good_cases_and_ends_with_2(tmp_path):

@@ -244,6 +244,8 @@ def hu():
 @pytest.mark.parametrize('modality, change, doubt', [
     ('CT', lambda hu: hu, None), ('CT', lambda hu: np.clip(hu, -175, 250), None),
     ('CT', lambda hu: np.where(hu < -1000, -3024, hu), None),
+    ('CT', lambda hu: hu * 30, 'far beyond what scanners give'),
+    ('CT', lambda hu: hu.clip(-128, 127), 'cut to bytes'),
     ('CT', lambda hu: hu + 1024, 'subtract the offset'), ('CT', lambda hu: hu * 20 + 20480, 'subtract the offset'),
     ('CT', lambda hu: np.clip((hu + 175) / 425, 0, 1), 'no more than 100'),
     ('CT', lambda hu: (hu - hu.mean()) / hu.std(), 'no more than 100'),

@@ -6,6 +6,7 @@ intensities). Leaves report.json, cases.csv and a contact sheet; exit status 2 w
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from rich.table import Table
 from mmseg_plugins.datasets.layouts import find_cases
 from mmseg_plugins.datasets.pictures import draw_contact_sheet
 from mmseg_plugins.datasets.verification import Verification, summary_rows, verify_dataset
-from mmseg_plugins.errors import run_main
+from mmseg_plugins.errors import UserError, run_main
 from mmseg_plugins.files import write_atomic, write_json
 from mmseg_plugins.terminal import add_dataset_arguments, choose_dataset, counter
+from mmseg_plugins.untrusted import read_json
 
 
 def main() -> int:
@@ -31,6 +33,7 @@ def main() -> int:
     name, info, raw = choose_dataset(args)
     out = args.out or Path('work_dirs/verify') / name
     dataset = find_cases(info, raw)
+    check_own(out)
     out.mkdir(parents=True, exist_ok=True)
     found = verify_dataset(dataset, args.workers, counter('reading'))
     rows = summary_rows(dataset, found)
@@ -56,6 +59,17 @@ def main() -> int:
     print(f'{len(found.lines)} faults, {len(found.warnings)} warnings; {out / "report.json"}, {out / "cases.csv"}')
     print(sheet)
     return 2 if found.lines else 0
+
+
+def check_own(out: Path) -> None:
+    """Raise a UserError where files of these names are not of an earlier call."""
+    there = [path for path in (out / 'report.json', out / 'cases.csv', out / 'cases.png') if os.path.lexists(path)]
+    try:
+        own = {'dataset', 'raw', 'faults', 'across'} <= set(read_json(out / 'report.json', ''))
+    except (OSError, UserError, TypeError):
+        own = False
+    if there and not own:
+        raise UserError(f'{there[0]}: is there, and not of an earlier call; name another folder with --out')
 
 
 def case_table(found: Verification) -> pd.DataFrame:

@@ -70,6 +70,8 @@ def find_cell(measured: Measured, grid: Grid, name: str) -> Cell:
 def compare(measured: Measured, grid: Grid, first: str, second: str) -> str:
     """Two rows against each other, as Markdown."""
     cells = [find_cell(measured, grid, name) for name in (first, second)]
+    if cells[0] == cells[1]:
+        raise UserError(f'--compare: {first!r} and {second!r} are one cell, {cells[0]}; name two')
     lines = [f'{name}: {cell_label(cell)}' for name, cell in zip((first, second), cells, strict=True)]
     return '\n'.join([f'{first} - {second}', *lines, '', to_markdown(contrast_organs(measured, *cells)), NOTE])
 

@@ -98,6 +98,11 @@ def _doubt(modality: str | None, minimum: float, low: float, high: float, maximu
     if modality == 'CT':
         if maximum - minimum <= 100:
             return 'its values span no more than 100, so are scaled already; give the Hounsfield units'
+        if low < -4096 or high > 32767:
+            return ('its values go far beyond what scanners give (-1024 to 3071, padding to -3024), so were '
+                    'scaled; give the Hounsfield units')
+        if -128 <= minimum < -100 and 100 < maximum <= 127:
+            return 'its values are -128 to 127, so were cut to bytes; give the Hounsfield units'
         if low >= 0 and maximum <= 255:
             return 'its values are 0 to 255, so were windowed to bytes; give the Hounsfield units'
         if low >= 0:

@@ -12,6 +12,7 @@ from ..untrusted import LONGEST_NAME, check_inside, check_name, find_fault, find
 from .catalogue import DatasetInfo
 from .splits import msd_split, patient_split
 
+BACKGROUND = ('background', 'bg', 'backgr', 'clear label', 'unlabelled', 'unlabeled', 'none', 'other', 'rest')
 MOST_LABELS = 256  # label maps are stored in bytes
 ENDINGS = ('.nii.gz', '.nii')
 VOLUME = re.compile(r'\.(nii|mha|mhd|nrrd|hdr|img|dcm)\b', re.IGNORECASE)  # files that somebody meant as a case
@@ -175,7 +176,8 @@ def _find_nnunet(info: DatasetInfo, raw: Path) -> RawDataset:
         *files, label = (check_inside(raw, file, path) for file in (*images, label))
         cases[name] = RawCase(tuple(files), label)
     if not cases:
-        raise UserError(f'{raw / "imagesTr"}: no *{end} files; name the folder of an nnU-Net raw dataset')
+        raise UserError(f'{raw / "imagesTr"}: no *{end} files, as file_ending in {path} says; correct it, or name '
+                        'the folder of an nnU-Net raw dataset')
     _check_doubled(cases, path)
     split = _read_folds(raw / 'splits_final.json', cases) or msd_split(info.folder, list(cases))
     evaluate = info.evaluate if info.evaluate in split else 'val'
@@ -203,13 +205,13 @@ def _read_nnunet_labels(declared: dict, path: Path) -> list[str]:
             raise UserError(f'{path}: labels {by_id[value]!r} and {name!r} have one id, {value}; write one id per '
                             'label')
         by_id[value] = name
-    if 'ignore' in by_id.values():
+    if any(name.casefold() == 'ignore' for name in by_id.values()):
         raise UserError(f'{path}: an `ignore` label is not supported, every voxel counts here; relabel, or take '
                         'such cases out')
     if set(by_id) != set(range(len(by_id))):
         raise UserError(f'{path}: labels have the ids {some(map(_line, sorted(by_id)))}, with gaps; number them '
                         '0, 1, 2, ... here and in the label maps')
-    return _check_twins([by_id[i] for i in range(len(by_id))], 'labels', path)
+    return _check_labels([by_id[i] for i in range(len(by_id))], path)
 
 
 def _read_listing(dataset: Any, end: str, path: Path) -> dict[str, tuple[list[str], str]]:
@@ -240,8 +242,10 @@ def _list_folders(raw: Path, channels: list[str], end: str, path: Path) -> dict[
 
 
 def _read_folds(path: Path, cases: dict) -> dict[str, list[str]] | None:
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
+    if not path.is_file():
+        raise UserError(f'{path}: is no file, or a link that leads nowhere; mend it or take it away')
     folds = read_json(path, 'mend it or take it away')
     fault = find_fault(folds, [dict(train=[str], val=[str])], 'fold')
     if fault or not folds:
@@ -277,7 +281,7 @@ def _read_names(declared: dict, key: str, path: Path) -> list[str]:
         names = [names[str(i)] for i in range(len(names))]
     if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
         names = [_line(name) for name in names]
-        return _check_twins(names, key, path) if key == 'labels' else names
+        return _check_labels(names, path) if key == 'labels' else names
     other = {'channel_names': 'modality', 'modality': 'channel_names'}.get(key)
     if names is None and other in declared:
         layout = dict(modality='msd', channel_names='nnunet')[other]
@@ -301,9 +305,15 @@ def _declare(info: DatasetInfo, channels: list[str], labels: list[str], path: Pa
     return replace(info, channels=info.channels or channels, labels=info.labels or labels)
 
 
-def _check_twins(names: list[str], what: str, path: Path) -> list[str]:
+def _check_labels(names: list[str], path: Path) -> list[str]:
+    """The first is the background, which no score counts; all have names, and different ones."""
     if twins := find_twins(names):
-        raise UserError(f'{path}: {what} has {" and ".join(map(repr, twins))}, one name for two; call them apart')
+        raise UserError(f'{path}: labels has {" and ".join(map(repr, twins))}, one name for two; call them apart')
+    if not all(name.strip() for name in names):
+        raise UserError(f'{path}: the label {names.index("")} has no name; give it one')
+    if names[0].casefold() not in BACKGROUND:
+        raise UserError(f'{path}: label 0 is called {names[0]!r}, but 0 is the background, which no score counts; '
+                        'call it background, or number the labels anew, here and in the label maps')
     return names
 
 
@@ -311,17 +321,18 @@ def _check_doubled(cases: dict[str, RawCase], path: Path) -> None:
     owner = {}
     for case, files in cases.items():
         for file in files.files:
-            if file in owner:
-                raise UserError(f'{path}: lists {file} twice, for case {owner[file]!r} and for {case!r}; a file '
+            real = file.resolve()  # links may lead to one file
+            if real in owner:
+                raise UserError(f'{path}: lists {file} twice, for case {owner[real]!r} and for {case!r}; a file '
                                 'is one channel, or the label, of one case')
-            owner[file] = case
+            owner[real] = case
 
 
 def _disagreements(info: DatasetInfo, declared: dict, channels: list[str], cases: dict[str, RawCase], raw: Path
                    ) -> list[str]:
     """What dataset.json says and is not so, though cases can be read."""
     path, lines = raw / 'dataset.json', []
-    if 'numTraining' in declared and repr(declared['numTraining']) != str(len(cases)):
+    if 'numTraining' in declared and str(declared['numTraining']) != str(len(cases)):
         lines.append(f'{path}: numTraining is {_line(declared["numTraining"])}, but there are {len(cases)} cases; '
                      'see which are missing, or correct it')
     if twins := find_twins(channels):

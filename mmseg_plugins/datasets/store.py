@@ -23,7 +23,7 @@ from typing import Any
 import blosc2
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, some
 from ..files import sync_folder, write_json
 from ..untrusted import NUMBER, check_name, find_fault, find_twins, read_json
 from .catalogue import how_to_prepare
@@ -127,16 +127,21 @@ def check_owner(folder: Path, dataset: str, archive: str | None = None) -> None:
         archive: the name of its archive's folder.
 
     Raises:
-        UserError: names both.
+        UserError: names both; or the folder holds what no preparation has left.
     """
     for other in sorted(folder.parent.glob('*/index.json')):
         name = other.parent.name
         if name != folder.name and find_twins((name, folder.name)):
             raise UserError(f'{folder}: {name!r} is there, which many file systems take for the same; choose '
                             'another name')
+    others = sorted(path.name for path in folder.iterdir() if not path.name.startswith('.') and path.name not in (
+        'cases', 'split.json', 'index.json')) if folder.is_dir() else []
     try:
         there = read_json(folder / 'index.json', '')
     except (OSError, UserError):
+        if others or (folder / 'split.json').exists() and not (folder / 'cases').is_dir():
+            raise UserError(f'{folder}: holds {some(others or ["split.json"])}, so is no prepared dataset; give '
+                            '--out another folder') from None
         return
     other = (there.get('dataset'), there.get('folder')) if isinstance(there, dict) else (dataset, archive)
     if other != (dataset, archive):
