@@ -106,13 +106,14 @@ def main() -> int:
         return 0
     from benchmarks.report import render
 
-    page = render(out)
+    page = render(out) if any((out / 'records').glob('*.json')) else None  # jobs may have left none
     if failed:
         print(f'{failed} runs failed; their records under {out / "records"} say why '
               '(--retry-failed runs them again)', file=sys.stderr)
     if lost:
         print(f'{lost} jobs ended without a record, as said above; call again to submit these', file=sys.stderr)
-    print(page)
+    if page:
+        print(page)
     return 1 if failed or lost else 0
 
 

@@ -32,16 +32,31 @@ def build_runner(cfg: Config, train: bool = True) -> Runner:
     Raises:
         UserError: a part cannot be built.
     """
+    if cfg.resume and cfg.load_from:
+        raise UserError(f'load_from={cfg.load_from}: a training is resumed from its own checkpoint; leave out '
+                        'load_from, or --resume')
     with _built_from(cfg):
         runner = Runner.from_cfg(cfg)
         if train:  # in the order of its own `train`
             runner._train_loop = runner.build_train_loop(runner._train_loop)
+            _check_custom_keys(cfg, runner.model)
             runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
             runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
             runner._val_loop = runner._val_loop and runner.build_val_loop(runner._val_loop)
         else:
             runner._test_loop = runner.build_test_loop(runner._test_loop)
     return runner
+
+
+def _check_custom_keys(cfg: Config, model: nn.Module) -> None:
+    """Parameters that have a rate of their own must be there; mmengine passes over names that match none.
+
+    Those without weight decay are the configs' own list, which is of several encoders.
+    """
+    for name, settings in cfg.optim_wrapper.get('paramwise_cfg', {}).get('custom_keys', {}).items():
+        if 'lr_mult' in settings and not any(name in parameter for parameter, _ in model.named_parameters()):
+            raise UserError(f'{cfg.filename}: optim_wrapper.paramwise_cfg.custom_keys has {name!r}, which is in '
+                            'no parameter\'s name; correct it, or leave it out')
 
 
 @contextmanager

@@ -110,6 +110,9 @@ def _resume_from_the_newest_whole_checkpoint() -> None:
 
     def find(folder: str) -> str | None:
         found = [str(newest_whole(Path(folder)) or '') if is_main_process() else None]
+        if found == [''] and any(Path(folder).glob('iter_*.pth')):
+            print(f'{folder}: no whole checkpoint to go on from; the training begins with its first step',
+                  file=sys.stderr)
         broadcast_object_list(found)  # a shared disk may show its files late
         return found[0] or None
 

@@ -33,7 +33,7 @@ from .checkpoints import check_source_file
 from .datasets.catalogue import CATALOGUE
 from .datasets.store import read_index
 from .errors import UserError, nearest
-from .keys import PLACEHOLDERS, check_experiment, decided_by
+from .keys import PLACEHOLDERS, check_experiment, check_place, decided_by
 from .models.encoders import timm_encoder
 
 MISSING = object()
@@ -98,8 +98,8 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
         cfg.experiment[key] = cfg.experiment[key] and os.path.expanduser(cfg.experiment[key])
     check_arguments(cfg, str(path))
     for place, value in _places(cfg):
-        if any(number != number for number in (value if isinstance(value, list | tuple) else [value])):
-            raise UserError(f'{path}: {place}={value!r} is no number; set one')
+        if fault := check_place(place, value):
+            raise UserError(f'{path}: {place}={value!r}{fault}')
     return cfg
 
 

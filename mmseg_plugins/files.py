@@ -19,7 +19,8 @@ def is_same_file(path: str | Path, other: str | Path) -> bool:
     return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
 
 
-def check_output(path: Path, what: str, inputs: Iterable[str | Path], overwrite: bool = False) -> None:
+def check_output(path: Path, what: str, inputs: Iterable[str | Path], overwrite: bool = False,
+                 within: Iterable[str | Path] = ()) -> None:
     """Refuse a file to write that would cost another, or that cannot be written, before work is done for it.
 
     Its folder is made.
@@ -28,12 +29,14 @@ def check_output(path: Path, what: str, inputs: Iterable[str | Path], overwrite:
         what: is to be written there, to be read before `would overwrite`.
         inputs: files that the work reads; the output is none of them.
         overwrite: whether it may be there already.
+        within: folders that the work reads; it is in none of them.
 
     Raises:
         UserError: it is an input or a folder, or it is there.
         OSError: it cannot be written; names it.
     """
-    if any(is_same_file(path, file) for file in inputs):
+    if any(is_same_file(path, file) for file in inputs) or any(
+            path.resolve().is_relative_to(Path(folder).resolve()) for folder in within):
         raise UserError(f'{path}: {what} would overwrite this input; name another file to write')
     if path.is_dir():
         raise UserError(f'{path}: a folder, {what} is a file; name one in it')

@@ -92,6 +92,20 @@ KEYS: dict[str, Key] = {
     'channels_last': _switch(r'model\.channels_last'),
 }
 
+# Other places of a config whose constructors take numbers that mean nothing.
+RANGES: dict[str, Key] = {
+    r'optim_wrapper\.clip_grad\.max_norm':
+        Key('a number above 0', lambda value: type(value) in (int, float) and value > 0),
+    r'optim_wrapper\.optimizer\.weight_decay':
+        Key('a number, at least 0', lambda value: _is_rate(value) or type(value) in (int, float) and value == 0),
+    r'default_hooks\.\w+\.interval': _whole(1),
+    r'model(\.\w+)*\.(drop_path_rate|dropout_ratio)':
+        Key('a number, at least 0 and below 1', lambda value: type(value) in (int, float) and 0 <= value < 1),
+    r'env_cfg\.cudnn_benchmark': _switch(''),
+    r'optim_wrapper\.paramwise_cfg\.custom_keys\..+\.(?!(lr_mult|decay_mult)$)[^.]+':
+        Key('left out, lr_mult and decay_mult are known', lambda value: False),
+}
+
 # What `_base_` files have in places that a key decides, until it is filled in.
 PLACEHOLDERS = {'optim_wrapper.optimizer.lr': 3e-5, 'optim_wrapper.type': 'OptimWrapper',
                 'train_cfg.max_iters': 25000, 'train_cfg.val_interval': 25000, 'randomness.seed': 1234,
@@ -113,6 +127,16 @@ def check_size(value: Any) -> int | tuple[int, int]:
     if not _is_size(value):
         raise UserError(f'img_size={value!r} must be {KEYS["img_size"].must_be}')
     return value if isinstance(value, int) else tuple(value)
+
+
+def check_place(place: str, value: Any) -> str | None:
+    """What is wrong with a value in a place that no key decides, as `max_norm`; None: nothing known here."""
+    for pattern, key in RANGES.items():
+        if re.fullmatch(pattern, place):
+            return None if key.fits(value) else f' must be {key.must_be}'
+    numbers = value if isinstance(value, list | tuple) else [value]
+    return next((' is no number; set one' for number in numbers if isinstance(number, float)
+                 and not math.isfinite(number)), None)
 
 
 def check_experiment(experiment: Any, where: str) -> None:

@@ -48,6 +48,10 @@ def check_launcher(launcher: str, local_rank: int | None) -> None:
         raise UserError(f'--launcher pytorch: {", ".join(missing)} not set; start the processes with torchrun, '
                         'tools/dist_train.sh or tools/dist_test.sh')
     if launcher != 'none':
+        if process_rank(launcher) >= world_size(launcher):
+            count, rank = LAUNCHES[launcher]
+            raise UserError(f'{rank}={process_rank(launcher)}, but {count}={world_size(launcher)} processes are '
+                            'numbered from 0; mend one of them')
         return
     for name, (count, rank) in LAUNCHES.items():
         if name == 'slurm':  # of a step, as srun makes it: a batch script is one process and knows its job's tasks

@@ -77,7 +77,8 @@ def _kept_settings(runner) -> dict[str, Any]:
     settings = {key: experiment.get(key) for key in KEPT_KEYS}
     size = settings['img_size']
     dataset = runner.train_dataloader.dataset
-    return settings | dict(source=settings['source'] and Path(settings['source']).name,
+    return settings | dict(optimizer=type(runner.optim_wrapper.optimizer).__name__,
+                           source=settings['source'] and Path(settings['source']).name,
                            img_size=size if isinstance(size, int) else list(size),
                            data=dataset.index['split_hash'])
 
@@ -91,8 +92,9 @@ def _check_same_training(runner, checkpoint: dict, path: str | Path) -> None:
     settings = _kept_settings(runner)
     for key, before in checkpoint['meta'].get('experiment', {}).items():
         if before != (now := settings.get(key)):
+            place = 'optim_wrapper.optimizer.type' if key == 'optimizer' else f'experiment.{key}'
             what = 'the cases of its split were others' if key == 'data' else (
-                f'was trained with experiment.{key}={before!r}, now it is {now!r}')
+                f'was trained with {place}={before!r}, now it is {now!r}')
             raise UserError(f'{path}: {what}; {remedy}')
     step = checkpoint['meta'].get('iter')
     if type(step) is not int or step > runner.max_iters:
@@ -108,6 +110,8 @@ def _apply_settings(runner, checkpoint: dict, path: str | Path) -> None:
         raise UserError(f'{path}: its optimizer divides the parameters otherwise than the config '
                         '(optim_wrapper.paramwise_cfg); set that back')
     for before, now in zip(saved, fresh, strict=True):
+        if before.keys() != now.keys() | ({'initial_lr'} & before.keys()):
+            raise UserError(f'{path}: its optimizer was another (optim_wrapper.optimizer.type); set that back')
         before |= {key: value for key, value in now.items() if key != 'params'}
     checkpoint['optimizer'].pop('base_param_settings', None)
     checkpoint['param_schedulers'] = [scheduler.state_dict()]

@@ -54,6 +54,7 @@ def test_a_launch_that_is_right_is_let_by(environment, launcher, variables):
     ('pytorch', None, dict(RANK='0', WORLD_SIZE='1'), 'MASTER_ADDR, MASTER_PORT not set'),
     ('none', 0, {}, '--local-rank 0: not the LOCAL_RANK'),
     ('pytorch', 1, dict(LOCAL_RANK='0', RANK='0', WORLD_SIZE='2', **MEET), '--local-rank 1: not the LOCAL_RANK'),
+    ('pytorch', None, dict(RANK='5', WORLD_SIZE='2', **MEET), 'RANK=5, but WORLD_SIZE=2 processes'),
     ('none', None, dict(RANK='first'), 'RANK=first in the environment is no whole number')])
 def test_a_launch_that_contradicts_itself_is_one_line(environment, launcher, local_rank, variables, message):
     environment(**variables)

@@ -59,9 +59,9 @@ class Rates(Hook):
         self.found += runner.optim_wrapper.get_lr()['lr'][:1]
 
 
-def train(prepared, work, resume: bool, config=CONFIG, **changes) -> list[float]:
+def train(prepared, work, resume: bool, config=CONFIG, more=None, **changes) -> list[float]:
     cfg = load_config(config, options(prepared, **BEGUN | changes) | {
-        'model.backbone.sizes.depth': 1, 'model.backbone.out_indices': (0,) * 4})
+        'model.backbone.sizes.depth': 1, 'model.backbone.out_indices': (0,) * 4} | (more or {}))
     prepare_for_device(cfg, 'none')
     cfg.work_dir, cfg.resume = str(work), resume
     training, rates = build_runner(cfg), Rates()
@@ -103,6 +103,33 @@ def test_what_would_make_it_another_training_is_refused(begun, prepared, tmp_pat
     with pytest.raises(UserError, match=f'iter_3.pth: .*{message}.*; set it back, or begin another'):
         train(prepared, work, True, **changes)
     assert {path: path.read_bytes() for path in work.glob('*.pth')} == before
+
+
+@pytest.mark.parametrize('place, value, message', [
+    ('optim_wrapper.optimizer', dict(_delete_=True, type='NAdam', weight_decay=0.1),
+     "type='AdamW', now it is 'NAdam'"),
+    ('load_from', 'x.pth', 'leave out load_from, or --resume')])
+def test_nor_is_it_gone_on_with_by_other_means(begun, prepared, tmp_path, place, value, message):
+    work = tmp_path / 'work'
+    shutil.copytree(begun, work)
+    with pytest.raises(UserError, match=message):
+        train(prepared, work, True, more={place: value}, steps=5)
+
+
+def test_that_no_checkpoint_is_whole_is_said(begun, prepared, tmp_path, capsys):
+    work = tmp_path / 'work'
+    work.mkdir()
+    (work / 'iter_2.pth').write_bytes((begun / 'iter_2.pth').read_bytes()[:5000])
+    assert len(train(prepared, work, True)) == 3
+    assert 'no whole checkpoint to go on from; the training begins with its first step' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('custom, message', [
+    ({'bakbone': dict(lr_mult=0.1)}, "custom_keys has 'bakbone', which is in no parameter's name"),
+    ({'backbone': dict(lr_mul=0.1)}, 'custom_keys.backbone.lr_mul=0.1 must be left out, lr_mult and decay_mult')])
+def test_rates_of_parameters_that_are_not_there_are_refused(prepared, tmp_path, custom, message):
+    with pytest.raises(UserError, match=message):
+        train(prepared, tmp_path, False, more={'optim_wrapper.paramwise_cfg': dict(custom_keys=custom)})
 
 
 def test_a_checkpoint_is_held_against_the_whole_model(begun, prepared, tmp_path):

@@ -47,6 +47,17 @@ def test_evaluation_by_several_processes(trained, prepared, tmp_path):
     assert one == two and 0 < one['DSC pooled'] < 100
 
 
+def test_metrics_take_no_files_place(trained, prepared, tmp_path):
+    (tmp_path / 'm.json').write_text('{}')
+    for out, message in ((tmp_path / 'm.json', 'or give --overwrite'),
+                         (prepared / 'new.json', 'would overwrite this input')):
+        with pytest.raises(UserError, match=message):
+            call_tool('test', REPO / CONFIG, trained, '--work-dir', tmp_path, '--out', out, *options(prepared))
+    with pytest.raises(UserError, match='does not fit the config'):  # that far it comes
+        call_tool('test', REPO / CONFIG, trained, '--work-dir', tmp_path, '--out', tmp_path / 'm.json',
+                  '--overwrite', *options(prepared, slices=5))
+
+
 def test_training_resumes_though_a_kill_left_the_note_of_its_last_checkpoint_empty(prepared, tmp_path):
     train = [sys.executable, 'tools/train.py', CONFIG, '--work-dir', tmp_path, '--resume']
     run([*train, *options(prepared, steps=2, checkpoint_interval=1)])

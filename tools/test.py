@@ -22,6 +22,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', type=path)
     parser.add_argument('--work-dir', type=path, help='where its log goes (default: work_dirs/<config name>/test)')
     parser.add_argument('--out', type=path, help='write the metrics to this file (.json)')
+    parser.add_argument('--overwrite', action='store_true', help='OUT may be there already')
     add_config_options(parser, 'experiment.evaluate=val')
     add_launcher(parser)
     return parser.parse_args()
@@ -43,8 +44,7 @@ def main() -> None:
     if args.out:
         if args.out.suffix != '.json':
             raise UserError(f'{args.out}: --out must be named .json')
-        index = Path(cfg.experiment.data_root) / 'index.json'
-        check_output(args.out, '--out', [args.config, args.checkpoint, index], overwrite=True)
+        check_output(args.out, '--out', [args.config, args.checkpoint], args.overwrite, [cfg.experiment.data_root])
     keep_config(work_dir, args.config)
     prepare_for_device(cfg, args.launcher, train=False)
     cfg.model.backbone.source = None  # the checkpoint holds all weights
