@@ -22,6 +22,7 @@ from mmseg_plugins.building import build_runner
 from mmseg_plugins.compat import newest_whole
 from mmseg_plugins.datasets.intensity import intensity_ranges
 from mmseg_plugins.errors import Busy, OutOfMemory, UserError
+from mmseg_plugins.evaluation import Scores
 from mmseg_plugins.experiment import load_config, prepare_for_device
 from mmseg_plugins.faults import peak_memory
 from mmseg_plugins.files import only_writer, write_json
@@ -153,7 +154,7 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
         state='done',
         data=_data(cfg, evaluated),
         settings=settings,
-        scores=_scores(metric, evaluated.index),
+        scores=describe_scores(metric.scores, evaluated.index),
         training=_training_summary(runner),
         load=_load_report(encoder),
         cost=dict(parameters=_parameters(model), encoder_parameters=_parameters(encoder),
@@ -192,16 +193,13 @@ def choose_shown(evaluated) -> dict:
                 spacing=entry['spacing'])
 
 
-def _scores(metric, index: dict) -> dict:
-    """Both kinds of DSC by organ and case, HD95 and NSD by case; null where an organ is absent."""
-    scores = metric.scores
-
+def describe_scores(scores: Scores, index: dict) -> dict:
+    """Every metric by label and case, or by label where it is of all cases; null where a label has no figure."""
     def rounded(values):
         return [_number(value) if np.ndim(value) == 0 else rounded(value) for value in values]
 
     return dict(labels=index['labels'], headline=index['headline'], cases=list(scores.cases),
-                pooled=rounded(scores.pooled), case=rounded(scores.case), per_case=rounded(scores.per_case),
-                hd95_per_case=rounded(scores.hd95), nsd_per_case=rounded(scores.nsd))
+                figures={name: rounded(values) for name, values in scores.figures.items()})
 
 
 def _number(value: float) -> float | None:

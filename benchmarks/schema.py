@@ -9,7 +9,7 @@ from mmseg_plugins.untrusted import NUMBER, find_fault, find_unknown
 
 from .cells import Cell
 
-VERSION = 2
+VERSION = 3
 
 # What each key holds, as find_fault has it.
 FIGURES = [(int, float, None)]  # None: of nothing, as where a label is absent
@@ -22,13 +22,16 @@ ALWAYS = dict(
 OF_STATE = dict(
     failed=dict(reason=str),
     done=dict(
-        scores=dict(labels=[str], headline=[int], cases=[str], pooled=FIGURES, case=FIGURES, per_case=[FIGURES]),
+        # by metric, of every label: a list for each case, or one list for all cases together
+        scores=dict(labels=[str], headline=[int], cases=[str],
+                    figures=dict(dsc=[FIGURES], dsc_pooled=FIGURES)),
         training=dict(steps=int, last_loss=NUMBER, curve=[NUMBER]),
         cost=dict(parameters=NUMBER, encoder_flops=NUMBER, flops=NUMBER, seconds=NUMBER, peak_memory_mib=NUMBER)))
 LATER = dict(  # what version 1 did not have from its first day
     settings=dict, data=dict(dataset=str, split_hash=str, cases=dict, evaluated=str, protocol=str,
                              input_size=[int]))
-LATER_SCORES = dict(hd95_per_case=[FIGURES], nsd_per_case=[FIGURES])
+# What figures were called until version 2.
+NAMES_2 = dict(dsc='per_case', hd95='hd95_per_case', nsd='nsd_per_case', dsc_pooled='pooled')
 # What some records hold beside these: from where a run went on, what became of its source's keys.
 OTHERS = dict(checksum=str, python=str, load=(dict, None), attempts=[dict])
 OTHERS_OF_STATE = dict(
@@ -63,9 +66,9 @@ def open_record(text: str) -> dict:
         raise UserError(f'of version {version!r}, this code knows 1 to {VERSION}')
     if version == 1 and 'checksum' in record:
         raise UserError('edited since it was written (version 1 had no checksum)')
-    record = migrate(record)
-    if record.get('checksum') != seal(record)['checksum']:
+    if version > 1 and record.get('checksum') != seal(record)['checksum']:
         raise UserError('edited since it was written (its checksum differs)')
+    record = migrate(record)
     _require(record, ALWAYS)
     if unknown := set(record['cell']) - {field.name for field in fields(Cell)}:
         raise UserError(f'its cell has unknown axes ({", ".join(sorted(unknown))})')
@@ -86,7 +89,8 @@ def _known(state: str) -> dict:
     known = ALWAYS | LATER | OTHERS | OF_STATE[state] | OTHERS_OF_STATE[state]
     if state == 'done':
         done = OF_STATE['done']
-        known |= dict(scores=done['scores'] | LATER_SCORES, cost=done['cost'] | OTHERS_OF_STATE['done']['cost'])
+        known |= dict(scores=done['scores'] | dict(figures=dict),
+                      cost=done['cost'] | OTHERS_OF_STATE['done']['cost'])
     return known
 
 
@@ -95,8 +99,14 @@ def _refuse(constant: str) -> None:
 
 
 def migrate(record: dict) -> dict:
-    """Version 1 had no checksum; its content is the same."""
-    return seal(record | dict(version=VERSION)) if record['version'] == 1 else record
+    """Version 1 had no checksum; until 2, each figure had a key of its own, and the mean of cases stood beside."""
+    if record['version'] == VERSION:
+        return record
+    if isinstance(scores := record.get('scores'), dict):
+        old = {name: key for name, key in NAMES_2.items() if scores.get(key) is not None}
+        others = {key: value for key, value in scores.items() if key not in (*NAMES_2.values(), 'case')}
+        record = record | dict(scores=others | dict(figures={name: scores[key] for name, key in old.items()}))
+    return seal(record | dict(version=VERSION))
 
 
 def _require(found: dict, wanted: dict, where: str = '') -> None:
@@ -110,13 +120,13 @@ def _present(wanted: dict, found: dict) -> dict:
 
 def _check_scores(scores: dict) -> None:
     """Every list as long as the labels or cases that it is about."""
-    _require(scores, _present(LATER_SCORES, scores), 'scores')
     labels, cases = len(scores['labels']), len(scores['cases'])
-    if len(scores['pooled']) != labels or len(scores['case']) != labels:
-        raise UserError(f'scores are not of {labels} labels')
-    for key in ('per_case', 'hd95_per_case', 'nsd_per_case'):
-        table = scores.get(key)
-        if table is not None and (len(table) != cases or any(len(row) != labels for row in table)):
-            raise UserError(f'scores[{key!r}] is not of {cases} cases x {labels} labels')
+    for name, figures in scores['figures'].items():
+        per_case = isinstance(figures, list) and any(isinstance(row, list) for row in figures)
+        if fault := find_fault(figures, [FIGURES] if per_case else FIGURES, f'scores.figures.{name}'):
+            raise UserError(fault)
+        rows = figures if per_case else [figures]
+        if per_case and len(rows) != cases or any(len(row) != labels for row in rows):
+            raise UserError(f'scores.figures.{name} is not of {f"{cases} cases x " * per_case}{labels} labels')
     if not set(scores['headline']) <= set(range(labels)):
         raise UserError('the headline names labels that are not there')

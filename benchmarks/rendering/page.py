@@ -121,5 +121,5 @@ def shown_figure(figure: Drawn) -> dict:
 def shown_runs(measured: Measured, grid: Grid) -> list[dict]:
     """Every cell that was run, by the rows it fills, with its records."""
     return [dict(name=name, label=cell_label(cell), runs=measured.runs(cell),
-                 value=str(measured.value(cell, 'pooled')))
+                 value=str(measured.value(cell, 'dsc_pooled')))
             for cell, name in cell_names(measured, grid).items() if measured.runs(cell)]

@@ -42,7 +42,7 @@ def cost_plot(rows: dict[str, dict[str, Cell]], measured: Measured, grid: Grid):
     drawn = [('other cells of the grid', cell, plain) for cell in others]
     drawn += [(label, cell, dict(styled(number), ms=6)) for number, (label, cell) in enumerate(named.items())]
     for label, cell, style in drawn:
-        score = measured.value(cell, 'pooled')
+        score = measured.value(cell, 'dsc_pooled')
         runs = measured.done(cell)
         amounts = ([run['cost']['flops'] / scale for run in runs],
                    [run['cost']['seconds'] for run in runs if not run['cost'].get('resumed_from')])

@@ -35,7 +35,7 @@ def seed_table(measured: Measured, grid: Grid) -> pd.DataFrame:
     published = pd.read_csv(PAPER / 'seeds.csv')
     lines = {('paper (BCV)', method): Value(rows.set_index('seed')['dsc8'].to_dict())
              for method, rows in published.groupby('method', sort=False)}
-    lines |= {('measured', label): measured.value(cell, 'pooled')
+    lines |= {('measured', label): measured.value(cell, 'dsc_pooled')
               for label, cell in grid.tables.get('2a', {}).items()}
     rows = []
     for (figures, label), value in lines.items():
