@@ -26,15 +26,16 @@ class Cell:
     """One point of the grid. `source` names an entry of the grid's `sources`, 'none' = random weights.
 
     Fields that cannot matter are held at one value, so that tables share the cell: a single slice has
-    stride 1 and nothing to inflate over, random weights have nothing to inflate.
+    stride 1 and nothing to inflate over, random weights have nothing to inflate. A method that is no config has
+    its name for an encoder and None for all that only a config has (`method_cell`).
     """
     dataset: str
     encoder: str = 'beit'
-    source: str = 'beit'
-    inflation: str = 'centering'
-    slices: int = 5
-    stride: int = 1
-    target: str = 'center'
+    source: str | None = 'beit'
+    inflation: str | None = 'centering'
+    slices: int | None = 5
+    stride: int | None = 1
+    target: str | None = 'center'
     lr: float | None = None  # None: the config's own
 
     def __post_init__(self):
@@ -46,7 +47,14 @@ class Cell:
         if self.source == 'none':
             object.__setattr__(self, 'inflation', 'random')
 
+    @property
+    def is_method(self) -> bool:
+        """Whether it is of a method that is no config."""
+        return self.slices is None
+
     def __str__(self) -> str:
+        if self.is_method:
+            return f'{self.dataset}-{self.encoder}'
         rate = '' if self.lr is None else f'-lr{self.lr:g}'
         encoder = self.encoder.replace('/', '_')
         return (f'{self.dataset}-{encoder}-{self.source}-{self.inflation}-s{self.slices}'
@@ -54,6 +62,13 @@ class Cell:
 
 
 AXES = tuple(Cell.__dataclass_fields__)
+
+
+def method_cell(dataset: str, method: str) -> Cell:
+    """The cell of a method that is no config: whatever it is, it has no axes here."""
+    return Cell(dataset, method, **dict.fromkeys(AXES[2:]))
+
+
 # What of a run's config the grid itself sets, so that `options` cannot, and by which of its keys.
 SET_BY = {'experiment.data_root': 'dataset', 'experiment.seed': 'seeds', 'load_from': 'source',
           'custom_imports': 'imports',
@@ -91,7 +106,8 @@ class Grid:
         title: heading of its page.
         datasets: names of the catalogue or of prepared datasets.
         configs: encoder -> config file that cells of that encoder start from, with `{dataset}` for the dataset's
-            name; an encoder named `timm/<model>` starts from the first of them.
+            name; an encoder named `timm/<model>` starts from the first of them. `{label_maps: FOLDER}` is a method
+            whose label maps tools/score.py scored.
         sources: source name -> where its weights are; the catalogue's and the file's own.
         tables: table name -> row -> cell on the first dataset.
         free: cells of free axes, a product, on the first dataset.
@@ -102,7 +118,7 @@ class Grid:
     """
     name: str
     datasets: Sequence[str]
-    configs: dict[str, str]
+    configs: dict[str, str | dict[str, str]]
     sources: dict[str, Source] = field(default_factory=dict)
     tables: dict[str, dict[str, Cell]] = field(default_factory=dict)
     free: list[Cell] = field(default_factory=list)
@@ -158,7 +174,8 @@ def _check_shapes(spec: dict, path: Path) -> None:
     for key in ('title', 'source'):
         need(spec.get(key), str, key, f'{key}: text')
     for encoder, config in (spec.get('configs') or {}).items():
-        need(config or {}, str, f'the config of {encoder!r}', f'{encoder}: a file')
+        if not isinstance(config, dict) or set(config) != {'label_maps'}:
+            need(config or {}, str, f'the config of {encoder!r}', f'{encoder}: a file')
     for key in ('configs', 'sources', 'rows', 'axes', 'options'):
         for name in spec.get(key) or ():
             need(name or {}, str | int if key == 'rows' else str, f'a name in {key}', 'text')
@@ -308,6 +325,12 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
             value = changes[axis]
             if not (KEYS[axis].fits(value) or axis == 'lr' and value is None):
                 raise UserError(f'{path}: {where}: {axis} is {value!r}; it must be {KEYS[axis].must_be}')
+        method = changes.get('encoder', next(iter(spec['configs'])))
+        if isinstance(spec['configs'].get(method), dict):
+            if others := set(changes) - {'encoder'}:
+                raise UserError(f'{path}: {where}: {method} is no config, so it has no '
+                                f'{", ".join(sorted(others))}; leave that out')
+            return method_cell(chosen[0], method)
         if 'inflation' in changes:
             parse_inflation(changes['inflation'])
         made = Cell(**{**base, **changes})

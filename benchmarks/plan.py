@@ -107,6 +107,9 @@ def _prepare(name: str, raw: Path, progress) -> bool:
 
 def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: int | None) -> Run:
     """The config and options of a cell with a seed."""
+    if cell.is_method:
+        raise UserError(f'{cell.encoder}: is no config that could be run; score its label maps with '
+                        'tools/score.py')
     source = None if cell.source == 'none' else str(weights_root / grid.sources[cell.source].file)
     options = {'experiment.data_root': str(PREPARED / cell.dataset), 'experiment.source': source,
                'experiment.inflation': cell.inflation, 'experiment.slices': cell.slices,

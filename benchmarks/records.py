@@ -74,10 +74,11 @@ def write_arrays(path: Path, **arrays) -> None:
 
 
 def write_record(out: Path, run: Run, body: dict) -> Path:
-    """Write a run's record, atomically."""
+    """Write a run's record, atomically; of a method, `body` says the command."""
     path = record_path(out, run)
+    of_config = {} if 'method' in body else dict(command=run.command(portable=True), config=run.config)
     record = dict(version=VERSION, run=run.name, identity=run.identity, cell=asdict(run.cell), seed=run.seed,
-                  command=run.command(portable=True), config=run.config, **body)
+                  **of_config, **body)
     write_atomic(path, json.dumps(seal(record), indent=1, allow_nan=False) + '\n')
     return path
 

@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-from dataclasses import fields
 
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.untrusted import NUMBER, find_fault, find_unknown
 
-from .cells import Cell
+from .cells import AXES
 
 VERSION = 3
 
@@ -30,6 +29,12 @@ OF_STATE = dict(
 LATER = dict(  # what version 1 did not have from its first day
     settings=dict, data=dict(dataset=str, split_hash=str, cases=dict, evaluated=str, protocol=str,
                              input_size=[int]))
+# Of label maps that came from elsewhere: a cell without axes, and `method` instead of what tells of a config.
+METHOD = dict(
+    cell=dict(dataset=str, encoder=str, **dict.fromkeys(AXES[2:])),
+    method=dict(label_maps=str, made_by=(str, None), missing=[str], notes=[str]),
+    data=dict(dataset=str, split_hash=str, cases=dict, evaluated=str))
+NOT_OF_METHODS = ('config', 'hardware', 'training', 'cost', 'settings')
 # What figures were called until version 2.
 NAMES_2 = dict(dsc='per_case', hd95='hd95_per_case', nsd='nsd_per_case', dsc_pooled='pooled')
 # What some records hold beside these: from where a run went on, what became of its source's keys.
@@ -69,19 +74,26 @@ def open_record(text: str) -> dict:
     if version > 1 and record.get('checksum') != seal(record)['checksum']:
         raise UserError('edited since it was written (its checksum differs)')
     record = migrate(record)
-    _require(record, ALWAYS)
-    if unknown := set(record['cell']) - {field.name for field in fields(Cell)}:
+    method = 'method' in record
+    _require(record, _of_method(ALWAYS) if method else ALWAYS)
+    if unknown := set(record['cell']) - set(AXES):
         raise UserError(f'its cell has unknown axes ({", ".join(sorted(unknown))})')
     if record['state'] not in OF_STATE:
         raise UserError(f"its state is {record['state']!r}, not done or failed")
-    _require(record, OF_STATE[record['state']] | _present(LATER, record))
+    wanted = OF_STATE[record['state']] | _present(LATER, record)
+    _require(record, _of_method(wanted) if method else wanted)
     others = OTHERS | OTHERS_OF_STATE[record['state']]
     _require(record, {key: kind for key, kind in others.items() if key in record and not isinstance(kind, dict)})
     if record['state'] == 'done':
         _check_scores(record['scores'])
-    if unknown := find_unknown(record, _known(record['state'])):
+    known = _known(record['state'])
+    if unknown := find_unknown(record, _of_method(known) if method else known):
         raise UserError(f'{unknown}; it was written by a newer version, or by hand')
     return record
+
+
+def _of_method(wanted: dict) -> dict:
+    return {key: kind for key, kind in wanted.items() if key not in NOT_OF_METHODS} | METHOD
 
 
 def _known(state: str) -> dict:

@@ -57,7 +57,8 @@ def draw_all(measured: Measured, grid: Grid, results: Path, into: Path) -> list[
                 add(f'DSC against {axis}', 'Grey dots: seeds. Diamonds: their mean, ± their sample standard '
                     'deviation. Both panels span the same number of points.', axis, axis_plot, table, measured,
                     grid)
-        cells = [cell for cell in free_cells(measured, grid) if measured.value(cell, 'dsc_pooled').seeds]
+        cells = [cell for cell in free_cells(measured, grid)
+                 if measured.value(cell, 'dsc_pooled').seeds and not cell.is_method]
         for axis in varying_axes(cells):
             add(f'DSC against {axis}, free axes', 'Mean over seeds ± their sample standard deviation.',
                 f'free_{axis}', free_plot, axis, cells, measured)

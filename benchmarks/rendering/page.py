@@ -65,7 +65,7 @@ def describe_data(done: list[dict]) -> list[str]:
     for record in done:
         dataset, scores = record['cell']['dataset'], record['scores']
         cases, data = len(scores.get('cases', ())), record.get('data')
-        if data and 'cases' in data:
+        if data and 'protocol' in data:
             facts[f'{dataset}: {cases} cases evaluated ({data["evaluated"]}), {data["cases"]["train"]} trained '
                   f'on; split {data["split_hash"]}, intensities by protocol {data["protocol"]}'] = None
         else:

@@ -58,7 +58,7 @@ def cost_table(measured: Measured, grid: Grid) -> pd.DataFrame:
     """One line per cell: parameters, FLOPs, time and memory, beside the paper's encoder."""
     rows = []
     for cell, name in cell_names(measured, grid).items():
-        costs = [record['cost'] for record in measured.done(cell)]
+        costs = [record['cost'] for record in measured.done(cell) if not cell.is_method]
         if not costs:
             continue
         on_gpu = all(cost.get('memory_of') == 'GPU, training' for cost in costs)

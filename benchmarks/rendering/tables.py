@@ -266,7 +266,7 @@ def _input_sizes(measured: Measured, dataset: str) -> str:
     """Of all finished runs on a dataset; a range where their windows differ in slices."""
     slices: dict[tuple, list[int]] = {}
     for record in measured.done():
-        if record['cell']['dataset'] == dataset and 'data' in record:
+        if record['cell']['dataset'] == dataset and 'input_size' in record.get('data', ()):
             slices.setdefault(tuple(record['data']['input_size']), []).append(record['cell']['slices'])
     return ', '.join(f'{width}x{height}x' + '..'.join(map(str, sorted({min(depths), max(depths)})))
                      for (height, width), depths in sorted(slices.items())) or '—'
@@ -357,9 +357,15 @@ def build_free_table(measured: Measured, grid: Grid) -> pd.DataFrame:
     rows = []
     for cell in cells:
         value = measured.value(cell, 'dsc_pooled')
-        rows.append({axis: str(getattr(cell, axis)) for axis in varying_axes(cells)}
+        rows.append({axis: _shown_axis(cell, axis) for axis in varying_axes(cells)}
                     | _figures(measured, cell, 'headline', surfaces=True) | {'runs': str(len(value.seeds))})
     return pd.DataFrame(rows)
+
+
+def _shown_axis(cell: Cell, axis: str) -> str:
+    """Its value; a dash for what a method that is no config does not have."""
+    value = getattr(cell, axis)
+    return '—' if cell.is_method and value is None else str(value)
 
 
 def free_caption(measured: Measured, grid: Grid) -> str:
