@@ -16,6 +16,7 @@ from mmseg_plugins.keys import KEYS, decided_by
 from mmseg_plugins.sources import SOURCES, Source
 from mmseg_plugins.untrusted import check_name, find_fault
 
+from .methods import check_command
 from .yaml_file import read_yaml
 
 GRIDS = Path(__file__).parent / 'grids'
@@ -106,8 +107,8 @@ class Grid:
         title: heading of its page.
         datasets: names of the catalogue or of prepared datasets.
         configs: encoder -> config file that cells of that encoder start from, with `{dataset}` for the dataset's
-            name; an encoder named `timm/<model>` starts from the first of them. `{label_maps: FOLDER}` is a method
-            whose label maps tools/score.py scored.
+            name; an encoder named `timm/<model>` starts from the first of them. `{command: ...}` is a method that
+            is no config (methods.py), `{label_maps: FOLDER}` one whose label maps tools/score.py scored.
         sources: source name -> where its weights are; the catalogue's and the file's own.
         tables: table name -> row -> cell on the first dataset.
         free: cells of free axes, a product, on the first dataset.
@@ -174,8 +175,13 @@ def _check_shapes(spec: dict, path: Path) -> None:
     for key in ('title', 'source'):
         need(spec.get(key), str, key, f'{key}: text')
     for encoder, config in (spec.get('configs') or {}).items():
-        if not isinstance(config, dict) or set(config) != {'label_maps'}:
-            need(config or {}, str, f'the config of {encoder!r}', f'{encoder}: a file')
+        if isinstance(config, dict) and len(config) == 1 and {*config} <= {'command', 'label_maps'}:
+            [(kind, text)] = config.items()
+            need(text or {}, str, f'{kind} of {encoder!r}', f'{encoder}: {{{kind}: text}}')
+            if kind == 'command':
+                check_command(text, f'{path}: the command of {encoder!r}')
+        else:
+            need(config or {}, str, f'the config of {encoder!r}', f'{encoder}: a file, or {{command: text}}')
     for key in ('configs', 'sources', 'rows', 'axes', 'options'):
         for name in spec.get(key) or ():
             need(name or {}, str | int if key == 'rows' else str, f'a name in {key}', 'text')

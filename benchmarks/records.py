@@ -24,7 +24,7 @@ from .schema import SUMMARY, VERSION, open_record, seal
 
 @dataclass(frozen=True)
 class Run:
-    """A cell with a seed, and all that makes it: config, options, identity."""
+    """A cell with a seed, and all that makes it: config (of a method, its command), options, identity."""
     cell: Cell
     seed: int
     config: str
@@ -37,6 +37,8 @@ class Run:
 
     def command(self, portable: bool = False) -> str:
         """What repeats this run alone: from any folder here or, portable, from the repository's root elsewhere."""
+        if self.cell.is_method:
+            return self.config
         places = {'experiment.data_root', 'experiment.source'}
         options = [(key, Path(value) if key in places and value else format_value(key, value))
                    for key, value in self.options.items()]
@@ -74,11 +76,10 @@ def write_arrays(path: Path, **arrays) -> None:
 
 
 def write_record(out: Path, run: Run, body: dict) -> Path:
-    """Write a run's record, atomically; of a method, `body` says the command."""
-    path = record_path(out, run)
-    of_config = {} if 'method' in body else dict(command=run.command(portable=True), config=run.config)
+    """Write a run's record, atomically."""
+    path, config = record_path(out, run), {} if run.cell.is_method else dict(config=run.config)
     record = dict(version=VERSION, run=run.name, identity=run.identity, cell=asdict(run.cell), seed=run.seed,
-                  **of_config, **body)
+                  command=run.command(portable=True), **config, **body)
     write_atomic(path, json.dumps(seal(record), indent=1, allow_nan=False) + '\n')
     return path
 

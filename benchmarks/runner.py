@@ -22,8 +22,7 @@ from mmseg_plugins.building import build_runner
 from mmseg_plugins.compat import newest_whole
 from mmseg_plugins.datasets.intensity import intensity_ranges
 from mmseg_plugins.errors import Busy, OutOfMemory, UserError
-from mmseg_plugins.evaluation import Scores
-from mmseg_plugins.experiment import load_config, prepare_for_device
+from mmseg_plugins.experiment import import_extensions, load_config, prepare_for_device
 from mmseg_plugins.faults import peak_memory
 from mmseg_plugins.files import only_writer, write_json
 from mmseg_plugins.flops import count_cost
@@ -31,6 +30,8 @@ from mmseg_plugins.launch import world_size
 from mmseg_plugins.pretraining import pretrain
 from mmseg_plugins.work_dir import PATIENCE
 
+from .methods import describe_scores, run_command
+from .plan import PREPARED
 from .records import Run, predictions_path, read_record, record_path, write_arrays, write_record
 from .settings import describe_settings
 
@@ -77,6 +78,8 @@ def execute_run(run: Run, out: Path, work_dir: Path, report: Callable[[int, int]
     if (before or {}).get('state') == 'done':
         return None  # by a job that was requeued all the same
     if launcher != 'none' and int(os.environ.get('RANK', 0)):
+        if run.cell.is_method:
+            return None  # a command runs once, by the main process
         body = _attempt(run, out, work_dir, report, launcher, False, debug)
         if body.pop('own', False):  # the others learn of it by this process's end, and not what it was
             write_record(out, run, body | provenance())
@@ -98,6 +101,9 @@ def _attempt(run: Run, out: Path, work_dir: Path, report: Callable, launcher: st
              debug: bool) -> dict:
     """The record's body: of the finished run, or of the fault that ended it."""
     try:
+        if run.cell.is_method:
+            import_extensions(run.options['custom_imports.imports'], run.config)
+            return run_command(run.config, run.seed, PREPARED / run.cell.dataset, work_dir, report)
         return _train_and_evaluate(run, out, work_dir, report, launcher)
     except OutOfMemory as error:
         body = _failure(str(error), work_dir) | dict(out_of_memory=error.facts, own=True)
@@ -191,19 +197,6 @@ def choose_shown(evaluated) -> dict:
     scaled = (image.clip(low, high) - low) / max(high - low, 1e-6) * 255
     return dict(case=case, slices=slices, image=scaled.round().astype(np.uint8), label=label[slices],
                 spacing=entry['spacing'])
-
-
-def describe_scores(scores: Scores, index: dict) -> dict:
-    """Every metric by label and case, or by label where it is of all cases; null where a label has no figure."""
-    def rounded(values):
-        return [_number(value) if np.ndim(value) == 0 else rounded(value) for value in values]
-
-    return dict(labels=index['labels'], headline=index['headline'], cases=list(scores.cases),
-                figures={name: rounded(values) for name, values in scores.figures.items()})
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else round(float(value), 4)
 
 
 def _training_summary(runner) -> dict:

@@ -29,12 +29,13 @@ OF_STATE = dict(
 LATER = dict(  # what version 1 did not have from its first day
     settings=dict, data=dict(dataset=str, split_hash=str, cases=dict, evaluated=str, protocol=str,
                              input_size=[int]))
-# Of label maps that came from elsewhere: a cell without axes, and `method` instead of what tells of a config.
+# Of a method that is no config: a cell without axes, `method` instead of what tells of a config; hardware and cost
+# where they are known.
 METHOD = dict(
     cell=dict(dataset=str, encoder=str, **dict.fromkeys(AXES[2:])),
     method=dict(label_maps=str, made_by=(str, None), missing=[str], notes=[str]),
-    data=dict(dataset=str, split_hash=str, cases=dict, evaluated=str))
-NOT_OF_METHODS = ('config', 'hardware', 'training', 'cost', 'settings')
+    data=dict(dataset=str, split_hash=str, cases=dict, evaluated=str), cost=dict(seconds=NUMBER))
+OF_CONFIGS = ('config', 'training', 'settings')
 # What figures were called until version 2.
 NAMES_2 = dict(dsc='per_case', hd95='hd95_per_case', nsd='nsd_per_case', dsc_pooled='pooled')
 # What some records hold beside these: from where a run went on, what became of its source's keys.
@@ -74,35 +75,40 @@ def open_record(text: str) -> dict:
     if version > 1 and record.get('checksum') != seal(record)['checksum']:
         raise UserError('edited since it was written (its checksum differs)')
     record = migrate(record)
-    method = 'method' in record
-    _require(record, _of_method(ALWAYS) if method else ALWAYS)
+    _require(record, _fit(ALWAYS, record))
     if unknown := set(record['cell']) - set(AXES):
         raise UserError(f'its cell has unknown axes ({", ".join(sorted(unknown))})')
     if record['state'] not in OF_STATE:
         raise UserError(f"its state is {record['state']!r}, not done or failed")
-    wanted = OF_STATE[record['state']] | _present(LATER, record)
-    _require(record, _of_method(wanted) if method else wanted)
+    _require(record, _fit(OF_STATE[record['state']] | _present(LATER, record), record))
     others = OTHERS | OTHERS_OF_STATE[record['state']]
     _require(record, {key: kind for key, kind in others.items() if key in record and not isinstance(kind, dict)})
     if record['state'] == 'done':
         _check_scores(record['scores'])
-    known = _known(record['state'])
-    if unknown := find_unknown(record, _of_method(known) if method else known):
+    if unknown := find_unknown(record, _known(record)):
         raise UserError(f'{unknown}; it was written by a newer version, or by hand')
     return record
 
 
-def _of_method(wanted: dict) -> dict:
-    return {key: kind for key, kind in wanted.items() if key not in NOT_OF_METHODS} | METHOD
+def _fit(wanted: dict, record: dict) -> dict:
+    """What is wanted of a config's run; or, where the record is of a method, what is of that."""
+    if 'config' in record:
+        return wanted
+    done = dict.fromkeys(('method', 'data')) if 'scores' in wanted else {}
+    return {key: METHOD.get(key, kind) for key, kind in (wanted | done).items()
+            if key not in OF_CONFIGS and (key in record or key not in ('hardware', 'cost'))}
 
 
-def _known(state: str) -> dict:
-    """Every key that a record of this state may have."""
+def _known(record: dict) -> dict:
+    """Every key that a record of this kind and state may have."""
+    state = record['state']
     known = ALWAYS | LATER | OTHERS | OF_STATE[state] | OTHERS_OF_STATE[state]
     if state == 'done':
         done = OF_STATE['done']
         known |= dict(scores=done['scores'] | dict(figures=dict),
                       cost=done['cost'] | OTHERS_OF_STATE['done']['cost'])
+    if 'config' not in record:
+        known = {key: kind for key, kind in known.items() if key not in OF_CONFIGS} | METHOD
     return known
 
 

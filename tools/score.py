@@ -14,14 +14,15 @@ REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
 from benchmarks.cells import load_grid, method_cell  # noqa: E402
+from benchmarks.methods import describe_method  # noqa: E402
 from benchmarks.plan import PREPARED, data_digest  # noqa: E402
 from benchmarks.records import Run, identity, set_superseded_aside, write_record, write_summary  # noqa: E402
-from benchmarks.runner import describe_scores, provenance  # noqa: E402
+from benchmarks.runner import provenance  # noqa: E402
 from mmseg_plugins.commands import command  # noqa: E402
 from mmseg_plugins.datasets import read_index  # noqa: E402
 from mmseg_plugins.datasets.statistics import summarize_dataset  # noqa: E402
 from mmseg_plugins.errors import UserError, run_main, some  # noqa: E402
-from mmseg_plugins.evaluation.folder import ScoredFolder, score_folder  # noqa: E402
+from mmseg_plugins.evaluation.folder import score_folder  # noqa: E402
 from mmseg_plugins.experiment import import_extensions  # noqa: E402
 from mmseg_plugins.files import only_writer, write_atomic  # noqa: E402
 from mmseg_plugins.terminal import counter  # noqa: E402
@@ -56,7 +57,7 @@ def main() -> None:
     if found.missing:
         print(f'warning: {len(found.missing)} of {len(found.scores.cases)} cases have no label map and count 0: '
               f'{some(found.missing)}')
-    run = Run(method_cell(args.dataset, args.method), args.seed, '', {},
+    run = Run(method_cell(args.dataset, args.method), args.seed, own_command(args), {},
               identity([data_digest(index), found.split, found.digest, sorted(found.scores.figures)]))
     with only_writer(args.out):
         if not (args.out / 'grid.yaml').exists():
@@ -67,7 +68,9 @@ def main() -> None:
         if not (args.out / 'datasets' / f'{args.dataset}.json').exists():
             write_summary(args.out, args.dataset, summarize_dataset(index))
         set_superseded_aside(args.out, [run])
-        print(write_record(args.out, run, body(args, index, found)))
+        # hardware would be that of the scoring, not of the method
+        by = {key: value for key, value in provenance().items() if key != 'hardware'}
+        print(write_record(args.out, run, describe_method(found, index, args.folder, args.made_by) | by))
     print(f'its tables: {command("benchmarks/report.py", args.out, modules=[Path()] if args.imports else [])}')
 
 
@@ -83,21 +86,13 @@ def check_results(args: argparse.Namespace) -> None:
                             'another')
 
 
-def body(args: argparse.Namespace, index: dict, found: ScoredFolder) -> dict:
-    """What can be known: how it was scored, and of the method what the user says."""
+def own_command(args: argparse.Namespace) -> str:
+    """What repeats the scoring."""
     given = [(f'--{name.replace("_", "-")}', getattr(args, name))
              for name in ('dataset', 'split', 'method', 'out', 'seed', 'made_by')]
-    line = command('tools/score.py', args.folder,
+    return command('tools/score.py', args.folder,
                    *(part for option, value in given if value is not None for part in (option, value)),
                    *(['--imports', *args.imports] if args.imports else []), portable=True)
-    # hardware would be that of the scoring, which took none worth telling
-    by = {key: value for key, value in provenance().items() if key != 'hardware'}
-    return dict(
-        state='done', command=line,
-        method=dict(label_maps=str(args.folder), made_by=args.made_by, missing=found.missing, notes=found.notes),
-        data=dict(dataset=args.dataset, split_hash=index['split_hash'], evaluated=found.split,
-                  cases={part: len(cases) for part, cases in index['split'].items()}),
-        scores=describe_scores(found.scores, index)) | by
 
 
 if __name__ == '__main__':

@@ -223,7 +223,7 @@ def build_table(table: str, measured: Measured, grid: Grid, committed: Measured 
     for label, cell in grid.tables[table].items():
         value = measured.value(cell, 'dsc_pooled', labels)
         row = {AXIS.get(table, 'Method'): label}
-        if table == '2a':
+        if table == '2a' and not cell.is_method:
             row |= {'T': '✓' if cell.source != 'none' else '✗', 'D': '✓' if cell.slices > 1 else '✗'}
         if table == '2b':
             source = grid.sources.get(cell.source)

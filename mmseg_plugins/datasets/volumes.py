@@ -61,6 +61,12 @@ def to_slices(array: np.ndarray, axes: Sequence[int], flips: Sequence[bool]) -> 
     return np.flip(array, [axis for axis in range(3) if flips[axis]])
 
 
+def from_slices(array: np.ndarray, axes: Sequence[int], flips: Sequence[bool]) -> np.ndarray:
+    """(D, H, W, ...) as in the file, (X, Y, Z, ...)."""
+    array = np.flip(array, [axis for axis in range(3) if flips[axis]])
+    return np.ascontiguousarray(array.transpose(*np.argsort(axes), *range(3, array.ndim)))
+
+
 def read_volume(images: str | Path | Sequence[Path], label_path: str | Path | None = None,
                 channels: int | None = None, classes: int | None = None) -> Volume:
     """Read and verify one case.
@@ -115,6 +121,5 @@ def read_volume(images: str | Path | Sequence[Path], label_path: str | Path | No
 
 def write_label(path: str | Path, label: np.ndarray, volume: Volume) -> None:
     """Write a label map (D, H, W) as NIfTI, uint8, in the geometry of the file that `volume` came from."""
-    array = np.flip(label, [axis for axis in range(3) if volume.flips[axis]])
-    array = np.ascontiguousarray(array.transpose(np.argsort(volume.axes)).astype(np.uint8))
+    array = from_slices(label.astype(np.uint8), volume.axes, volume.flips)
     write_nifti(path, array, volume.affine if volume.header is None else volume.header)
