@@ -55,7 +55,7 @@ class Cell:
 
     def __str__(self) -> str:
         if self.is_method:
-            return f'{self.dataset}-{self.encoder}'
+            return f'{self.dataset}-{self.encoder}'.replace('/', '_')
         rate = '' if self.lr is None else f'-lr{self.lr:g}'
         encoder = self.encoder.replace('/', '_')
         return (f'{self.dataset}-{encoder}-{self.source}-{self.inflation}-s{self.slices}'
@@ -148,7 +148,8 @@ class Grid:
         return list(dict.fromkeys([*self.in_tables(), *self.on_each(self.free)]))
 
     def config(self, cell: Cell) -> str:
-        config = self.configs.get(cell.encoder) or next(iter(self.configs.values()))
+        configs = [config for config in self.configs.values() if isinstance(config, str)]
+        config = self.configs.get(cell.encoder) or configs[0]
         return config.replace('{dataset}', cell.dataset)
 
 
@@ -331,7 +332,7 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
             value = changes[axis]
             if not (KEYS[axis].fits(value) or axis == 'lr' and value is None):
                 raise UserError(f'{path}: {where}: {axis} is {value!r}; it must be {KEYS[axis].must_be}')
-        method = changes.get('encoder', next(iter(spec['configs'])))
+        method = {**base, **changes}.get('encoder', Cell.encoder)
         if isinstance(spec['configs'].get(method), dict):
             if others := set(changes) - {'encoder'}:
                 raise UserError(f'{path}: {where}: {method} is no config, so it has no '

@@ -26,7 +26,6 @@ from mmseg_plugins.datasets.nifti import write_nifti
 from mmseg_plugins.datasets.store import Store, read_meta
 from mmseg_plugins.datasets.volumes import from_slices
 from mmseg_plugins.errors import UserError, nearest
-from mmseg_plugins.evaluation import Scores
 from mmseg_plugins.evaluation.folder import ScoredFolder, score_folder
 from mmseg_plugins.files import write_json
 
@@ -48,8 +47,8 @@ def check_command(command: str, where: str) -> None:
 
 
 def run_command(command: str, seed: int, prepared: Path, work_dir: Path, report: Callable[[int, int], None]
-                ) -> dict:
-    """Give a method its cases, run it, and score what it leaves: the record's body.
+                ) -> tuple[ScoredFolder, Path]:
+    """Give a method its cases, run it, and score the folder of label maps that it leaves; returns both.
 
     Raises:
         UserError: it ended with an error, or left no label map that could be scored.
@@ -60,7 +59,7 @@ def run_command(command: str, seed: int, prepared: Path, work_dir: Path, report:
     places = dict(cases=work_dir / 'cases', out=out, split=index['evaluate'], seed=seed)
     line = command.format(**{name: shlex.quote(str(os.path.abspath(value) if isinstance(value, Path) else value))
                              for name, value in places.items()})
-    start, log = time.perf_counter(), work_dir / 'command' / 'command.log'
+    log = work_dir / 'command' / 'command.log'
     log.parent.mkdir(exist_ok=True)
     with open(log, 'ab') as file:
         process = subprocess.Popen(line, shell=True, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
@@ -75,10 +74,9 @@ def run_command(command: str, seed: int, prepared: Path, work_dir: Path, report:
     if process.returncode:
         raise UserError(f'the command ended with status {process.returncode}; {log} has what it said')
     found = score_folder(out, prepared)
-    seconds = time.perf_counter() - start
     shutil.rmtree(work_dir / 'cases')
     report(1, 1)
-    return describe_method(found, index, out, command) | dict(cost=dict(seconds=round(seconds, 1)))
+    return found, out
 
 
 def write_cases(prepared: Path, folder: Path, evaluated: str) -> None:
@@ -97,23 +95,3 @@ def write_cases(prepared: Path, folder: Path, evaluated: str) -> None:
             if not (path := folder / part / f'{case}.nii.gz').exists():
                 write_nifti(path, from_slices(array, meta['axes'], meta['flips']), np.array(meta['affine']))
     write_json(folder / 'split.json', index['split'])
-
-
-def describe_method(found: ScoredFolder, index: dict, label_maps: Path, made_by: str | None) -> dict:
-    """The body of a record of scored label maps, as far as it can be known."""
-    return dict(
-        state='done', scores=describe_scores(found.scores, index),
-        method=dict(label_maps=str(label_maps), made_by=made_by, missing=found.missing, notes=found.notes),
-        data=dict(dataset=index['dataset'], split_hash=index['split_hash'], evaluated=found.split,
-                  cases={part: len(cases) for part, cases in index['split'].items()}))
-
-
-def describe_scores(scores: Scores, index: dict) -> dict:
-    """Every metric by label and case, or by label where it is of all cases; null where a label has no figure."""
-    def rounded(values):
-        if np.ndim(values):
-            return [rounded(value) for value in values]
-        return None if np.isnan(values) else round(float(values), 4)
-
-    return dict(labels=index['labels'], headline=index['headline'], cases=list(scores.cases),
-                figures={name: rounded(values) for name, values in scores.figures.items()})

@@ -187,6 +187,8 @@ def show_estimate(grids: list[Grid], args: argparse.Namespace) -> int:
                              shlex.join(['python', 'benchmarks/run_grid.py', *sys.argv[1:]]))
         device = choose_device(here, to_calibrate)
     show_plan(works, device)
+    if methods := {run.cell.encoder for work in works for run in work.plan.todo if run.cell.is_method}:
+        print(f'without {", ".join(sorted(methods))}: how long a command takes, it alone knows')
     if args.calibrate:
         print(path)
     return 0

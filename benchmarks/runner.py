@@ -20,6 +20,7 @@ from mmengine.model import is_model_wrapper
 
 from mmseg_plugins.building import build_runner
 from mmseg_plugins.compat import newest_whole
+from mmseg_plugins.datasets import read_index
 from mmseg_plugins.datasets.intensity import intensity_ranges
 from mmseg_plugins.errors import Busy, OutOfMemory, UserError
 from mmseg_plugins.experiment import import_extensions, load_config, prepare_for_device
@@ -30,9 +31,18 @@ from mmseg_plugins.launch import world_size
 from mmseg_plugins.pretraining import pretrain
 from mmseg_plugins.work_dir import PATIENCE
 
-from .methods import describe_scores, run_command
+from .methods import run_command
 from .plan import PREPARED
-from .records import Run, predictions_path, read_record, record_path, write_arrays, write_record
+from .records import (
+    Run,
+    describe_method,
+    describe_scores,
+    predictions_path,
+    read_record,
+    record_path,
+    write_arrays,
+    write_record,
+)
 from .settings import describe_settings
 
 REPO = Path(__file__).parents[1]
@@ -102,8 +112,7 @@ def _attempt(run: Run, out: Path, work_dir: Path, report: Callable, launcher: st
     """The record's body: of the finished run, or of the fault that ended it."""
     try:
         if run.cell.is_method:
-            import_extensions(run.options['custom_imports.imports'], run.config)
-            return run_command(run.config, run.seed, PREPARED / run.cell.dataset, work_dir, report)
+            return _run_method(run, work_dir, report)
         return _train_and_evaluate(run, out, work_dir, report, launcher)
     except OutOfMemory as error:
         body = _failure(str(error), work_dir) | dict(out_of_memory=error.facts, own=True)
@@ -167,6 +176,14 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
                   **_flops(model, cfg.experiment.img_size), seconds=round(seconds, 1), resumed_from=progress.first,
                   processes=get_world_size(),
                   **_peak_memory(progress.peak)))
+
+
+def _run_method(run: Run, work_dir: Path, report: Callable) -> dict:
+    import_extensions(run.options['custom_imports.imports'], run.config)
+    prepared, start = PREPARED / run.cell.dataset, time.perf_counter()
+    found, label_maps = run_command(run.config, run.seed, prepared, work_dir, report)
+    body = describe_method(found, read_index(prepared), label_maps, run.config)
+    return body | dict(cost=dict(seconds=round(time.perf_counter() - start, 1)))
 
 
 def _data(cfg, evaluated) -> dict:

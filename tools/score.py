@@ -14,9 +14,15 @@ REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
 from benchmarks.cells import load_grid, method_cell  # noqa: E402
-from benchmarks.methods import describe_method  # noqa: E402
 from benchmarks.plan import PREPARED, data_digest  # noqa: E402
-from benchmarks.records import Run, identity, set_superseded_aside, write_record, write_summary  # noqa: E402
+from benchmarks.records import (  # noqa: E402
+    Run,
+    describe_method,
+    identity,
+    set_superseded_aside,
+    write_record,
+    write_summary,
+)
 from benchmarks.runner import provenance  # noqa: E402
 from mmseg_plugins.commands import command  # noqa: E402
 from mmseg_plugins.datasets import read_index  # noqa: E402
