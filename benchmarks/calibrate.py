@@ -153,7 +153,7 @@ def measure(config: str, options: dict, flops: int | None, seconds: float, submi
         cfg = load_config(REPO / config, options | {'experiment.batch': measured, 'experiment.accumulate': 1})
     prepare_for_device(cfg, 'none')
     if cfg.val_evaluator:
-        cfg.val_evaluator.metrics = []
+        cfg.val_evaluator.only = []
     with tempfile.TemporaryDirectory(prefix='calibration-') as folder, _ProcessMemory(floor) as memory:
         cfg.work_dir, cfg.experiment_name = folder, Path(folder).name
         cfg.visualizer.name = cfg.experiment_name  # mmengine gives one name one folder, which is gone by the next

@@ -91,15 +91,16 @@ class CaseMetric(BaseMetric):
 
     Args:
         headline: label ids whose mean is given; None: all but background.
-        metrics: names of those wanted (metrics.py); None: all.
+        only: names of the only metrics that are wanted (metrics.py); None: all. mmengine takes a part that says
+            `metrics` for an evaluator.
         keep: (case, slices) whose prediction stays in `kept`, (slices, H, W), to be shown.
     """
     default_prefix = ''  # mmengine warns about None
 
-    def __init__(self, headline: Sequence[int] | None = None, metrics: Sequence[str] | None = None,
+    def __init__(self, headline: Sequence[int] | None = None, only: Sequence[str] | None = None,
                  keep: tuple[str, Sequence[int]] | None = None, prefix: str | None = None):
         super().__init__(collect_device='cpu', prefix=prefix)
-        self.headline, self.keep, self.metrics = headline, keep, choose_metrics(metrics)
+        self.headline, self.keep, self.metrics = headline, keep, choose_metrics(only)
         self.scores: Scores | None = None
         self.kept: np.ndarray | None = None
         self._forget()
