@@ -24,15 +24,16 @@ class Cell:
     """One point of the grid. `source` names an entry of the grid's `sources`, 'none' = random weights.
 
     Fields that cannot matter are held at one value, so that tables share the cell: a single slice has
-    stride 1 and nothing to inflate over, random weights have nothing to inflate.
+    stride 1 and nothing to inflate over, random weights have nothing to inflate. A method that is no config has
+    its name for an encoder and None for all that only a config has (`method_cell`).
     """
     dataset: str
     encoder: str = _axis('beit')
-    source: str = _axis('beit')
-    inflation: str = _axis('centering')
-    slices: int = _axis(5, 's{}')
-    stride: int = _axis(1, 't{}')
-    target: str = _axis('center')
+    source: str | None = _axis('beit')
+    inflation: str | None = _axis('centering')
+    slices: int | None = _axis(5, 's{}')
+    stride: int | None = _axis(1, 't{}')
+    target: str | None = _axis('center')
     lr: float | None = _axis(None, 'lr{}')
 
     def __post_init__(self):
@@ -43,6 +44,11 @@ class Cell:
                 object.__setattr__(self, 'inflation', 'centering')
         if self.source == 'none':
             object.__setattr__(self, 'inflation', 'random')
+
+    @property
+    def is_method(self) -> bool:
+        """Whether it is of a method that is no config."""
+        return self.slices is None
 
     def __str__(self) -> str:
         values = {name: getattr(self, name) for name in AXES}
@@ -75,3 +81,20 @@ class Axis:
 
 AXES = {line.name: Axis(line.name, line.default, line.metadata['part'], line.type)
         for line in fields(Cell) if line.default is not MISSING}
+
+
+def method_cell(dataset: str, method: str) -> Cell:
+    """The cell of a method that is no config: whatever it is, it has no axes here."""
+    return Cell(dataset, method, **dict.fromkeys(set(AXES) - {'encoder'}))
+
+
+def check_cell(found: dict) -> None:
+    """Raise a UserError for what is no cell of a record; an axis that it lacks has its neutral value."""
+    if not isinstance(found.get('dataset'), str):
+        raise UserError('its cell has no dataset')
+    of_method = 'slices' in found and found['slices'] is None
+    for name, value in found.items():
+        if name != 'dataset' and name not in AXES:
+            raise UserError(f'its cell has an unknown axis, {name!r}')
+        if name != 'dataset' and not (of_method and value is None):
+            AXES[name].check(value, 'its cell')

@@ -24,7 +24,8 @@ from mmseg_plugins.datasets.intensity import PROTOCOLS
 from mmseg_plugins.datasets.statistics import describe_volume
 from mmseg_plugins.datasets.store import INDEXED, read_index, write_case, write_index
 from mmseg_plugins.datasets.volumes import Volume
-from mmseg_plugins.evaluation.surface import surface_scores
+from mmseg_plugins.evaluation.metrics import choose_metrics
+from mmseg_plugins.evaluation.scores import compare, score_case
 from mmseg_plugins.experiment import load_config, prepare_for_device
 
 from .devices import Device, Measurement, calibration_path, read_device, write_device
@@ -152,7 +153,7 @@ def measure(config: str, options: dict, flops: int | None, seconds: float, submi
         cfg = load_config(REPO / config, options | {'experiment.batch': measured, 'experiment.accumulate': 1})
     prepare_for_device(cfg, 'none')
     if cfg.val_evaluator:
-        cfg.val_evaluator.surface = False
+        cfg.val_evaluator.only = []
     with tempfile.TemporaryDirectory(prefix='calibration-') as folder, _ProcessMemory(floor) as memory:
         cfg.work_dir, cfg.experiment_name = folder, Path(folder).name
         cfg.visualizer.name = cfg.experiment_name  # mmengine gives one name one folder, which is gone by the next
@@ -171,7 +172,7 @@ def measure(config: str, options: dict, flops: int | None, seconds: float, submi
             watch.report = lambda part: report(round(60 + 30 * part), 100)
             _until_enough(runner.val)
             window = _per_step(watch.val) / cfg.val_dataloader.batch_size
-            surface = _time_surfaces(runner.val_dataloader.dataset)
+            surface = _time_metrics(runner.val_dataloader.dataset)
         saving = time.perf_counter()
         runner.save_checkpoint(folder, 'calibration.pth', by_epoch=False)
         saving = time.perf_counter() - saving
@@ -205,8 +206,8 @@ def _affordable(windows: int, flops: int | None) -> int:
     return windows
 
 
-def _time_surfaces(evaluated) -> float:
-    """Seconds per million voxels of a case's surface metrics, of its label against itself moved by a voxel.
+def _time_metrics(evaluated) -> float:
+    """Seconds per million voxels of a case's metrics, of its label against itself moved by a voxel.
 
     The first steps' predictions would not do: their surfaces are those of noise.
     """
@@ -215,9 +216,11 @@ def _time_surfaces(evaluated) -> float:
     entry = index['cases'][case]
     label = np.asarray(evaluated.store.label(case, list(range(entry['shape'][0]))))
     moved = np.roll(label, (1, 1), (1, 2))
-    surface_scores(label, moved, 2, entry['spacing'])  # imports and caches
+    small, whole = (compare(label[part], moved[part], len(index['labels']), entry['spacing'])
+                    for part in (slice(1), slice(None)))
+    score_case(small, choose_metrics())  # imports and caches
     start = time.perf_counter()
-    surface_scores(label, moved, len(index['labels']), entry['spacing'])
+    score_case(whole, choose_metrics())
     return (time.perf_counter() - start) / (label.size / 1e6)
 
 

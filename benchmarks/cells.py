@@ -16,7 +16,8 @@ from mmseg_plugins.keys import KEYS, decided_by
 from mmseg_plugins.sources import SOURCES, Source
 from mmseg_plugins.untrusted import check_name, find_fault
 
-from .axes import AXES, Cell
+from .axes import AXES, Cell, method_cell
+from .methods import check_command
 from .yaml_file import read_yaml
 
 GRIDS = Path(__file__).parent / 'grids'
@@ -59,7 +60,8 @@ class Grid:
         title: heading of its page.
         datasets: names of the catalogue or of prepared datasets.
         configs: encoder -> config file that cells of that encoder start from, with `{dataset}` for the dataset's
-            name; an encoder named `timm/<model>` starts from the first of them.
+            name; an encoder named `timm/<model>` starts from the first of them. `{command: ...}` is a method that
+            is no config (methods.py), `{label_maps: FOLDER}` one whose label maps tools/score.py scored.
         sources: source name -> where its weights are; the catalogue's and the file's own.
         tables: table name -> row -> cell on the first dataset.
         free: cells of free axes, a product, on the first dataset.
@@ -70,7 +72,7 @@ class Grid:
     """
     name: str
     datasets: Sequence[str]
-    configs: dict[str, str]
+    configs: dict[str, str | dict[str, str]]
     sources: dict[str, Source] = field(default_factory=dict)
     tables: dict[str, dict[str, Cell]] = field(default_factory=dict)
     free: list[Cell] = field(default_factory=list)
@@ -99,7 +101,8 @@ class Grid:
         return list(dict.fromkeys([*self.in_tables(), *self.on_each(self.free)]))
 
     def config(self, cell: Cell) -> str:
-        config = self.configs.get(cell.encoder) or next(iter(self.configs.values()))
+        configs = [config for config in self.configs.values() if isinstance(config, str)]
+        config = self.configs.get(cell.encoder) or configs[0]
         return config.replace('{dataset}', cell.dataset)
 
 
@@ -126,7 +129,13 @@ def _check_shapes(spec: dict, path: Path) -> None:
     for key in ('title', 'source'):
         need(spec.get(key), str, key, f'{key}: text')
     for encoder, config in (spec.get('configs') or {}).items():
-        need(config or {}, str, f'the config of {encoder!r}', f'{encoder}: a file')
+        if isinstance(config, dict) and len(config) == 1 and {*config} <= {'command', 'label_maps'}:
+            [(kind, text)] = config.items()
+            need(text or {}, str, f'{kind} of {encoder!r}', f'{encoder}: {{{kind}: text}}')
+            if kind == 'command':
+                check_command(text, f'{path}: the command of {encoder!r}')
+        else:
+            need(config or {}, str, f'the config of {encoder!r}', f'{encoder}: a file, or {{command: text}}')
     for key in ('configs', 'sources', 'rows', 'axes', 'options'):
         for name in spec.get(key) or ():
             need(name or {}, str | int if key == 'rows' else str, f'a name in {key}', 'text')
@@ -276,6 +285,12 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
             if axis not in AXES:  # the dataset is the grid's
                 raise UserError(f'{path}: {where}: unknown axis {axis!r}{nearest(axis, AXES)}')
             AXES[axis].check(changes[axis], f'{path}: {where}')
+        method = {**base, **changes}.get('encoder', Cell.encoder)
+        if isinstance(spec['configs'].get(method), dict):
+            if others := set(changes) - {'encoder'}:
+                raise UserError(f'{path}: {where}: {method} is no config, so it has no '
+                                f'{", ".join(sorted(others))}; leave that out')
+            return method_cell(chosen[0], method)
         if 'inflation' in changes:
             try:
                 parse_inflation(changes['inflation'])

@@ -30,7 +30,7 @@ class Measurement:
         measured_windows: of a step as it was measured; fewer than `windows` were scaled up.
         flops: of one window forward; activations: elements (mmseg_plugins/flops.py).
         window: seconds to evaluate a window.
-        surface: seconds of surface metrics per million voxels of a case.
+        surface: seconds of metrics per million voxels of a case.
         start: seconds from reading the config to steady steps; save: of writing a checkpoint.
         checkpoint: bytes of one.
         busy: of a CPU, the share of its cores that a worker had during its steps; where nothing else runs, and

@@ -284,6 +284,8 @@ def grid_work(grid: Grid, plan: Plan, out: Path) -> GridWork:
         to_do.append(make_work(source_name(source.name), cost, needs, source=True))
     waiting = {run.name for run in plan.todo}
     for run in plan.runs:
+        if run.cell.is_method:
+            continue  # it alone knows how long it takes
         cost = classify(run.config, run.options, f'{run.cell.dataset} {run.cell.encoder}')
         work = make_work(run.name, cost, [source_name(run.cell.source)] if run.cell.source in made else [])
         if run.name in waiting:

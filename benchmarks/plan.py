@@ -89,7 +89,7 @@ def prepare_inputs(grid: Grid, archives: dict[str, Path | None], weights_root: P
                         + (f'the others with --dataset {others}' if others else 'one with --dataset NAME'))
     for name in fresh:
         find_cases(dataset_info(name), archives[name])
-    wanted = [grid.sources[name] for name in sorted({cell.source for cell in grid.cells()} - {'none'})]
+    wanted = [grid.sources[name] for name in sorted({cell.source for cell in grid.cells()} - {'none', None})]
     files = [weights_root / source.file for source in wanted if not source.made_by]
     missing = [str(path) for path in files if not path.is_file()]
     if missing:
@@ -114,6 +114,8 @@ def _prepare(name: str, raw: Path, progress) -> bool:
 
 def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: int | None) -> Run:
     """The config and options of a cell with a seed."""
+    if cell.is_method:
+        return _make_method_run(grid, cell, seed)
     source = None if cell.source == 'none' else str(weights_root / grid.sources[cell.source].file)
     axes = {name: getattr(cell, name) for name in AXES if name not in ('encoder', 'source')}
     options = {'experiment.data_root': str(PREPARED / cell.dataset), 'experiment.source': source,
@@ -130,6 +132,17 @@ def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: i
     data = _prepared_digest(cell.dataset, cfg)
     source_digest = source and _source_digest(cell.source, grid, weights_root)
     return Run(cell, seed, config, options, identity([_content(cfg), data, source_digest]))
+
+
+def _make_method_run(grid: Grid, cell: Cell, seed: int) -> Run:
+    """A command with a seed. What it calls is not looked into: who changes that says so in the command."""
+    command = grid.configs[cell.encoder].get('command')
+    if not command:
+        raise UserError(f'{cell.encoder}: has no command that could be run; score its label maps with '
+                        'tools/score.py')
+    data = data_digest(read_index(PREPARED / cell.dataset)) if is_prepared(cell.dataset) else None
+    imports = grid.options.get('custom_imports.imports', [])  # with metrics, perhaps
+    return Run(cell, seed, command, {'custom_imports.imports': imports}, identity([command, seed, data]))
 
 
 def _content(cfg) -> dict:
@@ -191,9 +204,10 @@ def plan_runs(grid: Grid, weights_root: Path, out: Path, max_iters: int | None, 
         if record is None or (record['state'] == 'failed' and retry_failed):
             todo.append(run)
     sources: dict[str, SourceJob] = {}
-    for name in sorted({run.cell.source for run in todo} - {'none'}):
+    for name in sorted({run.cell.source for run in todo} - {'none', None}):
         _add_source_jobs(name, grid, weights_root, sources)
-    steps = {run.name: read_config(REPO / run.config, run.options).experiment.steps for run in todo}
+    steps = {run.name: 1 if run.cell.is_method else read_config(REPO / run.config, run.options).experiment.steps
+             for run in todo}
     return Plan(grid, runs, todo, list(sources.values()), steps)
 
 

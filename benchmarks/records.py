@@ -14,6 +14,8 @@ import numpy as np
 
 from mmseg_plugins.commands import REPO, command
 from mmseg_plugins.errors import UserError
+from mmseg_plugins.evaluation import Scores
+from mmseg_plugins.evaluation.folder import ScoredFolder
 from mmseg_plugins.files import write_atomic, write_json
 from mmseg_plugins.options import format_value
 from mmseg_plugins.untrusted import find_fault, read_json
@@ -24,7 +26,7 @@ from .schema import SUMMARY, VERSION, open_record, seal
 
 @dataclass(frozen=True)
 class Run:
-    """A cell with a seed, and all that makes it: config, options, identity."""
+    """A cell with a seed, and all that makes it: config (of a method, its command), options, identity."""
     cell: Cell
     seed: int
     config: str
@@ -37,6 +39,8 @@ class Run:
 
     def command(self, portable: bool = False) -> str:
         """What repeats this run alone: from any folder here or, portable, from the repository's root elsewhere."""
+        if self.cell.is_method:
+            return self.config
         places = {'experiment.data_root', 'experiment.source'}
         options = [(key, Path(value) if key in places and value else format_value(key, value))
                    for key, value in self.options.items()]
@@ -75,11 +79,31 @@ def write_arrays(path: Path, **arrays) -> None:
 
 def write_record(out: Path, run: Run, body: dict) -> Path:
     """Write a run's record, atomically."""
-    path = record_path(out, run)
+    path, config = record_path(out, run), {} if run.cell.is_method else dict(config=run.config)
     record = dict(version=VERSION, run=run.name, identity=run.identity, cell=asdict(run.cell), seed=run.seed,
-                  command=run.command(portable=True), config=run.config, **body)
+                  command=run.command(portable=True), **config, **body)
     write_atomic(path, json.dumps(seal(record), indent=1, allow_nan=False) + '\n')
     return path
+
+
+def describe_scores(scores: Scores, index: dict) -> dict:
+    """Every metric by label and case, or by label where it is of all cases; null where a label has no figure."""
+    def rounded(values):
+        if np.ndim(values):
+            return [rounded(value) for value in values]
+        return None if np.isnan(values) else round(float(values), 4)
+
+    return dict(labels=index['labels'], headline=index['headline'], cases=list(scores.cases),
+                figures={name: rounded(values) for name, values in scores.figures.items()})
+
+
+def describe_method(found: ScoredFolder, index: dict, label_maps: Path, made_by: str | None) -> dict:
+    """The body of a record of scored label maps, as far as it can be known."""
+    return dict(
+        state='done', scores=describe_scores(found.scores, index),
+        method=dict(label_maps=str(label_maps), made_by=made_by, missing=found.missing, notes=found.notes),
+        data=dict(dataset=index['dataset'], split_hash=index['split_hash'], evaluated=found.split,
+                  cases={part: len(cases) for part, cases in index['split'].items()}))
 
 
 def set_superseded_aside(out: Path, runs: Iterable[Run]) -> int:

@@ -173,7 +173,7 @@ def collect_tables(measured: Measured, grid: Grid, committed: Measured | None) -
     if all(row in rows and measured.done(rows[row]) for row in ('Ours', 'Ours w/o D')):
         tables.append(Table('organs', contrast_organs(measured, rows['Ours'], rows['Ours w/o D']),
                             'Depth by organ. Ours minus Ours w/o D.', [NOTE]))
-    if any(len(measured.value(cell, 'pooled').seeds) > 1 for cell in rows.values()):
+    if any(len(measured.value(cell, 'dsc_pooled').seeds) > 1 for cell in rows.values()):
         tables.append(Table('seeds', seed_table(measured, grid), RUN_CAPTIONS['seeds']))
     if done:
         tables.append(Table('cost', cost_table(measured, grid), RUN_CAPTIONS['cost']))

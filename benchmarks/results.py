@@ -7,13 +7,13 @@ from typing import get_args
 import pandas as pd
 
 from mmseg_plugins.errors import UserError
+from mmseg_plugins.evaluation import METRICS
 
 from .axes import AXES, Cell
 from .records import read_records
 
-NUMBERS = ('dsc', 'hd95', 'nsd', 'dsc_pooled')
 FRACTIONS = [name for name, axis in AXES.items() if float in get_args(axis.kind)]
-COLUMNS = ('run', 'dataset', *AXES, 'seed', 'label_id', 'label', 'headline', 'case', *NUMBERS)
+COLUMNS = ('run', 'dataset', *AXES, 'seed', 'label_id', 'label', 'headline', 'case')
 
 
 def load(folder: str | Path) -> pd.DataFrame:
@@ -24,24 +24,26 @@ def load(folder: str | Path) -> pd.DataFrame:
 
     Returns:
         Columns: `run`, the cell's axes (`dataset`, `encoder`, `source`, `inflation`, `slices`, `stride`, `target`,
-        `lr`), `seed`, `label_id`, `label`, `headline` (whether it counts in the tables' mean), `case`, `dsc`
-        (percent), `hd95` (mm), `nsd` (percent), and `dsc_pooled` (percent, of the run and label: the same for
-        every case). NaN where a label is absent. Without rows where all runs failed.
+        `lr`), `seed`, `label_id`, `label`, `headline` (whether it counts in the tables' mean), `case`, and one
+        of every metric that is registered or in the records: `dsc`, `nsd` and `dsc_pooled` (percent), `hd95` (mm),
+        others. What is of all cases together, as `dsc_pooled`, is the same for each. NaN where a label has no
+        figure. Without rows where all runs failed.
     """
     records, _ = read_records(Path(folder))
     if not records:
         raise UserError(f'{folder}: no records; name a folder that run_grid.py wrote')
-    rows = []
+    rows, metrics = [], dict.fromkeys(METRICS)
     for record in records:
         if record['state'] != 'done':
             continue
         scores, cell = record['scores'], asdict(Cell(**record['cell']))
+        figures = {name: values if isinstance(values[0], list) else [values] * len(scores['cases'])
+                   for name, values in scores['figures'].items()}
+        metrics |= dict.fromkeys(figures)
         for i, label in enumerate(scores['labels']):
             for k, case in enumerate(scores['cases']):
                 rows.append(dict(
                     run=record['run'], **cell, seed=record['seed'], label_id=i, label=label,
                     headline=i in scores['headline'], case=case,
-                    **{name: scores[key][k][i] if scores.get(key) else None
-                       for name, key in (('dsc', 'per_case'), ('hd95', 'hd95_per_case'), ('nsd', 'nsd_per_case'))},
-                    dsc_pooled=scores['pooled'][i]))
-    return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys((*NUMBERS, *FRACTIONS), float))
+                    **{name: values[k][i] for name, values in figures.items()}))
+    return pd.DataFrame(rows, columns=[*COLUMNS, *metrics]).astype(dict.fromkeys((*metrics, *FRACTIONS), float))

@@ -136,7 +136,7 @@ def list_cells(grid: Grid, args: argparse.Namespace) -> int:
         print(f'{cell}    {"; ".join(rows.get(cell, ["free axes"]))}')
         for seed in grid.seeds:
             print(f'    {make_run(grid, cell, seed, args.weights_root, args.max_iters).command()}')
-    for name in dict.fromkeys(cell.source for cell in cells if cell.source != 'none'):
+    for name in dict.fromkeys(cell.source for cell in cells if cell.source not in ('none', None)):
         source = grid.sources[name]
         path = args.weights_root / source.file
         state = ('found' if path.is_file() else f'made by the grid from {source.made_by}' if source.made_by
@@ -187,6 +187,8 @@ def show_estimate(grids: list[Grid], args: argparse.Namespace) -> int:
                              shlex.join(['python', 'benchmarks/run_grid.py', *sys.argv[1:]]))
         device = choose_device(here, to_calibrate)
     show_plan(works, device)
+    if methods := {run.cell.encoder for work in works for run in work.plan.todo if run.cell.is_method}:
+        print(f'without {", ".join(sorted(methods))}: how long a command takes, it alone knows')
     if args.calibrate:
         print(path)
     return 0

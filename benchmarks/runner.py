@@ -20,9 +20,10 @@ from mmengine.model import is_model_wrapper
 
 from mmseg_plugins.building import build_runner
 from mmseg_plugins.compat import newest_whole
+from mmseg_plugins.datasets import read_index
 from mmseg_plugins.datasets.intensity import intensity_ranges
 from mmseg_plugins.errors import Busy, OutOfMemory, UserError
-from mmseg_plugins.experiment import load_config, prepare_for_device
+from mmseg_plugins.experiment import import_extensions, load_config, prepare_for_device
 from mmseg_plugins.faults import peak_memory
 from mmseg_plugins.files import only_writer, write_json
 from mmseg_plugins.flops import count_cost
@@ -30,7 +31,18 @@ from mmseg_plugins.launch import world_size
 from mmseg_plugins.pretraining import pretrain
 from mmseg_plugins.work_dir import PATIENCE
 
-from .records import Run, predictions_path, read_record, record_path, write_arrays, write_record
+from .methods import run_command
+from .plan import PREPARED
+from .records import (
+    Run,
+    describe_method,
+    describe_scores,
+    predictions_path,
+    read_record,
+    record_path,
+    write_arrays,
+    write_record,
+)
 from .settings import describe_settings
 
 REPO = Path(__file__).parents[1]
@@ -76,6 +88,8 @@ def execute_run(run: Run, out: Path, work_dir: Path, report: Callable[[int, int]
     if (before or {}).get('state') == 'done':
         return None  # by a job that was requeued all the same
     if launcher != 'none' and int(os.environ.get('RANK', 0)):
+        if run.cell.is_method:
+            return None  # a command runs once, by the main process
         body = _attempt(run, out, work_dir, report, launcher, False, debug)
         if body.pop('own', False):  # the others learn of it by this process's end, and not what it was
             write_record(out, run, body | provenance())
@@ -97,6 +111,8 @@ def _attempt(run: Run, out: Path, work_dir: Path, report: Callable, launcher: st
              debug: bool) -> dict:
     """The record's body: of the finished run, or of the fault that ended it."""
     try:
+        if run.cell.is_method:
+            return _run_method(run, work_dir, report)
         return _train_and_evaluate(run, out, work_dir, report, launcher)
     except OutOfMemory as error:
         body = _failure(str(error), work_dir) | dict(out_of_memory=error.facts, own=True)
@@ -153,13 +169,21 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
         state='done',
         data=_data(cfg, evaluated),
         settings=settings,
-        scores=_scores(metric, evaluated.index),
+        scores=describe_scores(metric.scores, evaluated.index),
         training=_training_summary(runner),
         load=_load_report(encoder),
         cost=dict(parameters=_parameters(model), encoder_parameters=_parameters(encoder),
                   **_flops(model, cfg.experiment.img_size), seconds=round(seconds, 1), resumed_from=progress.first,
                   processes=get_world_size(),
                   **_peak_memory(progress.peak)))
+
+
+def _run_method(run: Run, work_dir: Path, report: Callable) -> dict:
+    import_extensions(run.options['custom_imports.imports'], run.config)
+    prepared, start = PREPARED / run.cell.dataset, time.perf_counter()
+    found, label_maps = run_command(run.config, run.seed, prepared, work_dir, report)
+    body = describe_method(found, read_index(prepared), label_maps, run.config)
+    return body | dict(cost=dict(seconds=round(time.perf_counter() - start, 1)))
 
 
 def _data(cfg, evaluated) -> dict:
@@ -190,22 +214,6 @@ def choose_shown(evaluated) -> dict:
     scaled = (image.clip(low, high) - low) / max(high - low, 1e-6) * 255
     return dict(case=case, slices=slices, image=scaled.round().astype(np.uint8), label=label[slices],
                 spacing=entry['spacing'])
-
-
-def _scores(metric, index: dict) -> dict:
-    """Both kinds of DSC by organ and case, HD95 and NSD by case; null where an organ is absent."""
-    scores = metric.scores
-
-    def rounded(values):
-        return [_number(value) if np.ndim(value) == 0 else rounded(value) for value in values]
-
-    return dict(labels=index['labels'], headline=index['headline'], cases=list(scores.cases),
-                pooled=rounded(scores.pooled), case=rounded(scores.case), per_case=rounded(scores.per_case),
-                hd95_per_case=rounded(scores.hd95), nsd_per_case=rounded(scores.nsd))
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else round(float(value), 4)
 
 
 def _training_summary(runner) -> dict:

@@ -6,9 +6,9 @@ import json
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.untrusted import NUMBER, each_once, find_fault, find_unknown
 
-from .axes import AXES
+from .axes import check_cell
 
-VERSION = 2
+VERSION = 3
 
 # What each key holds, as find_fault has it.
 FIGURES = [(int, float, None)]  # None: of nothing, as where a label is absent
@@ -20,13 +20,22 @@ ALWAYS = dict(
 OF_STATE = dict(
     failed=dict(reason=str),
     done=dict(
-        scores=dict(labels=[str], headline=[int], cases=[str], pooled=FIGURES, case=FIGURES, per_case=[FIGURES]),
+        # by metric, of every label: a list for each case, or one list for all cases together
+        scores=dict(labels=[str], headline=[int], cases=[str],
+                    figures=dict(dsc=[FIGURES], dsc_pooled=FIGURES)),
         training=dict(steps=int, last_loss=NUMBER, curve=[NUMBER]),
         cost=dict(parameters=NUMBER, encoder_flops=NUMBER, flops=NUMBER, seconds=NUMBER, peak_memory_mib=NUMBER)))
 LATER = dict(  # what version 1 did not have from its first day
     settings=dict, data=dict(dataset=str, split_hash=str, cases=dict, evaluated=str, protocol=str,
                              input_size=[int]))
-LATER_SCORES = dict(hd95_per_case=[FIGURES], nsd_per_case=[FIGURES])
+# Of a method that is no config: a cell without axes, `method` instead of what tells of a config; hardware and cost
+# where they are known.
+METHOD = dict(
+    method=dict(label_maps=str, made_by=(str, None), missing=[str], notes=[str]),
+    data=dict(dataset=str, split_hash=str, cases=dict, evaluated=str), cost=dict(seconds=NUMBER))
+OF_CONFIGS = ('config', 'training', 'settings')
+# What figures were called until version 2.
+NAMES_2 = dict(dsc='per_case', hd95='hd95_per_case', nsd='nsd_per_case', dsc_pooled='pooled')
 # What some records hold beside these: from where a run went on, what became of its source's keys.
 OTHERS = dict(checksum=str, python=str, load=(dict, None), attempts=[dict])
 OTHERS_OF_STATE = dict(
@@ -61,34 +70,42 @@ def open_record(text: str) -> dict:
         raise UserError(f'of version {version!r}, this code knows 1 to {VERSION}')
     if version == 1 and 'checksum' in record:
         raise UserError('edited since it was written (version 1 had no checksum)')
-    record = migrate(record)
-    if record.get('checksum') != seal(record)['checksum']:
+    if version > 1 and record.get('checksum') != seal(record)['checksum']:
         raise UserError('edited since it was written (its checksum differs)')
-    _require(record, ALWAYS)
-    _require(record['cell'], dict(dataset=str), 'cell')
-    for name, value in record['cell'].items():
-        if name in AXES:
-            AXES[name].check(value, 'its cell')
-        elif name != 'dataset':
-            raise UserError(f'its cell has an unknown axis, {name!r}')
+    record = migrate(record)
+    _require(record, _fit(ALWAYS, record))
+    check_cell(record['cell'])
     if record['state'] not in OF_STATE:
         raise UserError(f"its state is {record['state']!r}, not done or failed")
-    _require(record, OF_STATE[record['state']] | _present(LATER, record))
+    _require(record, _fit(OF_STATE[record['state']] | _present(LATER, record), record))
     others = OTHERS | OTHERS_OF_STATE[record['state']]
     _require(record, {key: kind for key, kind in others.items() if key in record and not isinstance(kind, dict)})
     if record['state'] == 'done':
         _check_scores(record['scores'])
-    if unknown := find_unknown(record, _known(record['state'])):
+    if unknown := find_unknown(record, _known(record)):
         raise UserError(f'{unknown}; it was written by a newer version, or by hand')
     return record
 
 
-def _known(state: str) -> dict:
-    """Every key that a record of this state may have."""
+def _fit(wanted: dict, record: dict) -> dict:
+    """What is wanted of a config's run; or, where the record is of a method, what is of that."""
+    if 'config' in record:
+        return wanted
+    done = dict.fromkeys(('method', 'data')) if 'scores' in wanted else {}
+    return {key: METHOD.get(key, kind) for key, kind in (wanted | done).items()
+            if key not in OF_CONFIGS and (key in record or key not in ('hardware', 'cost'))}
+
+
+def _known(record: dict) -> dict:
+    """Every key that a record of this kind and state may have."""
+    state = record['state']
     known = ALWAYS | LATER | OTHERS | OF_STATE[state] | OTHERS_OF_STATE[state]
     if state == 'done':
         done = OF_STATE['done']
-        known |= dict(scores=done['scores'] | LATER_SCORES, cost=done['cost'] | OTHERS_OF_STATE['done']['cost'])
+        known |= dict(scores=done['scores'] | dict(figures=dict),
+                      cost=done['cost'] | OTHERS_OF_STATE['done']['cost'])
+    if 'config' not in record:
+        known = {key: kind for key, kind in known.items() if key not in OF_CONFIGS} | METHOD
     return known
 
 
@@ -97,8 +114,14 @@ def _refuse(constant: str) -> None:
 
 
 def migrate(record: dict) -> dict:
-    """Version 1 had no checksum; its content is the same."""
-    return seal(record | dict(version=VERSION)) if record['version'] == 1 else record
+    """Version 1 had no checksum; until 2, each figure had a key of its own, and the mean of cases stood beside."""
+    if record['version'] == VERSION:
+        return record
+    if isinstance(scores := record.get('scores'), dict):
+        old = {name: key for name, key in NAMES_2.items() if scores.get(key) is not None}
+        others = {key: value for key, value in scores.items() if key not in (*NAMES_2.values(), 'case')}
+        record = record | dict(scores=others | dict(figures={name: scores[key] for name, key in old.items()}))
+    return seal(record | dict(version=VERSION))
 
 
 def _require(found: dict, wanted: dict, where: str = '') -> None:
@@ -112,13 +135,13 @@ def _present(wanted: dict, found: dict) -> dict:
 
 def _check_scores(scores: dict) -> None:
     """Every list as long as the labels or cases that it is about."""
-    _require(scores, _present(LATER_SCORES, scores), 'scores')
     labels, cases = len(scores['labels']), len(scores['cases'])
-    if len(scores['pooled']) != labels or len(scores['case']) != labels:
-        raise UserError(f'scores are not of {labels} labels')
-    for key in ('per_case', 'hd95_per_case', 'nsd_per_case'):
-        table = scores.get(key)
-        if table is not None and (len(table) != cases or any(len(row) != labels for row in table)):
-            raise UserError(f'scores[{key!r}] is not of {cases} cases x {labels} labels')
+    for name, figures in scores['figures'].items():
+        per_case = isinstance(figures, list) and any(isinstance(row, list) for row in figures)
+        if fault := find_fault(figures, [FIGURES] if per_case else FIGURES, f'scores.figures.{name}'):
+            raise UserError(fault)
+        rows = figures if per_case else [figures]
+        if per_case and len(rows) != cases or any(len(row) != labels for row in rows):
+            raise UserError(f'scores.figures.{name} is not of {f"{cases} cases x " * per_case}{labels} labels')
     if not set(scores['headline']) <= set(range(labels)):
         raise UserError('the headline names labels that are not there')

@@ -5,7 +5,8 @@ from .startup import importing
 with importing():
     from . import compat  # noqa: F401  isort: skip  (must come before mmseg is imported)
     from . import datasets, evaluation, models, progress, schedule, training, work_dir
+    from .evaluation.metrics import register_metric
     from .inflation import INFLATIONS, inflate_kernel, register_inflation
 
 __all__ = ['INFLATIONS', 'datasets', 'evaluation', 'inflate_kernel', 'models', 'progress', 'register_inflation',
-           'schedule', 'training', 'work_dir']
+           'register_metric', 'schedule', 'training', 'work_dir']

@@ -12,7 +12,7 @@ def record(cell, seed, organs):
     values = [99.0, *organs]
     scores = dict(labels=['background', *(f'organ {i}' for i in range(1, len(values)))],
                   headline=list(range(1, len(values))), cases=[f'c{i}' for i in range(8)],
-                  pooled=values, case=values, per_case=[[value + i for value in values] for i in range(8)])
+                  figures=dict(dsc_pooled=values, dsc=[[value + i for value in values] for i in range(8)]))
     return dict(state='done', seed=seed, cell=vars(cell), scores=scores,
                 cost=dict(encoder_flops=1000 + cell.slices))
 

@@ -58,7 +58,7 @@ def record(cell, seed, organs, cases=8):
     names = ['background', *(f'organ {i}' for i in range(1, len(organs) + 1))]
     return dict(state='done', seed=seed, cell=vars(cell), scores=dict(
         labels=names, headline=list(range(1, len(names))), cases=[f'c{i}' for i in range(cases)],
-        pooled=[99.0, *organs], case=[99.0, *organs], per_case=per_case))
+        figures=dict(dsc_pooled=[99.0, *organs], dsc=per_case)))
 
 
 def test_rows_and_organs_against_each_other():
@@ -97,8 +97,8 @@ def test_a_label_that_a_case_lacks_counts_where_a_row_predicts_it():
     first, second = grid.tables['2a']['Ours'], grid.tables['2a']['Ours w/o D']
     runs = [record(cell, 1, [60.0, 50.0]) for cell in (first, second)]
     for run in runs:
-        run['scores']['per_case'] = [[99.0, 60.0, None if case < 4 else 50.0] for case in range(8)]
-    runs[0]['scores']['per_case'][0][2] = 0.0  # a false alarm
+        run['scores']['figures']['dsc'] = [[99.0, 60.0, None if case < 4 else 50.0] for case in range(8)]
+    runs[0]['scores']['figures']['dsc'][0][2] = 0.0  # a false alarm
     ours, flat = Measured(runs).pair_cases(first, second)
     assert ours['c0'] == 30 and flat['c0'] == 80  # (60 + 0) / 2, (60 + 100) / 2
     assert ours['c1'] == flat['c1'] == 60 and ours['c5'] == flat['c5'] == 55

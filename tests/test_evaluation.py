@@ -6,9 +6,9 @@ from mmseg.structures import SegDataSample
 from scipy import ndimage
 
 from mmseg_plugins.datasets import window_indices
-from mmseg_plugins.evaluation import CaseMetric, OverlapAverage, case_scores
-from mmseg_plugins.evaluation.scores import confusion_matrix
-from mmseg_plugins.evaluation.surface import surface_scores
+from mmseg_plugins.evaluation import CaseMetric, OverlapAverage
+from mmseg_plugins.evaluation.metrics import choose_metrics, hd95, nsd
+from mmseg_plugins.evaluation.scores import ScoredCase, collect_scores, compare, confusion_matrix
 
 
 def slow_dice(label, prediction, organ):
@@ -43,19 +43,19 @@ def test_both_kinds_of_dice_against_a_slow_reference(cases):
     metrics = feed(metric, cases)
     labels, predictions = (np.concatenate([c[i].ravel() for c in cases.values()]) for i in (0, 1))
     for organ in range(4):
-        assert metric.scores.pooled[organ] == pytest.approx(slow_dice(labels, predictions, organ))
+        assert metric.scores.figures['dsc_pooled'][organ] == pytest.approx(slow_dice(labels, predictions, organ))
         per_case = [slow_dice(*c, organ) for c in cases.values()]
-        np.testing.assert_allclose(metric.scores.per_case[:, organ], per_case)
-        assert metric.scores.case[organ] == pytest.approx(np.nanmean(per_case))
-    assert np.isnan(metric.scores.per_case[0, 3]) and metric.scores.per_case[1, 3] == 0
-    assert metrics['DSC pooled'] == pytest.approx(metric.scores.pooled[1:].mean())
+        np.testing.assert_allclose(metric.scores.figures['dsc'][:, organ], per_case)
+        assert metric.scores.by_label('dsc')[organ] == pytest.approx(np.nanmean(per_case))
+    assert np.isnan(metric.scores.figures['dsc'][0, 3]) and metric.scores.figures['dsc'][1, 3] == 0
+    assert metrics['DSC pooled'] == pytest.approx(metric.scores.figures['dsc_pooled'][1:].mean())
 
 
 def test_counts_are_exact_beyond_float32():
     big = np.array([[2**24 + 1, 0], [0, 2**24 + 1]])
     one = np.array([[0, 0], [0, 1]])
-    scores = case_scores({'a': big, 'b': one})
-    assert scores.pooled[1] == 100.0 and scores.per_case[0, 0] == 100.0
+    pooled = collect_scores({'a': ScoredCase(big, {}), 'b': ScoredCase(one, {})}, choose_metrics(['dsc_pooled']))
+    assert pooled.figures['dsc_pooled'].tolist() == [100.0, 100.0]
 
 
 @pytest.mark.parametrize('classes', [2, 14, 16, 17, 20, 256])
@@ -131,21 +131,23 @@ def test_surface_metrics_in_millimetres():
     prediction[prediction == 2] = 0
     prediction[2, rng.integers(0, 12, 5), 1] = 1
     spacing = (4.0, 1.0, 1.5)
-    distance, surface_dice = surface_scores(label, prediction, 4, spacing)
+    pair = compare(label, prediction, 4, spacing)
+    distance, surface_dice = hd95(pair), nsd(pair)
     assert distance[1] == pytest.approx(slow_surfaces(label == 1, prediction == 1, spacing))
     assert np.isnan(distance[2]) and surface_dice[2] == 0  # missed
     assert np.isnan(distance[3]) and np.isnan(surface_dice[3])  # nowhere
-    same, all_of_it = surface_scores(label, label, 4, spacing)
+    pair = compare(label, label, 4, spacing)
+    same, all_of_it = hd95(pair), nsd(pair)
     assert same[1] == 0 and all_of_it[1] == all_of_it[2] == 100
-    shifted, _ = surface_scores(label, np.roll(label, 1, 0) * (label != 2), 4, spacing)
-    assert shifted[1] == 4.0  # one slice
+    assert hd95(compare(label, np.roll(label, 1, 0) * (label != 2), 4, spacing))[1] == 4.0  # one slice
     moved = np.roll(label, 2, 2)  # by 3 mm: two faces leave, four slide along themselves
-    assert 40 < surface_scores(label, moved, 4, spacing, tolerance=1.0)[1][1] < 90
-    assert surface_scores(label, moved, 4, spacing, tolerance=3.1)[1][1] > 99
+    pair = compare(label, moved, 4, spacing)
+    assert 40 < nsd(pair, tolerance=1.0)[1] < 90 and nsd(pair, tolerance=3.1)[1] > 99
 
 
 def test_a_chosen_cases_prediction_is_kept(cases):
     metric = CaseMetric(keep=('c1', [2, 0]))
     feed(metric, cases)
     np.testing.assert_array_equal(metric.kept, cases['c1'][1][[2, 0]])
-    assert metric.scores.hd95.shape == metric.scores.nsd.shape == (3, 4) and np.isnan(metric.scores.hd95[0, 3])
+    distance = metric.scores.figures['hd95']
+    assert distance.shape == metric.scores.figures['nsd'].shape == (3, 4) and np.isnan(distance[0, 3])

@@ -105,7 +105,7 @@ def test_an_archive_is_verified_prepared_trained_on_and_evaluated(tmp_path, name
         key: value for key, value in json.loads((folder / 'split.json').read_text()).items() if key != 'hash'}
     runner, scores, cfg = train_and_evaluate(folder, tmp_path / 'work')
     assert list(scores.cases) == sorted(index['split'][info.evaluate])
-    assert scores.pooled.shape == (len(info.labels),) and np.isfinite(scores.pooled[0])
+    assert scores.by_label('dsc').shape == (len(info.labels),) and np.isfinite(scores.by_label('dsc')[0])
     [case] = [dataset.cases[case] for case in index['split'][info.evaluate][:1]]
     volume = read_volume(case.images, case.label)
     assert volume.image.shape[1] == len(info.channels)

@@ -40,8 +40,8 @@ def _record(cell, eight, mean, seed):
         values[rest] = (14 * (mean or 50.0) - values[list(BCV_EIGHT)].sum()) / len(rest)
     figures = values.tolist()
     return dict(state='done', seed=seed, cell=vars(cell),
-                scores=dict(labels=list(BCV_LABELS), headline=list(BCV_EIGHT), cases=['a'], pooled=figures,
-                            case=figures, per_case=[figures]),
+                scores=dict(labels=list(BCV_LABELS), headline=list(BCV_EIGHT), cases=['a'],
+                            figures=dict(dsc_pooled=figures, dsc=[figures])),
                 cost=dict(encoder_flops=214_954_014_720 if cell.slices > 1 else 213_343_401_984))
 
 

@@ -44,9 +44,8 @@ def finish(folder, cell, seed, digest='abcd1234', **changes):
     """Write the record of a finished run with two organs, the second absent from the second case."""
     run = Run(cell, seed, 'configs/a.py', {}, digest)
     scores = dict(labels=['background', 'liver', 'aorta'], headline=[1, 2], cases=['x', 'y'],
-                  pooled=[99.0, 80.0, 60.0], case=[99.0, 79.0, 60.0],
-                  per_case=[[99.0, 78.0, 60.0], [99.0, 80.0, None]],
-                  hd95_per_case=[[None, 2.0, 3.0], [None, 4.0, None]], nsd_per_case=[[None, 90.0, 91.0]] * 2)
+                  figures=dict(dsc_pooled=[99.0, 80.0, 60.0], dsc=[[99.0, 78.0, 60.0], [99.0, 80.0, None]],
+                               hd95=[[None, 2.0, 3.0], [None, 4.0, None]], nsd=[[None, 90.0, 91.0]] * 2))
     body = dict(state='done', scores=scores, training=dict(steps=150, last_loss=0.5, curve=[1.0, 0.5]),
                 cost=dict(parameters=9, encoder_flops=7, flops=8, seconds=1.5, peak_memory_mib=100),
                 code=dict(revision=None, modified=False), packages={},
@@ -69,8 +68,16 @@ def edit(path, change):
 
 
 def age(path, change=lambda record: None):
-    """Make it a record of version 1, which nothing sealed, and change it."""
-    edit(path, lambda record: (record.pop('checksum'), record.update(version=1), change(record)))
+    """Make it a record of version 1, which nothing sealed and whose figures had keys of their own; change it."""
+    def older(record):
+        record.pop('checksum')
+        record['version'] = 1
+        if figures := record.get('scores', {}).pop('figures', None):
+            record['scores'] |= dict(pooled=figures['dsc_pooled'], case=figures['dsc_pooled'],
+                                     per_case=figures['dsc'], hd95_per_case=figures['hd95'],
+                                     nsd_per_case=figures['nsd'])
+        change(record)
+    edit(path, older)
 
 
 def put(*keys_and_value):
@@ -94,8 +101,8 @@ def leaves_out(folder, good, bad, reason):
 @pytest.mark.parametrize('spoil, reason', [
     (lambda path: path.write_text(path.read_text()[:-9]), 'not whole'),
     (lambda path: path.write_bytes(b'\xff\xfe'), 'decode'), (lambda path: path.write_text('[]'), 'not a record'),
-    (lambda path: edit(path, put('scores', 'pooled', 1, 80.0001)), 'edited'),
-    (lambda path: edit(path, put('version', 3)), 'of version 3, this code knows 1 to 2'),
+    (lambda path: edit(path, put('scores', 'figures', 'dsc_pooled', 1, 80.0001)), 'edited'),
+    (lambda path: edit(path, put('version', 4)), 'of version 4, this code knows 1 to 3'),
     (lambda path: edit(path, put('version', True)), 'of version True'),
     (lambda path: edit(path, drop('checksum')), 'edited'),
     (lambda path: path.write_text(path.read_text().replace('"seed"', '"seed": 7, "seed"')), 'stands twice'),
@@ -113,9 +120,10 @@ def test_what_is_no_record_is_named_and_left_out(grid, tmp_path, spoil, reason):
 
 @pytest.mark.parametrize('change, reason', [
     (put('state', 'odd'), "state is 'odd'"),
-    (drop('scores', 'per_case', 1), 'not of 2 cases x 3 labels'),
+    (drop('scores', 'per_case', 1), 'scores.figures.dsc is not of 2 cases x 3 labels'),
     (drop('scores', 'hd95_per_case', 1, 0), 'not of 2 cases x 3 labels'),
-    (drop('scores', 'case', 0), 'scores are not of 3 labels'),
+    (drop('scores', 'pooled', 0), 'scores.figures.dsc_pooled is not of 3 labels'),
+    (drop('scores', 'per_case'), "scores.figures has no 'dsc'"),
     (put('scores', 'headline', [1, 3]), 'headline names labels that are not there'),
     (put('cell', 'depth', 3), "an unknown axis, 'depth'"),
     (drop('cell', 'dataset'), "cell has no 'dataset'"),
@@ -126,11 +134,11 @@ def test_what_is_no_record_is_named_and_left_out(grid, tmp_path, spoil, reason):
     (drop('training', 'last_loss'), "training has no 'last_loss'"),
     (drop('hardware', 'gpu'), "hardware has no 'gpu'"),
     (put('hardware', 'cpu', None), 'hardware.cpu cannot be null'),
-    (put('scores', 'pooled', 1, 'high'), 'scores.pooled[1] cannot'),
-    (put('scores', 'case', 'high'), 'scores.case cannot'),
-    (put('scores', 'per_case', 1, 2, {}), 'scores.per_case[1][2] cannot'),
-    (put('scores', 'hd95_per_case', 0, 1, 'far'), 'scores.hd95_per_case[0][1] cannot'),
-    (put('scores', 'nsd_per_case', 0, 3.0), 'scores.nsd_per_case[0] cannot'),
+    (put('scores', 'pooled', 1, 'high'), 'scores.figures.dsc_pooled[1] cannot'),
+    (put('scores', 'nsd_per_case', 'high'), 'scores.figures.nsd cannot'),
+    (put('scores', 'per_case', 1, 2, {}), 'scores.figures.dsc[1][2] cannot'),
+    (put('scores', 'hd95_per_case', 0, 1, 'far'), 'scores.figures.hd95[0][1] cannot'),
+    (put('scores', 'nsd_per_case', 0, 3.0), 'scores.figures.nsd[0] cannot'),
     (put('data', dict(dataset='phantom')), "data has no 'split_hash'"),
 ])
 def test_a_record_of_another_make_is_left_out(grid, tmp_path, change, reason):
@@ -175,7 +183,7 @@ def test_version_1_is_brought_to_this_one(grid, tmp_path):
     age(path)
     assert json.loads(path.read_text()) != whole and read_record(path) == whole
     edit(path, drop('scores', 'hd95_per_case'))  # as the first records were
-    assert read_record(path)['scores'].keys() == whole['scores'].keys() - {'hd95_per_case'}
+    assert read_record(path)['scores']['figures'].keys() == whole['scores']['figures'].keys() - {'hd95'}
 
 
 @pytest.mark.parametrize('spoil', [lambda summary: summary.pop('variation'), lambda summary: summary.clear(),

@@ -22,6 +22,7 @@ from benchmarks.rendering.page import Table, repeat_command, shown_table
 from benchmarks.rendering.prediction_figure import paint
 from benchmarks.rendering.tables import Measured
 from benchmarks.report import check, check_index, render, render_index
+from benchmarks.schema import seal
 from mmseg_plugins.datasets.pictures import COLOURS
 
 BROWSER = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
@@ -38,10 +39,10 @@ def record(cell, seed: int, mean: float, labels=ORGANS, headline=HEADLINE, cases
     organs = [99.0, *(mean + cell.slices * tilt + rng.normal(0, 0.4, len(labels) - 1))]
     per_case = [[value - 40 * (case == 1) + rng.normal(0, 1) for value in organs] for case in range(cases)]
     return dict(
-        version=1, run=f'{cell}-seed{seed}', state='done', cell=vars(cell), seed=seed,
+        version=3, run=f'{cell}-seed{seed}', state='done', cell=vars(cell), seed=seed,
         identity='abcd1234', config='configs/a.py', command='python tools/train.py',
-        scores=dict(labels=labels, headline=headline, cases=[f'case_{i:04d}' for i in range(cases)], pooled=organs,
-                    case=np.mean(per_case, 0).tolist(), per_case=per_case),
+        scores=dict(labels=labels, headline=headline, cases=[f'case_{i:04d}' for i in range(cases)],
+                    figures=dict(dsc_pooled=organs, dsc=per_case)),
         training=dict(steps=100, last_loss=1.0, curve=[5 / (i + 1) + 1 for i in range(20)]), load=None,
         cost=dict(parameters=600_000, encoder_parameters=400_000, flops=10**8 + cell.slices,
                   encoder_flops=6 * 10**7 + cell.slices, seconds=30 + seed, resumed_from=0, peak_memory_mib=100),
@@ -56,7 +57,7 @@ def write_results(folder: Path, name: str, records: list[dict], summaries=()) ->
         (folder / kind).mkdir(parents=True)
     shutil.copy(REPO / f'benchmarks/grids/{name}.yaml', folder / 'grid.yaml')
     for each in records:
-        (folder / 'records' / f'{each["run"]}.json').write_text(json.dumps(each))
+        (folder / 'records' / f'{each["run"]}.json').write_text(json.dumps(seal(each)))
     for summary in summaries:
         (folder / 'datasets' / f'{summary["dataset"]}.json').write_text(json.dumps(summary))
 
@@ -181,7 +182,7 @@ def test_check_names_what_differs_and_covers_the_index(results, tmp_path, capsys
     path = next((copy / 'phantom/records').glob('*.json'))
     record = {key: value for key, value in json.loads(path.read_text()).items()
               if key not in ('scores', 'training', 'cost', 'settings', 'data', 'load', 'python')}
-    path.write_text(json.dumps(record | dict(state='failed', reason='torn <b>cable</b>')))
+    path.write_text(json.dumps(seal(record | dict(state='failed', reason='torn <b>cable</b>'))))
     assert check_index(copy) == 2 and check(copy / 'phantom') > 0
     said = capsys.readouterr().out
     assert all(f'{copy / name}: differs' in said for name in ('index.html', 'README.md', 'phantom/report.html'))

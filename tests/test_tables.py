@@ -27,7 +27,8 @@ from mmseg_plugins.errors import UserError
 def finished(cell, seed=1, pooled=(99.0, 60.0, 70.0), size=(64, 48), **scores) -> dict:
     """As much of a record as tables read."""
     return dict(state='done', cell=vars(cell), seed=seed, data=dict(input_size=size), scores=dict(
-        labels=['background', 'Anterior', 'Posterior'], headline=[1, 2], pooled=pooled, case=pooled) | scores)
+        labels=['background', 'Anterior', 'Posterior'], headline=[1, 2], cases=['a'],
+        figures=dict(dsc_pooled=pooled, dsc=[list(pooled)])) | scores)
 
 
 def slow_statistics(labels: list[np.ndarray], label: int) -> tuple[int, int, float]:

@@ -23,7 +23,7 @@ def compare_results(new: Measured, old: Measured, grid: Grid) -> pd.DataFrame:
 
 
 def _line(name: str, cell: Cell, new: Measured, old: Measured, noise: dict[str, float]) -> dict[str, str]:
-    now, before = (folder.value(cell, 'pooled') for folder in (new, old))
+    now, before = (folder.value(cell, 'dsc_pooled') for folder in (new, old))
     line = {'Cell': name, 'old': _shown(before), 'new': _shown(now)}
     if not now.seeds or not before.seeds:
         return line | {'beyond noise': 'only new' if now.seeds else 'only old' if before.seeds else 'cannot tell'}

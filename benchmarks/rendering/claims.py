@@ -161,14 +161,14 @@ class _Here:
 
     def _cells(self, table: str, *rows: str) -> list | None:
         cells = [self.grid.tables.get(table, {}).get(row) for row in rows]
-        ran = all(cell is not None and self.measured.value(cell, 'pooled').seeds for cell in cells)
+        ran = all(cell is not None and self.measured.value(cell, 'dsc_pooled').seeds for cell in cells)
         return cells if ran else None
 
     def difference(self, table: str, first: str, second: str, labels: str = 'headline') -> Finding:
         cells = self._cells(table, first, second)
         if cells is None:
             return Finding(UNKNOWN, 'not run')
-        one, two = (self.measured.value(cell, 'pooled', labels).mean for cell in cells)
+        one, two = (self.measured.value(cell, 'dsc_pooled', labels).mean for cell in cells)
         text = f'{one:.2f} - {two:.2f} = {one - two:.2f}'
         gain = gain_between(*cells, self.measured, self.grid, labels)
         if gain is None:
@@ -192,7 +192,7 @@ class _Here:
         rows = self.grid.tables.get('5', {})
         gains = {}
         for dataset in self.grid.datasets if {'Ours', 'Ours w/o D'} <= set(rows) else ():
-            deep, flat = (self.measured.value(replace(rows[row], dataset=dataset), 'pooled')
+            deep, flat = (self.measured.value(replace(rows[row], dataset=dataset), 'dsc_pooled')
                           for row in ('Ours', 'Ours w/o D'))
             if deep.seeds and flat.seeds:
                 gains[dataset] = deep.mean - flat.mean
@@ -207,7 +207,7 @@ class _Here:
         cells = self._cells('2a', 'Ours', 'Ours w/o D')
         if cells is None:
             return Finding(UNKNOWN, 'not run')
-        return _significance(compare_seeds(*(self.measured.value(cell, 'pooled').seeds for cell in cells)))
+        return _significance(compare_seeds(*(self.measured.value(cell, 'dsc_pooled').seeds for cell in cells)))
 
     def variation(self) -> Finding:
         points = variation_points(self.measured, self.grid)
@@ -224,7 +224,7 @@ def variation_points(measured: Measured, grid: Grid) -> pd.DataFrame:
     summary = measured.data[grid.dataset]
     points = {}
     for organ in summary['headline']:
-        deep, flat = (measured.value(rows[row], 'pooled', [organ]) for row in ('Ours', 'Ours w/o D'))
+        deep, flat = (measured.value(rows[row], 'dsc_pooled', [organ]) for row in ('Ours', 'Ours w/o D'))
         if deep.seeds and flat.seeds and summary['variation'][organ] is not None:
             points[summary['labels'][organ]] = dict(similarity=summary['variation'][organ],
                                                     gain=deep.mean - flat.mean)

@@ -51,7 +51,8 @@ class CaseTest:
     effect: float
 
 
-def compare_seeds(first: Mapping[int, float], second: Mapping[int, float]) -> SeedTest | None:
+def compare_seeds(first: Mapping[int, float], second: Mapping[int, float], higher_is_better: bool = True
+                  ) -> SeedTest | None:
     """None for fewer than three common seeds, or where all differ by the same."""
     shared = sorted(first.keys() & second.keys())
     differences = _differences(first, second, shared)
@@ -60,7 +61,8 @@ def compare_seeds(first: Mapping[int, float], second: Mapping[int, float]) -> Se
     mean, std = differences.mean(), differences.std(ddof=1)
     t = mean / std * np.sqrt(len(shared))
     above = stats.t.sf(t, len(shared) - 1)
-    return SeedTest(len(shared), float(mean), float(std), float(t), float(above),
+    worse = above if higher_is_better else 1 - above
+    return SeedTest(len(shared), float(mean), float(std), float(t), float(worse),
                     float(2 * min(above, 1 - above)), float(mean / std))
 
 

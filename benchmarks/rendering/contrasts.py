@@ -3,6 +3,7 @@
 import pandas as pd
 
 from mmseg_plugins.errors import UserError, nearest
+from mmseg_plugins.evaluation.metrics import METRICS, Metric
 
 from ..axes import Cell
 from ..cells import Grid
@@ -32,20 +33,20 @@ def contrast_tables(measured: Measured, grid: Grid) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def contrast_rows(measured: Measured, rows: dict[str, Cell], reference: str, labels: str = 'headline'
-                  ) -> pd.DataFrame:
-    """One row against every other; Holm's correction over them."""
+def contrast_rows(measured: Measured, rows: dict[str, Cell], reference: str, labels: str = 'headline',
+                  metric: str = 'dsc') -> pd.DataFrame:
+    """One row against every other by a metric (with `dsc` over seeds by the pooled one); Holm's correction."""
     others = {label: cell for label, cell in rows.items() if label != reference and measured.done(cell)}
-    return _table({f'{reference} - {label}': _tests(measured, rows[reference], cell, labels)
-                   for label, cell in others.items()}, 'Contrast')
+    return _table({f'{reference} - {label}': _tests(measured, rows[reference], cell, labels, metric)
+                   for label, cell in others.items()}, 'Contrast', metric)
 
 
-def contrast_organs(measured: Measured, first: Cell, second: Cell) -> pd.DataFrame:
-    """Two rows, organ by organ; Holm's correction over the organs, the line of all organs apart."""
+def contrast_organs(measured: Measured, first: Cell, second: Cell, metric: str = 'dsc') -> pd.DataFrame:
+    """Two rows by a metric, organ by organ; Holm's correction over the organs, the line of all organs apart."""
     scores = measured.done(first)[0]['scores']
-    overall = _table({'all of these': _tests(measured, first, second, 'headline')}, 'Organ')
-    organs = _table({scores['labels'][i]: _tests(measured, first, second, [i]) for i in scores['headline']},
-                    'Organ')
+    overall = _table({'all of these': _tests(measured, first, second, 'headline', metric)}, 'Organ', metric)
+    organs = _table({scores['labels'][i]: _tests(measured, first, second, [i], metric)
+                     for i in scores['headline']}, 'Organ', metric)
     return pd.concat([organs, overall], ignore_index=True)
 
 
@@ -68,38 +69,54 @@ def find_cell(measured: Measured, grid: Grid, name: str) -> Cell:
 
 
 def compare(measured: Measured, grid: Grid, first: str, second: str) -> str:
-    """Two rows against each other, as Markdown."""
+    """Two rows against each other by every metric, as Markdown."""
     cells = [find_cell(measured, grid, name) for name in (first, second)]
     if cells[0] == cells[1]:
         raise UserError(f'--compare: {first!r} and {second!r} are one cell, {cells[0]}; name two')
     lines = [f'{name}: {cell_label(cell)}' for name, cell in zip((first, second), cells, strict=True)]
-    return '\n'.join([f'{first} - {second}', *lines, '', to_markdown(contrast_organs(measured, *cells)), NOTE])
+    for metric in measured.metrics():
+        if metric.name != 'dsc_pooled':  # beside `dsc`, in its table
+            better = 'higher' if metric.higher_is_better else 'lower'
+            lines += ['', *([] if metric.name == 'dsc' else [f'{metric.title}, {better} is better:', '']),
+                      to_markdown(contrast_organs(measured, *cells, metric.name))]
+    return '\n'.join([f'{first} - {second}', *lines, NOTE])
 
 
-def _tests(measured: Measured, first: Cell, second: Cell, labels) -> tuple[CaseTest | None, SeedTest | None]:
-    return (compare_cases(*measured.pair_cases(first, second, labels)),
-            compare_seeds(*(measured.value(cell, 'pooled', labels).seeds for cell in (first, second))))
+def _over_seeds(metric: str) -> Metric:
+    """What seeds are compared by where cases are by a metric: DSC by the pooled one, as the paper has it."""
+    return METRICS['dsc_pooled' if metric == 'dsc' else metric]
 
 
-def _table(tests: dict[str, tuple[CaseTest | None, SeedTest | None]], heading: str) -> pd.DataFrame:
+def _tests(measured: Measured, first: Cell, second: Cell, labels, metric: str
+           ) -> tuple[CaseTest | None, SeedTest | None]:
+    over_seeds = _over_seeds(metric)
+    cases = METRICS[metric].per_case and compare_cases(*measured.pair_cases(first, second, labels, metric))
+    return cases or None, compare_seeds(
+        *(measured.value(cell, over_seeds.name, labels).seeds for cell in (first, second)),
+        over_seeds.higher_is_better)
+
+
+def _table(tests: dict[str, tuple[CaseTest | None, SeedTest | None]], heading: str, metric: str) -> pd.DataFrame:
     adjusted = holm([cases and cases.p for cases, _ in tests.values()])
-    rows = []
+    per_case = 'DSC per case' if metric == 'dsc' else f'{METRICS[metric].title} per case'
+    over_seeds, rows = _over_seeds(metric).title, []
     for (label, (cases, seeds)), p in zip(tests.items(), adjusted, strict=True):
-        rows.append({heading: label, **(_case_columns(cases, p) if cases else {'DSC per case': TOO_FEW}),
-                     **(_seed_columns(seeds) if seeds else {'DSC pooled': TOO_FEW})})
-    columns = [heading, 'DSC per case', '95 % over cases', 'p (Wilcoxon)', 'p (Holm)', 'effect', 'DSC pooled', 't',
-               'p (t, two-sided)', 'p (t, one-sided)']
+        rows.append({heading: label, **(_case_columns(cases, p, per_case) if cases else {per_case: TOO_FEW}),
+                     **(_seed_columns(seeds, over_seeds) if seeds else {over_seeds: TOO_FEW})})
+    columns = [heading, *([per_case, '95 % over cases', 'p (Wilcoxon)', 'p (Holm)', 'effect']
+                          if METRICS[metric].per_case else []),
+               over_seeds, 't', 'p (t, two-sided)', 'p (t, one-sided)']
     return pd.DataFrame(rows, columns=columns).fillna('—')
 
 
-def _case_columns(test: CaseTest, adjusted: float) -> dict[str, str]:
+def _case_columns(test: CaseTest, adjusted: float, title: str) -> dict[str, str]:
     low, high = test.interval
-    return {'DSC per case': f'{test.difference:+.2f}', '95 % over cases': f'{low:+.2f} to {high:+.2f}',
+    return {title: f'{test.difference:+.2f}', '95 % over cases': f'{low:+.2f} to {high:+.2f}',
             'p (Wilcoxon)': format_p(test.p), 'p (Holm)': format_p(adjusted), 'effect': f'{test.effect:+.2f}'}
 
 
-def _seed_columns(test: SeedTest) -> dict[str, str]:
-    return {'DSC pooled': f'{test.difference:+.2f} ± {test.std:.2f}', 't': f'{test.t:.2f} ({test.n} seeds)',
+def _seed_columns(test: SeedTest, title: str) -> dict[str, str]:
+    return {title: f'{test.difference:+.2f} ± {test.std:.2f}', 't': f'{test.t:.2f} ({test.n} seeds)',
             'p (t, two-sided)': format_p(test.two_sided), 'p (t, one-sided)': format_p(test.one_sided)}
 
 

@@ -41,7 +41,7 @@ def draw_all(measured: Measured, grid: Grid, results: Path, into: Path) -> list[
             drawn.append(Drawn(title, caption, save(figure, into / f'{name}.png')))
 
     def ran(table: str) -> bool:
-        return any(measured.value(cell, 'pooled').seeds for cell in grid.tables.get(table, {}).values())
+        return any(measured.value(cell, 'dsc_pooled').seeds for cell in grid.tables.get(table, {}).values())
 
     rows = rows_by_dataset(measured, grid)
     with plt.rc_context():  # a user's own matplotlibrc must not show
@@ -58,7 +58,8 @@ def draw_all(measured: Measured, grid: Grid, results: Path, into: Path) -> list[
                 add(f'DSC against {axis}', 'Grey dots: seeds. Diamonds: their mean, ± their sample standard '
                     'deviation. Both panels span the same number of points.', axis, axis_plot, table, measured,
                     grid)
-        cells = [cell for cell in free_cells(measured, grid) if measured.value(cell, 'pooled').seeds]
+        cells = [cell for cell in free_cells(measured, grid)
+                 if measured.value(cell, 'dsc_pooled').seeds and not cell.is_method]
         for axis in varying_axes(cells):
             add(f'DSC against {axis}, free axes', 'Mean over seeds ± their sample standard deviation.',
                 f'free_{axis}', free_plot, axis, cells, measured)
@@ -86,7 +87,7 @@ def organ_bars(measured: Measured, grid: Grid):
     width = 0.8 / len(rows)
     for number, (label, cell) in enumerate(rows.items()):
         x = np.arange(len(organs)) + (number - (len(rows) - 1) / 2) * width
-        values = [measured.value(cell, 'case', [organ]).mean for organ in organs]
+        values = [measured.value(cell, 'dsc', [organ]).mean for organ in organs]
         axes.bar(x, values, width * 0.92, color=COLOURS[number % len(COLOURS)], label=label)
         for place, organ in zip(x, organs, strict=True):
             if interval := case_interval(measured.per_case(cell, [organ])):
@@ -130,7 +131,7 @@ def axis_plot(table: str, measured: Measured, grid: Grid):
     figure, panels = plt.subplots(1, 2 if paper else 1, figsize=(6.4 if paper else 3.4, 2.8), squeeze=False)
     left = panels[0, 0]
     labels, joined = list(rows), '-' if AXIS[table] in ('stride', 'slices') else ''
-    values = [measured.value(cell, 'pooled', 'all') for cell in rows.values()]
+    values = [measured.value(cell, 'dsc_pooled', 'all') for cell in rows.values()]
     for x, value in enumerate(values):
         left.plot([x - 0.12] * len(value.seeds), list(value.seeds.values()), 'o', color=COLOURS[0], ms=3.5)
     left.errorbar(range(len(labels)), [v.mean for v in values], yerr=[np.nan_to_num(v.std) for v in values],
@@ -163,7 +164,7 @@ def free_plot(axis: str, cells: list[Cell], measured: Measured):
     figure, axes = plt.subplots(figsize=(5.0, 3.0))
     for number, (label, members) in enumerate(lines.items()):
         members.sort(key=lambda cell: values.index(getattr(cell, axis)))
-        scores = [measured.value(cell, 'pooled') for cell in members]
+        scores = [measured.value(cell, 'dsc_pooled') for cell in members]
         axes.errorbar([values.index(getattr(cell, axis)) for cell in members], [score.mean for score in scores],
                       yerr=[np.nan_to_num(score.std) for score in scores], ms=4, lw=1, capsize=2,
                       label=label or None, **styled(number + 3))

@@ -66,7 +66,7 @@ def measure_gain(first: Value, second: Value, noise: Mapping[str, float], first_
 def gain_between(first: Cell, second: Cell, measured: Measured, grid: Grid,
                  labels: list[int] | str = 'headline') -> Gain | None:
     """`measure_gain` of two cells on one dataset of a grid, with the noise of these labels there."""
-    return measure_gain(*(measured.value(cell, 'pooled', labels) for cell in (first, second)),
+    return measure_gain(*(measured.value(cell, 'dsc_pooled', labels) for cell in (first, second)),
                         seed_noise(measured, grid, labels, first.dataset),
                         *measured.pair_cases(first, second, labels))
 
@@ -93,7 +93,7 @@ def main_findings(measured: Measured, grid: Grid, most: int = 3) -> list[str]:
 def _difference(what: str, rows: dict[str, Cell], names: tuple[str, str], labels: str, table: str,
                 measured: Measured, grid: Grid) -> str | None:
     cells = [rows[name] for name in names]
-    figures = [measured.value(cell, 'pooled', labels).mean for cell in cells]
+    figures = [measured.value(cell, 'dsc_pooled', labels).mean for cell in cells]
     if np.isnan(figures).any():
         return None
     sentence = (f'{what[0].upper()}{what[1:]}: {_points(gain_between(*cells, measured, grid, labels), figures)} '
@@ -121,7 +121,7 @@ def dataset_gains(measured: Measured, grid: Grid) -> dict[str, Gain | None]:
     if {'Ours', 'Ours w/o D'} <= set(rows):
         pairs = zip(grid.on_each([rows['Ours']]), grid.on_each([rows['Ours w/o D']]), strict=True)
         for deep, flat in pairs:
-            if measured.value(deep, 'pooled').seeds and measured.value(flat, 'pooled').seeds:
+            if measured.value(deep, 'dsc_pooled').seeds and measured.value(flat, 'dsc_pooled').seeds:
                 found[deep.dataset] = gain_between(deep, flat, measured, grid)
     return found
 
@@ -139,7 +139,8 @@ def _datasets(measured: Measured, grid: Grid) -> str | None:
 
 def _sources(measured: Measured, grid: Grid) -> list[str]:
     """Table 2(b): the highest source against the next and against random weights, and the lowest against those."""
-    rows = {name: (measured.value(cell, 'pooled').mean, cell) for name, cell in grid.tables.get('2b', {}).items()}
+    rows = {name: (measured.value(cell, 'dsc_pooled').mean, cell)
+            for name, cell in grid.tables.get('2b', {}).items()}
     ranked = sorted((item for item in rows.items() if not np.isnan(item[1][0])), key=lambda item: -item[1][0])
     random = next((item for item in ranked if item[1][1].source == 'none'), None)
     others = [item for item in ranked if item is not random]

@@ -48,7 +48,7 @@ def _row(grid: Grid, records: list[dict]) -> dict:
 def _figure(row: str, measured: Measured, grid: Grid) -> str:
     """A row's DSC; its average over the datasets that have it, where there are several."""
     cell = next((rows[row] for rows in grid.tables.values() if row in rows), None)
-    values = [measured.value(same, 'pooled') for same in grid.on_each([cell])] if cell else []
+    values = [measured.value(same, 'dsc_pooled') for same in grid.on_each([cell])] if cell else []
     values = [value for value in values if value.seeds]
     if len(grid.datasets) == 1 or not values:
         return str(values[0]) if values else '—'

@@ -65,7 +65,7 @@ def describe_data(done: list[dict]) -> list[str]:
     for record in done:
         dataset, scores = record['cell']['dataset'], record['scores']
         cases, data = len(scores.get('cases', ())), record.get('data')
-        if data and 'cases' in data:
+        if data and 'protocol' in data:
             facts[f'{dataset}: {cases} cases evaluated ({data["evaluated"]}), {data["cases"]["train"]} trained '
                   f'on; split {data["split_hash"]}, intensities by protocol {data["protocol"]}'] = None
         else:
@@ -121,5 +121,5 @@ def shown_figure(figure: Drawn) -> dict:
 def shown_runs(measured: Measured, grid: Grid) -> list[dict]:
     """Every cell that was run, by the rows it fills, with its records."""
     return [dict(name=name, label=cell_label(cell), runs=measured.runs(cell),
-                 value=str(measured.value(cell, 'pooled')))
+                 value=str(measured.value(cell, 'dsc_pooled')))
             for cell, name in cell_names(measured, grid).items() if measured.runs(cell)]

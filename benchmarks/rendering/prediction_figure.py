@@ -85,6 +85,6 @@ def _case_score(record: dict, case: str) -> str:
     scores = record['scores']
     if case not in scores['cases']:
         return ''
-    values = scores['per_case'][scores['cases'].index(case)]
+    values = scores['figures']['dsc'][scores['cases'].index(case)]
     figures = [values[i] for i in scores['headline'] if values[i] is not None]
     return f'DSC {np.mean(figures):.1f}' if figures else ''

@@ -35,15 +35,19 @@ def cost_plot(rows: dict[str, dict[str, Cell]], measured: Measured, grid: Grid):
     if len(rows) != 1 or len(grid.datasets) > 1:  # DSC of several datasets has no common axis
         return None
     [named] = rows.values()
-    others = [cell for cell in measured.cells() if cell not in named.values() and measured.done(cell)]
+    finished = [cell for cell in measured.cells() if measured.done(cell) and not cell.is_method]
+    if not finished:
+        return None
+    others = [cell for cell in finished if cell not in named.values()]
     figure, panels = plt.subplots(1, 2, figsize=(7.2, 3.2), sharey=True)
-    largest = max(record['cost']['flops'] for record in measured.done())
+    largest = max(record['cost']['flops'] for cell in finished for record in measured.done(cell))
     scale, unit = (1e9, 'GFLOPs') if largest >= 1e9 else (1e6, 'MFLOPs')
     plain = dict(color='#777777', marker='o', mfc='white', ms=4)
     drawn = [('other cells of the grid', cell, plain) for cell in others]
-    drawn += [(label, cell, dict(styled(number), ms=6)) for number, (label, cell) in enumerate(named.items())]
+    drawn += [(label, cell, dict(styled(number), ms=6)) for number, (label, cell) in enumerate(named.items())
+              if cell in finished]
     for label, cell, style in drawn:
-        score = measured.value(cell, 'pooled')
+        score = measured.value(cell, 'dsc_pooled')
         runs = measured.done(cell)
         amounts = ([run['cost']['flops'] / scale for run in runs],
                    [run['cost']['seconds'] for run in runs if not run['cost'].get('resumed_from')])
@@ -70,6 +74,8 @@ def _reach(values: Sequence[float], key: str) -> dict:
 
 def curve_plot(rows: dict[str, dict[str, Cell]], measured: Measured):
     """Training loss of every row, a panel for each dataset; None without records of it."""
+    rows = {dataset: trained for dataset, named in rows.items()
+            if (trained := {label: cell for label, cell in named.items() if not cell.is_method})}
     if not rows:
         return None
     columns = min(len(rows), 3)

@@ -35,7 +35,7 @@ def seed_table(measured: Measured, grid: Grid) -> pd.DataFrame:
     published = pd.read_csv(PAPER / 'seeds.csv')
     lines = {('paper (BCV)', method): Value(rows.set_index('seed')['dsc8'].to_dict())
              for method, rows in published.groupby('method', sort=False)}
-    lines |= {('measured', label): measured.value(cell, 'pooled')
+    lines |= {('measured', label): measured.value(cell, 'dsc_pooled')
               for label, cell in grid.tables.get('2a', {}).items()}
     rows = []
     for (figures, label), value in lines.items():
@@ -58,8 +58,11 @@ def cost_table(measured: Measured, grid: Grid) -> pd.DataFrame:
     """One line per cell: parameters, FLOPs, time and memory, beside the paper's encoder."""
     rows = []
     for cell, name in cell_names(measured, grid).items():
-        costs = [record['cost'] for record in measured.done(cell)]
+        costs = [record['cost'] for record in measured.done(cell) if 'cost' in record]
         if not costs:
+            continue
+        if cell.is_method:
+            rows.append({'Runs': name, 'seconds': _median_time(costs)})
             continue
         on_gpu = all(cost.get('memory_of') == 'GPU, training' for cost in costs)
         rows.append({
@@ -70,7 +73,8 @@ def cost_table(measured: Measured, grid: Grid) -> pd.DataFrame:
             'peak MiB': f'{max(cost["peak_memory_mib"] for cost in costs)}' if on_gpu else '—'})
     for model, flops in pd.read_csv(PAPER / 'cost.csv').set_index('model')['flops'].items():
         rows.append({'Runs': f'paper: {model}', 'encoder GFLOPs': f'{flops / 1e9:#.4g}'})
-    return pd.DataFrame(rows).fillna('—')
+    columns = ['Runs', 'slices', 'parameters (M)', 'encoder GFLOPs', 'GFLOPs', 'seconds', 'peak MiB']
+    return pd.DataFrame(rows, columns=columns).fillna('—')
 
 
 def _median_time(costs: list[dict]) -> str:

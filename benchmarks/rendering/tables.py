@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from mmseg_plugins.evaluation.metrics import METRICS, Metric
+
 from ..axes import AXES, Cell
 from ..cells import Grid
 from .published import (
@@ -73,9 +75,11 @@ def choose_labels(scores: dict, labels: Sequence[int] | str) -> Sequence[int]:
             scores['headline'] if labels == 'headline' else labels)
 
 
-def _means(per_case: list[list[float | None]] | None, labels: int) -> list[float | None]:
-    """Per label the mean of the cases that have a figure; None where none has, or none was taken."""
-    columns = [[row[i] for row in per_case or () if row[i] is not None] for i in range(labels)]
+def _by_label(figures: list, labels: int) -> list[float | None]:
+    """Per label the mean of the cases that have a figure, or the figure of all cases; None where there is none."""
+    if not any(isinstance(row, list) for row in figures):
+        return figures or [None] * labels
+    columns = [[row[i] for row in figures if row[i] is not None] for i in range(labels)]
     return [float(np.mean(column)) if column else None for column in columns]
 
 
@@ -96,12 +100,16 @@ class Measured:
     def runs(self, cell: Cell) -> list[dict]:
         return self._by_cell.get(cell, [])
 
-    def value(self, cell: Cell, kind: str, labels: list[int] | str = 'headline') -> Value:
-        """Mean figure of a cell over labels.
+    def metrics(self) -> list[Metric]:
+        """Both kinds of DSC and what else finished runs have figures of, in the order of registration."""
+        held = {'dsc_pooled', 'dsc'}.union(*(record['scores']['figures'] for record in self.done()))
+        return [metric for metric in METRICS.values() if metric.name in held]
+
+    def value(self, cell: Cell, metric: str, labels: list[int] | str = 'headline') -> Value:
+        """Mean figure of a cell over labels, and over cases where the metric is per case.
 
         Args:
-            kind: `pooled` or `case` (DSC in percent), `hd95` (mm) or `nsd` (percent), the last three means of
-                cases.
+            metric: its name (mmseg_plugins/evaluation/metrics.py).
             labels: ids, `headline` (the dataset's reported organs) or `all` (background included).
         """
         value = Value()
@@ -111,7 +119,7 @@ class Measured:
                 continue
             value.finished += 1
             scores = record['scores']
-            by_label = scores.get(kind) or _means(scores.get(f'{kind}_per_case'), len(scores['labels']))
+            by_label = _by_label(scores['figures'].get(metric, ()), len(scores['labels']))
             figures = [by_label[i] for i in choose_labels(scores, labels) if by_label[i] is not None]
             if figures:
                 value.seeds[record['seed']] = float(np.mean(figures))
@@ -125,50 +133,58 @@ class Measured:
         cells = self._by_cell if cell is None else [cell]
         return [record for each in cells for record in self.runs(each) if record['state'] == 'done']
 
-    def pair_cases(self, first: Cell, second: Cell, labels: list[int] | str = 'headline'
+    def pair_cases(self, first: Cell, second: Cell, labels: list[int] | str = 'headline', metric: str = 'dsc'
                    ) -> tuple[dict[str, float], dict[str, float]]:
-        """Two cells' DSC per case, made comparable: case -> mean over the same labels and over seeds.
+        """Two cells' figures per case, made comparable: case -> mean over the same labels and over seeds.
 
-        A label that a case lacks counts where either cell predicts it there: 0, against 100 for leaving it out.
+        A label that a case lacks counts where either cell predicts it there, if the metric has a best figure: a
+        DSC of 0, against 100 for leaving it out. Without one, a label counts where all runs have a figure.
         """
-        runs = [self.done(cell) for cell in (first, second)]
+        best = METRICS[metric].best
+        sides = [self._rows(cell, metric) for cell in (first, second)]
         found = [{}, {}]
-        for case in sorted(set.intersection(*({name for run in side for name in run['scores']['cases']}
-                                              for side in runs)) if all(runs) else ()):
-            sides = [[run['scores']['per_case'][run['scores']['cases'].index(case)] for run in side
-                      if case in run['scores']['cases']] for side in runs]
-            counted = [i for i in choose_labels(runs[0][0]['scores'], labels)
-                       if any(row[i] is not None for side in sides for row in side)]
+        for case in sorted(sides[0].keys() & sides[1].keys()):
+            rows = [row for side in sides for row in side[case]]
+            has_figure = any if best is not None else all
+            counted = [i for i in choose_labels(self.done(first)[0]['scores'], labels)
+                       if has_figure(row[i] is not None for row in rows)]
             if counted:
                 for means, side in zip(found, sides, strict=True):
-                    means[case] = float(np.mean([[100.0 if row[i] is None else row[i] for i in counted]
-                                                 for row in side]))
+                    means[case] = float(np.mean([[best if row[i] is None else row[i] for i in counted]
+                                                 for row in side[case]]))
         return found[0], found[1]
 
-    def per_case(self, cell: Cell, labels: list[int] | str = 'headline', kind: str = 'per_case'
-                 ) -> dict[str, float]:
+    def _rows(self, cell: Cell, metric: str) -> dict[str, list[list[float | None]]]:
+        """Case -> a list of every label's figures from each run of a cell."""
+        found: dict[str, list] = {}
+        for record in self.done(cell):
+            scores = record['scores']
+            for case, figures in zip(scores['cases'], scores['figures'].get(metric, ()), strict=False):
+                found.setdefault(case, []).append(figures)
+        return found
+
+    def per_case(self, cell: Cell, labels: list[int] | str = 'headline', metric: str = 'dsc') -> dict[str, float]:
         """Case -> its mean over labels and seeds; without the cases that have none of the labels.
 
         Args:
             labels: as in `value`.
-            kind: `per_case` (DSC in percent), `hd95_per_case` (mm) or `nsd_per_case` (percent).
+            metric: one that is per case.
         """
-        found: dict[str, list[float]] = {}
-        for record in self.done(cell):
-            scores = record['scores']
-            ids = choose_labels(scores, labels)
-            for case, values in zip(scores['cases'], scores.get(kind, ()), strict=False):
-                figures = [values[i] for i in ids if values[i] is not None]
-                if figures:
-                    found.setdefault(case, []).append(float(np.mean(figures)))
-        return {case: float(np.mean(figures)) for case, figures in found.items()}
+        found = {}
+        for case, rows in self._rows(cell, metric).items():
+            ids = choose_labels(self.done(cell)[0]['scores'], labels)
+            means = [float(np.mean(figures)) for row in rows
+                     if (figures := [row[i] for i in ids if row[i] is not None])]
+            if means:
+                found[case] = float(np.mean(means))
+        return found
 
 
 def _scope(measured: Measured) -> dict[str, str]:
     below = ('; below: voxels and slices in all evaluated cases, and the mean Dice (%) between a label in a slice '
              'and in the next' if measured.data else '')
     surfaces = ('; HD95 and NSD are means of cases, HD95 of those where label and prediction both have the organ'
-                if _has_surfaces(measured) else '')
+                if 'hd95' in {metric.name for metric in measured.metrics()} else '')
     counts = {(len(record['scores']['headline']), len(record['scores']['labels'])) for record in measured.done()}
     if len(counts) != 1:  # no run yet, or several datasets
         return dict(headline='the reported organs', all='all labels, background included', below=below,
@@ -178,8 +194,10 @@ def _scope(measured: Measured) -> dict[str, str]:
                 surfaces=surfaces)
 
 
-def _has_surfaces(measured: Measured) -> bool:
-    return any('hd95_per_case' in record['scores'] for record in measured.done())
+def _figures(measured: Measured, cell: Cell, labels: list[int] | str, surfaces: bool) -> dict[str, str]:
+    """Every metric's column of a row; HD95 and NSD, which background lacks, where a table asks for them."""
+    return {metric.title: str(measured.value(cell, metric.name, labels)) for metric in measured.metrics()
+            if surfaces or metric.name not in ('hd95', 'nsd')}
 
 
 def caption(table: str, measured: Measured, grid: Grid) -> str:
@@ -202,23 +220,19 @@ def build_table(table: str, measured: Measured, grid: Grid, committed: Measured 
     paper, column = dict(published(table, grid)), paper_column(grid)
     in_paper = any(label in paper for label in grid.tables[table])
     noise = seed_noise(committed, grid, labels) if committed else None
-    surfaces = table in ('2a', '2b') and _has_surfaces(measured)
     rows = []
     for label, cell in grid.tables[table].items():
-        value = measured.value(cell, 'pooled', labels)
+        value = measured.value(cell, 'dsc_pooled', labels)
         row = {AXIS.get(table, 'Method'): label}
-        if table == '2a':
+        if table == '2a' and not cell.is_method:
             row |= {'T': '✓' if cell.source != 'none' else '✗', 'D': '✓' if cell.slices > 1 else '✗'}
         if table == '2b':
             source = grid.sources.get(cell.source)
             row |= {'source': source.data if source else '—', 'objective': source.objective if source else '—'}
-        row |= {'DSC pooled': str(value), 'DSC case': str(measured.value(cell, 'case', labels))}
-        if surfaces:
-            row |= {'HD95 (mm)': str(measured.value(cell, 'hd95', labels)),
-                    'NSD 2 mm': str(measured.value(cell, 'nsd', labels))}
+        row |= _figures(measured, cell, labels, surfaces=table in ('2a', '2b'))
         row['runs'] = str(len(value.seeds))
         if committed:
-            other = committed.value(cell, 'pooled', labels)
+            other = committed.value(cell, 'dsc_pooled', labels)
             row |= {'committed': str(other), 'agrees': agreement(value, other, noise)}
         if in_paper:
             row[column] = f'{paper.pop(label):.2f}' if label in paper else '—'
@@ -253,7 +267,7 @@ def _input_sizes(measured: Measured, dataset: str) -> str:
     """Of all finished runs on a dataset; a range where their windows differ in slices."""
     slices: dict[tuple, list[int]] = {}
     for record in measured.done():
-        if record['cell']['dataset'] == dataset and 'data' in record:
+        if record['cell']['dataset'] == dataset and 'input_size' in record.get('data', ()):
             slices.setdefault(tuple(record['data']['input_size']), []).append(record['cell']['slices'])
     return ', '.join(f'{width}x{height}x' + '..'.join(map(str, sorted({min(depths), max(depths)})))
                      for (height, width), depths in sorted(slices.items())) or '—'
@@ -264,7 +278,7 @@ def _dataset_table(measured: Measured, grid: Grid, committed: Measured | None) -
     def values(cell: Cell, figures: Measured, kind: str) -> dict[str, Value]:
         return {same.dataset: figures.value(same, kind) for same in grid.on_each([cell])}
 
-    pooled = {label: values(cell, measured, 'pooled') for label, cell in grid.tables['5'].items()}
+    pooled = {label: values(cell, measured, 'dsc_pooled') for label, cell in grid.tables['5'].items()}
     common = [dataset for dataset in grid.datasets if all(row[dataset].seeds for row in pooled.values())]
     rows = []
 
@@ -277,9 +291,9 @@ def _dataset_table(measured: Measured, grid: Grid, committed: Measured | None) -
     for label in paper.index.difference(pooled, sort=False):  # methods that only the paper ran
         add(label, 'paper, per case' if label in PER_CASE_IN_PAPER else 'paper', paper.loc[label])
     for label, cell in grid.tables['5'].items():
-        shown = {'pooled': pooled[label], 'case': values(cell, measured, 'case')}
+        shown = {'pooled': pooled[label], 'case': values(cell, measured, 'dsc')}
         if committed:
-            shown['committed, pooled'] = values(cell, committed, 'pooled')
+            shown['committed, pooled'] = values(cell, committed, 'dsc_pooled')
         for figures, row in shown.items():
             add(label, figures, {dataset: value.mean for dataset, value in row.items()},
                 {dataset: str(value) for dataset, value in row.items()})
@@ -305,7 +319,7 @@ def _organ_table(measured: Measured, grid: Grid, committed: Measured | None) -> 
         for name, figures in {'measured': measured, 'committed': committed}.items():
             if figures:
                 row = {'Method': label, 'figures': name}
-                rows.append(row | {scores['labels'][i]: str(figures.value(cell, 'pooled', [i]))
+                rows.append(row | {scores['labels'][i]: str(figures.value(cell, 'dsc_pooled', [i]))
                                    for i in scores['headline']})
         if paper is not None and label in paper.index:
             row = {'Method': label, 'figures': paper_column(grid)}
@@ -343,11 +357,16 @@ def build_free_table(measured: Measured, grid: Grid) -> pd.DataFrame:
     cells = free_cells(measured, grid)
     rows = []
     for cell in cells:
-        value = measured.value(cell, 'pooled')
-        rows.append({axis: str(getattr(cell, axis)) for axis in varying_axes(cells)}
-                    | {'DSC pooled': str(value), 'DSC case': str(measured.value(cell, 'case')),
-                       'runs': str(len(value.seeds))})
+        value = measured.value(cell, 'dsc_pooled')
+        rows.append({axis: _shown_axis(cell, axis) for axis in varying_axes(cells)}
+                    | _figures(measured, cell, 'headline', surfaces=True) | {'runs': str(len(value.seeds))})
     return pd.DataFrame(rows)
+
+
+def _shown_axis(cell: Cell, axis: str) -> str:
+    """Its value; a dash for what a method that is no config does not have."""
+    value = getattr(cell, axis)
+    return '—' if cell.is_method and value is None else str(value)
 
 
 def free_caption(measured: Measured, grid: Grid) -> str:
@@ -379,7 +398,7 @@ def seed_noise(measured: Measured, grid: Grid, labels: list[int] | str = 'headli
     for cell in grid.cells():
         if dataset not in (None, cell.dataset):
             continue
-        value = measured.value(cell, 'pooled', labels)
+        value = measured.value(cell, 'dsc_pooled', labels)
         if len(value.seeds) > 1:
             squares += value.std ** 2 * (len(value.seeds) - 1)
             freedom += len(value.seeds) - 1

@@ -55,6 +55,18 @@ def slice_layout(affine: np.ndarray) -> tuple[tuple[int, int, int], tuple[bool, 
     return (2, row, column), flips
 
 
+def to_slices(array: np.ndarray, axes: Sequence[int], flips: Sequence[bool]) -> np.ndarray:
+    """A file's array (X, Y, Z, ...) as (D, H, W, ...), by what `slice_layout` gives."""
+    array = array.transpose(*axes, *range(3, array.ndim))
+    return np.flip(array, [axis for axis in range(3) if flips[axis]])
+
+
+def from_slices(array: np.ndarray, axes: Sequence[int], flips: Sequence[bool]) -> np.ndarray:
+    """(D, H, W, ...) as in the file, (X, Y, Z, ...)."""
+    array = np.flip(array, [axis for axis in range(3) if flips[axis]])
+    return np.ascontiguousarray(array.transpose(*np.argsort(axes), *range(3, array.ndim)))
+
+
 def read_volume(images: str | Path | Sequence[Path], label_path: str | Path | None = None,
                 channels: int | None = None, classes: int | None = None) -> Volume:
     """Read and verify one case.
@@ -84,11 +96,6 @@ def read_volume(images: str | Path | Sequence[Path], label_path: str | Path | No
         raise UserError(f'{images[0]}: {"3D" if first.ndim == 3 else f"4D with {image.shape[3]} channels"}, '
                         f'{declared} is declared; correct the file, or the number of channels in dataset.json')
     axes, flips = slice_layout(affine)
-
-    def to_slices(array):
-        array = array.transpose(*axes, *range(3, array.ndim))
-        return np.flip(array, [axis for axis in range(3) if flips[axis]])
-
     label, notes, dtype = None, describe_doubts(header), None
     if label_path is not None:
         label, label_header = read_array(label_path)
@@ -106,13 +113,13 @@ def read_volume(images: str | Path | Sequence[Path], label_path: str | Path | No
         notes += [f'label: {doubt}' for doubt in describe_doubts(label_header) if doubt not in notes]
         if label_header.get_data_dtype().kind == 'f':
             notes.append(f'label stored as {dtype}; all its values are integers, taken as such')
-        label = np.ascontiguousarray(to_slices(label), dtype=np.uint8)
-    return Volume(np.ascontiguousarray(to_slices(image).transpose(0, 3, 1, 2)), label, affine, axes, flips,
-                  stored=(str(header.get_data_dtype()), dtype), notes=notes, header=header)
+        label = np.ascontiguousarray(to_slices(label, axes, flips), dtype=np.uint8)
+    image = np.ascontiguousarray(to_slices(image, axes, flips).transpose(0, 3, 1, 2))
+    return Volume(image, label, affine, axes, flips, stored=(str(header.get_data_dtype()), dtype), notes=notes,
+                  header=header)
 
 
 def write_label(path: str | Path, label: np.ndarray, volume: Volume) -> None:
     """Write a label map (D, H, W) as NIfTI, uint8, in the geometry of the file that `volume` came from."""
-    array = np.flip(label, [axis for axis in range(3) if volume.flips[axis]])
-    array = np.ascontiguousarray(array.transpose(np.argsort(volume.axes)).astype(np.uint8))
+    array = from_slices(label.astype(np.uint8), volume.axes, volume.flips)
     write_nifti(path, array, volume.affine if volume.header is None else volume.header)

@@ -1,4 +1,5 @@
 from .assembly import OverlapAverage
-from .scores import CaseMetric, CaseScores, case_scores
+from .metrics import METRICS, Pair, register_metric
+from .scores import CaseMetric, Scores
 
-__all__ = ['CaseMetric', 'CaseScores', 'OverlapAverage', 'case_scores']
+__all__ = ['METRICS', 'CaseMetric', 'OverlapAverage', 'Pair', 'Scores', 'register_metric']

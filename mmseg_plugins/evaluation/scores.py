@@ -1,4 +1,4 @@
-"""Scores at native resolution: one integer confusion matrix per case, streamed slice by slice, and surfaces."""
+"""Scores at native resolution: an integer confusion matrix per case, streamed slice by slice, and whole cases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,48 +12,50 @@ from mmseg.registry import METRICS
 from torch import Tensor
 
 from .assembly import OverlapAverage
-from .surface import surface_scores
+from .metrics import Metric, Pair, choose_metrics
 
 
 @dataclass(frozen=True)
-class CaseScores:
-    """DSC in percent from confusion matrices, and surface metrics.
+class Scores:
+    """Figures of cases by metric.
 
     Args:
         cases: names, N.
-        per_case: (N, K); NaN where a class is absent from both label and prediction, 0 where it is
-            predicted but absent from the label.
-        pooled: (K,) from sums over all voxels of all cases; NaN where absent from all.
-        case: (K,) mean of `per_case` over the cases where it is a number.
-        hd95: (N, K) in mm, nsd: (N, K) in percent (surface.py); None where they were not asked for.
+        figures: metric -> (N, K), or (K,) where it is of all cases together; NaN where a label has none.
     """
     cases: Sequence[str]
-    per_case: np.ndarray
-    pooled: np.ndarray
-    case: np.ndarray
-    hd95: np.ndarray | None = None
-    nsd: np.ndarray | None = None
+    figures: dict[str, np.ndarray]
+
+    def by_label(self, metric: str) -> np.ndarray:
+        """(K,): the mean of the cases that have a figure, or that of all cases together."""
+        figures = self.figures[metric]
+        return mean_over_cases(figures) if figures.ndim == 2 else figures
 
 
-def case_scores(confusions: dict[str, np.ndarray], surfaces: dict[str, tuple[np.ndarray, np.ndarray]] | None = None
-                ) -> CaseScores:
-    """Scores of cases.
+@dataclass(frozen=True)
+class ScoredCase:
+    """What is kept of a case: its confusion matrix (K, K), and (K,) of every metric that is per case."""
+    confusion: np.ndarray
+    figures: dict[str, np.ndarray]
 
-    Args:
-        confusions: case -> (K, K) integers, rows the label, columns the prediction.
-        surfaces: case -> HD95 (K,) and NSD (K,).
-    """
-    names = sorted(confusions)
-    stacked = np.stack([confusions[name] for name in names])
 
-    def dice(matrix):
-        both = np.diagonal(matrix, axis1=-2, axis2=-1)
-        sizes = matrix.sum(-1) + matrix.sum(-2)
-        return np.where(sizes > 0, 200.0 * both / np.maximum(sizes, 1), np.nan)
+def score_case(pair: Pair, metrics: Sequence[Metric]) -> ScoredCase:
+    return ScoredCase(pair.confusion, {metric.name: metric(pair) for metric in metrics if metric.per_case})
 
-    per_case = dice(stacked)
-    hd95, nsd = (np.stack([surfaces[name][i] for name in names]) for i in (0, 1)) if surfaces else (None, None)
-    return CaseScores(names, per_case, dice(stacked.sum(0)), mean_over_cases(per_case), hd95, nsd)
+
+def collect_scores(cases: dict[str, ScoredCase], metrics: Sequence[Metric]) -> Scores:
+    """The scores of all cases, by name."""
+    names = sorted(cases)
+    together = Pair(sum(case.confusion for case in cases.values()))
+    return Scores(names, {metric.name: np.stack([cases[name].figures[metric.name] for name in names])
+                          if metric.per_case else metric(together) for metric in metrics})
+
+
+def compare(label: np.ndarray, prediction: np.ndarray, labels: int, spacing: Sequence[float]) -> Pair:
+    """A case's label map and prediction (D, H, W), whose ids are below `labels`, as a Pair."""
+    counts = (confusion_matrix(*map(torch.from_numpy, planes), labels)
+              for planes in zip(label, prediction, strict=True))
+    return Pair(sum(counts), label, prediction, spacing)
 
 
 def mean_over_cases(values: np.ndarray) -> np.ndarray:
@@ -82,29 +84,30 @@ def confusion_matrix(label: Tensor, prediction: Tensor, classes: int) -> np.ndar
 
 @METRICS.register_module()
 class CaseMetric(BaseMetric):
-    """DSC per organ, pooled and per case, HD95 and NSD; the same figures for any number of processes.
+    """Every registered metric of every label; the same figures for any number of processes.
 
-    Every process keeps the confusion matrices of its cases, which are added as integers, and the volume of
-    the case at hand, whose windows must come whole and in order.
+    Every process keeps what was scored of its cases, and the volume of the case at hand, whose windows must come
+    whole and in order.
 
     Args:
-        headline: label ids whose mean is `DSC`; None: all but background.
-        surface: also HD95 and NSD, once a case is whole.
+        headline: label ids whose mean is given; None: all but background.
+        only: names of the only metrics that are wanted (metrics.py); None: all. mmengine takes a part that says
+            `metrics` for an evaluator.
         keep: (case, slices) whose prediction stays in `kept`, (slices, H, W), to be shown.
     """
     default_prefix = ''  # mmengine warns about None
 
-    def __init__(self, headline: Sequence[int] | None = None, surface: bool = True,
+    def __init__(self, headline: Sequence[int] | None = None, only: Sequence[str] | None = None,
                  keep: tuple[str, Sequence[int]] | None = None, prefix: str | None = None):
         super().__init__(collect_device='cpu', prefix=prefix)
-        self.headline, self.surface, self.keep = headline, surface, keep
-        self.scores: CaseScores | None = None
+        self.headline, self.keep, self.metrics = headline, keep, choose_metrics(only)
+        self.scores: Scores | None = None
         self.kept: np.ndarray | None = None
         self._forget()
 
     def _forget(self) -> None:
-        self.confusions: dict[str, np.ndarray] = {}
-        self.surfaces: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._scored: dict[str, ScoredCase] = {}
+        self._confusion: np.ndarray | int = 0
         self._assembly: tuple[str, OverlapAverage, dict[int, Tensor]] | None = None
         self._volume: list[tuple[np.ndarray, np.ndarray]] = []
 
@@ -116,19 +119,17 @@ class CaseMetric(BaseMetric):
                 pairs = [(label[0], sample['pred_sem_seg']['data'][0])]
             else:
                 pairs = self._assemble(sample, label, classes)
-            case = sample['case']
             for plane, prediction in pairs:
-                counts = confusion_matrix(plane, prediction.to(plane.device), classes)
-                self.confusions[case] = self.confusions.get(case, 0) + counts
+                self._confusion += confusion_matrix(plane, prediction.to(plane.device), classes)
                 self._volume.append((plane.cpu().numpy(), prediction.cpu().numpy().astype(np.uint8)))
             if len(self._volume) == sample['depth']:
-                self._finish(sample, classes)
+                self._finish(sample)
 
-    def _finish(self, sample: dict, classes: int) -> None:
+    def _finish(self, sample: dict) -> None:
         label, prediction = (np.stack(planes) for planes in zip(*self._volume, strict=True))
-        self._volume = []
-        if self.surface:
-            self.surfaces[sample['case']] = surface_scores(label, prediction, classes, sample['spacing'])
+        pair = Pair(self._confusion, label, prediction, sample['spacing'])
+        self._scored[sample['case']] = score_case(pair, self.metrics)
+        self._volume, self._confusion = [], 0
         if self.keep and self.keep[0] == sample['case']:
             self.kept = prediction[list(self.keep[1])]
 
@@ -145,26 +146,24 @@ class CaseMetric(BaseMetric):
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Merge over processes and score. mmengine's own collection would cut uneven shares off."""
-        mine = self.confusions, self.surfaces, self.kept
+        mine = self._scored, self.kept
         shares = [mine]
         if is_distributed():
             shares = [None] * get_world_size()
             torch_dist.all_gather_object(shares, mine)
-        self.kept = next((kept for *_, kept in shares if kept is not None), None)
-        confusions, surfaces = ({case: found for share in shares for case, found in share[i].items()}
-                                for i in (0, 1))
+        self.kept = next((kept for _, kept in shares if kept is not None), None)
+        self.scores = collect_scores({case: found for scored, _ in shares for case, found in scored.items()},
+                                     self.metrics)
         self._forget()
-        self.scores = case_scores(confusions, surfaces)
         metrics = [self.compute_metrics([]) if is_main_process() else None]
         broadcast_object_list(metrics)
         return metrics[0]
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        names, scores = self.dataset_meta['classes'], self.scores
+        names = self.dataset_meta['classes']
         ids = list(self.headline or range(1, len(names)))
-        means = {'DSC pooled': scores.pooled, 'DSC case': scores.case}
-        if self.surface:
-            means |= {'HD95 mm': mean_over_cases(scores.hd95), 'NSD': mean_over_cases(scores.nsd)}
-        metrics = {name: mean_over_cases(values[ids, None])[0] for name, values in means.items()}
-        metrics |= {f'DSC pooled/{names[i]}': scores.pooled[i] for i in range(1, len(names))}
-        return {name: float(value) for name, value in metrics.items()}
+        by_label = {metric.title: self.scores.by_label(metric.name) for metric in self.metrics}
+        means = {title: mean_over_cases(values[ids, None])[0] for title, values in by_label.items()}
+        pooled = self.scores.figures.get('dsc_pooled', ())
+        organs = {f'DSC pooled/{name}': figure for name, figure in list(zip(names, pooled, strict=False))[1:]}
+        return {name: float(value) for name, value in (means | organs).items()}

@@ -286,7 +286,7 @@ def test_a_device_is_not_read(tmp_path):
 
 @pytest.mark.parametrize('place, value, text', [
     (('made_up',), 1, "'made_up'"), (('cost', 'flop'), 1, "did you mean 'flops'"),
-    (('scores', 'pooledd'), [], "did you mean 'pooled'"), (('hardware', 'gpus'), None, "did you mean 'gpu'"),
+    (('scores', 'headlines'), [], "did you mean 'headline'"), (('hardware', 'gpus'), None, "did you mean 'gpu'"),
     (('training', 'step'), 1, "did you mean 'steps'"), (('attempts',), 3, 'attempts cannot be 3')])
 def test_a_record_with_unknown_keys_is_refused(place, value, text):
     record = json.loads(next((REPO / 'results').glob('*/records/*.json')).read_text())

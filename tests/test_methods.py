@@ -1,0 +1,92 @@
+"""A method that is no config: a grid calls its command, scores the label maps that it leaves, and records it."""
+
+import json
+import sys
+import textwrap
+from pathlib import Path
+
+import children
+import nibabel as nib
+import numpy as np
+import pytest
+import yaml
+from conftest import REPO, write_msd
+
+from benchmarks import results
+from benchmarks.cells import load_grid
+from benchmarks.methods import write_cases
+from mmseg_plugins.datasets import read_index
+from mmseg_plugins.errors import UserError
+
+METHOD = '''
+    import json, sys
+    from pathlib import Path
+    import nibabel as nib, numpy as np
+
+    cases, split, out, seed = sys.argv[1:]
+    for case in json.loads(Path(cases, 'split.json').read_text())[split]:
+        image = nib.load(Path(cases, 'images', f'{case}.nii.gz'))
+        label = (np.asarray(image.dataobj) > 125).astype(np.uint8)
+        nib.save(nib.Nifti1Image(label, image.affine), Path(out, f'{case}.nii.gz'))
+'''
+
+
+def write_grid(folder: Path, command: str) -> Path:
+    (folder / 'threshold.py').write_text(textwrap.dedent(METHOD))
+    (folder / 'mine.yaml').write_text(yaml.safe_dump(dict(
+        dataset='hippocampus', configs=dict(threshold=dict(command=command)),
+        axes=dict(encoder=['threshold']), seeds=[1])))
+    return folder / 'mine.yaml'
+
+
+def test_a_command_fills_a_row_like_a_config(tmp_path):
+    write_grid(tmp_path, f'{sys.executable} threshold.py {{cases}} {{split}} {{out}} {{seed}}')
+    write_msd(tmp_path / 'data/Task04_Hippocampus', cases=7)
+    run = [sys.executable, str(REPO / 'benchmarks/run_grid.py'), '--grid', 'mine.yaml', '--workers', '1']
+    first, again = (children.run(run, tmp_path) for _ in range(2))
+    assert first.returncode == again.returncode == 0, first.stdout + first.stderr
+    assert '1 finished before, 0 to do' in again.stdout
+    out = tmp_path / 'work_dirs/grids/mine'
+    [path] = out.glob('records/*.json')
+    record = json.loads(path.read_text())
+    assert record['command'].endswith('threshold.py {cases} {split} {out} {seed}')
+    assert not record['method']['missing'] and record['hardware'] and [*record['cost']] == ['seconds']
+    assert record['cell']['slices'] is None
+    frame = results.load(out)
+    assert frame[frame.label_id == 1].dsc.between(50, 99).all() and frame[frame.label_id == 2].dsc.eq(0).all()
+    assert 'threshold' in (out / 'report.html').read_text()
+
+
+def test_a_command_that_fails_is_recorded_with_its_reason(tmp_path):
+    write_grid(tmp_path, 'echo torn cable; false {out}')
+    write_msd(tmp_path / 'data/Task04_Hippocampus', cases=7)
+    run = children.run([sys.executable, str(REPO / 'benchmarks/run_grid.py'), '--grid', 'mine.yaml', '--executor',
+                        'debug'], tmp_path)
+    assert run.returncode == 1
+    [path] = (tmp_path / 'work_dirs/grids/mine/records').glob('*.json')
+    reason = json.loads(path.read_text())['reason']
+    log = tmp_path / reason.split('; ')[1].split(' has ')[0]
+    assert 'ended with status 1' in reason and log.read_text() == 'torn cable\n'
+
+
+def test_a_method_is_given_what_was_prepared_and_no_label_of_what_it_is_tested_on(prepared, msd_raw, tmp_path):
+    write_cases(prepared, tmp_path, 'test')
+    split = read_index(prepared)['split']
+    named = {kind: {path.name.split('.')[0] for path in (tmp_path / kind).iterdir()}
+             for kind in ('images', 'labels')}
+    assert split['test'] and named['labels'] == {*split['train'], *split['val']}
+    assert named['images'] == named['labels'] | {*split['test']}
+    for kind, raw in (('images', 'imagesTr'), ('labels', 'labelsTr')):
+        mine, theirs = (nib.load(folder / f'{split["train"][0]}.nii.gz')
+                        for folder in (tmp_path / kind, msd_raw / raw))
+        np.testing.assert_array_equal(mine.dataobj, theirs.dataobj)
+        np.testing.assert_array_equal(mine.affine, theirs.affine)
+
+
+@pytest.mark.parametrize('command, message', [
+    ('method {case} {out}', "nothing to put for {case}; did you mean 'cases'"),
+    ('method {cases}', 'does not say {out}'), ("awk '{print' {out}", 'write a brace'),
+    (7, 'command of .threshold. is 7')])
+def test_a_command_that_cannot_be_filled_in_is_refused(tmp_path, command, message):
+    with pytest.raises(UserError, match=message):
+        load_grid(str(write_grid(tmp_path, command)))
