@@ -96,7 +96,7 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
         import_extensions(own.get('imports') or () if isinstance(own, dict) else (), path)
     check_experiment(cfg.experiment, str(path))
     for key in ('data_root', 'source'):
-        cfg.experiment[key] = cfg.experiment[key] and os.path.expanduser(cfg.experiment[key])
+        cfg.experiment[key] = cfg.experiment.get(key) and os.path.expanduser(cfg.experiment[key])
     _fill_from_dataset(cfg.experiment)
     check_arguments(cfg, str(path))
     for place, value in _places(cfg):

@@ -1,6 +1,7 @@
 """Every config says what it is and builds, without data, weights or memory."""
 
 import ast
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,13 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 from benchmarks.rendering.published import published_data
+from benchmarks.settings import describe_settings
 from mmseg_plugins.datasets.catalogue import CATALOGUE, PAPER_DATASETS, DatasetInfo, dataset_info
 from mmseg_plugins.datasets.prepare import prepare_dataset
 from mmseg_plugins.datasets.store import read_index
 from mmseg_plugins.errors import UserError
-from mmseg_plugins.experiment import load_config, load_model_config, read_config
+from mmseg_plugins.experiment import check_start, load_config, load_model_config, read_config
+from mmseg_plugins.keys import KEYS
 
 CONFIGS = sorted((REPO / 'configs').glob('*.py'))
 
@@ -84,3 +87,20 @@ def test_input_size_and_steps_are_the_datasets_unless_the_config_says_otherwise(
         read_index(index.parent)
     index.write_text(index.read_text().replace('"input_size": 0,', ''))  # as earlier versions wrote it
     assert chosen('beit_centering_bcv', data_root=str(index.parent)) == (512, 77)
+
+
+@pytest.mark.parametrize('key', KEYS)
+def test_a_key_of_experiment_that_is_left_out_or_none_has_its_meaning_or_is_one_line(key, prepared, tmp_path):
+    options = {'experiment.data_root': str(prepared), 'experiment.source': None}
+    cfg = read_config(REPO / 'configs/beit_centering_phantom.py', options)
+    none, left_out = tmp_path / 'none.py', tmp_path / 'left_out.py'
+    cfg.experiment[key] = None
+    cfg.dump(none)
+    del cfg.experiment[key]
+    cfg.dump(left_out)
+    for path, fault in ((none, f'experiment.{key}=None'), (left_out, f'experiment.{key} is missing')):
+        if KEYS[key].optional:
+            assert describe_settings(load_config(path)) and check_start(load_config(path), 1)
+        else:
+            with pytest.raises(UserError, match=re.escape(f'{path}: {fault}')):
+                load_config(path)
