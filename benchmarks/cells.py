@@ -91,7 +91,7 @@ class Grid:
         title: heading of its page.
         datasets: names of the catalogue or of prepared datasets.
         configs: encoder -> config file that cells of that encoder start from, with `{dataset}` for the dataset's
-            name; an encoder named `timm/<model>` starts from the first of them.
+            name. The first is of cells that name no encoder, and what one named `timm/<model>` starts from.
         sources: source name -> where its weights are; the catalogue's and the file's own.
         tables: table name -> row -> cell on the first dataset.
         free: cells of free axes, a product, on the first dataset.
@@ -294,7 +294,7 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     for source, entry in (spec.get('sources') or {}).items():
         check_name(source, f'{path}: sources')
         sources[source] = _own_source(entry, f'{path}: source {source!r}')
-    base = dict(dataset=chosen[0], source=spec.get('source', 'none'))
+    base = dict(dataset=chosen[0], encoder=next(iter(spec['configs'])), source=spec.get('source', 'none'))
 
     def fits(encoder: str, source: str) -> bool:
         if source == 'none' or source not in sources:

@@ -74,6 +74,14 @@ def test_each_encoder_starts_from_a_source_of_its_own(tmp_path):
         load_grid('bcv', source=['swin'])
 
 
+def test_a_cell_that_names_no_encoder_has_the_first_configs(tmp_path):
+    path = str(grid_file(tmp_path, configs=dict(deit='configs/swin_centering_phantom.py', swin='configs/b.py')))
+    assert [(cell.encoder, cell.slices) for cell in load_grid(path).cells()] == [('deit', 1), ('deit', 3)]
+    grid = load_grid(path, ['4d'])
+    assert {grid.config(cell) for cell in grid.cells()} == {'configs/swin_centering_phantom.py'}
+    assert {cell.encoder for cell in load_grid(path, encoder=['swin'], slices=[1, 3]).cells()} == {'swin'}
+
+
 def test_sources_are_made_once_each_after_what_they_start_from(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     grid = load_grid('phantom-sources')
