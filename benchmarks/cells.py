@@ -60,8 +60,9 @@ class Grid:
         title: heading of its page.
         datasets: names of the catalogue or of prepared datasets.
         configs: encoder -> config file that cells of that encoder start from, with `{dataset}` for the dataset's
-            name; an encoder named `timm/<model>` starts from the first of them. `{command: ...}` is a method that
-            is no config (methods.py), `{label_maps: FOLDER}` one whose label maps tools/score.py scored.
+            name. The first is of cells that name no encoder, and what one named `timm/<model>` starts from.
+            `{command: ...}` is a method that is no config (methods.py), `{label_maps: FOLDER}` one whose label maps
+            tools/score.py scored.
         sources: source name -> where its weights are; the catalogue's and the file's own.
         tables: table name -> row -> cell on the first dataset.
         free: cells of free axes, a product, on the first dataset.
@@ -273,7 +274,7 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
         if source == 'none':
             raise UserError(f"{path}: sources: 'none' is the word for random weights; name it otherwise")
         sources[source] = _own_source(entry, f'{path}: source {source!r}')
-    base = dict(dataset=chosen[0], source=spec.get('source', 'none'))
+    base = dict(dataset=chosen[0], encoder=next(iter(spec['configs'])), source=spec.get('source', 'none'))
 
     def fits(encoder: str, source: str) -> bool:
         if source == 'none' or source not in sources:

@@ -39,15 +39,20 @@ class SourceJob:
 
 @dataclass
 class Plan:
+    """A grid's runs: `todo`, with each one's steps and the embedded sources they need; `failed` before and not
+    to be tried again; the rest is finished."""
     grid: Grid
     runs: list[Run]
     todo: list[Run]
+    failed: list[Run]
     sources: list[SourceJob]
     steps: dict[str, int]
 
     @property
-    def finished(self) -> int:
-        return len(self.runs) - len(self.todo)
+    def counts(self) -> str:
+        failed = f'{len(self.failed)} failed (--retry-failed runs them again), ' if self.failed else ''
+        finished = len(self.runs) - len(self.todo) - len(self.failed)
+        return f'{len(self.runs)} runs, {finished} finished, {failed}{len(self.todo)} to do'
 
 
 def find_archives(grid: Grid, data_root: Path) -> dict[str, Path | None]:
@@ -198,17 +203,15 @@ def _source_digest(name: str, grid: Grid, weights_root: Path) -> str:
 def plan_runs(grid: Grid, weights_root: Path, out: Path, max_iters: int | None, retry_failed: bool) -> Plan:
     """All runs of the grid, those still to do, and the embedded sources these need."""
     runs = [make_run(grid, cell, seed, weights_root, max_iters) for cell in grid.cells() for seed in grid.seeds]
-    todo = []
-    for run in runs:
-        record = read_record(record_path(out, run))
-        if record is None or (record['state'] == 'failed' and retry_failed):
-            todo.append(run)
+    states = {run.name: (read_record(record_path(out, run)) or {}).get('state') for run in runs}
+    failed = [run for run in runs if states[run.name] == 'failed' and not retry_failed]
+    todo = [run for run in runs if states[run.name] != 'done' and run not in failed]
     sources: dict[str, SourceJob] = {}
     for name in sorted({run.cell.source for run in todo} - {'none', None}):
         _add_source_jobs(name, grid, weights_root, sources)
     steps = {run.name: 1 if run.cell.is_method else read_config(REPO / run.config, run.options).experiment.steps
              for run in todo}
-    return Plan(grid, runs, todo, list(sources.values()), steps)
+    return Plan(grid, runs, todo, failed, list(sources.values()), steps)
 
 
 def _add_source_jobs(name: str, grid: Grid, weights_root: Path, jobs: dict[str, SourceJob]) -> None:

@@ -99,8 +99,7 @@ def main() -> int:
         prepare_sources(plan)
         if moved := set_superseded_aside(out, plan.runs):
             progress.say(f'{moved} records of an earlier config or data set aside in {out / "superseded"}')
-        print(f'{grid.title}: {len(plan.runs)} runs, {plan.finished} finished before, '
-              f'{len(plan.todo)} to do with {executor}')
+        print(f'{grid.title}: {plan.counts} with {executor}')
         failed, lost = execute(plan, executor, work, out, progress, args.halve_on_oom)
     if args.detach:
         return 0

@@ -5,5 +5,5 @@ Command: tools/dist_train.sh configs/beit_centering_bcv.py 8
 """
 _base_ = ['_base_/beit.py', '_base_/windows.py', '_base_/schedule.py', '_base_/runtime.py']
 experiment = dict(
-    data_root='data/prepared/bcv', img_size=512,
+    data_root='data/prepared/bcv',
     source='weights/beit_base_patch16_224_pt22k_ft22k.pth', inflation='centering', slices=5)

@@ -5,4 +5,4 @@ Command: tools/dist_train.sh configs/beit_centering_brain.py 8
 (prepare first: python tools/prepare_data.py brain)
 """
 _base_ = 'beit_centering_bcv.py'
-experiment = dict(data_root='data/prepared/brain', img_size=240, steps=250000)
+experiment = dict(data_root='data/prepared/brain')

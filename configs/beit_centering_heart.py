@@ -5,4 +5,4 @@ Command: tools/dist_train.sh configs/beit_centering_heart.py 8
 (prepare first: python tools/prepare_data.py heart)
 """
 _base_ = 'beit_centering_bcv.py'
-experiment = dict(data_root='data/prepared/heart', img_size=320)
+experiment = dict(data_root='data/prepared/heart')

@@ -5,4 +5,4 @@ Command: tools/dist_train.sh configs/beit_centering_hippocampus.py 8
 (prepare first: python tools/prepare_data.py hippocampus)
 """
 _base_ = 'beit_centering_bcv.py'
-experiment = dict(data_root='data/prepared/hippocampus', img_size=240)
+experiment = dict(data_root='data/prepared/hippocampus')

@@ -5,4 +5,4 @@ Command: tools/dist_train.sh configs/beit_centering_prostate.py 8
 (prepare first: python tools/prepare_data.py prostate)
 """
 _base_ = 'beit_centering_bcv.py'
-experiment = dict(data_root='data/prepared/prostate', img_size=320)
+experiment = dict(data_root='data/prepared/prostate')

@@ -5,4 +5,4 @@ Command: tools/dist_train.sh configs/beit_centering_vessel.py 8
 (prepare first: python tools/prepare_data.py vessel)
 """
 _base_ = 'beit_centering_bcv.py'
-experiment = dict(data_root='data/prepared/vessel', steps=250000)
+experiment = dict(data_root='data/prepared/vessel')

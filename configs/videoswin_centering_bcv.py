@@ -5,5 +5,5 @@ Command: tools/dist_train.sh configs/videoswin_centering_bcv.py 8
 """
 _base_ = ['_base_/videoswin.py', '_base_/windows.py', '_base_/schedule.py', '_base_/runtime.py']
 experiment = dict(
-    data_root='data/prepared/bcv', img_size=512,
+    data_root='data/prepared/bcv',
     source='weights/swin_base_patch244_window877_kinetics600_22k.pth', inflation='centering', slices=5)

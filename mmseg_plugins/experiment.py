@@ -6,7 +6,8 @@ A config of this project is mmengine's with one more section:
         data_root='data/prepared/bcv',   # a prepared dataset; gives classes, channels, ranges
         source='weights/....pth',        # 2D checkpoint, or None for random weights
         inflation='centering', slices=5, stride=1, target='center',
-        img_size=512, batch=16, accumulate=1, lr=3e-5, steps=25000, warmup=20, seed=1234,
+        img_size=512, steps=25000,       # left out or None: the dataset's
+        batch=16, accumulate=1, lr=3e-5, warmup=20, seed=1234,
         split='train', evaluate=None, val_interval=None, checkpoint_interval=1000,
         protocol='sound',                # intensity rule: `sound` or `paper` (datasets/intensity.py)
         encoder=None)                    # or any timm model with a patch embedding, in the config's place
@@ -30,7 +31,7 @@ from . import compat
 from .acceleration import carry_into_model, prepare_acceleration
 from .arguments import check_arguments, check_options
 from .checkpoints import check_source_file
-from .datasets.catalogue import CATALOGUE
+from .datasets.catalogue import CATALOGUE, DatasetInfo
 from .datasets.store import read_index
 from .errors import UserError, nearest
 from .keys import PLACEHOLDERS, check_experiment, check_place, decided_by
@@ -95,12 +96,28 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
         import_extensions(own.get('imports') or () if isinstance(own, dict) else (), path)
     check_experiment(cfg.experiment, str(path))
     for key in ('data_root', 'source'):
-        cfg.experiment[key] = cfg.experiment[key] and os.path.expanduser(cfg.experiment[key])
+        cfg.experiment[key] = cfg.experiment.get(key) and os.path.expanduser(cfg.experiment[key])
+    _fill_from_dataset(cfg.experiment)
     check_arguments(cfg, str(path))
     for place, value in _places(cfg):
         if fault := check_place(place, value):
             raise UserError(f'{path}: {place}={value!r}{fault}')
     return cfg
+
+
+def _fill_from_dataset(experiment: ConfigDict) -> None:
+    """Input size and steps, where a config leaves them out: as the data was prepared, else as in the catalogue."""
+    left_out = [(key, of_data) for key, of_data in (('img_size', 'input_size'), ('steps', 'steps'))
+                if experiment.get(key) is None]
+    if not left_out:
+        return
+    try:
+        index = read_index(experiment.data_root)
+    except UserError:  # who needs the data reads it again, and says so
+        index = {}
+    info = CATALOGUE.get(Path(experiment.data_root).name, DatasetInfo)
+    for key, of_data in left_out:
+        experiment[key] = index.get(of_data, getattr(info, of_data))
 
 
 def import_extensions(modules: Sequence[str], named_by: str | Path) -> None:

@@ -2,10 +2,10 @@
 
 What a file is its content tells, whatever its name: torch.save's archive or pickle, or safetensors.
 
-torch's restricted unpickler runs what it is told is safe, so what it is told matters. mmengine keeps histories
-of losses beside the weights, as pickled numpy arrays behind the builtin `getattr`. Neither is safe as it is:
-`getattr` leads from any object to `__globals__`, and a numpy dtype takes flags from the file that make numbers
-pointers. Stand-ins under their names build plain numbers and mmengine's histories, and refuse all else.
+torch's restricted unpickler runs what it is told is safe, so what it is told matters. What checkpoints hold beside
+tensors is not safe as it is: a numpy dtype takes flags from the file that make numbers pointers, and the builtin
+`getattr` leads from any object to `__globals__`. Stand-ins under their names build plain numbers and, of earlier
+versions, mmengine's histories, and refuse all else.
 """
 
 import argparse
@@ -57,6 +57,32 @@ class _Dtype:
         self.dtype = self.dtype.newbyteorder(order)
 
 
+def _scalar(dtype: _Dtype, content: bytes) -> np.generic:
+    _need(isinstance(dtype, _Dtype) and isinstance(content, bytes), 'a number')
+    return np.frombuffer(content, dtype.dtype, 1)[0]
+
+
+@_stands_for('_codecs.encode')
+def _encode(text: str, encoding: str) -> bytes:
+    """How the bytes of numbers are pickled; torch 2.4 does not know it."""
+    _need(encoding == 'latin1', 'an encoding')
+    return text.encode(encoding)
+
+
+def _named(function: Callable, module: str, name: str) -> Callable:
+    """Another function of the same content, as numpy has moved its own."""
+    def stand_in(*args):
+        return function(*args)
+    return _stands_for(f'{module}.{name}')(stand_in)
+
+
+SAFE = [_Dtype, _encode, argparse.Namespace,  # DINO's full checkpoints carry their options
+        *(_named(_scalar, f'numpy.{core}.multiarray', 'scalar') for core in ('core', '_core'))]
+
+
+# The next release is without all from here to EARLIER: only checkpoints of earlier versions hold mmengine's
+# histories, numpy arrays behind the builtin `getattr`.
+
 @_stands_for('numpy.ndarray')
 class _Array:
     """An array to be; `value` is there once the state was."""
@@ -70,11 +96,6 @@ class _Array:
 def _reconstruct(kind: type, *_) -> _Array:
     _need(kind is _Array, 'an array')
     return _Array()
-
-
-def _scalar(dtype: _Dtype, content: bytes) -> np.generic:
-    _need(isinstance(dtype, _Dtype) and isinstance(content, bytes), 'a number')
-    return np.frombuffer(content, dtype.dtype, 1)[0]
 
 
 @_stands_for('mmengine.logging.history_buffer.HistoryBuffer')
@@ -97,24 +118,25 @@ def _getattr(kind: type, name: str) -> str:
     return name
 
 
-@_stands_for('_codecs.encode')
-def _encode(text: str, encoding: str) -> bytes:
-    """How an array's bytes are pickled; torch 2.4 does not know it."""
-    _need(encoding == 'latin1', 'an encoding')
-    return text.encode(encoding)
+def _finish_arrays(value: Any, seen: dict[int, Any]) -> Any:
+    """The same containers with numpy's arrays where their stand-ins are."""
+    if isinstance(value, _Array):
+        return value.value
+    if id(value) in seen:
+        return seen[id(value)]
+    seen[id(value)] = value
+    if isinstance(value, dict):
+        for key in value:
+            value[key] = _finish_arrays(value[key], seen)
+    elif isinstance(value, list):
+        value[:] = [_finish_arrays(entry, seen) for entry in value]
+    elif type(value) is tuple:
+        seen[id(value)] = value = tuple(_finish_arrays(entry, seen) for entry in value)
+    return value
 
 
-def _named(function: Callable, module: str, name: str) -> Callable:
-    """Another function of the same content, as numpy has moved its own."""
-    def stand_in(*args):
-        return function(*args)
-    return _stands_for(f'{module}.{name}')(stand_in)
-
-
-SAFE = [_Dtype, _Array, _History, _getattr, _encode,
-        argparse.Namespace,  # DINO's full checkpoints carry their options
-        *(_named(function, f'numpy.{core}.multiarray', name) for core in ('core', '_core')
-          for function, name in ((_reconstruct, '_reconstruct'), (_scalar, 'scalar')))]
+EARLIER = [_Array, _History, _getattr,
+           *(_named(_reconstruct, f'numpy.{core}.multiarray', '_reconstruct') for core in ('core', '_core'))]
 
 
 AGAIN = 'download it again, or take another'
@@ -190,7 +212,7 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
         # as an open file, since torch goes by the name of one that is called .safetensors
         content = path.open('rb') if zipfile.is_zipfile(path) else io.BytesIO(path.read_bytes())
         torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(SAFE)
+        torch.serialization.add_safe_globals(SAFE + EARLIER)
         with content, warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of pickles of odd versions, which are read or refused all the same
             return _finish_arrays(torch.load(content, map_location=map_location, weights_only=True), {})
@@ -222,20 +244,3 @@ def _check_archive(path: Path) -> None:
             raise ValueError('it is compressed, as no checkpoint is')
         if name := archive.testzip():
             raise ValueError(f'damaged: {name} does not have its checksum')
-
-
-def _finish_arrays(value: Any, seen: dict[int, Any]) -> Any:
-    """The same containers with numpy's arrays where their stand-ins are."""
-    if isinstance(value, _Array):
-        return value.value
-    if id(value) in seen:
-        return seen[id(value)]
-    seen[id(value)] = value
-    if isinstance(value, dict):
-        for key in value:
-            value[key] = _finish_arrays(value[key], seen)
-    elif isinstance(value, list):
-        value[:] = [_finish_arrays(entry, seen) for entry in value]
-    elif type(value) is tuple:
-        seen[id(value)] = value = tuple(_finish_arrays(entry, seen) for entry in value)
-    return value

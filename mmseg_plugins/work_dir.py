@@ -6,8 +6,11 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
@@ -43,6 +46,14 @@ class RollingCheckpoint(Hook):
         if step % self.interval == 0 or step == runner.max_iters:
             save_checkpoint(runner, step)
 
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        # mmengine would pickle classes, its own and numpy's; and lists of a long training take ten seconds to read
+        hub = checkpoint['message_hub']
+        hub['runtime_info'] = {name: value.item() if isinstance(value, np.generic) else value
+                               for name, value in hub['runtime_info'].items()}
+        hub['log_scalars'] = {name: [torch.from_numpy(part) for part in history.data]
+                              for name, history in hub['log_scalars'].items()}
+
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         path = runner._load_from or f'{runner.work_dir}/iter_{checkpoint.get("meta", {}).get("iter")}.pth'
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -51,6 +62,7 @@ class RollingCheckpoint(Hook):
         check_weights(model, checkpoint.get('state_dict'), path)
         if runner._resume:
             _apply_settings(runner, checkpoint, path)
+            _restore_histories(checkpoint['message_hub'], path)
 
 
 def check_weights(model: nn.Module, weights: Any, path: str | Path) -> None:
@@ -115,6 +127,19 @@ def _apply_settings(runner, checkpoint: dict, path: str | Path) -> None:
         before |= {key: value for key, value in now.items() if key != 'params'}
     checkpoint['optimizer'].pop('base_param_settings', None)
     checkpoint['param_schedulers'] = [scheduler.state_dict()]
+
+
+def _restore_histories(hub: dict, path: str | Path) -> None:
+    scalars = hub.get('log_scalars')
+    for name, history in scalars.items() if isinstance(scalars, dict) else [('log_scalars', scalars)]:
+        if isinstance(history, HistoryBuffer):  # until the next release, as safe_load.EARLIER
+            continue
+        if not (isinstance(history, list) and len(history) == 2
+                and all(isinstance(part, Tensor) and part.ndim == 1 for part in history)
+                and len(history[0]) == len(history[1])):
+            raise UserError(f'{path}: what it holds of {str(name)[:100]!r} is no history of a training; delete '
+                            'it, and the training goes on from the one before')
+        scalars[name] = HistoryBuffer(*(part.cpu().numpy() for part in history))
 
 
 def save_checkpoint(runner, step: int) -> None:

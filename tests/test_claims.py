@@ -1,20 +1,17 @@
 """The claims: published arithmetic as NOTES of the paper have it, measured ones from made-up records."""
 
 import pytest
+from made_records import record
 
 from benchmarks.cells import load_grid
 from benchmarks.rendering.claims import FAILS, HOLDS, UNKNOWN, check_claims, variation_points
 from benchmarks.rendering.tables import Measured
 
 
-def record(cell, seed, organs):
-    """A finished run with one DSC per organ, nearly the same in each of eight cases."""
+def run_of(cell, seed, organs):
+    """One DSC per organ, nearly the same in each of eight cases."""
     values = [99.0, *organs]
-    scores = dict(labels=['background', *(f'organ {i}' for i in range(1, len(values)))],
-                  headline=list(range(1, len(values))), cases=[f'c{i}' for i in range(8)],
-                  figures=dict(dsc_pooled=values, dsc=[[value + i for value in values] for i in range(8)]))
-    return dict(state='done', seed=seed, cell=vars(cell), scores=scores,
-                cost=dict(encoder_flops=1000 + cell.slices))
+    return record(cell, seed, values, per_case=[[value + i for value in values] for i in range(8)])
 
 
 @pytest.fixture
@@ -43,7 +40,7 @@ def test_the_papers_own_tables_give_its_claims(grid):
 def test_measured_claims_follow_the_records(grid):
     rows = grid.tables['2a']
     means = {'Ours': 60, 'Ours w/o D': 57, 'Ours w/o T': 50, 'Ours w/o T&D': 53}
-    records = [record(rows[row], seed, [mean + offset] * 4) for row, mean in means.items()
+    records = [run_of(rows[row], seed, [mean + offset] * 4) for row, mean in means.items()
                for seed, offset in ((1, 0.0), (2, 0.4), (3, -0.3))]
     claims = check_claims(Measured(records), grid)
     assert find(claims, '11.18').here.verdict == HOLDS and '57.03 - 53.03 = 4.00' in find(
@@ -51,13 +48,13 @@ def test_measured_claims_follow_the_records(grid):
     assert find(claims, '6.07').here.verdict == FAILS  # depth hurts here
     assert find(claims, '1.95').here.verdict == HOLDS
     assert find(claims, '98 %').here.arithmetic == 'not enough seeds'  # all differ by the same
-    alone = [record(rows['Ours'], 1, [50.0] * 4), record(rows['Ours w/o D'], 1, [50.0] * 4)]
+    alone = [run_of(rows['Ours'], 1, [50.0] * 4), run_of(rows['Ours w/o D'], 1, [50.0] * 4)]
     assert find(check_claims(Measured(alone), grid), '1.95').here.verdict == UNKNOWN
 
 
 def test_gain_against_slice_variation(grid):
     rows, gains = grid.tables['2a'], [4.0, 3.0, 2.0, 1.0, 0.5]
-    records = [record(rows['Ours'], 1, [50 + gain for gain in gains]), record(rows['Ours w/o D'], 1, [50.0] * 5)]
+    records = [run_of(rows['Ours'], 1, [50 + gain for gain in gains]), run_of(rows['Ours w/o D'], 1, [50.0] * 5)]
     names = ['background', *(f'organ {i}' for i in range(1, 6))]
     data = {'phantom': dict(headline=[1, 2, 3, 4, 5], labels=names, variation=[99, 60, 70, 80, 90, 95])}
     measured = Measured(records, data)

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import REPO
+from made_records import record
 from scipy import stats
 
 from benchmarks.cells import load_grid
@@ -51,22 +52,19 @@ def test_holm_by_hand():
     assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == [] and holm([None]) == [None]
 
 
-def record(cell, seed, organs, cases=8):
-    """A finished run whose cases scatter around its organs' figures."""
+def run_of(cell, seed, organs, cases=8):
+    """Cases scatter around the organs' figures."""
     rng = np.random.default_rng([seed, int(organs[0])])
     per_case = [[99.0, *(value + rng.normal(0, 0.3) for value in organs)] for _ in range(cases)]
-    names = ['background', *(f'organ {i}' for i in range(1, len(organs) + 1))]
-    return dict(state='done', seed=seed, cell=vars(cell), scores=dict(
-        labels=names, headline=list(range(1, len(names))), cases=[f'c{i}' for i in range(cases)],
-        figures=dict(dsc_pooled=[99.0, *organs], dsc=per_case)))
+    return record(cell, seed, [99.0, *organs], per_case=per_case)
 
 
 def test_rows_and_organs_against_each_other():
     grid = load_grid('phantom')
     ours, flat, random = (grid.tables['2a'][row] for row in ('Ours', 'Ours w/o D', 'Ours w/o T&D'))
-    measured = Measured([record(cell, seed, [mean + seed / 10, 50.0])
+    measured = Measured([run_of(cell, seed, [mean + seed / 10, 50.0])
                          for cell, mean in ((ours, 60), (flat, 55)) for seed in (1, 2, 3)]
-                        + [record(random, 1, [40.0, 50.0], cases=4)])
+                        + [run_of(random, 1, [40.0, 50.0], cases=4)])
     rows = contrast_rows(measured, grid.tables['2a'], 'Ours').set_index('Contrast')
     assert list(rows.index) == ['Ours - Ours w/o T&D', 'Ours - Ours w/o D']
     few = rows.loc['Ours - Ours w/o T&D', ['DSC per case', 'DSC pooled']]
@@ -82,7 +80,7 @@ def test_rows_and_organs_against_each_other():
 
 def test_a_row_is_found_by_what_names_it_alone():
     grid = load_grid('phantom')
-    measured = Measured([record(cell, 1, [50.0]) for cell in grid.cells()])
+    measured = Measured([run_of(cell, 1, [50.0]) for cell in grid.cells()])
     assert find_cell(measured, grid, '4c 1') == find_cell(measured, grid, 'Ours') == grid.tables['2a']['Ours']
     assert find_cell(measured, grid, str(grid.tables['4a']['all'])) == find_cell(measured, grid, 'all')
     for name, message in (('1', 'no row'), ('2a Our', "did you mean '2a Ours'")):
@@ -95,11 +93,11 @@ def test_a_row_is_found_by_what_names_it_alone():
 def test_a_label_that_a_case_lacks_counts_where_a_row_predicts_it():
     grid = load_grid('phantom')
     first, second = grid.tables['2a']['Ours'], grid.tables['2a']['Ours w/o D']
-    runs = [record(cell, 1, [60.0, 50.0]) for cell in (first, second)]
+    runs = [run_of(cell, 1, [60.0, 50.0]) for cell in (first, second)]
     for run in runs:
         run['scores']['figures']['dsc'] = [[99.0, 60.0, None if case < 4 else 50.0] for case in range(8)]
     runs[0]['scores']['figures']['dsc'][0][2] = 0.0  # a false alarm
     ours, flat = Measured(runs).pair_cases(first, second)
-    assert ours['c0'] == 30 and flat['c0'] == 80  # (60 + 0) / 2, (60 + 100) / 2
-    assert ours['c1'] == flat['c1'] == 60 and ours['c5'] == flat['c5'] == 55
-    assert 'c1' not in Measured(runs).pair_cases(first, second, [2])[0]
+    assert ours['case_0000'] == 30 and flat['case_0000'] == 80  # (60 + 0) / 2, (60 + 100) / 2
+    assert ours['case_0001'] == flat['case_0001'] == 60 and ours['case_0005'] == flat['case_0005'] == 55
+    assert 'case_0001' not in Measured(runs).pair_cases(first, second, [2])[0]

@@ -1,6 +1,8 @@
 """Every config says what it is and builds, without data, weights or memory."""
 
 import ast
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,14 @@ from conftest import REPO
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
-from mmseg_plugins.datasets.catalogue import CATALOGUE, PAPER_DATASETS
-from mmseg_plugins.experiment import load_model_config, read_config
+from benchmarks.rendering.published import published_data
+from benchmarks.settings import describe_settings
+from mmseg_plugins.datasets.catalogue import CATALOGUE, PAPER_DATASETS, DatasetInfo, dataset_info
+from mmseg_plugins.datasets.prepare import prepare_dataset
+from mmseg_plugins.datasets.store import read_index
+from mmseg_plugins.errors import UserError
+from mmseg_plugins.experiment import check_start, load_config, load_model_config, read_config
+from mmseg_plugins.keys import KEYS
 
 CONFIGS = sorted((REPO / 'configs').glob('*.py'))
 
@@ -28,8 +36,9 @@ def test_config_builds_and_its_docstring_gives_the_command(path):
     dataset = Path(experiment.data_root).name
     if dataset in PAPER_DATASETS and not path.stem.startswith(('mini_', 'dino_vitbase16')):
         assert 'Paper: ' in text and 'tools/dist_train.sh' in text
-        info = CATALOGUE[dataset]  # Table 1's input size and Table 6's steps
-        assert (experiment.img_size, experiment.steps, experiment.batch) == (info.input_size, info.steps, 16)
+        size = int(published_data().loc[dataset, 'input size'].split('x')[0])
+        steps = 250_000 if dataset in ('brain', 'pancreas', 'vessel') else 25_000
+        assert (experiment.img_size, experiment.steps, experiment.batch) == (size, steps, 16)
     cfg, _ = load_model_config(path)
     init_default_scope('mmseg')
     with torch.device('meta'):
@@ -48,3 +57,50 @@ def test_a_timm_encoder_takes_the_place_of_any_configs(config, encoder, neck, wi
         model = MODELS.build(cfg.model)
     assert model.with_neck == neck and model.backbone.name == encoder
     assert list(model.decode_head.in_channels) == widths and model.backbone.model.patch_embed.proj.in_channels == 3
+
+
+def test_input_size_and_steps_are_the_datasets_unless_the_config_says_otherwise(msd_raw, tmp_path, monkeypatch):
+    def chosen(config, **experiment) -> tuple:
+        values = dict(data_root='data/spine') | experiment
+        cfg = read_config(REPO / 'configs' / f'{config}.py', {f'experiment.{key}': values[key] for key in values})
+        return cfg.experiment.img_size, cfg.experiment.steps
+
+    assert chosen('beit_centering_bcv') == (512, 25_000) == (DatasetInfo.input_size, DatasetInfo.steps)
+    entry = replace(dataset_info('hippocampus'), input_size=48, steps=77)
+    monkeypatch.setitem(CATALOGUE, 'spine', entry)
+    assert chosen('beit_centering_bcv') == chosen('beit_2d_brain') == (48, 77)
+    assert chosen('beit_centering_bcv', img_size=32) == (32, 77) and chosen('beit_2d_brain', steps=5) == (48, 5)
+    assert chosen('beit_centering_phantom') == (64, 150)  # the miniature's
+    assert chosen('beit_centering_phantom', img_size=None, steps=None) == (48, 77)
+    own = tmp_path / 'own.py'
+    base = str(REPO / 'configs/beit_centering_bcv.py')
+    own.write_text(f'_base_ = {base!r}\nexperiment = dict(img_size=[32, 64])\n')
+    assert chosen(own.with_suffix('')) == ([32, 64], 77)
+
+    prepare_dataset('spine', msd_raw, tmp_path / 'spine', workers=1)
+    monkeypatch.delitem(CATALOGUE, 'spine')  # it is a user's module's, which training does not import
+    cfg = load_config(base, {'experiment.data_root': str(tmp_path / 'spine'), 'experiment.source': None})
+    assert (cfg.model.backbone.img_size, cfg.train_cfg.max_iters) == (48, 77)
+    index = tmp_path / 'spine/index.json'
+    index.write_text(index.read_text().replace('"input_size": 48', '"input_size": 0'))
+    with pytest.raises(UserError, match="its input_size is '0', no whole number above 0"):
+        read_index(index.parent)
+    index.write_text(index.read_text().replace('"input_size": 0,', ''))  # as earlier versions wrote it
+    assert chosen('beit_centering_bcv', data_root=str(index.parent)) == (512, 77)
+
+
+@pytest.mark.parametrize('key', KEYS)
+def test_a_key_of_experiment_that_is_left_out_or_none_has_its_meaning_or_is_one_line(key, prepared, tmp_path):
+    options = {'experiment.data_root': str(prepared), 'experiment.source': None}
+    cfg = read_config(REPO / 'configs/beit_centering_phantom.py', options)
+    none, left_out = tmp_path / 'none.py', tmp_path / 'left_out.py'
+    cfg.experiment[key] = None
+    cfg.dump(none)
+    del cfg.experiment[key]
+    cfg.dump(left_out)
+    for path, fault in ((none, f'experiment.{key}=None'), (left_out, f'experiment.{key} is missing')):
+        if KEYS[key].optional:
+            assert describe_settings(load_config(path)) and check_start(load_config(path), 1)
+        else:
+            with pytest.raises(UserError, match=re.escape(f'{path}: {fault}')):
+                load_config(path)

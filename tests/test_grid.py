@@ -85,6 +85,14 @@ def test_each_encoder_starts_from_a_source_of_its_own(tmp_path):
         load_grid('bcv', source=['swin'])
 
 
+def test_a_cell_that_names_no_encoder_has_the_first_configs(tmp_path):
+    path = str(grid_file(tmp_path, configs=dict(deit='configs/swin_centering_phantom.py', swin='configs/b.py')))
+    assert [(cell.encoder, cell.slices) for cell in load_grid(path).cells()] == [('deit', 1), ('deit', 3)]
+    grid = load_grid(path, ['4d'])
+    assert {grid.config(cell) for cell in grid.cells()} == {'configs/swin_centering_phantom.py'}
+    assert {cell.encoder for cell in load_grid(path, encoder=['swin'], slices=[1, 3]).cells()} == {'swin'}
+
+
 def test_sources_are_made_once_each_after_what_they_start_from(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     grid = load_grid('phantom-sources')
@@ -316,16 +324,18 @@ def test_a_second_runner_leaves_with_one_line(place):
 
 
 def test_a_failed_run_is_recorded_while_the_rest_goes_on(place):
-    path = grid_file(place, axes=dict(slices=[1, 3], lr=[1e-3]), options={'experiment.batch': 2})
-    spec = yaml.safe_load(path.read_text())
-    spec['configs']['swin'] = 'configs/swin_centering_bcv.py'  # wants 512 x 512 with a window of 7
-    spec['axes'] = dict(encoder=['beit', 'swin'], slices=[1])
-    spec['options']['experiment.img_size'] = 30  # not a multiple of the patch
-    path.write_text(yaml.safe_dump(spec))
-    output = run(place, '--grid', str(path), '--max-iters', '2', check=1)
+    config = str(REPO / 'configs/mini_beit_centering_hippocampus.py')
+    broken = place / 'broken.py'
+    broken.write_text(f'_base_ = {config!r}\nmodel = dict(backbone=dict(sizes=dict(patch_size=7)))\n')
+    path = grid_file(place, configs=dict(beit=config, broken=str(broken)),
+                     axes=dict(encoder=['broken', 'beit'], slices=[1]))
+    arguments = ['--grid', str(path), '--max-iters', '2']
+    output = run(place, *arguments, check=1)
     records, _ = read_records(place / 'work_dirs/grids/tiny-2-steps')
-    assert len(records) == 2 and any(r['state'] == 'failed' and r['reason'] for r in records)
-    assert '--retry-failed' in output
+    assert {record['cell']['encoder']: record['state'] for record in records} == dict(broken='failed', beit='done')
+    assert '1 runs failed' in output and '--retry-failed' in output
+    assert 'tiny: 2 runs, 1 finished, 1 failed (--retry-failed runs them again), 0 to do' in run(place, *arguments)
+    assert 'tiny: 2 runs, 1 finished, 1 to do' in run(place, *arguments, '--retry-failed', check=1)
 
 
 def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been(place):

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import REPO
+from made_records import failed, record, write
 from PIL import Image
 
 from benchmarks.cells import load_grid
@@ -22,42 +23,26 @@ from benchmarks.rendering.page import Table, repeat_command, shown_table
 from benchmarks.rendering.prediction_figure import paint
 from benchmarks.rendering.tables import Measured
 from benchmarks.report import check, check_index, render, render_index
-from benchmarks.schema import seal
+from mmseg_plugins.datasets.catalogue import BCV_EIGHT, BCV_LABELS
 from mmseg_plugins.datasets.pictures import COLOURS
 
 BROWSER = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-ORGANS = ['background', 'spleen', 'right kidney', 'left kidney', 'gallbladder', 'esophagus', 'liver', 'stomach',
-          'aorta', 'inferior vena cava', 'portal and splenic veins', 'pancreas', 'right adrenal gland',
-          'left adrenal gland']
-HEADLINE = [8, 4, 3, 2, 6, 11, 1, 7]
 
 
-def record(cell, seed: int, mean: float, labels=ORGANS, headline=HEADLINE, cases: int = 8) -> dict:
-    """A finished run as the runner writes it; its second case is far below the others."""
+def run_of(cell, seed: int, mean: float, labels=BCV_LABELS, headline=BCV_EIGHT, cases: int = 8) -> dict:
+    """Depth gains more of some organs than of others; the second case is far below the others."""
     rng = np.random.default_rng(seed)
-    tilt = np.linspace(-0.1, 0.1, len(labels) - 1)  # depth gains more of some organs
+    tilt = np.linspace(-0.1, 0.1, len(labels) - 1)
     organs = [99.0, *(mean + cell.slices * tilt + rng.normal(0, 0.4, len(labels) - 1))]
     per_case = [[value - 40 * (case == 1) + rng.normal(0, 1) for value in organs] for case in range(cases)]
-    return dict(
-        version=3, run=f'{cell}-seed{seed}', state='done', cell=vars(cell), seed=seed,
-        identity='abcd1234', config='configs/a.py', command='python tools/train.py',
-        scores=dict(labels=labels, headline=headline, cases=[f'case_{i:04d}' for i in range(cases)],
-                    figures=dict(dsc_pooled=organs, dsc=per_case)),
-        training=dict(steps=100, last_loss=1.0, curve=[5 / (i + 1) + 1 for i in range(20)]), load=None,
-        cost=dict(parameters=600_000, encoder_parameters=400_000, flops=10**8 + cell.slices,
-                  encoder_flops=6 * 10**7 + cell.slices, seconds=30 + seed, resumed_from=0, peak_memory_mib=100),
-        data=dict(dataset=cell.dataset, split_hash='abcd', cases=dict(train=9, val=cases), evaluated='val',
-                  protocol='sound', input_size=[64, 64]),
-        code=dict(revision='0123abc', modified=False), python='3.11', packages=dict(torch='2.8'),
-        hardware=dict(cpu='a CPU', cores=2, threads=1, gpu=None))
+    return record(cell, seed, organs, labels, headline, per_case)
 
 
 def write_results(folder: Path, name: str, records: list[dict], summaries=()) -> None:
-    for kind in ('records', 'datasets'):
-        (folder / kind).mkdir(parents=True)
+    (folder / 'datasets').mkdir(parents=True)
     shutil.copy(REPO / f'benchmarks/grids/{name}.yaml', folder / 'grid.yaml')
     for each in records:
-        (folder / 'records' / f'{each["run"]}.json').write_text(json.dumps(seal(each)))
+        write(folder, each)
     for summary in summaries:
         (folder / 'datasets' / f'{summary["dataset"]}.json').write_text(json.dumps(summary))
 
@@ -68,11 +53,11 @@ def results(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp('results')
     grid = load_grid('phantom')
     means = {cell: 40 + 2 * number for number, cell in enumerate(grid.cells())}
-    records = [record(cell, seed, mean) for cell, mean in means.items() for seed in grid.seeds]
+    records = [run_of(cell, seed, mean) for cell, mean in means.items() for seed in grid.seeds]
     write_results(root / 'phantom', 'phantom', records, [dict(
-        dataset='phantom', modality='CT', labels=ORGANS, headline=HEADLINE, split_hash='abcd', size=[64, 64, 20],
-        cases=dict(train=9, val=8), voxels=[1000] * 14, slices=[50] * 14, variation=[99.0, *range(60, 86, 2)],
-        mean_variation=70.0)])
+        dataset='phantom', modality='CT', labels=BCV_LABELS, headline=BCV_EIGHT, split_hash='abcd',
+        size=[64, 64, 20], cases=dict(train=9, val=8), voxels=[1000] * 14, slices=[50] * 14,
+        variation=[99.0, *range(60, 86, 2)], mean_variation=70.0)])
     label = np.zeros((5, 16, 12), np.uint8)
     label[:, 4:8, 3:9], label[:, 10:12, 3:9] = 8, 4
     write_arrays(predictions_path(root / 'phantom', 'phantom'), image=label * 20 + 50, label=label,
@@ -82,7 +67,7 @@ def results(tmp_path_factory) -> Path:
             write_arrays(predictions_path(root / 'phantom', each['run']), prediction=label)
     several = load_grid('generalization', datasets=['heart', 'spleen'])
     write_results(root / 'generalization', 'generalization', [
-        record(cell, 1, 60 + cell.slices, ['background', 'organ'], [1]) for cell in several.cells()])
+        run_of(cell, 1, 60 + cell.slices, ['background', 'organ'], [1]) for cell in several.cells()])
     for folder in root.iterdir():
         render(folder)
     render_index(root)
@@ -179,10 +164,8 @@ def test_check_names_what_differs_and_covers_the_index(results, tmp_path, capsys
     copy = tmp_path / 'results'
     shutil.copytree(results, copy)
     assert check_index(copy) == 0
-    path = next((copy / 'phantom/records').glob('*.json'))
-    record = {key: value for key, value in json.loads(path.read_text()).items()
-              if key not in ('scores', 'training', 'cost', 'settings', 'data', 'load', 'python')}
-    path.write_text(json.dumps(seal(record | dict(state='failed', reason='torn <b>cable</b>'))))
+    grid = load_grid('phantom')
+    write(copy / 'phantom', failed(grid.cells()[0], grid.seeds[0], 'torn <b>cable</b>'))
     assert check_index(copy) == 2 and check(copy / 'phantom') > 0
     said = capsys.readouterr().out
     assert all(f'{copy / name}: differs' in said for name in ('index.html', 'README.md', 'phantom/report.html'))
@@ -203,7 +186,7 @@ def test_the_index_has_a_line_for_every_grid(results):
 def test_findings_are_the_tables_differences():
     grid = load_grid('phantom')
     rows = grid.tables['2a']
-    measured = Measured([record(rows[row], seed, mean) for row, mean in (('Ours', 60), ('Ours w/o D', 57))
+    measured = Measured([run_of(rows[row], seed, mean) for row, mean in (('Ours', 60), ('Ours w/o D', 57))
                          for seed in (1, 2, 3)])
     gain = gain_between(rows['Ours'], rows['Ours w/o D'], measured, grid)
     assert gain.over == 'seeds' and gain.value == pytest.approx(3, abs=0.2) and gain.beyond_noise
@@ -211,9 +194,9 @@ def test_findings_are_the_tables_differences():
     assert sentence.startswith(f'Depth, with transfer: {gain.value:+.2f} points of DSC, 95 % interval '
                                f'{gain.low:+.2f} to {gain.high:+.2f}, beyond noise')
     assert sentence.endswith('The paper on BCV: +1.95.')
-    alone = Measured([record(rows[row], 1, mean) for row, mean in (('Ours', 60), ('Ours w/o D', 60))])
+    alone = Measured([run_of(rows[row], 1, mean) for row, mean in (('Ours', 60), ('Ours w/o D', 60))])
     assert 'too few seeds and cases' in main_findings(Measured(
-        [record(rows[row], 1, 60, cases=3) for row in ('Ours', 'Ours w/o D')]), grid)[0]
+        [run_of(rows[row], 1, 60, cases=3) for row in ('Ours', 'Ours w/o D')]), grid)[0]
     assert main_findings(Measured([]), grid) == [] and len(main_findings(alone, grid)) == 1
 
 
@@ -227,17 +210,17 @@ def test_an_interval_over_cases():
 def test_what_moved_between_two_folders():
     grid = load_grid('phantom')
     bare, plain, flat, ours, _ = grid.tables['2a'].values()
-    old = Measured([record(cell, seed, 50) for cell in (ours, flat, bare) for seed in (1, 2, 3)])
-    new = Measured([record(ours, seed, 55) for seed in (4, 5)] + [record(flat, seed, 50) for seed in (1, 2, 3)]
-                   + [record(plain, 1, 50)])
+    old = Measured([run_of(cell, seed, 50) for cell in (ours, flat, bare) for seed in (1, 2, 3)])
+    new = Measured([run_of(ours, seed, 55) for seed in (4, 5)] + [run_of(flat, seed, 50) for seed in (1, 2, 3)]
+                   + [run_of(plain, 1, 50)])
     table = compare_results(new, old, grid).set_index('Cell')
     assert table['beyond noise'].to_dict() == {'2a Ours w/o T&D': 'only old', '2a Ours w/o T': 'only new',
                                               '2a Ours w/o D; 4d 1': 'no', '2a Ours; 4c 1; 4d 5': 'yes'}
     moved = table.loc['2a Ours; 4c 1; 4d 5']
     assert float(moved['difference']) == pytest.approx(5, abs=0.5) and moved['over'] == 'seeds'
-    single = compare_results(Measured([record(ours, 9, 55)]), Measured([record(ours, 1, 50)]), grid)
+    single = compare_results(Measured([run_of(ours, 9, 55)]), Measured([run_of(ours, 1, 50)]), grid)
     assert single.loc[0, 'over'] == 'cases' and single.loc[0, 'beyond noise'] == 'yes'
-    few = compare_results(Measured([record(ours, 9, 55, cases=3)]), Measured([record(ours, 1, 50, cases=3)]), grid)
+    few = compare_results(Measured([run_of(ours, 9, 55, cases=3)]), Measured([run_of(ours, 1, 50, cases=3)]), grid)
     assert few.loc[0, 'beyond noise'] == 'cannot tell'
 
 
@@ -304,7 +287,7 @@ def test_findings_about_sources():
     grid = load_grid('phantom-sources')
     rows = grid.tables['2b']
     means = dict(zip(rows, (50, 52, 53, 64, 63, 60, 55), strict=True))
-    found = main_findings(Measured([record(rows[row], seed, mean) for row, mean in means.items()
+    found = main_findings(Measured([run_of(rows[row], seed, mean) for row, mean in means.items()
                                     for seed in (1, 2, 3)]), grid)
     assert [sentence.split(', 6')[0].split(', 5')[0] for sentence in found] == [
         *['Highest of 6 sources is BEiT, supervised on procedural images'] * 2,

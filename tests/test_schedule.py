@@ -6,6 +6,7 @@ import pytest
 import torch
 from children import CONFIG, options
 from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer
 from mmengine.optim import LinearLR, PolyLR
 
 from mmseg_plugins.building import build_runner
@@ -143,6 +144,39 @@ def test_a_checkpoint_is_held_against_the_whole_model(begun, prepared, tmp_path)
         torch.save(spoilt, work / 'iter_3.pth')
         with pytest.raises(UserError, match=f'iter_3.pth: does not fit the config: .*{message}'):
             train(prepared, work, True, steps=5)
+
+
+def test_a_trainings_checkpoint_holds_tensors_and_numbers_alone(begun):
+    others = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    try:
+        histories = torch.load(begun / 'iter_3.pth', weights_only=True)['message_hub']['log_scalars']
+    finally:
+        torch.serialization.add_safe_globals(others)
+    assert [len(part) for part in histories['train/loss']] == [3, 3]
+
+
+def test_histories_are_gone_on_with_those_of_earlier_versions_too(begun, prepared, tmp_path):
+    def resume(name: str, change) -> dict:
+        work = tmp_path / name
+        shutil.copytree(begun, work)
+        content = torch.load(work / 'iter_3.pth', weights_only=True)
+        change(content['message_hub'])
+        torch.save(content, work / 'iter_3.pth')
+        train(prepared, work, True, steps=5)
+        return torch.load(work / 'iter_5.pth', weights_only=True)['message_hub']['log_scalars']
+
+    def as_mmengine_has_them(hub: dict) -> None:
+        hub['log_scalars'] = {name: HistoryBuffer(*(part.numpy() for part in history))
+                              for name, history in hub['log_scalars'].items()}
+
+    now, before = resume('now', lambda hub: None), resume('before', as_mmengine_has_them)
+    assert now.keys() == before.keys() and len(now['train/loss'][0]) == 5
+    for part, same in zip(now['train/loss'], before['train/loss'], strict=True):
+        assert torch.equal(part, same) and part.dtype == same.dtype
+    for number, wrong in enumerate((None, {'train/loss': 3}, {'train/loss': [torch.ones(2), torch.ones(3)]})):
+        with pytest.raises(UserError, match='iter_3.pth: .*is no history of a training; delete it'):
+            resume(f'wrong{number}', lambda hub, wrong=wrong: hub.update(log_scalars=wrong))
 
 
 def test_one_window_a_pass_through_a_batch_norm_is_one_line(prepared, tmp_path):

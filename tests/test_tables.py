@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import REPO, write_msd
+from made_records import failed, record
 from test_grid import grid_file, run
 from test_layouts import write_acdc
 
@@ -24,11 +25,8 @@ from mmseg_plugins.datasets.statistics import label_statistics, summarize_datase
 from mmseg_plugins.errors import UserError
 
 
-def finished(cell, seed=1, pooled=(99.0, 60.0, 70.0), size=(64, 48), **scores) -> dict:
-    """As much of a record as tables read."""
-    return dict(state='done', cell=vars(cell), seed=seed, data=dict(input_size=size), scores=dict(
-        labels=['background', 'Anterior', 'Posterior'], headline=[1, 2], cases=['a'],
-        figures=dict(dsc_pooled=pooled, dsc=[list(pooled)])) | scores)
+def finished(cell, seed=1, dsc=(99.0, 60.0, 70.0), labels=('background', 'Anterior', 'Posterior'), headline=()):
+    return record(cell, seed, dsc, labels, headline, data=dict(input_size=[64, 48]))
 
 
 def slow_statistics(labels: list[np.ndarray], label: int) -> tuple[int, int, float]:
@@ -82,14 +80,14 @@ def test_the_papers_organ_statistics_stand_below_bcvs_organs():
     summary = summarize_dataset(dict(
         labels=info.labels, headline=[*info.headline, 13], split=dict(val=['a']), evaluate='val',
         cases=dict(a=dict(facts, shape=(5, 1, 8, 8)))))
-    record = finished(grid.cells()[0], pooled=[50.0] * 14, labels=info.labels, headline=[*info.headline])
-    table = build_table('3', Measured([record], dict(phantom=summary)), grid).set_index(['Method', 'figures'])
+    made = finished(grid.cells()[0], dsc=[50.0] * 14, labels=info.labels, headline=info.headline)
+    table = build_table('3', Measured([made], dict(phantom=summary)), grid).set_index(['Method', 'figures'])
     assert table.loc[('# voxels', 'paper (BCV)'), 'aorta'] == '441,936'
     assert table.loc[('slice variation', 'paper (BCV)'), 'gallbladder'] == '69.84'
     assert table.loc[('# slices', 'measured'), 'aorta'] == '5'
     assert summary['variation'][13] is None and summary['mean_variation'] is not None
     # a folder from before there were summaries
-    assert '# voxels' not in set(build_table('3', Measured([record]), grid)['Method'])
+    assert '# voxels' not in set(build_table('3', Measured([made]), grid)['Method'])
 
 
 def test_acdc_is_counted_in_patients(tmp_path):
@@ -108,8 +106,7 @@ def test_table_5_shows_what_was_run_and_what_was_not():
     grid = load_grid('generalization')
     flat, ours = (load_grid('generalization', datasets=[name]).cells() for name in ('heart', 'spleen'))
     records = [finished(flat[0], 1, (99, 60, 70)), finished(flat[0], 2, (99, 62, 72)), finished(flat[1]),
-               finished(ours[0], 1, (99, 80.0), labels=['background', 'spleen'], headline=[1]),
-               dict(state='failed', cell=vars(ours[1]), seed=1)]
+               finished(ours[0], 1, (99, 80.0), labels=['background', 'spleen']), failed(ours[1])]
     data = dict(heart=dict(mean_variation=70.5))
     table = build_table('5', Measured(records, data), grid)
     assert list(table) == ['Method', 'figures', *grid.datasets, 'average of 1']

@@ -37,8 +37,7 @@ def show_plan(works: Sequence[GridWork], device: Device, console: Console | None
     everything: dict[str, Estimate] = {}
     unknown: list[Work] = []
     for one in works:
-        runs, todo = len(one.plan.runs), len(one.plan.todo)
-        say(f'\n{one.grid.title}: {runs} runs, {one.plan.finished} finished, {todo} to do'
+        say(f'\n{one.grid.title}: {one.plan.counts}'
             + (f', {len(one.plan.sources)} sources to make' if one.plan.sources else ''))
         found = {work.name: estimate(work, device) for work in one.to_do}
         unknown += [work for work in one.to_do if found[work.name] is None]

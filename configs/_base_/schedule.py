@@ -1,9 +1,9 @@
-"""The paper's Table 6: AdamW, 20 warm-up steps, linear decay to 0, 25,000 steps of batch 16.
+"""The paper's Table 6: AdamW, 20 warm-up steps, linear decay to 0, batch 16; how many steps is the dataset's.
 
 Not as the released code: norms, like biases and position tables, are free of weight decay (its filter
 for norms matched nothing). Nothing is selected on the evaluated cases: the last weights count.
 """
-experiment = dict(batch=16, accumulate=1, lr=3e-5, steps=25000, warmup=20, seed=1234,
+experiment = dict(batch=16, accumulate=1, lr=3e-5, warmup=20, seed=1234,
                   stride=1, target='center', split='train', protocol='sound', checkpoint_interval=1000)
 optim_wrapper = dict(
     type='OptimWrapper',

@@ -31,8 +31,8 @@ class DatasetInfo:
         licence: its terms.
         channels: names of the image channels, in the file's order; None: read from dataset.json.
         labels: names by id, background first; None: read from dataset.json.
-        input_size: pixels along each side of the network's input (paper, Table 1).
-        steps: optimizer steps of batch 16 (paper, Table 6).
+        input_size: pixels along each side of the network's input (paper, Table 1), where a config does not say.
+        steps: optimizer steps of batch 16 (paper, Table 6), where a config does not say.
         headline: label ids whose mean is the table's DSC; empty: all but background.
         split: case numbers per split where they were published; None: the layout's rule (splits.py).
         evaluate: the split that results are reported on.

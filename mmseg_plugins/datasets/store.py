@@ -185,6 +185,9 @@ def _index_fault(index: Any, path: Path) -> str | None:
     labels, channels, cases = len(index['labels']), index['channels'], index['cases']
     if not 2 <= labels <= 256 or channels < 1 or not set(index['headline']) <= set(range(labels)):
         return 'labels, headline or channels are not of a dataset'
+    for key in ('input_size', 'steps'):  # which indexes of earlier versions lack
+        if type(number := index.get(key, 1)) is not int or number < 1:
+            return f'its {key} is {str(number)[:40]!r}, no whole number above 0'
     if index['evaluate'] not in index['split']:
         return f'its split has no {index["evaluate"][:40]!r}'
     for rule in index['intensity'].values():

@@ -201,15 +201,22 @@ def test_a_full_disk_leaves_whole_cases_in_the_store(tmp_path, small_disk, mappe
 
 def test_every_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     """Else a power cut could leave a name without its content."""
-    done = []
+    synced, fsync, replace = {}, os.fsync, os.replace
 
-    def noting(name: str, call):
-        return lambda *args: (done.append(name), call(*args))
+    def noting_fsync(file: int) -> None:
+        fsync(file)
+        synced[os.fstat(file).st_ino] = os.fstat(file).st_size
 
-    for name in ('fsync', 'replace'):
-        monkeypatch.setattr(os, name, noting(name, getattr(os, name)))
+    def checking_replace(source, target) -> None:
+        assert synced.get(os.stat(source).st_ino) == len('content')
+        synced.clear()
+        replace(source, target)
+
+    monkeypatch.setattr(os, 'fsync', noting_fsync)
+    monkeypatch.setattr(os, 'replace', checking_replace)
     write_atomic(tmp_path / 'file', 'content')
-    assert done == ['fsync', 'replace', 'fsync']
+    assert (tmp_path / 'file').read_text() == 'content'
+    assert tmp_path.stat().st_ino in synced  # and the name, before the call returns
 
 
 # checkpoint truncated, or last_checkpoint naming a missing file

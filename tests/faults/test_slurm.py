@@ -146,7 +146,7 @@ def test_twelve_runs_survive_what_happens_to_a_cluster(cluster, place, call):
     # the third has nothing to do
     before = {path: path.stat().st_mtime_ns for path in place.glob('work_dirs/grids/tiny/records/*')}
     finish(call())
-    assert ', 12 finished before, 0 to do' in said(place)
+    assert ', 12 finished, 0 to do' in said(place)
     assert before == {path: path.stat().st_mtime_ns for path in place.glob('work_dirs/grids/tiny/records/*')}
     assert queue(cluster) == ends
 
