@@ -2,6 +2,7 @@
 
 import re
 import sys
+import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,14 @@ class RollingCheckpoint(Hook):
     priority = 'VERY_LOW'
 
     def __init__(self, interval: int):
-        self.interval = interval
+        self.interval, self.seconds = interval, 0.0  # that the last one took
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         step = batch_idx + 1
         if step % self.interval == 0 or step == runner.max_iters:
+            start = time.perf_counter()
             save_checkpoint(runner, step)
+            self.seconds = time.perf_counter() - start
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         path = runner._load_from or f'{runner.work_dir}/iter_{checkpoint.get("meta", {}).get("iter")}.pth'
