@@ -164,6 +164,8 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
     prepare_for_device(cfg, launcher)
     cfg.work_dir, cfg.resume = str(work_dir), True
     cfg.experiment_name = cfg.visualizer.name = run.name  # mmengine keeps one of a name per process
+    import monai.metrics  # noqa: F401  else a worker's first evaluation would be timed with it
+
     progress = ReportProgress(report)
     runner = build_runner(cfg)
     runner.register_hook(progress)

@@ -3,7 +3,7 @@
 import inspect
 import math
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -47,7 +47,6 @@ class DataFacts:
     assumed: str = ''
 
 
-@cache
 def data_facts(folder: Path) -> DataFacts:
     """Of a prepared dataset, or what is published of one that is not prepared yet."""
     if (folder / 'index.json').is_file():
