@@ -17,7 +17,7 @@ from benchmarks.executors import DebugExecutor
 from benchmarks.plan import plan_runs
 from benchmarks.planning import estimate
 from benchmarks.planning.calibration import calibrate
-from benchmarks.planning.estimate import PUBLISHED, Device, Pace, choose_device, device_folder, pace, schedule
+from benchmarks.planning.estimate import PUBLISHED, Pace, choose_device, device_folder, read_pace, schedule
 from benchmarks.planning.text import show_plan
 from benchmarks.planning.work import grid_work
 from benchmarks.progress import Progress
@@ -64,27 +64,27 @@ def test_the_nearest_record_is_scaled_by_flops(tmp_path, monkeypatch):
     parameters, flops = work.kind.counts
     near = Pace('near', 2 * parameters, flops // 2, 4, step=3.0, start=7.0, checkpoint=2.0, window=0.5)
     far = replace(near, kind='far', flops=flops * 90)
-    found = Device('', '', calibrated=[far, near]).estimate(work)
+    found = estimate.estimate(work, [far, near])
     assert found.pace is near and found.scaled and found.memory is None
     assert found.step == 3.0  # twice the FLOPs of half the windows
     assert found.seconds == 7 + 1000 * 3 + work.windows * 0.5 * 2 + work.checkpoints * 2 / 2
     # of its own kind the longest timed, of these the middle one
     own = [replace(near, kind=work.kind.what, flops=flops, batch=2, step=step, steps=steps, memory=9.0)
            for step, steps in ((1.0, 5), (2.0, 50), (8.0, 50), (4.0, 50))]
-    found = Device('', '', calibrated=[near], finished=dict(enumerate(own))).estimate(work)
+    found = estimate.estimate(work, [near, *own])
     assert found.pace is own[3] and not found.scaled and found.memory == 9.0
 
 
 def test_records_from_before_they_kept_seconds_of_steps_count_by_all_their_seconds():
     record = dict(state='done', settings=dict(batch_size='16'), training=dict(steps=150),
                   cost=dict(parameters=9, flops=8, seconds=30.0, peak_memory_mib=5, resumed_from=0))
-    assert pace(record, 'a kind') == Pace('a kind', 9, 8, 16, 0.2, steps=150, memory=5)
+    assert read_pace(record, 'a kind') == Pace('a kind', 9, 8, 16, 0.2, steps=150, memory=5)
     resumed = record | dict(cost=record['cost'] | dict(resumed_from=100))
-    assert pace(resumed) is None
+    assert read_pace(resumed) is None
     timed = resumed | dict(cost=resumed['cost'] | dict(kind='own', step_seconds=0.1, window_seconds=2.0))
-    assert pace(timed, 'other') == Pace('own', 9, 8, 16, 0.1, window=2.0, steps=150, memory=5)
-    assert pace(timed | dict(cost=timed['cost'] | dict(processes=2))) is None
-    assert pace(dict(state='failed')) is None
+    assert read_pace(timed, 'other') == Pace('own', 9, 8, 16, 0.1, window=2.0, steps=150, memory=5)
+    assert read_pace(timed | dict(cost=timed['cost'] | dict(processes=2))) is None
+    assert read_pace(dict(state='failed')) is None
 
 
 def test_the_published_time_is_64_gpu_hours_of_the_papers_best(tmp_path, monkeypatch):

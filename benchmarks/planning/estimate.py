@@ -45,7 +45,7 @@ class Pace:
     share: float = 1.0
 
 
-def pace(record: dict, kind: str = '') -> Pace | None:
+def read_pace(record: dict, kind: str = '') -> Pace | None:
     """Of a record, or None where it does not tell.
 
     Args:
@@ -65,19 +65,59 @@ def pace(record: dict, kind: str = '') -> Pace | None:
                 *seconds, steps=steps, memory=cost['peak_memory_mib'], share=cost.get('cpu_share', 1.0))
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """Of a work, scaled from a pace: times of steps and windows by FLOPs, those of checkpoints by parameters.
+
+    Args:
+        ratio: FLOPs of its step as those of the pace's.
+        scaled: whether the pace is of another kind.
+        step: seconds of one; `seconds` of all.
+        memory: MiB at most; None: not known of this kind.
+    """
+    work: Work
+    pace: Pace
+    ratio: float
+    scaled: bool
+    step: float
+    seconds: float
+    memory: float | None
+
+
+def estimate(work: Work, paces: Iterable[Pace]) -> Estimate | None:
+    """By the pace that is nearest in FLOPs; None: there is none, or the work's FLOPs cannot be counted."""
+    if work.kind.counts is None:
+        return None
+    parameters, flops = work.kind.counts
+
+    def ratio(pace: Pace) -> float:
+        return flops * work.kind.experiment.batch / (pace.flops * pace.batch)
+
+    def distance(pace: Pace) -> tuple:  # of those equally near the longest timed
+        return abs(math.log(ratio(pace))), pace.kind != work.kind.what, -pace.steps
+
+    ordered = sorted(paces, key=lambda pace: (distance(pace), pace.step))
+    if not ordered:
+        return None
+    same = [pace for pace in ordered if distance(pace) == distance(ordered[0])]
+    pace = same[len(same) // 2]
+    step, scaled = pace.step * ratio(pace), distance(pace)[:2] != (0, False)
+    seconds = (pace.start + work.steps * step + work.windows * pace.window * flops / pace.flops
+               + work.checkpoints * pace.checkpoint * parameters / pace.parameters)
+    return Estimate(work, pace, ratio(pace), scaled, step, seconds, None if scaled else pace.memory)
+
+
 @dataclass
 class Device:
     """A GPU, or a CPU shared out over workers, and the paces that are known of it.
 
     Args:
         hardware: as records have it; empty of the paper's.
-        workers: runs at a time on one.
-        calibrated: from calibrations; `finished`: by run, from the grid's own records.
+        calibrated: from calibrations; `finished`: by run, from the grids' own records.
     """
     name: str
     origin: str
     hardware: dict = field(default_factory=dict)
-    workers: int = 1
     calibrated: list[Pace] = field(default_factory=list)
     finished: dict[str, Pace] = field(default_factory=dict)
 
@@ -85,54 +125,13 @@ class Device:
     def unit(self) -> str:
         return 'machine' if self.hardware and self.hardware['gpu'] is None else 'GPU'
 
-    def estimate(self, work: Work, among: Iterable[Pace] | None = None) -> 'Estimate | None':
-        """By the nearest of `among` (None: of all); None: there is none, or it cannot be scaled to."""
-        known = [*self.calibrated, *self.finished.values()] if among is None else list(among)
-        if not known or work.kind.counts is None:
-            return None
-        flops = work.kind.counts[1] * work.kind.experiment.batch
-
-        def distance(one: Pace) -> tuple:  # of those equally near the longest timed
-            return abs(math.log(flops / one.flops / one.batch)), one.kind != work.kind.what, -one.steps
-
-        nearest = min(map(distance, known))
-        same = sorted((one for one in known if distance(one) == nearest), key=lambda one: one.step)
-        return Estimate(work, same[len(same) // 2])
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Of one Work, scaled from a pace; times of steps and windows by FLOPs, of checkpoints by parameters."""
-    work: Work
-    pace: Pace
-
     @property
-    def ratio(self) -> float:
-        """FLOPs of its step, as those of the pace's."""
-        return self._flops * self.work.kind.experiment.batch / self.pace.batch
+    def workers(self) -> int:
+        """Runs at a time on one."""
+        return max((self.hardware['cores'] or 1) // self.hardware['threads'], 1) if self.unit == 'machine' else 1
 
-    @property
-    def _flops(self) -> float:
-        return self.work.kind.counts[1] / self.pace.flops
-
-    @property
-    def scaled(self) -> bool:
-        return (self.ratio, self.pace.kind) != (1.0, self.work.kind.what)
-
-    @property
-    def step(self) -> float:
-        return self.pace.step * self.ratio
-
-    @property
-    def seconds(self) -> float:
-        work, pace = self.work, self.pace
-        saving = work.checkpoints * pace.checkpoint * work.kind.counts[0] / pace.parameters
-        return pace.start + work.steps * self.step + work.windows * pace.window * self._flops + saving
-
-    @property
-    def memory(self) -> float | None:
-        """MiB at most; None where that is not known of this kind."""
-        return None if self.scaled else self.pace.memory
+    def estimate(self, work: Work) -> Estimate | None:
+        return estimate(work, [*self.calibrated, *self.finished.values()])
 
 
 def device_name(hardware: dict) -> str:
@@ -160,27 +159,25 @@ def choose_device(name: str, works: Iterable[GridWork], to_calibrate: str) -> De
     """
     if name == PUBLISHED:
         return _published_device()
-    calibrations = []
+    records = []
     for path in sorted(device_folder(name).glob('*.json')):
         try:
-            calibrations.append(open_record(path.read_text()))
+            records.append(open_record(path.read_text()))
         except (UserError, UnicodeDecodeError) as error:
             raise UserError(f'{path}: not a calibration ({error}); delete it and run: {to_calibrate}') from None
-    finished = {work.name: (record, work.kind.what) for one in works for work, record in one.finished
-                if device_folder(device_name(record['hardware'])) == device_folder(name)}
-    paces = {key: pace(*entry) for key, entry in finished.items()}
-    device = Device(name, '', calibrated=[one for one in map(pace, calibrations) if one],
-                    finished={key: one for key, one in paces.items() if one})
-    if not device.calibrated and not device.finished:
+    calibrated, finished = [pace for record in records if (pace := read_pace(record))], {}
+    for work, record in (entry for one in works for entry in one.finished):
+        if device_folder(device_name(record['hardware'])) == device_folder(name):
+            records.append(record)
+            if pace := read_pace(record, work.kind.what):
+                finished[work.name] = pace
+    if not calibrated and not finished:
         known = sorted(path.name for path in CALIBRATIONS.glob('*/'))
         raise UserError(f'no calibration of {name!r}; known: {", ".join([*known, PUBLISHED])} (--device NAME); '
                         f'to make one, on that machine: {to_calibrate}')
-    device.hardware = (calibrations or [record for record, _ in finished.values()])[0]['hardware']
-    device.name = device_name(device.hardware)
-    if device.unit == 'machine':
-        device.workers = max((device.hardware['cores'] or 1) // device.hardware['threads'], 1)
-    device.origin = f'by {len(device.calibrated)} calibrations and {len(device.finished)} finished runs'
-    return device
+    hardware = records[0]['hardware']
+    origin = f'by {len(calibrated)} calibrations and {len(finished)} finished runs'
+    return Device(device_name(hardware), origin, hardware, calibrated, finished)
 
 
 def _published_device() -> Device:

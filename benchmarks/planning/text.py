@@ -1,6 +1,7 @@
 """What grids will take, printed: a row per kind of run, how far the estimate was off, sums, disk and memory."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from statistics import median
 
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from mmseg_plugins.work_dir import KEPT
 
-from .estimate import Device, Estimate, device_name, schedule
+from .estimate import Device, Estimate, device_name, estimate, schedule
 from .work import GridWork
 
 DEVICES = (1, 8, 64)
@@ -80,16 +81,15 @@ def _least(entry: Estimate) -> int:
 
 def _say_error(one: GridWork, device: Device, say: Callable) -> None:
     """Recorded seconds beside what calibrations say, or without any what the other finished runs do."""
-    errors, recorded, guessed, left_out = {}, 0.0, 0.0, {}
+    errors, recorded, guessed, left_out = {}, 0.0, 0.0, Counter()
     for work, record in one.finished:
         own, name = device.finished.get(work.name), device_name(record['hardware'])
         others = device.calibrated or [pace for pace in device.finished.values() if pace is not own]
         if name != device.name:
-            left_out[f'recorded on {name}'] = left_out.get(f'recorded on {name}', 0) + 1
+            left_out[f'recorded on {name}'] += 1
         elif not own or record['cost'].get('resumed_from'):
-            why = 'failed, resumed on the way, or of several processes'
-            left_out[why] = left_out.get(why, 0) + 1
-        elif entry := device.estimate(work, others):
+            left_out['failed, resumed on the way, or of several processes'] += 1
+        elif entry := estimate(work, others):
             seconds = record['cost']['seconds']
             recorded, guessed = recorded + seconds, guessed + entry.seconds
             errors[work.name] = (entry.seconds / seconds - 1) * 100
@@ -145,14 +145,13 @@ def _say_disk_and_memory(works: Sequence[GridWork], estimates: list[Estimate], d
 
 
 def duration(seconds: float) -> str:
-    for limit, unit, length in ((120, 's', 1), (7200, 'min', 60), (48 * 3600, 'h', 3600)):
-        if seconds < limit:
-            return f'{seconds / length:.1f} {unit}'
-    return f'{seconds / 86400:,.1f} days'
+    return _in_units(seconds, ((120, 's', 1), (7200, 'min', 60), (172800, 'h', 3600), (math.inf, 'days', 86400)))
 
 
 def file_size(number: float) -> str:
-    for limit, unit in ((2**30, 'MiB'), (2**40, 'GiB')):
-        if number < limit:
-            return f'{number / limit * 1024:.1f} {unit}'
-    return f'{number / 2**40:.2f} TiB'
+    return _in_units(number, ((2**30, 'MiB', 2**20), (2**40, 'GiB', 2**30), (math.inf, 'TiB', 2**40)))
+
+
+def _in_units(number: float, units: Sequence[tuple]) -> str:
+    """In the first of `units`, (limit, name, size), that is large enough."""
+    return next(f'{number / size:,.1f} {name}' for limit, name, size in units if number < limit)
