@@ -46,11 +46,6 @@ class Cell:
         if self.source == 'none':
             object.__setattr__(self, 'inflation', 'random')
 
-    @property
-    def title(self) -> str:
-        """What is trained, and on what, in plans."""
-        return f'{self.dataset} {self.encoder}'
-
     def __str__(self) -> str:
         rate = '' if self.lr is None else f'-lr{self.lr:g}'
         encoder = self.encoder.replace('/', '_')

@@ -191,7 +191,7 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
         cost=dict(parameters=_parameters(model), encoder_parameters=_parameters(encoder),
                   **_flops(model, cfg.experiment.img_size), **seconds, resumed_from=progress.first,
                   processes=get_world_size(),
-                  kind=describe_kind(run.cell.title, cfg.experiment, len(evaluated.index['labels'])),
+                  kind=describe_kind(run.title, cfg.experiment, len(evaluated.index['labels'])),
                   **_peak_memory(progress.peak)))
 
 

@@ -187,7 +187,7 @@ def _published_device() -> Device:
                                  for key in ('gpus', 'time', 'steps', 'batch_size'))
     grid = load_grid('bcv', ['2a'])
     run = make_run(grid, grid.tables['2a']['Ours'], 0, Path('weights'), None)
-    kind = Kind(run.config, run.options, run.cell.title)
+    kind = Kind(run.config, run.options, run.title)
     origin = (f'published, not measured here: Table 6 of the paper, {settings["gpus"]} for {settings["time"]} '
               f'({gpus * hours} GPU-hours) for {steps:,} steps of {batch}; all else by FLOPs')
     published = Pace(kind.what, *kind.counts, batch, gpus * hours * 3600 / steps)

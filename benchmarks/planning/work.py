@@ -159,7 +159,7 @@ def grid_work(grid: Grid, plan: Plan, out: Path) -> GridWork:
                   needs=source.needs and f'source {source.needs}') for source in plan.sources]
     finished, waiting = [], {run.name for run in plan.todo}
     for run in plan.runs:
-        work = Work(run.name, kind(run.config, run.options, run.cell.title), run, f'source {run.cell.source}')
+        work = Work(run.name, kind(run.config, run.options, run.title), run, f'source {run.cell.source}')
         if run.name in waiting:
             to_do.append(work)
         else:
