@@ -56,8 +56,10 @@ def calibrate(works: list[GridWork], executor: Executor, at_once: int, progress,
     if not records:
         raise UserError('nothing could be measured, for the reasons above')
     for record in records:
-        file = device_folder(device_name(record['hardware'])) / f'{file_name(record["cost"]["kind"])}.json'
-        write_json(file, seal(record | dict(command=command)))
+        cost, folder = record['cost'], device_folder(device_name(record['hardware']))
+        # by what a kind is, so that a newer one of it takes its place
+        name = file_name(f'{cost["kind"]}, {cost["flops"] / 1e6:.0f} MFLOPs')
+        write_json(folder / f'{name}.json', seal(record | dict(command=command)))
     return device_name(records[0]['hardware'])
 
 
