@@ -37,6 +37,11 @@ class Run:
     def name(self) -> str:
         return f'{self.cell}-seed{self.seed}-{self.identity}'
 
+    @property
+    def title(self) -> str:
+        """What is trained, and on what, in plans."""
+        return f'{self.cell.dataset} {self.cell.encoder}'
+
     def command(self, portable: bool = False) -> str:
         """What repeats this run alone: from any folder here or, portable, from the repository's root elsewhere."""
         if self.cell.is_method:

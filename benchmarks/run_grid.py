@@ -146,13 +146,14 @@ def list_cells(grid: Grid, args: argparse.Namespace) -> int:
 
 
 def show_estimate(grids: list[Grid], args: argparse.Namespace) -> int:
-    """Print what the grids will take, after measuring their steps here if asked to."""
-    from benchmarks.calibrate import calibrate, this_device
-    from benchmarks.devices import slug
-    from benchmarks.estimate import choose_device, estimate, grid_work
+    """Print what the grids will take, after short runs of every kind here if asked to."""
     from benchmarks.plan import find_archives, plan_runs
+    from benchmarks.planning.calibration import calibrate
+    from benchmarks.planning.estimate import choose_device, device_folder, device_name
+    from benchmarks.planning.text import show_plan
+    from benchmarks.planning.work import grid_work
     from benchmarks.progress import Progress
-    from benchmarks.rendering.plan_text import show_plan
+    from benchmarks.runner import provenance
     from mmseg_plugins.terminal import counter
 
     if args.out and len(grids) > 1:
@@ -160,15 +161,9 @@ def show_estimate(grids: list[Grid], args: argparse.Namespace) -> int:
     local = choose_executor(args)
     if not isinstance(local, LocalExecutor):
         raise UserError('--plan is for the device here, or for --device NAME; leave --executor out')
-    machine = (local.workers, local.threads, local.devices)
-    here = this_device(*machine)
-    if args.calibrate and args.device and slug(args.device) != slug(here):
+    here = device_name(provenance()['hardware'] | dict(threads=local.threads))
+    if args.calibrate and args.device and device_folder(args.device) != device_folder(here):
         raise UserError(f'--calibrate measures the device that is here, {here!r}; leave --device out')
-    to_calibrate = command(
-        'benchmarks/run_grid.py', '--grid', *(Path(name) if is_file_name(name) else name for name in args.grid),
-        '--data-root', args.data_root, '--plan', '--calibrate',
-        *(['--workers', args.workers] if args.workers else []))
-    device = None if args.calibrate else choose_device(args.device or here, to_calibrate)
     works, count = [], counter('planning')
     for number, grid in enumerate(grids):
         count(number, len(grids), grid.name)
@@ -176,20 +171,19 @@ def show_estimate(grids: list[Grid], args: argparse.Namespace) -> int:
         out = output_folder(grid, args)
         plan = plan_runs(grid, args.weights_root, out, args.max_iters, args.retry_failed)
         works.append(grid_work(grid, plan, out))
-        for work in works[-1].to_do if device else ():
-            estimate(work, device)  # counts FLOPs where it needs them
     count(len(grids), len(grids), '')
     if args.calibrate:
-        costs = {digest: cost for work in works for digest, cost in work.costs.items()}
         with Progress() as progress:
-            path = calibrate(costs, *machine, progress,
+            here = calibrate(works, local, local.workers, progress,
                              shlex.join(['python', 'benchmarks/run_grid.py', *sys.argv[1:]]))
-        device = choose_device(here, to_calibrate)
-    show_plan(works, device)
+    show_plan(works, choose_device(args.device or here, works, command(
+        'benchmarks/run_grid.py', '--grid', *(Path(name) if is_file_name(name) else name for name in args.grid),
+        '--data-root', args.data_root, '--plan', '--calibrate',
+        *(['--workers', args.workers] if args.workers else []))))
     if methods := {run.cell.encoder for work in works for run in work.plan.todo if run.cell.is_method}:
         print(f'without {", ".join(sorted(methods))}: how long a command takes, it alone knows')
     if args.calibrate:
-        print(path)
+        print(device_folder(here))
     return 0
 
 

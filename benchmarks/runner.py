@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
@@ -28,8 +29,9 @@ from mmseg_plugins.faults import peak_memory
 from mmseg_plugins.files import only_writer, write_json
 from mmseg_plugins.flops import count_cost
 from mmseg_plugins.launch import world_size
+from mmseg_plugins.parallel import available_cores
 from mmseg_plugins.pretraining import pretrain
-from mmseg_plugins.work_dir import PATIENCE
+from mmseg_plugins.work_dir import PATIENCE, RollingCheckpoint
 
 from .methods import run_command
 from .plan import PREPARED
@@ -43,18 +45,22 @@ from .records import (
     write_arrays,
     write_record,
 )
-from .settings import describe_settings
+from .settings import describe_kind, describe_settings
 
 REPO = Path(__file__).parents[1]
 PACKAGES = ('torch', 'torchvision', 'timm', 'mmengine', 'mmsegmentation', 'numpy', 'nibabel', 'blosc2')
 
 
 class ReportProgress(Hook):
-    """Tell the controller how far training is, and keep the GPU's peak memory over all steps."""
+    """Tell the controller how far training is, and keep what it takes: time, and the GPU's peak memory."""
     priority = 'NORMAL'  # before mmengine's logger, which resets the peak
 
     def __init__(self, report: Callable[[int, int], None]):
         self.report, self.first, self.peak = report, 0, 0
+        self.start = self.validating = time.perf_counter()
+        self.ends: list[float] = []  # of steps
+        self.worked: list[float] = []  # this process's own seconds up to each
+        self.windows: list[float] = []  # seconds of each, by evaluation
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
 
@@ -64,8 +70,32 @@ class ReportProgress(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         self.report(runner.iter + 1, runner.max_iters)
+        self.ends.append(time.perf_counter())
+        self.worked.append(time.process_time())
         if torch.cuda.is_available():
             self.peak = max(self.peak, torch.cuda.max_memory_allocated())
+
+    def before_val_epoch(self, runner) -> None:
+        self.validating = time.perf_counter()
+
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        self.windows.append((time.perf_counter() - self.validating) / len(runner.val_dataloader.dataset))
+
+    def seconds(self) -> dict[str, float]:
+        """Of the start up to the first step, of a step with its loading, of an evaluated window with its share of
+        the metrics; medians, as saving and evaluation fall between two steps. What did not happen is left out.
+        Of a CPU also the share of its threads' time that the steps had: less than 1 where others were at work.
+        """
+        found = {}
+        if len(self.ends) > 1:
+            step = median(np.diff(self.ends))
+            found = dict(start_seconds=max(self.ends[0] - self.start - step, 0.0), step_seconds=step)
+            if not torch.cuda.is_available():
+                share = (self.worked[-1] - self.worked[0]) / (self.ends[-1] - self.ends[0])
+                found['cpu_share'] = share / torch.get_num_threads()
+        if self.windows:
+            found['window_seconds'] = median(self.windows)
+        return found
 
 
 def execute_run(run: Run, out: Path, work_dir: Path, report: Callable[[int, int], None], launcher: str = 'none',
@@ -150,16 +180,18 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
     prepare_for_device(cfg, launcher)
     cfg.work_dir, cfg.resume = str(work_dir), True
     cfg.experiment_name = cfg.visualizer.name = run.name  # mmengine keeps one of a name per process
-    start = time.perf_counter()
-    runner = build_runner(cfg)
+    import monai.metrics  # noqa: F401  else a worker's first evaluation would be timed with it
+
     progress = ReportProgress(report)
+    runner = build_runner(cfg)
     runner.register_hook(progress)
     metric = runner.val_evaluator.metrics[0]
     evaluated = runner.val_dataloader.dataset
     shown, settings = choose_shown(evaluated), describe_settings(cfg)  # before the hours of training
     metric.keep = shown['case'], shown['slices']
     runner.train()
-    seconds = time.perf_counter() - start
+    seconds = dict(seconds=round(time.perf_counter() - progress.start, 1)) | {
+        name: float(f'{value:.4g}') for name, value in (progress.seconds() | _checkpoint_seconds(runner)).items()}
     if is_main_process():
         write_arrays(predictions_path(out, run.cell.dataset), **shown)
         write_arrays(predictions_path(out, run.name), prediction=metric.kept)
@@ -173,8 +205,9 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
         training=_training_summary(runner),
         load=_load_report(encoder),
         cost=dict(parameters=_parameters(model), encoder_parameters=_parameters(encoder),
-                  **_flops(model, cfg.experiment.img_size), seconds=round(seconds, 1), resumed_from=progress.first,
+                  **_flops(model, cfg.experiment.img_size), **seconds, resumed_from=progress.first,
                   processes=get_world_size(),
+                  kind=describe_kind(run.title, cfg.experiment, len(evaluated.index['labels'])),
                   **_peak_memory(progress.peak)))
 
 
@@ -242,6 +275,11 @@ def _flops(model: torch.nn.Module, size: int | Sequence[int]) -> dict:
                 encoder_flops=costs['patch embedding'].flops + costs['blocks'].flops)
 
 
+def _checkpoint_seconds(runner) -> dict[str, float]:
+    taken = [hook.seconds for hook in runner.hooks if isinstance(hook, RollingCheckpoint) and hook.seconds]
+    return dict(checkpoint_seconds=taken[0]) if taken else {}
+
+
 def _peak_memory(gpu: int) -> dict:
     if torch.cuda.is_available():
         return dict(peak_memory_mib=round(gpu / 2**20), memory_of='GPU, training')
@@ -263,7 +301,7 @@ def provenance() -> dict:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
-    hardware = dict(cpu=_cpu_name(), cores=os.cpu_count(), threads=torch.get_num_threads(),
+    hardware = dict(cpu=_cpu_name(), cores=available_cores(), threads=torch.get_num_threads(),
                     gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None)
     return dict(code=dict(revision=git('rev-parse', 'HEAD') or None,
                           modified=bool(git('status', '--porcelain', '--', *code))),

@@ -40,7 +40,9 @@ NAMES_2 = dict(dsc='per_case', hd95='hd95_per_case', nsd='nsd_per_case', dsc_poo
 OTHERS = dict(checksum=str, python=str, load=(dict, None), attempts=[dict])
 OTHERS_OF_STATE = dict(
     failed=dict(checkpoint=(str, None), out_of_memory=dict),
-    done=dict(cost=dict(encoder_parameters=NUMBER, resumed_from=int, memory_of=str, processes=int)))
+    done=dict(cost=dict(encoder_parameters=NUMBER, resumed_from=int, memory_of=str, processes=int, kind=str,
+                        **dict.fromkeys(('start_seconds', 'step_seconds', 'window_seconds', 'checkpoint_seconds',
+                                         'cpu_share'), NUMBER))))
 SUMMARY = dict(  # what tables read of a dataset's, see mmseg_plugins/datasets/statistics.py
     modality=(str, None), labels=[str], headline=[int], split_hash=(str, None), size=[NUMBER], cases=dict,
     voxels=[int], slices=[int], variation=FIGURES, mean_variation=(int, float, None))
@@ -82,6 +84,8 @@ def open_record(text: str) -> dict:
     _require(record, {key: kind for key, kind in others.items() if key in record and not isinstance(kind, dict)})
     if record['state'] == 'done':
         _check_scores(record['scores'])
+        cost = record.get('cost', {})  # a method's is not always known
+        _require(cost, _present(OTHERS_OF_STATE['done']['cost'], cost), 'cost')
     if unknown := find_unknown(record, _known(record)):
         raise UserError(f'{unknown}; it was written by a newer version, or by hand')
     return record

@@ -1,4 +1,4 @@
-"""The paper's Table 6 of a run: its settings, read from the config that it ran with."""
+"""What a run is, read from the config that it ran with: its settings as the paper's Table 6 has them, its kind."""
 
 from mmengine.config import Config
 
@@ -22,6 +22,25 @@ def describe_settings(cfg: Config) -> dict[str, str]:
         train_augmentation='; '.join(_transform(step) for step in cfg.train_dataloader.dataset.pipeline[1:-1]),
         intensity=f'protocol {experiment.protocol}',
         inference='; '.join(_transform(step) for step in cfg.val_dataloader.dataset.pipeline[1:-1]) or 'none')
+
+
+def describe_kind(title: str, experiment, labels: int) -> str:
+    """The kind of a run in words: steps of one kind and of as many FLOPs cost the same.
+
+    Args:
+        title: what is trained, and on what.
+        experiment: of its config.
+        labels: K with background.
+    """
+    size, passes = experiment.img_size, experiment.accumulate
+    size = (size, size) if isinstance(size, int) else size
+    target = ' to all' if experiment.target == 'all' else ''
+    words = [title, f'{"x".join(map(str, (experiment.slices, *size)))}{target}',
+             f'{labels} labels', f'batch {experiment.batch}' + (f' in {passes} passes' if passes > 1 else '')]
+    words += [experiment.precision] if experiment.get('precision') not in (None, 'fp32') else []
+    words += [key.replace('_', ' ') for key in ('activation_checkpointing', 'compile', 'channels_last')
+              if experiment.get(key)]
+    return ', '.join(words)
 
 
 def _loss(loss) -> str:

@@ -2,6 +2,7 @@
 
 import re
 import sys
+import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,14 @@ class RollingCheckpoint(Hook):
     priority = 'VERY_LOW'
 
     def __init__(self, interval: int):
-        self.interval = interval
+        self.interval, self.seconds = interval, 0.0  # that the last one took
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         step = batch_idx + 1
         if step % self.interval == 0 or step == runner.max_iters:
+            start = time.perf_counter()
             save_checkpoint(runner, step)
+            self.seconds = time.perf_counter() - start
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         # mmengine would pickle classes, its own and numpy's; and lists of a long training take ten seconds to read
