@@ -91,7 +91,7 @@ def method_cell(dataset: str, method: str) -> Cell:
 def check_cell(found: dict) -> None:
     """Raise a UserError for what is no cell of a record; an axis that it lacks has its neutral value."""
     if not isinstance(found.get('dataset'), str):
-        raise UserError('its cell has no dataset')
+        raise UserError("cell has no 'dataset'")
     of_method = 'slices' in found and found['slices'] is None
     for name, value in found.items():
         if name != 'dataset' and name not in AXES:

@@ -143,6 +143,7 @@ SLURM = 'test_executors.py::test_every_setting_reaches_sbatch'
 TINY, REFUSED = 'test_speed.py::TINY', 'test_speed.py::test_arguments_that_mean_nothing_are_refused'
 CASE = {'--repeats': TINY, '--size': TINY, '--image': REFUSED, '--label': REFUSED,
         '--out': 'test_speed.py::test_every_script_ends_with_its_table'}
+SCORED = 'test_score.py::test_a_folder_becomes_a_record_that_tables_and_comparisons_read'
 KEPT = 'test_predict.py::test_no_tool_writes_over_what_it_reads'
 SHOWN = {
     'tools/train.py': ([CONFIG, *DATA, *WORK_DIR[0]], {
@@ -175,6 +176,10 @@ SHOWN = {
         '--img-size': (['--img-size', '-8'], 'img_size=-8'),
         '--out': (['--out', 'o.pth'], 'must be named .safetensors'), '--overwrite': KEPT}),
     'tools/flops.py': ([CONFIG], {'--cfg-options': (['--cfg-options', 'experiment.slices=7'], '1 x 7 x')}),
+    'tools/score.py': (['{here}', '--dataset', 'nope', '--method', 'mine', '--out', '{here}/out'], {
+        '--dataset': (['--dataset', 'other'], 'data/prepared/other'), '--out': SCORED, '--split': SCORED,
+        '--method': (['--method', 'a/b'], "--method: 'a/b' cannot be a name"), '--seed': SCORED, '--made-by': SCORED,
+        '--imports': (['--imports', 'no_such_module'], "'no_such_module'")}),
     'tools/sources.py': ([], {'--weights-root': (['--weights-root', '{here}/w'], 'under {here}/w'),
                               '--check': (['--weights-root', '{used}', '--check'], 'sha256')}),
     'tools/verify_data.py': (ARCHIVE, DATASET),

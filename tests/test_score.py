@@ -80,7 +80,7 @@ def test_a_folder_becomes_a_record_that_tables_and_comparisons_read(prepared, ma
     (tmp_path / 'data/prepared').symlink_to(prepared.parent)
     monkeypatch.chdir(tmp_path)
     arguments = ['maps', '--dataset', 'hippocampus', '--split', 'train', '--out', 'scored']
-    call_tool('score', *arguments, '--method', 'perfect', '--made-by', 'by hand')
+    call_tool('score', *arguments, '--method', 'perfect', '--made-by', 'by hand', '--seed', '7')
     for case in cases[1:]:
         rewrite(folder / f'{case}.nii.gz', lambda array: np.minimum(array, 1))
     os.remove(folder / f'{cases[0]}.nii.gz')
@@ -89,6 +89,7 @@ def test_a_folder_becomes_a_record_that_tables_and_comparisons_read(prepared, ma
     assert f'1 of {len(cases)} cases have no label map and count 0: {cases[0]}' in capsys.readouterr().out
     records, left_out = read_records(tmp_path / 'scored')
     perfect, shells = records
+    assert perfect['seed'] == 7 and perfect['data']['evaluated'] == 'train'
     assert not left_out and shells['method']['missing'] == [cases[0]] and perfect['method']['made_by'] == 'by hand'
     assert not {'cost', 'training', 'config', 'hardware'} & set(perfect)
     frame = results.load('scored')
