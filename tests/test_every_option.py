@@ -178,8 +178,8 @@ SHOWN = {
     'tools/flops.py': ([CONFIG], {'--cfg-options': (['--cfg-options', 'experiment.slices=7'], '1 x 7 x')}),
     'tools/score.py': (['{here}', '--dataset', 'nope', '--method', 'mine', '--out', '{here}/out'], {
         '--dataset': (['--dataset', 'other'], 'data/prepared/other'), '--out': SCORED, '--split': SCORED,
-        '--method': (['--method', 'a/b'], "--method: 'a/b' cannot be a name"), '--seed': SCORED, '--made-by': SCORED,
-        '--imports': (['--imports', 'no_such_module'], "'no_such_module'")}),
+        '--method': (['--method', 'a/b'], "--method: 'a/b' cannot be a name"), '--seed': SCORED,
+        '--made-by': SCORED, '--imports': (['--imports', 'no_such_module'], "'no_such_module'")}),
     'tools/sources.py': ([], {'--weights-root': (['--weights-root', '{here}/w'], 'under {here}/w'),
                               '--check': (['--weights-root', '{used}', '--check'], 'sha256')}),
     'tools/verify_data.py': (ARCHIVE, DATASET),
