@@ -51,10 +51,12 @@ def build_runner(cfg: Config, train: bool = True) -> Runner:
 def _check_custom_keys(cfg: Config, model: nn.Module) -> None:
     """Parameters that have a rate of their own must be there; mmengine passes over names that match none.
 
-    Those without weight decay are the configs' own list, which is of several encoders.
+    Those without weight decay are the configs' own list, which is of several encoders, and not every model has
+    all parts.
     """
+    parts = ('backbone', 'neck', 'decode_head', 'auxiliary_head')
     for name, settings in cfg.optim_wrapper.get('paramwise_cfg', {}).get('custom_keys', {}).items():
-        if 'lr_mult' in settings and not any(name in parameter for parameter, _ in model.named_parameters()):
+        if 'lr_mult' in settings and name not in parts and not any(name in parameter for parameter, _ in model.named_parameters()):
             raise UserError(f'{cfg.filename}: optim_wrapper.paramwise_cfg.custom_keys has {name!r}, which is in '
                             'no parameter\'s name; correct it, or leave it out')
 

@@ -45,7 +45,7 @@ def test_a_command_fills_a_row_like_a_config(tmp_path):
     run = [sys.executable, str(REPO / 'benchmarks/run_grid.py'), '--grid', 'mine.yaml', '--workers', '1']
     first, again = (children.run(run, tmp_path) for _ in range(2))
     assert first.returncode == again.returncode == 0, first.stdout + first.stderr
-    assert '1 finished before, 0 to do' in again.stdout
+    assert '1 finished, 0 to do' in again.stdout
     out = tmp_path / 'work_dirs/grids/mine'
     [path] = out.glob('records/*.json')
     record = json.loads(path.read_text())

@@ -67,7 +67,7 @@ def write_dataset(image: Path, label: Path, labels: int, raw: Path) -> Path:
         (raw / kind).mkdir(parents=True)
         shutil.copy(path, raw / kind / 'case.nii.gz')
     write_json(raw / 'dataset.json', dict(
-        modality={'0': 'CT'}, labels={str(k): f'label {k}' for k in range(labels)},
+        modality={'0': 'CT'}, labels={str(k): f'label {k}' if k else 'background' for k in range(labels)},
         training=[dict(image='imagesTr/case.nii.gz', label='labelsTr/case.nii.gz')]))
     return raw
 
