@@ -56,7 +56,8 @@ def _check_custom_keys(cfg: Config, model: nn.Module) -> None:
     """
     parts = ('backbone', 'neck', 'decode_head', 'auxiliary_head')
     for name, settings in cfg.optim_wrapper.get('paramwise_cfg', {}).get('custom_keys', {}).items():
-        if 'lr_mult' in settings and name not in parts and not any(name in parameter for parameter, _ in model.named_parameters()):
+        there = name in parts or any(name in parameter for parameter, _ in model.named_parameters())
+        if 'lr_mult' in settings and not there:
             raise UserError(f'{cfg.filename}: optim_wrapper.paramwise_cfg.custom_keys has {name!r}, which is in '
                             'no parameter\'s name; correct it, or leave it out')
 

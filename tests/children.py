@@ -10,7 +10,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from multiprocessing import forkserver
 from pathlib import Path
+from unittest import mock
 
 import torch
 from conftest import free_port
@@ -130,6 +132,9 @@ def grid(place: Path, arguments: Sequence[str]) -> None:
 
 
 def start(target, *args, **kwargs) -> multiprocessing.Process:
+    # where the server finds `children`, in Python up to 3.13: it passes over what it cannot import
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join([str(REPO / 'tests'), str(REPO)])):
+        forkserver.ensure_running()
     process = context.Process(target=target, args=args, kwargs=kwargs)
     process.start()
     return process
