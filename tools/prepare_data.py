@@ -15,7 +15,7 @@ def main() -> int:
     add_dataset_arguments(parser, 'layout')
     parser.add_argument('--out', type=Path, help='default: data/prepared/<dataset>')
     parser.add_argument('--uncompressed', action='store_true',
-                        help='memory-mapped arrays: read half again as fast, several times larger')
+                        help='memory-mapped arrays: read faster, several times larger')
     args = parser.parse_args()
     if args.dataset == 'layout' and not args.layout:
         if given := [key for key in ('raw', 'name', 'imports', 'workers', 'uncompressed') if getattr(args, key)]:
