@@ -22,7 +22,6 @@ from .yaml_file import read_yaml
 
 GRIDS = Path(__file__).parent / 'grids'
 
-
 # What of a run's config the grid itself sets, so that `options` cannot, and by which of its keys.
 SET_BY = {'experiment.data_root': 'dataset', 'experiment.seed': 'seeds', 'load_from': 'source',
           'custom_imports': 'imports',

@@ -46,17 +46,17 @@ def check_command(command: str, where: str) -> None:
         raise UserError(f'{where}: does not say {{out}}, the folder that its label maps go to')
 
 
-def run_command(command: str, seed: int, prepared: Path, work_dir: Path, report: Callable[[int, int], None]
-                ) -> tuple[ScoredFolder, Path]:
+def run_command(command: str, seed: int, prepared: Path, split: str, work_dir: Path,
+                report: Callable[[int, int], None]) -> tuple[ScoredFolder, Path]:
     """Give a method its cases, run it, and score the folder of label maps that it leaves; returns both.
 
     Raises:
         UserError: it ended with an error, or left no label map that could be scored.
     """
-    index, out = read_index(prepared), work_dir / 'label_maps'
+    out = work_dir / 'label_maps'
     out.mkdir(parents=True, exist_ok=True)
-    write_cases(prepared, work_dir / 'cases', index['evaluate'])
-    places = dict(cases=work_dir / 'cases', out=out, split=index['evaluate'], seed=seed)
+    write_cases(prepared, work_dir / 'cases', split)
+    places = dict(cases=work_dir / 'cases', out=out, split=split, seed=seed)
     line = command.format(**{name: shlex.quote(str(os.path.abspath(value) if isinstance(value, Path) else value))
                              for name, value in places.items()})
     log = work_dir / 'command' / 'command.log'
@@ -73,7 +73,7 @@ def run_command(command: str, seed: int, prepared: Path, work_dir: Path, report:
                 process.wait()
     if process.returncode:
         raise UserError(f'the command ended with status {process.returncode}; {log} has what it said')
-    found = score_folder(out, prepared)
+    found = score_folder(out, prepared, split)
     shutil.rmtree(work_dir / 'cases')
     report(1, 1)
     return found, out

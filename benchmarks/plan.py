@@ -11,7 +11,7 @@ from mmseg_plugins.datasets.layouts import find_cases
 from mmseg_plugins.datasets.phantom import write_phantom
 from mmseg_plugins.datasets.prepare import prepare_dataset
 from mmseg_plugins.datasets.store import read_index
-from mmseg_plugins.errors import UserError
+from mmseg_plugins.errors import UserError, nearest
 from mmseg_plugins.experiment import check_splits, read_config
 from mmseg_plugins.keys import check_size
 from mmseg_plugins.models.encoders import timm_encoder
@@ -145,9 +145,14 @@ def _make_method_run(grid: Grid, cell: Cell, seed: int) -> Run:
     if not command:
         raise UserError(f'{cell.encoder}: has no command that could be run; score its label maps with '
                         'tools/score.py')
-    data = data_digest(read_index(PREPARED / cell.dataset)) if is_prepared(cell.dataset) else None
-    imports = grid.options.get('custom_imports.imports', [])  # with metrics, perhaps
-    return Run(cell, seed, command, {'custom_imports.imports': imports}, identity([command, seed, data]))
+    index = read_index(PREPARED / cell.dataset) if is_prepared(cell.dataset) else None
+    evaluate = grid.options.get('experiment.evaluate')  # as the configs beside it
+    if evaluate and index and evaluate not in index['split']:
+        raise UserError(f'grid {grid.name}: experiment.evaluate={evaluate!r}{nearest(evaluate, index["split"])}')
+    options = {'custom_imports.imports': grid.options.get('custom_imports.imports', []),  # metrics, perhaps
+               'experiment.evaluate': evaluate}
+    return Run(cell, seed, command, options, identity(
+        [command, seed, index and data_digest(index), *([evaluate] if evaluate else [])]))
 
 
 def _content(cfg) -> dict:
@@ -174,7 +179,7 @@ def _check_encoder(name: str, img_size: int | tuple[int, int], config: str) -> N
 
 
 def _prepared_digest(dataset: str, cfg) -> str | None:
-    """Hash of a dataset that a run is to be on; None before it is prepared."""
+    """Hash of a dataset that a run is to be on, which must have the splits of its config; None: not prepared."""
     if not is_prepared(dataset):
         return None
     index = read_index(PREPARED / dataset)

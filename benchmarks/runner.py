@@ -214,8 +214,10 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
 def _run_method(run: Run, work_dir: Path, report: Callable) -> dict:
     import_extensions(run.options['custom_imports.imports'], run.config)
     prepared, start = PREPARED / run.cell.dataset, time.perf_counter()
-    found, label_maps = run_command(run.config, run.seed, prepared, work_dir, report)
-    body = describe_method(found, read_index(prepared), label_maps, run.config)
+    index = read_index(prepared)
+    split = run.options['experiment.evaluate'] or index['evaluate']
+    found, label_maps = run_command(run.config, run.seed, prepared, split, work_dir, report)
+    body = describe_method(found, index, label_maps, run.config)
     return body | dict(cost=dict(seconds=round(time.perf_counter() - start, 1)))
 
 

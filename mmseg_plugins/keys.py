@@ -1,4 +1,7 @@
-"""The keys of a config's `experiment`: what each may be, and which places of the config it decides."""
+"""The keys of a config's `experiment`: what each may be, and which places of the config it decides.
+
+Beside them, what numbers in other places may be, where their constructors take any.
+"""
 
 import math
 import re

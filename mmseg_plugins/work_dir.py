@@ -124,8 +124,10 @@ def _apply_settings(runner, checkpoint: dict, path: str | Path) -> None:
     if [len(group['params']) for group in saved] != [len(group['params']) for group in fresh]:
         raise UserError(f'{path}: its optimizer divides the parameters otherwise than the config '
                         '(optim_wrapper.paramwise_cfg); set that back')
+    # earlier versions did not note the optimizer; its settings tell it too, but torch's releases add to them
+    named = 'optimizer' in checkpoint['meta'].get('experiment', {})
     for before, now in zip(saved, fresh, strict=True):
-        if before.keys() != now.keys() | ({'initial_lr'} & before.keys()):
+        if not named and before.keys() - {'initial_lr'} != now.keys() - {'initial_lr'}:
             raise UserError(f'{path}: its optimizer was another (optim_wrapper.optimizer.type); set that back')
         before |= {key: value for key, value in now.items() if key != 'params'}
     checkpoint['optimizer'].pop('base_param_settings', None)

@@ -31,11 +31,11 @@ METHOD = '''
 '''
 
 
-def write_grid(folder: Path, command: str) -> Path:
+def write_grid(folder: Path, command: str, **options) -> Path:
     (folder / 'threshold.py').write_text(textwrap.dedent(METHOD))
     (folder / 'mine.yaml').write_text(yaml.safe_dump(dict(
         dataset='hippocampus', configs=dict(threshold=dict(command=command)),
-        axes=dict(encoder=['threshold']), seeds=[1])))
+        axes=dict(encoder=['threshold']), seeds=[1], options=options)))
     return folder / 'mine.yaml'
 
 
@@ -55,6 +55,23 @@ def test_a_command_fills_a_row_like_a_config(tmp_path):
     frame = results.load(out)
     assert frame[frame.label_id == 1].dsc.between(50, 99).all() and frame[frame.label_id == 2].dsc.eq(0).all()
     assert 'threshold' in (out / 'report.html').read_text()
+
+
+@pytest.mark.parametrize('split, said', [
+    ('train', None), ('trian', "experiment.evaluate='trian'; did you mean 'train'")])
+def test_a_command_is_scored_on_the_split_that_configs_are_evaluated_on(tmp_path, split, said):
+    write_grid(tmp_path, f'{sys.executable} threshold.py {{cases}} {{split}} {{out}} {{seed}}',
+               **{'experiment.evaluate': split})
+    write_msd(tmp_path / 'data/Task04_Hippocampus', cases=7)
+    run = children.run([sys.executable, str(REPO / 'benchmarks/run_grid.py'), '--grid', 'mine.yaml', '--executor',
+                        'debug'], tmp_path)
+    paths = list((tmp_path / 'work_dirs/grids/mine/records').glob('*.json'))
+    if said:
+        assert run.returncode == 2 and said in run.stderr and not paths
+        return
+    record = json.loads(paths[0].read_text())
+    assert record['data']['evaluated'] == 'train'
+    assert len(record['scores']['cases']) == record['data']['cases']['train'] > 1
 
 
 def test_a_command_that_fails_is_recorded_with_its_reason(tmp_path):

@@ -12,7 +12,7 @@ from ..untrusted import LONGEST_NAME, check_inside, check_name, find_fault, find
 from .catalogue import DatasetInfo
 from .splits import msd_split, patient_split
 
-BACKGROUND = ('background', 'bg', 'backgr', 'clear label', 'unlabelled', 'unlabeled', 'none', 'other', 'rest')
+BACKGROUND = ('background', 'bg', 'clear label', 'unlabelled', 'unlabeled', 'none', 'other', 'rest')
 MOST_LABELS = 256  # label maps are stored in bytes
 ENDINGS = ('.nii.gz', '.nii')
 VOLUME = re.compile(r'\.(nii|mha|mhd|nrrd|hdr|img|dcm)\b', re.IGNORECASE)  # files that somebody meant as a case
@@ -309,7 +309,7 @@ def _check_labels(names: list[str], path: Path) -> list[str]:
     """The first is the background, which no score counts; all have names, and different ones."""
     if twins := find_twins(names):
         raise UserError(f'{path}: labels has {" and ".join(map(repr, twins))}, one name for two; call them apart')
-    if not all(name.strip() for name in names):
+    if '' in names:
         raise UserError(f'{path}: the label {names.index("")} has no name; give it one')
     if names[0].casefold() not in BACKGROUND:
         raise UserError(f'{path}: label 0 is called {names[0]!r}, but 0 is the background, which no score counts; '

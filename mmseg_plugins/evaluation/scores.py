@@ -8,7 +8,7 @@ import torch
 import torch.distributed as torch_dist
 from mmengine.dist import broadcast_object_list, get_world_size, is_distributed, is_main_process
 from mmengine.evaluator import BaseMetric
-from mmseg.registry import METRICS
+from mmseg.registry import METRICS as EVALUATORS  # mmseg's word for what computes all of ours
 from torch import Tensor
 
 from .assembly import OverlapAverage
@@ -82,7 +82,7 @@ def confusion_matrix(label: Tensor, prediction: Tensor, classes: int) -> np.ndar
     return torch.bincount(codes, minlength=classes * classes).reshape(classes, classes).cpu().numpy()
 
 
-@METRICS.register_module()
+@EVALUATORS.register_module()
 class CaseMetric(BaseMetric):
     """Every registered metric of every label; the same figures for any number of processes.
 
