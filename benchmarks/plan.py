@@ -100,6 +100,11 @@ def prepare_inputs(grid: Grid, archives: dict[str, Path | None], weights_root: P
     if missing:
         raise UserError(f'source checkpoints not found: {", ".join(missing)}; download them from their authors '
                         'and put them there (README, "Sources")')
+    for source in wanted:
+        path = weights_root / source.file
+        if source.sha256 and not source.made_by and file_sha256(path) != source.sha256:
+            raise UserError(f'{path}: its sha256 is {file_sha256(path)}, the source says {source.sha256}; fetch '
+                            'it again, or correct the grid file')
     faulty = [name for name, raw in archives.items() if raw and raw.is_dir() and not _prepare(name, raw, progress)]
     if faulty:
         raise UserError(f'faults in {", ".join(faulty)} (above); mend them, or call again to go on with the good '

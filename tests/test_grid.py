@@ -241,6 +241,14 @@ def test_missing_data_stops_with_one_line(tmp_path):
     assert 'Traceback' not in output and 'archives/BCV/RawData' in output.strip().splitlines()[-1]
 
 
+def test_a_source_is_the_file_that_its_hash_is_of(place):
+    (place / 'weights').mkdir()
+    (place / 'weights/x.pth').write_bytes(b'other')
+    grid = grid_file(place, source='m', sources=dict(m=dict(file='x.pth', encoder='beit', sha256='0' * 64)))
+    output = run(place, '--grid', str(grid), check=2)
+    assert 'weights/x.pth: its sha256 is ' in output and 'Traceback' not in output
+
+
 def test_dry_run_lists_every_cell_without_data(tmp_path):
     output = run(tmp_path, '--grid', 'bcv', '--dry-run')
     assert output.count('/tools/train.py') == 16 and '(missing: ' in output
