@@ -194,7 +194,7 @@ def arrays():
 @pytest.mark.parametrize('content, what, remedy', [
     (b'', 'it is empty', 'download it again'), (b'\n<!DOCTYPE html><html></html>', 'HTML', 'direct link'),
     (b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n', 'Git LFS pointer', 'git lfs pull'),
-    (gzip.compress(b'1'), 'gzip', 'gunzip'), (b'\x89HDF\r\n\x1a\n', 'HDF5', 'PyTorch file'),
+    (gzip.compress(b'1', mtime=0), 'gzip', 'gunzip'), (b'\x89HDF\r\n\x1a\n', 'HDF5', 'PyTorch file'),
     (b'\x08\x07\x12\x07pytorch\x1a\x03', 'ONNX', 'PyTorch file'), (b'{"weight_map": {}}', 'JSON', 'name the file'),
     (arrays(), 'NumPy arrays', 'timm'), (zipped('a/weights.ckpt'), 'zip archive', 'unpack'),
     (zipped('a/constants.pkl'), 'TorchScript', 'state_dict()'),
