@@ -16,7 +16,7 @@ sys.path.insert(0, str(REPO))
 from benchmarks.axes import AXES, Cell  # noqa: E402
 from benchmarks.cells import Grid, check_distinct, is_file_name, load_grid  # noqa: E402
 from benchmarks.executors import EXECUTORS, LocalExecutor, choose_executor, execute  # noqa: E402
-from benchmarks.slurm import add_arguments  # noqa: E402
+from benchmarks.executors.slurm import add_arguments  # noqa: E402
 from mmseg_plugins.commands import command  # noqa: E402
 from mmseg_plugins.errors import UserError, run_main  # noqa: E402
 
@@ -81,7 +81,7 @@ def main() -> int:
     executor = choose_executor(args)
     if args.dry_run:
         return list_cells(grid, args)
-    from benchmarks.progress import Progress
+    from benchmarks.executors.progress import Progress
     from benchmarks.records import set_superseded_aside, write_summary
     from mmseg_plugins.datasets import read_index
     from mmseg_plugins.datasets.statistics import summarize_dataset
@@ -147,12 +147,12 @@ def list_cells(grid: Grid, args: argparse.Namespace) -> int:
 
 def show_estimate(grids: list[Grid], args: argparse.Namespace) -> int:
     """Print what the grids will take, after short runs of every kind here if asked to."""
+    from benchmarks.executors.progress import Progress
     from benchmarks.plan import find_archives, plan_runs
     from benchmarks.planning.calibration import calibrate
     from benchmarks.planning.estimate import choose_device, device_folder, device_name
     from benchmarks.planning.text import show_plan
     from benchmarks.planning.work import grid_work
-    from benchmarks.progress import Progress
     from benchmarks.runner import provenance
     from mmseg_plugins.terminal import counter
 

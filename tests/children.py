@@ -20,7 +20,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 import benchmarks.report  # noqa: F401  (a grid ends with it)
-from benchmarks import pool, run_grid, runner
+from benchmarks import run_grid, runner
+from benchmarks.executors import local
 from mmseg_plugins.building import build_runner
 from mmseg_plugins.errors import run_main
 from mmseg_plugins.experiment import load_config, prepare_for_device
@@ -107,7 +108,7 @@ def script(arguments: Sequence, log: Path, errors: Path | None = None, folder: P
     os.chdir(folder)
     sys.argv = [str(argument) for argument in arguments]
     sys.path.insert(0, os.path.dirname(os.path.abspath(sys.argv[0])))
-    pool.SPAWN = multiprocessing.get_context('fork')
+    local.SPAWN = multiprocessing.get_context('fork')
     runpy.run_path(sys.argv[0], run_name='__main__')
 
 

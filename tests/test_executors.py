@@ -10,7 +10,7 @@ import torch
 from benchmarks import executors, runner
 from benchmarks.axes import Cell
 from benchmarks.executors import DebugExecutor, LocalExecutor, choose_executor
-from benchmarks.pool import Job
+from benchmarks.executors.local import Job
 from benchmarks.records import Run, read_records
 from benchmarks.run_grid import parse_args
 from mmseg_plugins import startup

@@ -19,8 +19,8 @@ from conftest import REPO, write_msd
 from benchmarks import run_grid
 from benchmarks.axes import AXES, Cell
 from benchmarks.cells import load_grid
+from benchmarks.executors.local import Job, run_jobs
 from benchmarks.plan import plan_runs, prepare_sources
-from benchmarks.pool import Job, run_jobs
 from benchmarks.records import read_records
 from benchmarks.rendering.tables import Value, agreement
 from mmseg_plugins.errors import UserError

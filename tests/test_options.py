@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.slurm import read_settings
+from benchmarks.executors.slurm import read_settings
 from benchmarks.yaml_file import read_yaml
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.files import write_json

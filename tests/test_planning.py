@@ -14,13 +14,13 @@ from test_grid import grid_file
 from benchmarks import run_grid
 from benchmarks.cells import load_grid
 from benchmarks.executors import DebugExecutor
+from benchmarks.executors.progress import Progress
 from benchmarks.plan import plan_runs
 from benchmarks.planning import estimate
 from benchmarks.planning.calibration import calibrate
 from benchmarks.planning.estimate import PUBLISHED, Pace, choose_device, device_folder, read_pace, schedule
 from benchmarks.planning.text import show_plan
 from benchmarks.planning.work import grid_work
-from benchmarks.progress import Progress
 from benchmarks.schema import open_record, seal
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.files import write_json

@@ -8,7 +8,7 @@ import pytest
 from conftest import write_msd
 from mmengine.registry import HOOKS
 
-from benchmarks.progress import Progress
+from benchmarks.executors.progress import Progress
 from mmseg_plugins import progress
 from mmseg_plugins.datasets.prepare import prepare_dataset
 from mmseg_plugins.experiment import load_config

@@ -15,10 +15,11 @@ from conftest import REPO
 from made_records import failed, record, write
 from rich.console import Console
 
-import benchmarks.watch
 from benchmarks import results
 from benchmarks.axes import AXES, Cell
 from benchmarks.cells import load_grid
+from benchmarks.executors import watch as watching
+from benchmarks.executors.watch import show, take_snapshot, watch
 from benchmarks.records import (
     Run,
     predictions_path,
@@ -31,7 +32,6 @@ from benchmarks.records import (
 )
 from benchmarks.rendering.prediction_figure import draw_predictions
 from benchmarks.rendering.tables import Measured
-from benchmarks.watch import show, take_snapshot, watch
 from mmseg_plugins.errors import UserError
 
 
@@ -305,14 +305,14 @@ def test_watching_ends_when_nothing_is_running(grid, tmp_path, monkeypatch):
             finish(folder, second, 1)
         assert len(slept) < 20, 'it goes on though nothing is running'
 
-    monkeypatch.setattr(benchmarks.watch, 'time', SimpleNamespace(time=lambda: next(clock), sleep=sleep))
-    monkeypatch.setattr(benchmarks.watch, 'Console', lambda: Console(file=shown, force_terminal=True, width=150))
+    monkeypatch.setattr(watching, 'time', SimpleNamespace(time=lambda: next(clock), sleep=sleep))
+    monkeypatch.setattr(watching, 'Console', lambda: Console(file=shown, force_terminal=True, width=150))
     watch(grid, folder, root, 7.0)
     looks = len(slept)
     assert run.is_dir() and set(slept) == {7.0}
     assert '2 waiting, 2 done; nothing is running, so this watch ends' in shown.getvalue()
 
-    monkeypatch.setattr(benchmarks.watch, 'Console', lambda: Console(file=shown, width=150))
+    monkeypatch.setattr(watching, 'Console', lambda: Console(file=shown, width=150))
     shown.truncate(0)
     watch(grid, folder, root)  # no terminal
     assert len(slept) == looks and shown.getvalue().count('2 waiting, 2 done') == 1

@@ -29,7 +29,7 @@ def calibrate(works: list[GridWork], executor: Executor, at_once: int, progress,
 
     Args:
         at_once: runs at a time. So many are kept busy to the end, as they slow each other down on a CPU.
-        progress: benchmarks.progress.Progress.
+        progress: benchmarks.executors.progress.Progress.
         command: what called this, for the records to name.
 
     Returns:

@@ -15,9 +15,9 @@ from cluster import Cluster, run_cluster
 from conftest import wait_for, write_msd
 from test_training import finish
 
-from benchmarks.pool import Job
+from benchmarks.executors.local import Job
+from benchmarks.executors.slurm import SlurmExecutor, SlurmSettings, read_settings
 from benchmarks.records import read_records
-from benchmarks.slurm import SlurmExecutor, SlurmSettings, read_settings
 from mmseg_plugins.errors import UserError
 
 # while a file named `hold` is there, a step takes so long that something can happen in it

@@ -26,13 +26,13 @@ from submitit.core.utils import FailedJobError
 from mmseg_plugins.errors import Stopped, UserError, nearest
 from mmseg_plugins.files import write_json
 
-from .pool import Job
-from .records import read_object
+from ..records import read_object
+from ..yaml_file import read_yaml
+from .local import Job
 from .slurm_job import Task
 from .watch import read_last_line
-from .yaml_file import read_yaml
 
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 POLL = 3.0  # seconds
 TIMEOUTS = 10**6  # a run may need any number of them
 ENDED = {'BOOT_FAIL', 'CANCELLED', 'COMPLETED', 'DEADLINE', 'FAILED', 'NODE_FAIL', 'OUT_OF_MEMORY', 'PREEMPTED',
@@ -126,7 +126,7 @@ class SlurmExecutor:
         return f'Slurm, {self.settings.processes} process(es) each'
 
     def run(self, jobs: Sequence[Job], work: Path, on_event: Callable[[str, Hashable, Any], None]) -> None:
-        """Submit what is neither queued nor running, and follow all of it; events as those of `pool.run_jobs`.
+        """Submit what is neither queued nor running, and follow all of it; events as those of `local.run_jobs`.
 
         A job that ended without what it should leave is ('lost', name, reason): the next call submits it again.
 

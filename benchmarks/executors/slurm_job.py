@@ -11,7 +11,7 @@ GRACE = 600  # seconds for Slurm to end or requeue a job that it has told to sto
 
 
 class Task:
-    """One `benchmarks.pool.Job`, by all processes of a Slurm job.
+    """One `benchmarks.executors.local.Job`, by all processes of a Slurm job.
 
     Args:
         job: pickled, since unpickling it imports everything.

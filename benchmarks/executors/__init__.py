@@ -10,14 +10,14 @@ from mmseg_plugins.errors import UserError
 from mmseg_plugins.parallel import available_cores
 from mmseg_plugins.threads import chosen_threads
 
-from .pool import Job, run_jobs
+from .local import Job, run_jobs
 from .slurm import SlurmExecutor, given_arguments, read_settings
 
 EXECUTORS = ('local', 'slurm', 'debug')
 
 
 class Executor(Protocol):
-    """`options` go to `execute_run`; `run` tells events as `pool.run_jobs` does."""
+    """`options` go to `execute_run`; `run` tells events as `local.run_jobs` does."""
     options: dict
 
     def run(self, jobs: Sequence[Job], work: Path, on_event: Callable[[str, Hashable, Any], None]) -> None: ...
@@ -89,7 +89,7 @@ def choose_executor(args) -> Executor:
 
 def make_jobs(plan, work: Path, out: Path, options: dict) -> list[Job]:
     """What is to do, in order of preference: sources first, each after what it starts from."""
-    from .records import record_path
+    from ..records import record_path
 
     jobs = []
     for source in plan.sources:
@@ -132,7 +132,7 @@ def execute(plan, executor: Executor, work: Path, out: Path, progress, halve: bo
             return
         reason = f'its source could not be made ({sorted(value)})' if kind == 'blocked' else value
         if kind in ('dead', 'blocked'):
-            from .runner import record_failure
+            from ..runner import record_failure
 
             record_failure(run, out, work / 'runs' / name, reason)
         ends['lost' if kind == 'lost' else 'failed' if reason else 'done'] += 1
