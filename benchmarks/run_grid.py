@@ -15,7 +15,9 @@ sys.path.insert(0, str(REPO))
 
 from benchmarks.axes import AXES, Cell  # noqa: E402
 from benchmarks.cells import Grid, check_distinct, is_file_name, load_grid  # noqa: E402
-from benchmarks.executors import EXECUTORS, LocalExecutor, choose_executor, execute  # noqa: E402
+from benchmarks.executors.base import choose_executor, execute  # noqa: E402
+from benchmarks.executors.debug import DebugExecutor  # noqa: E402
+from benchmarks.executors.local import LocalExecutor  # noqa: E402
 from benchmarks.executors.slurm import add_arguments  # noqa: E402
 from mmseg_plugins.commands import command  # noqa: E402
 from mmseg_plugins.errors import UserError, run_main  # noqa: E402
@@ -39,9 +41,9 @@ def parse_args() -> argparse.Namespace:
                         help='folder that holds the source checkpoints (default: weights)')
     parser.add_argument('--out', type=Path, help='records, tables, page (default: work_dirs/grids/<grid>)')
     parser.add_argument('--max-iters', type=int, help='steps of every run, for trying out')
-    parser.add_argument('--executor', choices=EXECUTORS, default='local',
-                        help='worker processes here (local), a cluster (slurm), or this process, one run after '
-                             'another, for a debugger (debug)')
+    parser.add_argument('--executor', default='local', metavar='NAME',
+                        help='local (the default): worker processes here; slurm: a cluster; debug: this process, '
+                             'one run after another; or one of your own, which the grid file imports')
     parser.add_argument('--workers', type=int, help='of --executor local (default: one per GPU, or per core)')
     parser.add_argument('--dry-run', action='store_true', help='list the cells and their commands')
     parser.add_argument('--retry-failed', action='store_true', help='from their last good checkpoint')
@@ -81,14 +83,14 @@ def main() -> int:
     executor = choose_executor(args)
     if args.dry_run:
         return list_cells(grid, args)
-    from benchmarks.executors.progress import Progress
     from benchmarks.records import set_superseded_aside, write_summary
     from mmseg_plugins.datasets import read_index
     from mmseg_plugins.datasets.statistics import summarize_dataset
     from mmseg_plugins.files import only_writer, write_atomic
+    from mmseg_plugins.progress import Progress
 
     work = Path('work_dirs/grids') / grid.name
-    with ExitStack() as locks, Progress(bars=args.executor != 'debug') as progress:
+    with ExitStack() as locks, Progress(shown=not isinstance(executor, DebugExecutor)) as progress:
         for folder in dict.fromkeys([work.resolve(), out.resolve()]):
             locks.enter_context(only_writer(folder))
         prepare_inputs(grid, archives, args.weights_root, progress)
@@ -101,7 +103,7 @@ def main() -> int:
             progress.say(f'{moved} records of an earlier config or data set aside in {out / "superseded"}')
         print(f'{grid.title}: {plan.counts} with {executor}')
         failed, lost = execute(plan, executor, work, out, progress, args.halve_on_oom)
-    if args.detach:
+    if executor.detach:
         return 0
     from benchmarks.report import render
 
@@ -147,14 +149,13 @@ def list_cells(grid: Grid, args: argparse.Namespace) -> int:
 
 def show_estimate(grids: list[Grid], args: argparse.Namespace) -> int:
     """Print what the grids will take, after short runs of every kind here if asked to."""
-    from benchmarks.executors.progress import Progress
     from benchmarks.plan import find_archives, plan_runs
     from benchmarks.planning.calibration import calibrate
     from benchmarks.planning.estimate import choose_device, device_folder, device_name
     from benchmarks.planning.text import show_plan
     from benchmarks.planning.work import grid_work
     from benchmarks.runner import provenance
-    from mmseg_plugins.terminal import counter
+    from mmseg_plugins.progress import Progress, counting
 
     if args.out and len(grids) > 1:
         raise UserError('--out is of one grid; leave it out, or plan one at a time')
@@ -164,14 +165,14 @@ def show_estimate(grids: list[Grid], args: argparse.Namespace) -> int:
     here = device_name(provenance()['hardware'] | dict(threads=local.threads))
     if args.calibrate and args.device and device_folder(args.device) != device_folder(here):
         raise UserError(f'--calibrate measures the device that is here, {here!r}; leave --device out')
-    works, count = [], counter('planning')
-    for number, grid in enumerate(grids):
-        count(number, len(grids), grid.name)
-        find_archives(grid, args.data_root)  # knows every dataset, or says which it does not
-        out = output_folder(grid, args)
-        plan = plan_runs(grid, args.weights_root, out, args.max_iters, args.retry_failed)
-        works.append(grid_work(grid, plan, out))
-    count(len(grids), len(grids), '')
+    works = []
+    with counting('planning') as count:
+        for number, grid in enumerate(grids):
+            count(number, len(grids), grid.name)
+            find_archives(grid, args.data_root)  # knows every dataset, or says which it does not
+            out = output_folder(grid, args)
+            plan = plan_runs(grid, args.weights_root, out, args.max_iters, args.retry_failed)
+            works.append(grid_work(grid, plan, out))
     if args.calibrate:
         with Progress() as progress:
             here = calibrate(works, local, local.workers, progress,

@@ -1,48 +1,89 @@
-"""What a log is told of long work, where no terminal shows a bar: a plain line about every half a minute."""
+"""How far long work is: a bar on a terminal; elsewhere, as in a log, a plain line every half minute."""
 
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from mmengine.hooks import LoggerHook
 from mmengine.registry import HOOKS
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Column
 
 EVERY = 30.0  # seconds
 
 
-class Pace:
-    """How long work that is counted still takes, by what has been done of it since this was made."""
-
-    def __init__(self):
-        self.start = time.monotonic()
-
-    def left(self, done: int, rest: int) -> str:
-        """Words to add to a line; none while nothing is done, which tells nothing of the rate.
-
-        Args:
-            done: items since this was made.
-            rest: items to do.
-        """
-        return f', {(time.monotonic() - self.start) * rest / done / 60:.1f} min left' if done > 0 else ''
-
-
-class Lines:
-    """Tells of items as they get done, called with (done, total, item) for each: a line when `EVERY` has passed.
+class Progress:
+    """Counters of what is under way, and lines said beside them, while the block runs.
 
     Args:
-        title: what is done with them.
-        say: prints a line.
+        shown: False where bars or lines would be in a debugger's way.
+        stderr: for a script whose standard output is its result.
     """
 
-    def __init__(self, title: str, say: Callable[[str], None]):
-        self.title, self.say = title, say
-        self.pace, self.last, self.first = Pace(), time.monotonic(), None
+    def __init__(self, shown: bool = True, stderr: bool = False):
+        self.console = Console(stderr=stderr, soft_wrap=True, highlight=False)
+        item = TextColumn('{task.fields[item]}', markup=False, table_column=Column(ratio=1, no_wrap=True))
+        self._bars = Bars('{task.description}', BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), item,
+                          console=self.console, transient=True, expand=True, speed_estimate_period=3600,
+                          disable=not (shown and self.console.is_terminal))
+        self._over = threading.Event()
+        self._teller = threading.Thread(target=self._tell, daemon=True)
+        self._tells = shown and not self.console.is_terminal
 
-    def __call__(self, done: int, total: int, item: str) -> None:
-        self.first = done if self.first is None else self.first
-        if time.monotonic() - self.last >= EVERY:
-            self.last = time.monotonic()
-            left = self.pace.left(done - self.first, total - done)
-            self.say(f'{self.title} {item}: {done} of {total}{left}')
+    def __enter__(self) -> 'Progress':
+        self._bars.start()
+        if self._tells:
+            self._teller.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._bars.stop()
+        self._over.set()
+        if self._tells:
+            self._teller.join()
+
+    def say(self, line: str) -> None:
+        self.console.print(line, markup=False)
+
+    def counter(self, title: str) -> Callable[[int, int, str], str]:
+        """A function to call with (done, total, item at hand), which returns that in words, with the time left.
+
+        What it shows goes away when all is done and no item is at hand any more.
+        """
+        task = None
+
+        def count(done: int, total: int, item: str) -> str:
+            nonlocal task
+            if task is None:
+                task = self._bars.add_task(title, total=total, item=item)
+            self._bars.update(task, completed=done, total=total, item=item)
+            words = _describe(next(shown for shown in self._bars.tasks if shown.id == task))
+            if done == total and not item:
+                self._bars.remove_task(task)
+                task = None
+            return words
+        return count
+
+    def _tell(self) -> None:
+        while not self._over.wait(EVERY):
+            for task in self._bars.tasks:
+                item = task.fields['item']
+                self.say(f'{task.description}: {_describe(task)}{item and f"; {item}"}')
+
+
+def _describe(task) -> str:
+    left = task.time_remaining
+    return f'{task.completed} of {task.total}' + (f', {left / 60:.1f} min left' if left else '')
+
+
+@contextmanager
+def counting(title: str) -> Iterator[Callable[[int, int, str], str]]:
+    """One counter on standard error, for as long as the block runs."""
+    with Progress(stderr=True) as progress:
+        yield progress.counter(title)
 
 
 @HOOKS.register_module()

@@ -1,44 +1,15 @@
-"""What tools share on the command line: progress, and how a dataset is named."""
+"""What tools share on the command line: how a dataset is named."""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
-
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .datasets.catalogue import CATALOGUE, DatasetInfo, dataset_info
 from .datasets.layouts import describe_folder
 from .datasets.phantom import write_phantom
 from .errors import UserError
 from .experiment import import_extensions
-from .progress import Lines
+from .progress import counting
 from .untrusted import check_name, find_twins
-
-
-def counter(title: str) -> Callable[[int, int, str], None]:
-    """A bar for work that is counted in items, called with (done, total, item); it goes when all is done.
-
-    Where standard error is no terminal, lines (progress.py).
-    """
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    if not console.is_terminal:
-        return Lines(title, lambda line: console.print(line, markup=False))
-    bar = Progress(TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                   TextColumn('{task.description}'), console=console, transient=True)
-    task = None
-
-    def count(done: int, total: int, item: str) -> None:
-        nonlocal task
-        if task is None:
-            bar.start()
-            task = bar.add_task('', total=total)
-        bar.update(task, completed=done, total=total, description=escape(item))
-        if done == total:
-            bar.stop()
-            task = None
-    return count
 
 
 def add_dataset_arguments(parser: argparse.ArgumentParser, *others: str) -> None:
@@ -63,7 +34,8 @@ def choose_dataset(args: argparse.Namespace) -> tuple[str, DatasetInfo, Path]:
         info = dataset_info(args.dataset)
         raw = args.raw or Path('data') / info.folder
         if args.dataset == 'phantom':
-            write_phantom(raw, progress=counter('drawing'))
+            with counting('drawing') as count:
+                write_phantom(raw, progress=count)
         return args.dataset, info, raw
     raw = Path(args.dataset)
     if args.raw:

@@ -1,16 +1,28 @@
-"""Where runs are carried out, without the cluster (tests/faults/test_slurm.py)."""
+"""Where jobs are carried out, without the cluster (tests/faults/test_slurm.py)."""
 
 import gc
 import os
+import signal
 import sys
+import textwrap
+from multiprocessing import get_context
+from pathlib import Path
+from types import SimpleNamespace
 
+import children
 import pytest
 import torch
+import yaml
+from conftest import REPO, write_msd
+from test_methods import write_grid
 
-from benchmarks import executors, runner
+from benchmarks import runner
 from benchmarks.axes import Cell
-from benchmarks.executors import DebugExecutor, LocalExecutor, choose_executor
-from benchmarks.executors.local import Job
+from benchmarks.executors import local
+from benchmarks.executors.base import choose_executor
+from benchmarks.executors.debug import DebugExecutor
+from benchmarks.executors.jobs import Controller, Job
+from benchmarks.executors.local import LocalExecutor
 from benchmarks.records import Run, read_records
 from benchmarks.run_grid import parse_args
 from mmseg_plugins import startup
@@ -18,20 +30,98 @@ from mmseg_plugins.errors import UserError
 from mmseg_plugins.threads import use_threads
 
 
-def test_in_this_process_one_after_another(tmp_path, monkeypatch):
-    (tmp_path / 'here.py').write_text(
-        'import os\n\nfrom mmseg_plugins.errors import UserError\n\n\n'
-        'def where(report):\n    report(1, 2)\n    return os.getpid()\n\n\n'
-        'def mistaken(report):\n    raise UserError("no such case")\n\n\n'
-        'def wrong(report):\n    return 1 / 0\n')
-    monkeypatch.syspath_prepend(tmp_path)
-    events = []
-    jobs = [Job('mistaken', 'here:mistaken', ()), Job('where', 'here:where', ()),
-            Job('needs', 'here:where', (), frozenset({'mistaken'})), Job('wrong', 'here:wrong', ())]
+def look(file: Path, report) -> None:
+    """What a job sees of the process that carries it out."""
+    report(1, 2)
+    file.write_text(f'{os.getpid()} {torch.get_num_threads()} {os.environ.get("CUDA_VISIBLE_DEVICES")}')
+
+
+def mistake(report) -> None:
+    raise UserError('no such case')
+
+
+def divide(report) -> None:
+    1 / 0  # noqa: B018
+
+
+def die(report) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def creep(file: Path, report) -> None:
+    """Die after every step but the last, and go on from there."""
+    step = int(file.read_text()) + 1 if file.exists() else 1
+    file.write_text(str(step))
+    report(step, 5)
+    if step < 5:
+        die(report)
+
+
+def control(jobs: list[Job], folder: Path) -> tuple[Controller, list[str]]:
+    """A controller of jobs, and what it says."""
+    said = []
+    progress = SimpleNamespace(say=said.append, counter=lambda title: lambda *_: '')
+    return Controller(jobs, folder, folder, progress), said
+
+
+def test_in_this_process_one_after_another(tmp_path):
+    controller, said = control([Job('a', mistake), Job('b', look, (tmp_path / 'b',)), Job('c', look, needs='a'),
+                                Job('d', divide)], tmp_path)
     with pytest.raises(ZeroDivisionError):
-        DebugExecutor().run(jobs, tmp_path, lambda *event: events.append(event))
-    assert events == [('dead', 'mistaken', 'no such case'), ('progress', 'where', (1, 2)),
-                      ('done', 'where', os.getpid()), ('blocked', 'needs', frozenset({'mistaken'}))]
+        DebugExecutor().run(controller)
+    assert controller.states == dict(a='failed', b='done', c='failed', d='running')
+    assert said == ['failed  a: no such case  []', 'failed  c: a could not be made  []', 'done  b  []']
+    assert (tmp_path / 'b').read_text().split()[0] == str(os.getpid())
+
+
+def test_workers_share_the_gpus_and_a_dead_one_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '3,7')
+    monkeypatch.setenv('OMP_NUM_THREADS', '3')
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    controller, said = control([Job('a', die), *(Job(name, look, (tmp_path / name,)) for name in 'bc'),
+                                Job('d', look, needs='a'), Job('e', divide)], tmp_path)
+    LocalExecutor(2).run(controller)
+    assert controller.states == dict(a='failed', b='done', c='done', d='failed', e='failed')
+    for name in 'bc':
+        assert (tmp_path / name).read_text().split()[1:] in (['3', '3'], ['3', '7'])
+    assert sum(line.startswith('again  a, from its last checkpoint: ') for line in said) == 2
+    [died, divided] = [next(line for line in said if line.startswith(f'failed  {name}: ')) for name in 'ae']
+    assert '3 times without progress, ' in died and 'SIGKILL' in died and 'ZeroDivisionError' in divided
+
+
+def test_a_job_may_die_as_often_as_it_gets_further(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, 'SPAWN', get_context('fork'))  # starts at once
+    controller, said = control([Job('a', creep, (tmp_path / 'step',), steps=5)], tmp_path)
+    LocalExecutor(1).run(controller)
+    assert controller.states == dict(a='done') and len(said) == 5
+
+
+def test_a_users_own_executor_runs_a_grid(tmp_path):
+    (tmp_path / 'my_pool.py').write_text(textwrap.dedent('''
+        from concurrent.futures import ProcessPoolExecutor, as_completed
+        from multiprocessing import get_context
+
+        from benchmarks.executors.base import Executor, register_executor
+
+
+        @register_executor('pool')
+        class Pool(Executor):
+            def run(self, controller):
+                with ProcessPoolExecutor(2, get_context('fork')) as pool:
+                    jobs = {pool.submit(job, print): job for job in iter(controller.next, None)}
+                    for future in as_completed(jobs):
+                        controller.ended(jobs[future], future.result())
+        '''))
+    path = write_grid(tmp_path, f'{sys.executable} threshold.py {{cases}} {{split}} {{out}} {{seed}}')
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | dict(imports=['my_pool'], seeds=[1, 2])))
+    write_msd(tmp_path / 'data/Task04_Hippocampus', cases=7)
+    run = [sys.executable, REPO / 'benchmarks/run_grid.py', '--grid', path.name, '--executor']
+    misspelt = children.run([*run, 'pol'], tmp_path)
+    assert misspelt.returncode == 2 and "--executor pol: not registered; did you mean 'pool'" in misspelt.stderr
+    result = children.run([*run, 'pool'], tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    records = read_records(tmp_path / 'work_dirs/grids/mine')[0]
+    assert [record['state'] for record in records] == ['done', 'done']
 
 
 def test_a_debugger_gets_the_errors_of_a_run(tmp_path, monkeypatch):
@@ -55,9 +145,9 @@ def test_every_setting_reaches_sbatch(tmp_path, monkeypatch):
         'run_grid.py', '--executor', 'slurm', '--detach', '--partition', 'long', '--time', '61', '--nodes', '2',
         '--gpus', '3', '--cpus', '5', '--memory', '7G', '--limit', '1', '--grace', '11',
         '--sbatch', 'account=mine'])
-    jobs = [Job(name, 'os:getpid', (), folder=tmp_path / name, leaves=tmp_path / name / 'record.json',
+    jobs = [Job(name, print, folder=tmp_path / name, leaves=tmp_path / name / 'record.json',
                 options=dict(launcher='pytorch')) for name in ('one', 'two')]
-    choose_executor(parse_args()).run(jobs, tmp_path / 'work', pytest.fail)
+    choose_executor(parse_args()).run(control(jobs, tmp_path / 'work')[0])
     lines = next((tmp_path / 'work').rglob('*submission*.sh')).read_text()
     for setting in ('partition=long', 'time=61', 'nodes=2', 'gpus-per-node=3', 'ntasks-per-node=3',
                     'cpus-per-task=5', 'mem=7G', 'array=0-1%1', 'signal=USR2@11', 'account=mine'):
@@ -65,10 +155,11 @@ def test_every_setting_reaches_sbatch(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('options, message', [
+    (['--executor', 'slrum'], "--executor slrum: not registered; did you mean 'slurm'"),
     (['--partition', 'gpu'], '--partition is for --executor slurm, not for local'),
     (['--executor', 'debug', '--detach'], '--detach is for --executor slurm, not for debug'),
     (['--executor', 'slurm', '--workers', '2'], '--workers is for --executor local, not for slurm'),
-    (['--executor', 'slurm', '--time', '0'], 'time is 0; it must be at least 1')])
+    (['--executor', 'slurm', '--time', '0'], 'time is 0; it must be a whole number, at least 1')])
 def test_an_option_of_another_executor_is_one_line(monkeypatch, options, message):
     monkeypatch.setattr(sys, 'argv', ['run_grid.py', *options])
     with pytest.raises(UserError, match=message):
@@ -82,10 +173,10 @@ def test_the_users_threads_are_his(monkeypatch, chosen, workers, expected):
     monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
     if chosen:
         monkeypatch.setenv('OMP_NUM_THREADS', chosen)
-    monkeypatch.setattr(executors, 'available_cores', lambda: 8)
+    monkeypatch.setattr(local, 'available_cores', lambda: 8)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 0)
-    local = LocalExecutor(workers)
-    assert (local.workers, local.threads) == expected
+    executor = LocalExecutor(workers)
+    assert (executor.workers, executor.threads) == expected
 
 
 @pytest.mark.parametrize('chosen', ['many', '0', '-1', '1.5'])

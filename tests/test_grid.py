@@ -19,7 +19,6 @@ from conftest import REPO, write_msd
 from benchmarks import run_grid
 from benchmarks.axes import AXES, Cell
 from benchmarks.cells import load_grid
-from benchmarks.executors.local import Job, run_jobs
 from benchmarks.plan import plan_runs, prepare_sources
 from benchmarks.records import read_records
 from benchmarks.rendering.tables import Value, agreement
@@ -305,23 +304,6 @@ def test_a_users_own_inflation_runs_in_a_grid(place):
     [record] = read_records(place / 'out')[0]
     assert record['state'] == 'done' and record['load']['inflated'] == ['patch_embed.proj.weight']
     assert 'my_methods' in record['command']
-
-
-def test_workers_share_the_gpus_and_a_dead_one_is_replaced(tmp_path, monkeypatch):
-    (tmp_path / 'jobs.py').write_text(
-        'import os\n\nimport torch\n\n\n'
-        'def where(report):\n    assert torch.get_num_threads() == 3\n'
-        '    return os.environ["CUDA_VISIBLE_DEVICES"]\n\n\n'
-        'def die(report):\n    os.kill(os.getpid(), 9)\n')
-    monkeypatch.syspath_prepend(tmp_path)
-    events = []
-    jobs = [Job('dies', 'jobs:die', ()), Job('runs', 'jobs:where', ()), Job('after', 'jobs:where', ()),
-            Job('never', 'jobs:where', (), frozenset({'dies'}))]
-    run_jobs(jobs, 2, 3, ['3', '7'], tmp_path, lambda *event: events.append(event))
-    outcome = {name: (kind, value) for kind, name, value in events}
-    assert outcome['dies'][0] == 'dead' and 'SIGKILL' in outcome['dies'][1]
-    assert outcome['runs'] == ('done', '7') and outcome['after'][1] in ('3', '7')
-    assert outcome['never'] == ('blocked', frozenset({'dies'}))
 
 
 def test_a_second_runner_leaves_with_one_line(place):

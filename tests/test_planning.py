@@ -13,8 +13,7 @@ from test_grid import grid_file
 
 from benchmarks import run_grid
 from benchmarks.cells import load_grid
-from benchmarks.executors import DebugExecutor
-from benchmarks.executors.progress import Progress
+from benchmarks.executors.debug import DebugExecutor
 from benchmarks.plan import plan_runs
 from benchmarks.planning import estimate
 from benchmarks.planning.calibration import calibrate
@@ -24,6 +23,7 @@ from benchmarks.planning.work import grid_work
 from benchmarks.schema import open_record, seal
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.files import write_json
+from mmseg_plugins.progress import Progress
 
 
 def test_schedules_known_by_hand():
@@ -110,7 +110,7 @@ def test_the_published_time_is_64_gpu_hours_of_the_papers_best(tmp_path, monkeyp
 def calibrated(prepared, tmp_path_factory):
     """A calibration of a kind on prepared data and of one on random values: its folders, the device, the grids."""
     folder = tmp_path_factory.mktemp('calibrated')
-    with pytest.MonkeyPatch.context() as patch, Progress(bars=False) as progress:
+    with pytest.MonkeyPatch.context() as patch, Progress(shown=False) as progress:
         patch.chdir(folder)
         patch.setattr(estimate, 'CALIBRATIONS', folder / 'calibrations')
         patch.setattr('benchmarks.planning.calibration.STEPS', (3, 3))

@@ -1,25 +1,21 @@
 """Records as files: checked on reading, sealed against edits, tidy as a frame, watched while they come."""
 
 import functools
-import io
-import itertools
 import json
 import os
 import shutil
 from operator import getitem
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import REPO
 from made_records import failed, record, write
-from rich.console import Console
 
 from benchmarks import results
 from benchmarks.axes import AXES, Cell
 from benchmarks.cells import load_grid
 from benchmarks.executors import watch as watching
-from benchmarks.executors.watch import show, take_snapshot, watch
+from benchmarks.executors.watch import RunState, show, take_snapshot, watch
 from benchmarks.records import (
     Run,
     predictions_path,
@@ -288,34 +284,21 @@ def test_runs_are_found_wherever_the_grid_worked(grid, tmp_path):
     assert (state.state, state.step, state.loss) == ('stopped', 30, 3.0)
 
 
-def test_watching_ends_when_nothing_is_running(grid, tmp_path, monkeypatch):
+def test_watching_ends_when_nothing_is_running(grid, tmp_path, monkeypatch, capfd):
     """Runs that wait do not hold it up, and neither does a worker's pause between two runs end it."""
-    first, second = grid.cells()
-    folder, root, slept = tmp_path / 'out', tmp_path / 'grids', []
-    shown, clock = io.StringIO(), itertools.count(1e9)
-    run = begin(root / 'phantom', first, 1, 1e9)
+    looks = iter([['running'], ['waiting'], ['running', 'waiting'], ['done', 'waiting'], ['done', 'waiting']])
+    monkeypatch.setattr(watching, 'take_snapshot', lambda *_: [RunState('a run', state) for state in next(looks)])
+    monkeypatch.setenv('FORCE_COLOR', '1')
+    monkeypatch.setenv('COLUMNS', '150')
+    watch(grid, tmp_path, tmp_path, 0.0)
+    assert next(looks, None) is None
+    assert '1 waiting, 1 done; nothing is running, so this watch ends' in capfd.readouterr().out
 
-    def sleep(seconds):
-        slept.append(seconds)
-        if len(slept) == 2:
-            finish(folder, first, 1)  # and for one look, nothing is running
-        if len(slept) == 3:
-            begin(root / 'phantom', second, 1, 1e9)
-        if len(slept) == 5:
-            finish(folder, second, 1)
-        assert len(slept) < 20, 'it goes on though nothing is running'
 
-    monkeypatch.setattr(watching, 'time', SimpleNamespace(time=lambda: next(clock), sleep=sleep))
-    monkeypatch.setattr(watching, 'Console', lambda: Console(file=shown, force_terminal=True, width=150))
-    watch(grid, folder, root, 7.0)
-    looks = len(slept)
-    assert run.is_dir() and set(slept) == {7.0}
-    assert '2 waiting, 2 done; nothing is running, so this watch ends' in shown.getvalue()
-
-    monkeypatch.setattr(watching, 'Console', lambda: Console(file=shown, width=150))
-    shown.truncate(0)
-    watch(grid, folder, root)  # no terminal
-    assert len(slept) == looks and shown.getvalue().count('2 waiting, 2 done') == 1
+def test_without_a_terminal_a_grid_is_shown_once(grid, tmp_path, capfd):
+    finish(tmp_path, grid.cells()[0], 1)
+    watch(grid, tmp_path, tmp_path)
+    assert capfd.readouterr().out.count('3 waiting, 1 done') == 1
 
 
 @pytest.mark.parametrize('spoil', [

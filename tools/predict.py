@@ -14,7 +14,7 @@ from mmseg_plugins.experiment import load_config
 from mmseg_plugins.files import check_output, is_same_file
 from mmseg_plugins.inference import load_model, predict_volume
 from mmseg_plugins.options import add_config_options, path
-from mmseg_plugins.terminal import counter
+from mmseg_plugins.progress import counting
 
 
 def parse_args() -> argparse.Namespace:
@@ -69,7 +69,8 @@ def main() -> None:
                                 index.get('channel_names', ())):
         print(f'warning: {doubt}')
     model = load_model(cfg, args.checkpoint, args.device)
-    label = predict_volume(model, volume, cfg, index, progress=counter('slices'))
+    with counting('slices') as count:
+        label = predict_volume(model, volume, cfg, index, progress=count)
     write_label(args.label, label, volume)
     for number, name in enumerate(index['labels'][1:], 1):
         millilitres = (label == number).sum() * np.prod(volume.spacing) / 1000

@@ -7,7 +7,8 @@ from pathlib import Path
 from mmseg_plugins.datasets.layout_images import prepare_layout
 from mmseg_plugins.datasets.prepare import prepare_dataset
 from mmseg_plugins.errors import UserError, run_main
-from mmseg_plugins.terminal import add_dataset_arguments, choose_dataset, counter
+from mmseg_plugins.progress import counting
+from mmseg_plugins.terminal import add_dataset_arguments, choose_dataset
 
 
 def main() -> int:
@@ -26,7 +27,8 @@ def main() -> int:
         return 0
     name, info, raw = choose_dataset(args)
     out = args.out or Path('data/prepared') / name
-    result = prepare_dataset(name, raw, out, counter('preparing'), info, args.workers, args.uncompressed)
+    with counting('preparing') as count:
+        result = prepare_dataset(name, raw, out, count, info, args.workers, args.uncompressed)
     for line in result.warnings:
         print(f'warning: {line}')
     for fault in result.faults:

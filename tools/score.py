@@ -32,7 +32,7 @@ from mmseg_plugins.errors import UserError, run_main, some  # noqa: E402
 from mmseg_plugins.evaluation.folder import score_folder  # noqa: E402
 from mmseg_plugins.experiment import import_extensions  # noqa: E402
 from mmseg_plugins.files import only_writer, write_atomic  # noqa: E402
-from mmseg_plugins.terminal import counter  # noqa: E402
+from mmseg_plugins.progress import counting  # noqa: E402
 from mmseg_plugins.untrusted import check_name  # noqa: E402
 
 
@@ -58,7 +58,8 @@ def main() -> None:
     prepared = PREPARED / args.dataset
     index = read_index(prepared)
     check_results(args)
-    found = score_folder(args.folder, prepared, args.split, progress=counter('scoring'))
+    with counting('scoring') as count:
+        found = score_folder(args.folder, prepared, args.split, progress=count)
     for note in found.notes:
         print(f'warning: {note}')
     if found.missing:

@@ -21,7 +21,8 @@ from mmseg_plugins.datasets.pictures import draw_contact_sheet
 from mmseg_plugins.datasets.verification import Verification, summary_rows, verify_dataset
 from mmseg_plugins.errors import UserError, run_main
 from mmseg_plugins.files import write_atomic, write_json
-from mmseg_plugins.terminal import add_dataset_arguments, choose_dataset, counter
+from mmseg_plugins.progress import counting
+from mmseg_plugins.terminal import add_dataset_arguments, choose_dataset
 from mmseg_plugins.untrusted import read_json
 
 
@@ -35,7 +36,8 @@ def main() -> int:
     dataset = find_cases(info, raw)
     check_own(out)
     out.mkdir(parents=True, exist_ok=True)
-    found = verify_dataset(dataset, args.workers, counter('reading'))
+    with counting('reading') as count:
+        found = verify_dataset(dataset, args.workers, count)
     rows = summary_rows(dataset, found)
 
     console = Console(soft_wrap=True, highlight=False)

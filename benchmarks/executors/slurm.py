@@ -1,7 +1,7 @@
 """Jobs on a cluster: submitted through submitit once, and followed by whichever call comes later.
 
-Before sbatch is called, a file below the grid's work folder notes which jobs a submission holds, under a name that
-no other has. By these names squeue tells what is queued or running; what a job leaves tells that it ended well.
+A note in the grid's work folder has Slurm's number of every job of a submission. By these squeue tells what is
+queued or running; what a job leaves tells that it ended well.
 """
 
 import json
@@ -13,9 +13,10 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
 from contextlib import redirect_stderr
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -23,20 +24,21 @@ from typing import Any
 import submitit
 from submitit.core.utils import FailedJobError
 
+from mmseg_plugins.commands import REPO
 from mmseg_plugins.errors import Stopped, UserError, nearest
 from mmseg_plugins.files import write_json
 
-from ..records import read_object
 from ..yaml_file import read_yaml
-from .local import Job
+from .base import Executor, register_executor
+from .jobs import Controller, Job
 from .slurm_job import Task
 from .watch import read_last_line
 
-REPO = Path(__file__).parents[2]
 POLL = 3.0  # seconds
 TIMEOUTS = 10**6  # a run may need any number of them
 ENDED = {'BOOT_FAIL', 'CANCELLED', 'COMPLETED', 'DEADLINE', 'FAILED', 'NODE_FAIL', 'OUT_OF_MEMORY', 'PREEMPTED',
          'TIMEOUT', 'GONE'}
+GONE = 'GONE', ''  # state and reason of a job that Slurm does not know any more
 # sbatch's options that are set here, and what sets them
 OURS = {'partition': '--partition', 'time': '--time', 'nodes': '--nodes', 'gpus-per-node': '--gpus',
         'ntasks-per-node': '--gpus', 'cpus-per-task': '--cpus', 'mem': '--memory', 'array': '--limit',
@@ -44,91 +46,93 @@ OURS = {'partition': '--partition', 'time': '--time', 'nodes': '--nodes', 'gpus-
             'dependency error job-name kill-on-invalid-dep no-requeue open-mode output requeue'.split(), '')}
 
 
-def _setting(default: Any, kind: type, help: str, least: int | None = None) -> Any:
-    return field(default=default, metadata=dict(kind=kind, help=help, least=least))
+def _setting(default: Any, help: str, least: int | None = None) -> Any:
+    must_be = 'a text' if least is None else f'a whole number, at least {least}'
+    return field(default=default, metadata=dict(help=help, least=least, must_be=must_be))
 
 
 @dataclass(frozen=True)
 class SlurmSettings:
-    """What a run asks Slurm for."""
-    partition: str | None = _setting(None, str, "default: the cluster's")
-    time: int = _setting(240, int, 'minutes, after which a run is requeued and goes on (default: 240)', 1)
-    nodes: int = _setting(1, int, 'nodes of a run (default: 1)', 1)
-    gpus: int = _setting(1, int, 'GPUs on each node, a process each; 0: one process on CPUs (default: 1)', 0)
-    cpus: int = _setting(4, int, 'CPU cores of each process (default: 4)', 1)
-    memory: str | None = _setting(None, str, "on each node, e.g. 32G (default: the cluster's)")
-    limit: int = _setting(256, int, 'runs of a submission that run at a time (default: 256)', 1)
-    grace: int = _setting(90, int, 'seconds from the signal that the time is up to the end (default: 90)', 1)
+    """What a run asks Slurm for; an empty text leaves it to the cluster."""
+    partition: str = _setting('', "default: the cluster's")
+    time: int = _setting(240, 'minutes, after which a run is requeued and goes on (default: 240)', 1)
+    nodes: int = _setting(1, 'nodes of a run (default: 1)', 1)
+    gpus: int = _setting(1, 'GPUs on each node, a process each; 0: one process on CPUs (default: 1)', 0)
+    cpus: int = _setting(4, 'CPU cores of each process (default: 4)', 1)
+    memory: str = _setting('', "on each node, e.g. 32G (default: the cluster's)")
+    limit: int = _setting(256, 'runs of a submission that run at a time (default: 256)', 1)
+    grace: int = _setting(90, 'seconds from the signal that the time is up to the end (default: 90)', 1)
     sbatch: dict = field(default_factory=dict, metadata=dict(
-        kind=dict, help="any others of sbatch's options, e.g. account=A"))
+        help="any others of sbatch's options, e.g. account=A", least=None, must_be='options, as {account: A}'))
 
     @property
     def processes(self) -> int:
         return self.nodes * max(self.gpus, 1)
 
 
-def add_arguments(parser) -> None:
+SETTINGS = {setting.name: setting for setting in fields(SlurmSettings)}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
     group = parser.add_argument_group('Slurm (--executor slurm)')
     group.add_argument('--slurm', type=Path, metavar='FILE.yaml', help='holds any of these; the command line wins')
-    for setting in fields(SlurmSettings):
-        kind = setting.metadata['kind']
-        form = dict(nargs='+', metavar='KEY=VALUE') if kind is dict else dict(type=kind)
-        group.add_argument(f'--{setting.name}', help=setting.metadata['help'], **form)
+    for name, setting in SETTINGS.items():
+        form = dict(nargs='+', metavar='KEY=VALUE') if setting.type is dict else dict(type=setting.type)
+        group.add_argument(f'--{name}', help=setting.metadata['help'], **form)
     group.add_argument('--detach', action='store_true', default=None, help='submit and leave')
 
 
-def given_arguments(args) -> dict:
-    """Those of `add_arguments` that were given, by name."""
-    names = ['slurm', *(setting.name for setting in fields(SlurmSettings)), 'detach']
-    return {name: value for name in names if (value := getattr(args, name)) is not None}
-
-
-def read_settings(path: Path | None, given: dict) -> SlurmSettings:
+def read_settings(path: Path | None, given: dict[str, Any]) -> SlurmSettings:
     """Settings from a YAML file and, before it, the command line.
 
     Raises:
         UserError: names the file or option and the key or value that is wrong.
     """
     values = read_yaml(path) if path else {}
-    known = {setting.name: setting.metadata for setting in fields(SlurmSettings)}
-    for key, value in values.items():
-        if key not in known:
-            raise UserError(f'{path}: unknown key {key!r}{nearest(key, known)}')
-        if not isinstance(value, known[key]['kind']) or isinstance(value, bool):
-            form = {int: 'a whole number', str: 'a text', dict: '{key: value}'}[known[key]['kind']]
-            raise UserError(f'{path}: {key} is {value!r}; write it as {form}')
-    settings = {**values, **given, 'sbatch': dict(values.get('sbatch', ()))}
-    for text in given.get('sbatch', ()):
-        key, _, value = text.partition('=')
-        settings['sbatch'][key] = value or True
-    for key in settings['sbatch']:
+    pairs = (text.partition('=') for text in given.get('sbatch', ()))
+    options = {key: value or True for key, _, value in pairs}
+    for where, settings in ((f'{path}: ', values), ('', given | dict(sbatch=options))):
+        for key, value in settings.items():
+            if key not in SETTINGS:
+                raise UserError(f'{where}unknown key {key!r}{nearest(key, SETTINGS)}')
+            rule = SETTINGS[key].metadata
+            if type(value) is not SETTINGS[key].type or rule['least'] is not None and value < rule['least']:
+                raise UserError(f'{where}{key} is {value!r}; it must be {rule["must_be"]}')
+    options = values.get('sbatch', {}) | options
+    for key in options:
         if (instead := OURS.get(key.replace('_', '-'))) is not None:
             raise UserError(f'sbatch option {key!r} is set here already{instead and f"; use {instead}"}')
-    for key, value in settings.items():
-        least = known[key].get('least')
-        if least is not None and value < least:
-            raise UserError(f'{key} is {value}; it must be at least {least}')
-    return SlurmSettings(**settings)
+    return SlurmSettings(**{**values, **given, 'sbatch': options})
 
 
-class SlurmExecutor:
-    """Jobs in arrays of those that need the same.
+@register_executor('slurm')
+class SlurmExecutor(Executor):
+    """Jobs of a Slurm cluster, in arrays of those that need the same.
+
+    A job that ended without what it should leave is lost: the next call submits it again.
 
     Args:
         detach: submit and leave.
     """
+    flags = ('slurm', *SETTINGS, 'detach')
 
-    def __init__(self, settings: SlurmSettings, detach: bool):
+    def __init__(self, settings: SlurmSettings, detach: bool = False):
         self.settings, self.detach = settings, detach
         self.options = dict(launcher='pytorch') if settings.processes > 1 else {}
+
+    @classmethod
+    def from_args(cls, args: Namespace) -> 'SlurmExecutor':
+        given = {name: value for name in SETTINGS if (value := getattr(args, name)) is not None}
+        executor = cls(read_settings(args.slurm, given), bool(args.detach))
+        if args.halve_on_oom and executor.options:
+            raise UserError('--halve-on-oom is for runs of one process; set experiment.accumulate in the grid')
+        return executor
 
     def __str__(self) -> str:
         return f'Slurm, {self.settings.processes} process(es) each'
 
-    def run(self, jobs: Sequence[Job], work: Path, on_event: Callable[[str, Hashable, Any], None]) -> None:
-        """Submit what is neither queued nor running, and follow all of it; events as those of `local.run_jobs`.
-
-        A job that ended without what it should leave is ('lost', name, reason): the next call submits it again.
+    def run(self, controller: Controller) -> None:
+        """Submit what is neither queued nor running, and follow all of it.
 
         Raises:
             UserError: there is no Slurm here, or it refuses.
@@ -138,102 +142,102 @@ class SlurmExecutor:
             if not shutil.which(command):
                 raise UserError(f'{command} not found: this machine does not submit to Slurm; '
                                 'log in where it does, or use --executor local')
-        folder = work / 'slurm'
+        folder = controller.work / 'slurm'
         try:
-            followed = find_submitted(jobs, folder)
+            numbers = find_submitted(controller.jobs, folder)
             groups: dict[tuple, list[Job]] = {}
-            for job in jobs:
-                if job.name in followed:
+            for job in controller.jobs:
+                if job.name in numbers:
                     continue
-                if (read_object(job.leaves) or {}).get('state') == 'done':  # since the plan was made
-                    on_event('done', job.name, None)
+                if (job.left() or {}).get('state') == 'done':  # since the plan was made
+                    controller.ended(job)
                 else:
                     groups.setdefault((job.needs, 'launcher' in job.options), []).append(job)
             for (needs, parallel), group in groups.items():
-                after = [followed[need].number for need in needs if need in followed]
-                followed |= self._submit(group, parallel, after, folder)
+                numbers |= self._submit(group, parallel, numbers.get(needs), folder)
             if not self.detach:
-                _follow(list(followed.values()), on_event)
-            elif followed:
-                print(f'{len(followed)} jobs are with Slurm; {_what_next(folder)}')
+                _follow(controller, numbers, folder)
+            elif numbers:
+                print(f'{len(numbers)} jobs are with Slurm; {_what_next(folder)}')
         except (KeyboardInterrupt, Stopped) as end:
             if not any(folder.glob('*.json')):
                 raise
             print(f'the jobs go on; {_what_next(folder)}', flush=True)
             raise SystemExit(128 + getattr(end, 'number', signal.SIGINT)) from None
 
-    def _submit(self, jobs: Sequence[Job], parallel: bool, after: Sequence[str], folder: Path
-                ) -> dict[Hashable, 'Followed']:
-        """One sbatch, for jobs that start once those numbered `after` have ended well."""
+    def _submit(self, jobs: list[Job], parallel: bool, after: str | None, folder: Path) -> dict[str, str]:
+        """One sbatch, for jobs that start once a number's has ended well; returns their numbers by name."""
         settings = self.settings
         nodes, gpus = (settings.nodes, settings.gpus) if parallel else (1, min(settings.gpus, 1))
-        grid = re.sub(r'[^\w-]', '_', folder.parent.name)
-        submission = Submission(folder / f'{grid}-{uuid.uuid4().hex[:8]}', [_key(job) for job in jobs])
-        submission.write()
-        executor = submitit.SlurmExecutor(submission.folder, max_num_timeout=TIMEOUTS)
+        logs = folder / f'{re.sub(r"[^-_0-9A-Za-z]", "_", folder.parent.name)}-{uuid.uuid4().hex[:8]}'
+        note, keys = logs.with_suffix('.json'), list(map(_key, jobs))
+        write_json(note, dict.fromkeys(keys))  # else nobody would find them if this process died in sbatch
+        executor = submitit.SlurmExecutor(logs, max_num_timeout=TIMEOUTS)
         executor.update_parameters(
-            job_name=submission.name, partition=settings.partition, time=settings.time, nodes=nodes,
+            job_name=logs.name, partition=settings.partition or None, time=settings.time, nodes=nodes,
             ntasks_per_node=max(gpus, 1), gpus_per_node=gpus or None, cpus_per_task=settings.cpus,
-            mem=settings.memory, signal_delay_s=settings.grace, array_parallelism=settings.limit,
-            dependency=':'.join(['afterok', *after]) if after else None, stderr_to_stdout=True,
+            mem=settings.memory or None, signal_delay_s=settings.grace, array_parallelism=settings.limit,
+            dependency=after and f'afterok:{after}', stderr_to_stdout=True,
             # srun does not take the first from sbatch
             srun_args=[f'--cpus-per-task={settings.cpus}', '--kill-on-bad-exit=1'],
             setup=[f'export PYTHONPATH={shlex.quote(str(REPO))}${{PYTHONPATH:+:$PYTHONPATH}}'],
             additional_parameters={'requeue': True, 'kill-on-invalid-dep': 'yes', **settings.sbatch})
         try:
             with redirect_stderr(StringIO()):  # submitit repeats there what it raises
-                [first, *_] = executor.submit_array([Task(pickle.dumps(job)) for job in jobs])
+                submitted = executor.submit_array([Task(pickle.dumps(job)) for job in jobs])
         except FailedJobError as error:
-            submission.note.unlink()
-            shutil.rmtree(submission.folder)
+            note.unlink()
+            shutil.rmtree(logs)
             lines = [line.removeprefix('sbatch: ').removeprefix('error: ') for line in str(error).splitlines()]
             raise UserError(f'sbatch: {"; ".join(lines)}; see Slurm in run_grid.py --help') from None
         for job in jobs:  # of an earlier attempt that failed; their processes have yet to start
             job.leaves.unlink(missing_ok=True)
-        submission = replace(submission, number=first.job_id.partition('_')[0])
-        submission.write()
-        return {job.name: Followed(job, submission, index) for index, job in enumerate(jobs)}
+        numbers = [each.job_id for each in submitted]
+        write_json(note, dict(zip(keys, numbers, strict=True)))
+        return dict(zip((job.name for job in jobs), numbers, strict=True))
 
 
-@dataclass(frozen=True)
-class Submission:
-    """Jobs that went to Slurm together; `number` is Slurm's, None until all that they need is in place."""
-    folder: Path
-    keys: Sequence[str]
-    number: str | None = None
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
-
-    @property
-    def note(self) -> Path:
-        return self.folder.with_suffix('.json')
-
-    def write(self) -> None:
-        write_json(self.note, dict(keys=self.keys, number=self.number))
+def find_submitted(jobs: Iterable[Job], folder: Path) -> dict[str, str]:
+    """Slurm's numbers of those of the jobs that are queued or running; notes of what has ended are taken away."""
+    notes = {path: json.loads(path.read_text()) for path in sorted(folder.glob('*.json'))}
+    for note in [note for note, numbers in notes.items() if None in numbers.values()]:
+        _ask('scancel', f'--name={note.stem}')  # its controller died in sbatch, so its jobs may lack their input
+        note.unlink()
+        del notes[note]
+    queue, names, found = _ask_queue(folder), {_key(job): job.name for job in jobs}, {}
+    for note, numbers in notes.items():
+        alive = {key: number for key, number in numbers.items() if queue.get(number, GONE)[0] not in ENDED}
+        found |= {names[key]: number for key, number in alive.items() if key in names}
+        if not alive:
+            note.unlink()
+    return found
 
 
-@dataclass
-class Followed:
-    """A job that is with Slurm, as squeue last told of it."""
-    job: Job
-    submission: Submission
-    index: int
-    state: str = 'PENDING'
-    reason: str = ''
-    step: int | None = None
-    missed: int = 0  # times in a row that it had ended, or was not known, without what it should leave
-
-    @property
-    def number(self) -> str:
-        """Slurm's name of it."""
-        submission = self.submission
-        return f'{submission.number}_{self.index}' if len(submission.keys) > 1 else submission.number
-
-    @property
-    def log(self) -> Path:
-        return self.submission.folder / f'{self.number}_0_log.out'
+def _follow(controller: Controller, numbers: dict[str, str], folder: Path) -> None:
+    """Ask again and again what becomes of the jobs, until all have ended."""
+    states, trouble = dict.fromkeys(numbers, 'PENDING'), None
+    while jobs := controller.unfinished():
+        time.sleep(POLL)
+        try:
+            queue, trouble = _ask_queue(folder), None
+        except UserError as error:
+            if not trouble:
+                print(f'{error}; asking on')
+            trouble = error
+            continue
+        for job in jobs:
+            number, before = numbers[job.name], states[job.name]
+            states[job.name], reason = queue.get(number, GONE)
+            state = states[job.name]
+            if (left := job.left()) is not None:
+                controller.ended(job, left.get('reason'))
+            elif {before, state} <= ENDED:  # seen twice, as a shared disk may show a file late
+                end = 'its job ended' if state == 'GONE' else f'its job is {state.lower()}'
+                controller.lost(job, f'{end}{reason and f" ({reason})"}; see {folder}/*/{number}_0_log.out')
+            elif (before, state) == ('RUNNING', 'PENDING'):
+                controller.again(job, 'its job was requeued')
+            elif step := read_last_line(job.folder).get('step'):
+                controller.progress(job, step)
 
 
 def _key(job: Job) -> str:
@@ -253,73 +257,9 @@ def _ask(*command: str) -> list[str]:
     return result.stdout.splitlines()
 
 
-def _ask_queue(names: Iterable[str]) -> dict[tuple[str, int], tuple[str, str]]:
-    """State and reason of the jobs that Slurm still knows, ended ones among them, by submission and index."""
-    names = ','.join(sorted(set(names)))
-    lines = _ask('squeue', '-h', '-r', '-t', 'all', f'--name={names}', '-o', '%j|%K|%T|%r') if names else []
-    rows = [line.split('|', 3) for line in lines]
-    return {(name, int(index) if index.isdigit() else 0): (state, '' if reason == 'None' else reason)
-            for name, index, state, reason in rows}
-
-
-def find_submitted(jobs: Iterable[Job], folder: Path) -> dict[Hashable, Followed]:
-    """Those of the jobs that are queued or running, by name; notes of what has ended are taken away."""
-    submissions = []
-    for path in sorted(folder.glob('*.json')):
-        submission = Submission(path.with_suffix(''), **json.loads(path.read_text()))
-        if submission.number is None:  # its controller died in between, so its jobs may lack their input
-            _ask('scancel', f'--name={submission.name}')
-            path.unlink()
-        else:
-            submissions.append(submission)
-    queue = _ask_queue(submission.name for submission in submissions)
-    by_key, found = {_key(job): job for job in jobs}, {}
-    for submission in submissions:
-        alive = {index: queue[submission.name, index] for index in range(len(submission.keys))
-                 if queue.get((submission.name, index), ('GONE',))[0] not in ENDED}
-        if not alive:
-            submission.note.unlink()
-        for index, (state, reason) in alive.items():
-            if job := by_key.get(submission.keys[index]):
-                found[job.name] = Followed(job, submission, index, state, reason)
-    return found
-
-
-def _follow(followed: list[Followed], on_event: Callable[[str, Hashable, Any], None]) -> None:
-    """Poll until all have ended."""
-    silent = False
-    while followed:
-        try:
-            queue = _ask_queue(each.submission.name for each in followed)
-            silent = False
-        except UserError as error:
-            if not silent:
-                print(f'{error}; asking on')
-            silent = True
-            time.sleep(POLL)
-            continue
-        followed = [each for each in followed if not _look_at(each, queue, on_event)]
-        if followed:
-            time.sleep(POLL)
-
-
-def _look_at(each: Followed, queue: dict, on_event: Callable[[str, Hashable, Any], None]) -> bool:
-    """Tell what has changed; whether it has ended."""
-    name, before = each.job.name, each.state
-    each.state, reason = queue.get((each.submission.name, each.index), ('GONE', ''))
-    each.reason = reason or each.reason
-    if (left := read_object(each.job.leaves)) is not None:
-        on_event('done', name, left.get('reason'))
-        return True
-    each.missed = each.missed + 1 if each.state in ENDED else 0
-    if each.missed == 2:  # a shared disk may show a file late
-        state = 'its job ended' if each.state == 'GONE' else f'its job is {each.state.lower()}'
-        on_event('lost', name, f'{state}{each.reason and f" ({each.reason})"}; see {each.log}')
-        return True
-    if before == 'RUNNING' and each.state == 'PENDING':
-        on_event('again', name, 'its job was requeued')
-    step = read_last_line(each.job.folder).get('step')
-    if step is not None and step != each.step:
-        each.step = step
-        on_event('progress', name, (step, None))
-    return False
+def _ask_queue(folder: Path) -> dict[str, tuple[str, str]]:
+    """State and reason, by number, of the noted jobs that Slurm still knows, ended ones among them."""
+    names = ','.join(path.stem for path in folder.glob('*.json'))
+    lines = _ask('squeue', '-h', '-r', '-t', 'all', f'--name={names}', '-o', '%i|%T|%r') if names else []
+    rows = (line.split('|', 2) for line in lines)
+    return {number: (state, '' if reason == 'None' else reason) for number, state, reason in rows}

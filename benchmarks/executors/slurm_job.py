@@ -5,13 +5,13 @@ import pickle
 import signal
 import time
 
-from submitit.helpers import DelayedSubmission, TorchDistributedEnvironment
+from submitit.helpers import Checkpointable, TorchDistributedEnvironment
 
 GRACE = 600  # seconds for Slurm to end or requeue a job that it has told to stop
 
 
-class Task:
-    """One `benchmarks.executors.local.Job`, by all processes of a Slurm job.
+class Task(Checkpointable):
+    """One `Job`, by all processes of a Slurm job. Requeued, it is the same: a run goes on from its own checkpoint.
 
     Args:
         job: pickled, since unpickling it imports everything.
@@ -20,11 +20,7 @@ class Task:
     def __init__(self, job: bytes):
         self.job = job
 
-    def checkpoint(self) -> DelayedSubmission:
-        """What submitit requeues: the same once more, which goes on from the run's own checkpoint."""
-        return DelayedSubmission(self)
-
-    def __call__(self) -> str | None:
+    def __call__(self) -> None:
         environment = TorchDistributedEnvironment()
         # some networks need another name of the first node than Slurm's
         environment.master_addr = os.environ.get('MASTER_ADDR', environment.master_addr)
@@ -45,10 +41,6 @@ class Task:
                   flush=True)
             time.sleep(GRACE)
             raise
-        if reason is None:
-            leave_processes()
-        else:
-            print(reason, flush=True)
-            if environment.world_size > 1:
-                raise SystemExit(1)  # the others wait for this process, and srun ends them
-        return reason
+        if reason:  # srun ends the others, which wait for this process, and Slurm cancels what needs this job
+            raise SystemExit(reason)
+        leave_processes()

@@ -9,7 +9,7 @@ from pathlib import Path
 from mmengine.config import Config
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 
 from ..axes import Cell
 from ..cells import Grid
@@ -50,16 +50,13 @@ def take_snapshot(grid: Grid, folder: Path, root: Path, now: float) -> list[RunS
     """
     records = {(Cell(**record['cell']), record['seed']): record for record in read_records(folder)[0]}
     states = []
-    for cell in grid.cells():
-        for seed in grid.seeds:
-            name = f'{cell}-seed{seed}'
-            record = records.get((cell, seed))
-            if record:
-                curve = record.get('training', {})
-                states.append(RunState(name, record['state'], curve.get('steps'), curve.get('steps'),
-                                       curve.get('last_loss')))
-            else:
-                states.append(_look_at(name, root, now))
+    for cell, seed in ((cell, seed) for cell in grid.cells() for seed in grid.seeds):
+        if record := records.get((cell, seed)):
+            curve = record.get('training', {})
+            states.append(RunState(f'{cell}-seed{seed}', record['state'], curve.get('steps'), curve.get('steps'),
+                                   curve.get('last_loss')))
+        else:
+            states.append(_look_at(f'{cell}-seed{seed}', root, now))
     return states
 
 
@@ -69,10 +66,9 @@ def _look_at(name: str, root: Path, now: float) -> RunState:
     if folder is None:
         return RunState(name, 'waiting')
     last = read_last_line(folder)
-    pace = last.get('time')
-    quiet = max(QUIET, QUIET_STEPS * (pace or 0))
+    quiet = max(QUIET, QUIET_STEPS * last.get('time', 0))
     return RunState(name, 'running' if now - _last_sign(folder) < quiet else 'stopped', last.get('step'),
-                    _steps(folder) if last else None, last.get('loss'), pace)
+                    _steps(folder) if last else None, last.get('loss'), last.get('time'))
 
 
 def read_last_line(folder: Path) -> dict:
@@ -101,17 +97,15 @@ def _steps(folder: Path) -> int | None:
 def show(states: list[RunState], title: str) -> Table:
     """The states as a table, running ones first, and a line of sums below."""
     counts = {state: sum(run.state == state for run in states) for state in STATES}
-    lefts = [run.left for run in states if run.left is not None]
-    ends = f'; running ones end in {max(lefts) / 60:.1f} min' if lefts else ''
-    if not counts['running']:
-        ends = '; nothing is running, so this watch ends'
-    table = Table(title=title, caption=', '.join(f'{count} {state}' for state, count in counts.items() if count)
-                  + ends, caption_justify='left')
-    for heading in ('run', 'state', 'step', 'loss', 'min left'):
-        table.add_column(heading, justify='left' if heading in ('run', 'state') else 'right')
+    ends = ('; nothing is running, so this watch ends' if not counts['running'] else
+            f'; running ones end in {max(lefts) / 60:.1f} min'
+            if (lefts := [run.left for run in states if run.left is not None]) else '')
+    table = Table('run', 'state', *(Column(name, justify='right') for name in ('step', 'loss', 'min left')),
+                  title=title, caption_justify='left',
+                  caption=', '.join(f'{count} {state}' for state, count in counts.items() if count) + ends)
     for run in sorted(states, key=lambda run: list(STATES).index(run.state)):
-        step = '' if run.step is None else f'{run.step}/{run.steps or "?"}'
-        table.add_row(run.name, run.state, step, '' if run.loss is None else f'{run.loss:.4f}',
+        table.add_row(run.name, run.state, '' if run.step is None else f'{run.step}/{run.steps or "?"}',
+                      '' if run.loss is None else f'{run.loss:.4f}',
                       '' if run.left is None else f'{run.left / 60:.1f}', style=STATES[run.state])
     return table
 
@@ -122,19 +116,12 @@ def watch(grid: Grid, folder: Path, root: Path = GRIDS, seconds: float = 5.0) ->
     Waiting runs do not hold it up: the folder's grid.yaml may name more than were asked for. It looks twice
     before it ends, as a worker pauses between one run and the next.
     """
-    console = Console()
-
-    def look() -> list[RunState]:
-        return take_snapshot(grid, folder, root, time.time())
-
-    states = look()
-    if not console.is_terminal:
-        console.print(show(states, grid.title))
-        return
-    with Live(show(states, grid.title), console=console) as live:
-        idle = 0
-        while idle < 2:
-            time.sleep(seconds)
-            states = look()
+    console, idle = Console(), 0
+    with Live(console=console) as live:
+        while True:
+            states = take_snapshot(grid, folder, root, time.time())
             live.update(show(states, grid.title))
             idle = 0 if any(run.state == 'running' for run in states) else idle + 1
+            if idle == 2 or not console.is_terminal:
+                return
+            time.sleep(seconds)

@@ -13,7 +13,7 @@ from mmseg_plugins.datasets.volumes import Volume
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.files import write_json
 
-from ..executors import Executor, execute
+from ..executors.base import Executor, execute
 from ..plan import Plan, make_run
 from ..schema import open_record, seal
 from .estimate import device_folder, device_name, file_name
@@ -29,7 +29,7 @@ def calibrate(works: list[GridWork], executor: Executor, at_once: int, progress,
 
     Args:
         at_once: runs at a time. So many are kept busy to the end, as they slow each other down on a CPU.
-        progress: benchmarks.executors.progress.Progress.
+        progress: mmseg_plugins.progress.Progress.
         command: what called this, for the records to name.
 
     Returns:

@@ -13,9 +13,10 @@ import pytest
 import yaml
 from cluster import Cluster, run_cluster
 from conftest import wait_for, write_msd
+from test_executors import control
 from test_training import finish
 
-from benchmarks.executors.local import Job
+from benchmarks.executors.jobs import Job
 from benchmarks.executors.slurm import SlurmExecutor, SlurmSettings, read_settings
 from benchmarks.records import read_records
 from mmseg_plugins.errors import UserError
@@ -94,17 +95,17 @@ def test_twelve_runs_survive_what_happens_to_a_cluster(cluster, place, call):
     [line] = cluster.ask('sbatch', '--hold', '--job-name=tiny-torn', '--wrap=sleep 600')
     torn = f'{line.split()[-1]}_N/A'
     slurm.mkdir(parents=True)
-    (slurm / 'tiny-torn.json').write_text(json.dumps(dict(keys=['whatever'], number=None)))
+    (slurm / 'tiny-torn.json').write_text(json.dumps(dict(whatever=None)))
 
     # the controller is killed once it has submitted
     (place / 'hold').touch()
     controller = call()
-    [note] = wait_for(lambda: [path for path in slurm.glob('*.json') if '"number": "' in path.read_text()], 60,
+    [note] = wait_for(lambda: [path for path in slurm.glob('*.json') if 'null' not in path.read_text()], 60,
                       'the submission')
     controller.kill()
-    submitted = json.loads(note.read_text())
-    number = submitted['number']
-    assert len(submitted['keys']) == 12 and state(torn) == 'CANCELLED'
+    numbers = list(json.loads(note.read_text()).values())
+    number = numbers[0].partition('_')[0]
+    assert len(numbers) == 12 and state(torn) == 'CANCELLED'
 
     # one job gets the signal that its time is up, the node of another dies
     first, second = f'{number}_0', f'{number}_1'
@@ -134,7 +135,7 @@ def test_twelve_runs_survive_what_happens_to_a_cluster(cluster, place, call):
     records = read_records(place / 'work_dirs/grids/tiny')[0]
     assert len(records) == 12 and {record['state'] for record in records} == {'done'}
     notes = [json.loads(path.read_text()) for path in slurm.glob('*.json')]
-    assert sorted(len(note['keys']) for note in notes) == [1, 12]
+    assert sorted(map(len, notes)) == [1, 12]
     ends = queue(cluster)
     assert len(ends) == 1 + 13
     assert {job for job, (end, _) in ends.items() if end != 'COMPLETED'} == {torn, third}
@@ -180,27 +181,27 @@ def test_the_script_for_one_training_is_requeued_and_resumes(cluster, prepared, 
 
 def test_a_run_waits_for_its_source_and_goes_with_it(cluster, tmp_path, monkeypatch):
     monkeypatch.setenv('SLURM_CONF', cluster.environment['SLURM_CONF'])
-    source = Job('source', 'none:none', (), folder=tmp_path / 'source', leaves=tmp_path / 'source.json')
-    run = Job('run', 'none:none', (), frozenset({'source'}), {}, tmp_path / 'run', tmp_path / 'run.json')
-    free = Job('free', 'none:none', (), folder=tmp_path / 'free', leaves=tmp_path / 'free.json')
+    source = Job('source', print, folder=tmp_path / 'source', leaves=tmp_path / 'source.json')
+    run = Job('run', print, (), 'source', {}, tmp_path / 'run', tmp_path / 'run.json')
+    free = Job('free', print, folder=tmp_path / 'free', leaves=tmp_path / 'free.json')
     settings = SlurmSettings(gpus=0, cpus=1, sbatch=dict(begin='now+1hour'))
-    SlurmExecutor(settings, True).run([source, run, free], tmp_path / 'grid', pytest.fail)
-    SlurmExecutor(settings, True).run([source, run, free], tmp_path / 'grid', pytest.fail)
+    for _ in range(2):
+        SlurmExecutor(settings, True).run(control([source, run, free], tmp_path / 'grid')[0])
     notes = [json.loads(path.read_text()) for path in (tmp_path / 'grid/slurm').glob('*.json')]
-    [makes, waits] = sorted(notes, key=lambda note: int(note['number']))
-    assert [len(makes['keys']), len(waits['keys'])] == [2, 1]
-    [dependency] = cluster.ask('squeue', '-h', '-j', waits['number'], '-o', '%E')
-    assert dependency == f'afterok:{makes["number"]}_0(unfulfilled)'
-    cluster.ask('scancel', makes['number'])
-    events = []
-    SlurmExecutor(settings, False).run([run], tmp_path / 'grid', lambda *event: events.append(event))
-    [(kind, name, reason)] = events
-    assert (kind, name) == ('lost', 'run') and 'cancelled (DependencyNeverSatisfied)' in reason
-    assert f'{waits["number"]}_0_log.out' in reason
+    [makes, waits] = sorted((list(note.values()) for note in notes), key=len, reverse=True)
+    assert makes == [f'{makes[0][:-2]}_0', f'{makes[0][:-2]}_1'] and len(waits) == 1
+    [dependency] = cluster.ask('squeue', '-h', '-j', waits[0], '-o', '%E')
+    assert dependency == f'afterok:{makes[0]}(unfulfilled)'
+    cluster.ask('scancel', makes[0].partition('_')[0])
+    controller, said = control([run], tmp_path / 'grid')
+    SlurmExecutor(settings).run(controller)
+    assert controller.states == dict(run='lost') and 'cancelled (DependencyNeverSatisfied)' in said[0]
+    assert f'{waits[0]}_0_log.out' in said[0]
     # none of them is with Slurm any more, and one has been done meanwhile
     run.leaves.write_text('{"state": "done"}')
-    SlurmExecutor(settings, True).run([run], tmp_path / 'grid', lambda *event: events.append(event))
-    assert events[1:] == [('done', 'run', None)] and not list((tmp_path / 'grid/slurm').glob('*.json'))
+    controller, _ = control([run], tmp_path / 'grid')
+    SlurmExecutor(settings, True).run(controller)
+    assert controller.states == dict(run='done') and not list((tmp_path / 'grid/slurm').glob('*.json'))
 
 
 def test_a_refusal_is_one_line(place, call):
@@ -235,8 +236,9 @@ def test_settings_come_from_a_file_and_before_it_from_the_command_line(tmp_path)
 
 @pytest.mark.parametrize('text, message', [
     ('partitoin: long', "slurm.yaml: unknown key 'partitoin'; did you mean 'partition'"),
-    ('time: 1 day', "slurm.yaml: time is '1 day'; write it as a whole number"), ('gpus: true', 'gpus is True'),
-    ('gpus: -1', 'gpus is -1; it must be at least 0'), ('[1', 'not valid YAML'), ('- time', 'must hold a mapping'),
+    ('time: 1 day', "slurm.yaml: time is '1 day'; it must be a whole number, at least 1"),
+    ('gpus: true', 'gpus is True'), ('gpus: -1', 'gpus is -1; it must be a whole number, at least 0'),
+    ('[1', 'not valid YAML'), ('- time', 'must hold a mapping'),
     ('sbatch: {array: 1-3}', "sbatch option 'array' is set here already; use --limit"),
     ('sbatch: {job-name: mine}', "'job-name' is set here already")])
 def test_a_misspelt_setting_is_one_line(tmp_path, text, message):
@@ -248,4 +250,4 @@ def test_a_misspelt_setting_is_one_line(tmp_path, text, message):
 def test_without_slurm_one_line_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv('PATH', str(tmp_path))
     with pytest.raises(UserError, match='sbatch not found'):
-        SlurmExecutor(SlurmSettings(), False).run([], tmp_path, pytest.fail)
+        SlurmExecutor(SlurmSettings()).run(control([], tmp_path)[0])

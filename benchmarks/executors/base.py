@@ -1,0 +1,103 @@
+"""What an executor is, and how one is registered, chosen and set to work."""
+
+import time
+from abc import ABC, abstractmethod
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmseg_plugins.errors import UserError, nearest
+from mmseg_plugins.progress import Progress
+
+from ..plan import Plan
+from .jobs import Controller, make_jobs
+
+EXECUTORS: dict[str, type['Executor']] = {}
+
+
+class Executor(ABC):
+    """Where the jobs of a grid are carried out. One's own stands in a module that the grid file imports:
+
+        @register_executor('here')
+        class Here(Executor):
+            def run(self, controller):
+                while job := controller.next():
+                    controller.ended(job, job(partial(controller.progress, job)))
+
+    Attributes:
+        options: keyword arguments of every run, for `execute_run`.
+        flags: options of run_grid.py that are for this executor alone, without their dashes.
+        detach: whether `run` returns while jobs go on.
+    """
+    options: dict[str, Any] = {}
+    flags: Sequence[str] = ()
+    detach = False
+
+    @classmethod
+    def from_args(cls, args: Namespace) -> 'Executor':
+        """Make one by the command line of run_grid.py; its flags are its constructor's arguments."""
+        return cls(**{flag: getattr(args, flag) for flag in cls.flags})
+
+    def __str__(self) -> str:
+        return type(self).__name__
+
+    @abstractmethod
+    def run(self, controller: Controller) -> None:
+        """Carry out the controller's jobs, each after the one that it needs, and tell how each of them ends.
+
+        `controller.next()` is the next job that can start, `controller.jobs` are all. Calling a job carries
+        it out, in this process or wherever it is sent, and writes the file `job.leaves`, which must get here. Its
+        end is told once: by `controller.ended` with what it has returned, by `died` where it has not, or by `lost`
+        where the next call is to try it again; `progress` and `again` tell what comes before.
+
+        Raises:
+            UserError: no job can be carried out here.
+        """
+
+
+def register_executor(name: str) -> Callable[[type[Executor]], type[Executor]]:
+    """A decorator of an executor's class: `run_grid.py --executor NAME` chooses it."""
+    def register(executor: type[Executor]) -> type[Executor]:
+        EXECUTORS[name] = executor
+        return executor
+    return register
+
+
+def choose_executor(args: Namespace) -> Executor:
+    """By the command line of run_grid.py, once the grid's own modules are imported.
+
+    Raises:
+        UserError: there is no such executor, or an option is for another.
+    """
+    if args.executor not in EXECUTORS:
+        raise UserError(f'--executor {args.executor}: not registered{nearest(args.executor, EXECUTORS)}; name the '
+                        'module that registers it under `imports` in the grid file')
+    chosen = EXECUTORS[args.executor]
+    for name, executor in EXECUTORS.items():
+        for flag in executor.flags:
+            if flag not in chosen.flags and getattr(args, flag) is not None:
+                raise UserError(f'--{flag} is for --executor {name}, not for {args.executor}')
+    return chosen.from_args(args)
+
+
+def execute(plan: Plan, executor: Executor, work: Path, out: Path, progress: Progress, halve: bool
+            ) -> tuple[int, int]:
+    """Do what is to do; returns how many runs failed, and how many ended without a record.
+
+    Args:
+        work: folder of the jobs' own.
+        out: gets the records.
+        halve: of `execute_run`.
+    """
+    jobs = make_jobs(plan, work, out, dict(halve=halve) | executor.options)
+    controller, start = Controller(jobs, work, out, progress), time.monotonic()
+    executor.run(controller)
+    if not executor.detach:
+        for job in controller.unfinished():
+            controller.lost(job, f'{executor} has left it undone')
+    done, failed, lost = map(controller.count, ('done', 'failed', 'lost'))
+    if done + failed + lost:
+        made = f' and {len(plan.sources)} sources' if plan.sources else ''
+        progress.say(f'{done + failed + lost} runs{made} in {(time.monotonic() - start) / 60:.1f} minutes')
+    return failed, lost

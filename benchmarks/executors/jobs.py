@@ -1,0 +1,160 @@
+"""What a grid has to do as jobs, and what becomes of them: told, recorded and counted."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmseg_plugins.errors import UserError, some
+from mmseg_plugins.progress import Progress
+
+from ..plan import Plan
+from ..records import Run, read_object, record_path
+from ..runner import execute_pretraining, execute_run, record_failure
+
+NAMED = 4  # running jobs that the progress names; of the others it gives the number
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run, or the making of an embedded source. It can be pickled, and carried out anywhere.
+
+    Args:
+        name: no other job has it.
+        function: called as `function(*arguments, report, **options)`.
+        needs: name of the job that must be done before; None: it can start at once.
+        folder: where it works and logs, and goes on if it was interrupted.
+        leaves: the JSON file that it writes last; a run's record.
+        steps: of training.
+        run: None for a source.
+    """
+    name: str
+    function: Callable
+    arguments: tuple = ()
+    needs: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    leaves: Path | None = None
+    steps: int = 1
+    run: Run | None = None
+
+    def __call__(self, report: Callable[[int, int], None]) -> str | None:
+        """Carry it out in this process; returns None, or in one line why it failed.
+
+        Args:
+            report: called with (step, steps) after every step.
+        """
+        try:
+            return self.function(*self.arguments, report, **self.options)
+        except UserError as error:
+            return str(error)
+
+    def __str__(self) -> str:
+        return f'{self.run.cell} seed {self.run.seed}' if self.run else self.name
+
+    def left(self) -> dict | None:
+        """What it has left, of a run with `state` and, where it failed, `reason`; None: nothing yet."""
+        return read_object(self.leaves)
+
+
+def make_jobs(plan: Plan, work: Path, out: Path, options: dict[str, Any]) -> list[Job]:
+    """What is to do, in order of preference: sources first, each after what it starts from.
+
+    Args:
+        work: folder of the jobs' own.
+        out: gets the records.
+        options: of `execute_run`.
+    """
+    names = {source.name: f'source {source.name}' for source in plan.sources}
+    jobs = []
+    for source in plan.sources:
+        folder = work / 'sources' / f'{source.name}-{source.digest}'
+        jobs.append(Job(names[source.name], execute_pretraining,
+                        (source.config, source.options, source.out, folder, source.digest),
+                        names.get(source.needs), {}, folder, source.out.with_suffix('.json'), source.steps))
+    # runs from random weights need not wait for a source that is still being made
+    for run in sorted(plan.todo, key=lambda run: run.cell.source in names):
+        folder, steps = work / 'runs' / run.name, run.options.get('experiment.steps') or plan.steps[run.name]
+        jobs.append(Job(run.name, execute_run, (run, out, folder), names.get(run.cell.source), options, folder,
+                        record_path(out, run), steps, run))
+    return jobs
+
+
+class Controller:
+    """Hands jobs to an executor, which tells it what becomes of them.
+
+    Args:
+        jobs: in order of preference, each after the one that it needs.
+        work: a folder for files of the executor's own.
+        out: gets the records of runs that died.
+        progress: shows how far all jobs together are.
+
+    Attributes:
+        states: of each job by name: `waiting`, `running`, `done`, `failed` or `lost`.
+    """
+
+    def __init__(self, jobs: list[Job], work: Path, out: Path, progress: Progress):
+        self.jobs, self.work, self.states = jobs, work, {job.name: 'waiting' for job in jobs}
+        self._out, self._progress, self._count = out, progress, progress.counter('training steps')
+        self._first, self._last = {}, {}  # steps that each job has told of
+        if jobs:
+            self._show()
+
+    def next(self) -> Job | None:
+        """The next job that can start, to be carried out; None: none is left, or they need others that run."""
+        for job in self.jobs:
+            if self.states[job.name] == 'waiting' and (job.needs is None or self.states[job.needs] == 'done'):
+                self.states[job.name] = 'running'
+                return job
+        return None
+
+    def progress(self, job: Job, step: int, steps: int | None = None) -> None:
+        """It is running, and so many of its steps are done."""
+        self.states[job.name] = 'running'
+        self._first.setdefault(job.name, step)
+        self._last[job.name] = step
+        self._show()
+
+    def again(self, job: Job, why: str) -> None:
+        """It was ended from outside, and goes on from its last checkpoint."""
+        self._progress.say(f'again  {job}, from its last checkpoint: {why}')
+
+    def ended(self, job: Job, reason: str | None = None) -> None:
+        """It has returned: None, or why it failed, which a run has recorded itself."""
+        self._end(job, 'failed' if reason else 'done', reason)
+
+    def died(self, job: Job, reason: str) -> None:
+        """It ended without a word and is not to be tried again. The record of a run is written here."""
+        if job.run:
+            record_failure(job.run, self._out, job.folder, reason)
+        self._end(job, 'failed', reason)
+
+    def lost(self, job: Job, reason: str) -> None:
+        """It ended without a record, through no fault of its own: the next call of the grid tries it again."""
+        self._end(job, 'lost', reason)
+
+    def unfinished(self) -> list[Job]:
+        """The jobs whose end nobody has told."""
+        return [job for job in self.jobs if self.states[job.name] in ('waiting', 'running')]
+
+    def count(self, state: str) -> int:
+        """How many runs, sources aside, are in a state."""
+        return sum(self.states[job.name] == state for job in self.jobs if job.run)
+
+    def _end(self, job: Job, state: str, reason: str | None) -> None:
+        self.states[job.name] = state
+        self._progress.say(f'{f"failed  {job}: {reason}" if reason else f"done  {job}"}  [{self._show()}]')
+        if state == 'failed':
+            for other in self.unfinished():
+                if other.needs == job.name:
+                    self.died(other, f'{job} could not be made')
+
+    def _show(self) -> str:
+        """Bring the counter up to date; it counts what this call does, not what earlier ones have done."""
+        unfinished = self.unfinished()
+        done = sum(step - self._first[name] for name, step in self._last.items())
+        left = sum(job.steps - self._last.get(job.name, 0) for job in unfinished)
+        running = [f'{job.name} ({self._last.get(job.name, 0)}/{job.steps})' for job in unfinished
+                   if self.states[job.name] == 'running']
+        return self._count(done, done + left, f'{len(self.jobs) - len(unfinished)} of {len(self.jobs)} ended, '
+                           f'running: {some(running, NAMED) or "nothing yet"}')
