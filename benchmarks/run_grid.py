@@ -16,8 +16,7 @@ sys.path.insert(0, str(REPO))
 from benchmarks.axes import AXES, Cell  # noqa: E402
 from benchmarks.cells import Grid, check_distinct, is_file_name, load_grid  # noqa: E402
 from benchmarks.executors.base import choose_executor, execute  # noqa: E402
-from benchmarks.executors.debug import DebugExecutor  # noqa: E402
-from benchmarks.executors.local import LocalExecutor  # noqa: E402
+from benchmarks.executors.local import DebugExecutor, LocalExecutor  # noqa: E402
 from benchmarks.executors.slurm import add_arguments  # noqa: E402
 from mmseg_plugins.commands import command  # noqa: E402
 from mmseg_plugins.errors import UserError, run_main  # noqa: E402

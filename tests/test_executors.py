@@ -2,9 +2,9 @@
 
 import gc
 import os
-import signal
 import sys
 import textwrap
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,47 +14,20 @@ import pytest
 import torch
 import yaml
 from conftest import REPO, write_msd
+from small_jobs import creep, die, divide, look, mistake
 from test_methods import write_grid
 
 from benchmarks import runner
 from benchmarks.axes import Cell
 from benchmarks.executors import local
 from benchmarks.executors.base import choose_executor
-from benchmarks.executors.debug import DebugExecutor
 from benchmarks.executors.jobs import Controller, Job
-from benchmarks.executors.local import LocalExecutor
+from benchmarks.executors.local import DebugExecutor, LocalExecutor
 from benchmarks.records import Run, read_records
 from benchmarks.run_grid import parse_args
 from mmseg_plugins import startup
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.threads import use_threads
-
-
-def look(file: Path, report) -> None:
-    """What a job sees of the process that carries it out."""
-    report(1, 2)
-    file.write_text(f'{os.getpid()} {torch.get_num_threads()} {os.environ.get("CUDA_VISIBLE_DEVICES")}')
-
-
-def mistake(report) -> None:
-    raise UserError('no such case')
-
-
-def divide(report) -> None:
-    1 / 0  # noqa: B018
-
-
-def die(report) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def creep(file: Path, report) -> None:
-    """Die after every step but the last, and go on from there."""
-    step = int(file.read_text()) + 1 if file.exists() else 1
-    file.write_text(str(step))
-    report(step, 5)
-    if step < 5:
-        die(report)
 
 
 def control(jobs: list[Job], folder: Path) -> tuple[Controller, list[str]]:
@@ -65,11 +38,11 @@ def control(jobs: list[Job], folder: Path) -> tuple[Controller, list[str]]:
 
 
 def test_in_this_process_one_after_another(tmp_path):
-    controller, said = control([Job('a', mistake), Job('b', look, (tmp_path / 'b',)), Job('c', look, needs='a'),
+    controller, said = control([Job('a', mistake), Job('b', partial(look, tmp_path / 'b')), Job('c', look, 'a'),
                                 Job('d', divide)], tmp_path)
     with pytest.raises(ZeroDivisionError):
         DebugExecutor().run(controller)
-    assert controller.states == dict(a='failed', b='done', c='failed', d='running')
+    assert controller.states == dict(a='lost', b='done', c='lost', d='running')
     assert said == ['failed  a: no such case  []', 'failed  c: a could not be made  []', 'done  b  []']
     assert (tmp_path / 'b').read_text().split()[0] == str(os.getpid())
 
@@ -78,10 +51,10 @@ def test_workers_share_the_gpus_and_a_dead_one_is_replaced(tmp_path, monkeypatch
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '3,7')
     monkeypatch.setenv('OMP_NUM_THREADS', '3')
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
-    controller, said = control([Job('a', die), *(Job(name, look, (tmp_path / name,)) for name in 'bc'),
-                                Job('d', look, needs='a'), Job('e', divide)], tmp_path)
+    controller, said = control([Job('a', die), *(Job(name, partial(look, tmp_path / name)) for name in 'bc'),
+                                Job('d', look, 'a'), Job('e', divide)], tmp_path)
     LocalExecutor(2).run(controller)
-    assert controller.states == dict(a='failed', b='done', c='done', d='failed', e='failed')
+    assert controller.states == dict(a='lost', b='done', c='done', d='lost', e='lost')
     for name in 'bc':
         assert (tmp_path / name).read_text().split()[1:] in (['3', '3'], ['3', '7'])
     assert sum(line.startswith('again  a, from its last checkpoint: ') for line in said) == 2
@@ -91,7 +64,7 @@ def test_workers_share_the_gpus_and_a_dead_one_is_replaced(tmp_path, monkeypatch
 
 def test_a_job_may_die_as_often_as_it_gets_further(tmp_path, monkeypatch):
     monkeypatch.setattr(local, 'SPAWN', get_context('fork'))  # starts at once
-    controller, said = control([Job('a', creep, (tmp_path / 'step',), steps=5)], tmp_path)
+    controller, said = control([Job('a', partial(creep, tmp_path / 'step'), steps=5)], tmp_path)
     LocalExecutor(1).run(controller)
     assert controller.states == dict(a='done') and len(said) == 5
 
@@ -145,8 +118,8 @@ def test_every_setting_reaches_sbatch(tmp_path, monkeypatch):
         'run_grid.py', '--executor', 'slurm', '--detach', '--partition', 'long', '--time', '61', '--nodes', '2',
         '--gpus', '3', '--cpus', '5', '--memory', '7G', '--limit', '1', '--grace', '11',
         '--sbatch', 'account=mine'])
-    jobs = [Job(name, print, folder=tmp_path / name, leaves=tmp_path / name / 'record.json',
-                options=dict(launcher='pytorch')) for name in ('one', 'two')]
+    run = Run(Cell('hippocampus'), 1, 'config.py', {}, 'abcd1234')
+    jobs = [Job(name, print, None, tmp_path / name, tmp_path / f'{name}.json', run=run) for name in ('one', 'two')]
     choose_executor(parse_args()).run(control(jobs, tmp_path / 'work')[0])
     lines = next((tmp_path / 'work').rglob('*submission*.sh')).read_text()
     for setting in ('partition=long', 'time=61', 'nodes=2', 'gpus-per-node=3', 'ntasks-per-node=3',

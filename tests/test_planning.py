@@ -13,7 +13,7 @@ from test_grid import grid_file
 
 from benchmarks import run_grid
 from benchmarks.cells import load_grid
-from benchmarks.executors.debug import DebugExecutor
+from benchmarks.executors.local import DebugExecutor
 from benchmarks.plan import plan_runs
 from benchmarks.planning import estimate
 from benchmarks.planning.calibration import calibrate

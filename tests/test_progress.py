@@ -74,7 +74,7 @@ def test_items_are_named_as_they_come(told):
     with counting('preparing') as count:
         for done in range(3):
             count(done, 3, f'case{done}')
-            told(rf'preparing: {done} of 3(, 0.d min left)?; case{done}')
+            told(rf'preparing: {done} of 3(, 0\.\d min left)?; case{done}')
         assert count(3, 3, '') == '3 of 3'
 
 

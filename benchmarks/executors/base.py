@@ -3,6 +3,7 @@
 import time
 from abc import ABC, abstractmethod
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,10 @@ class Executor(ABC):
     def run(self, controller: Controller) -> None:
         """Carry out the controller's jobs, each after the one that it needs, and tell how each of them ends.
 
-        `controller.next()` is the next job that can start, `controller.jobs` are all. Calling a job carries
-        it out, in this process or wherever it is sent, and writes the file `job.leaves`, which must get here. Its
-        end is told once: by `controller.ended` with what it has returned, by `died` where it has not, or by `lost`
-        where the next call is to try it again; `progress` and `again` tell what comes before.
+        `controller.next()` is the next job that can start; `controller.jobs` are all. Calling a job, in this
+        process or wherever it is sent, carries it out and leaves the file `job.leaves`, which must get here. Then
+        `controller.ended` is told what the call has returned, or `controller.died` that it has not; before that,
+        `controller.progress` and `controller.again` may be told what happens to it.
 
         Raises:
             UserError: no job can be carried out here.
@@ -93,11 +94,12 @@ def execute(plan: Plan, executor: Executor, work: Path, out: Path, progress: Pro
     jobs = make_jobs(plan, work, out, dict(halve=halve) | executor.options)
     controller, start = Controller(jobs, work, out, progress), time.monotonic()
     executor.run(controller)
-    if not executor.detach:
-        for job in controller.unfinished():
-            controller.lost(job, f'{executor} has left it undone')
-    done, failed, lost = map(controller.count, ('done', 'failed', 'lost'))
-    if done + failed + lost:
+    if executor.detach:
+        return 0, 0
+    for job in controller.unfinished():
+        controller.ended(job, f'{executor} has left it undone')
+    ends = Counter(controller.states[job.name] for job in jobs if job.run)
+    if ends:
         made = f' and {len(plan.sources)} sources' if plan.sources else ''
-        progress.say(f'{done + failed + lost} runs{made} in {(time.monotonic() - start) / 60:.1f} minutes')
-    return failed, lost
+        progress.say(f'{ends.total()} runs{made} in {(time.monotonic() - start) / 60:.1f} minutes')
+    return ends['failed'], ends['lost']

@@ -1,7 +1,8 @@
 """What a grid has to do as jobs, and what becomes of them: told, recorded and counted."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..records import Run, read_object, record_path
 from ..runner import execute_pretraining, execute_run, record_failure
 
 NAMED = 4  # running jobs that the progress names; of the others it gives the number
+OPEN = 'waiting', 'running'
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Job:
 
     Args:
         name: no other job has it.
-        function: called as `function(*arguments, report, **options)`.
+        function: does it, given a `report`; returns None, or in one line why it failed.
         needs: name of the job that must be done before; None: it can start at once.
         folder: where it works and logs, and goes on if it was interrupted.
         leaves: the JSON file that it writes last; a run's record.
@@ -29,23 +31,17 @@ class Job:
         run: None for a source.
     """
     name: str
-    function: Callable
-    arguments: tuple = ()
+    function: Callable[[Callable[[int, int], None]], str | None]
     needs: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     leaves: Path | None = None
     steps: int = 1
     run: Run | None = None
 
     def __call__(self, report: Callable[[int, int], None]) -> str | None:
-        """Carry it out in this process; returns None, or in one line why it failed.
-
-        Args:
-            report: called with (step, steps) after every step.
-        """
+        """Carry it out in this process, calling `report` with (step, steps) after every step; see `function`."""
         try:
-            return self.function(*self.arguments, report, **self.options)
+            return self.function(report)
         except UserError as error:
             return str(error)
 
@@ -54,7 +50,7 @@ class Job:
 
     def left(self) -> dict | None:
         """What it has left, of a run with `state` and, where it failed, `reason`; None: nothing yet."""
-        return read_object(self.leaves)
+        return self.leaves and read_object(self.leaves)
 
 
 def make_jobs(plan: Plan, work: Path, out: Path, options: dict[str, Any]) -> list[Job]:
@@ -69,14 +65,14 @@ def make_jobs(plan: Plan, work: Path, out: Path, options: dict[str, Any]) -> lis
     jobs = []
     for source in plan.sources:
         folder = work / 'sources' / f'{source.name}-{source.digest}'
-        jobs.append(Job(names[source.name], execute_pretraining,
-                        (source.config, source.options, source.out, folder, source.digest),
-                        names.get(source.needs), {}, folder, source.out.with_suffix('.json'), source.steps))
+        make = partial(execute_pretraining, source.config, source.options, source.out, folder, source.digest)
+        jobs.append(Job(names[source.name], make, names.get(source.needs), folder, source.out.with_suffix('.json'),
+                        source.steps))
     # runs from random weights need not wait for a source that is still being made
     for run in sorted(plan.todo, key=lambda run: run.cell.source in names):
         folder, steps = work / 'runs' / run.name, run.options.get('experiment.steps') or plan.steps[run.name]
-        jobs.append(Job(run.name, execute_run, (run, out, folder), names.get(run.cell.source), options, folder,
-                        record_path(out, run), steps, run))
+        jobs.append(Job(run.name, partial(execute_run, run, out, folder, **options), names.get(run.cell.source),
+                        folder, record_path(out, run), steps, run))
     return jobs
 
 
@@ -90,7 +86,8 @@ class Controller:
         progress: shows how far all jobs together are.
 
     Attributes:
-        states: of each job by name: `waiting`, `running`, `done`, `failed` or `lost`.
+        states: of each job by name: `waiting`, `running`, `done`, `failed` with a record that says why, or `lost`
+            without one, so that the next call of the grid tries it again.
     """
 
     def __init__(self, jobs: list[Job], work: Path, out: Path, progress: Progress):
@@ -108,6 +105,10 @@ class Controller:
                 return job
         return None
 
+    def unfinished(self) -> list[Job]:
+        """The jobs whose end nobody has told."""
+        return [job for job in self.jobs if self.states[job.name] in OPEN]
+
     def progress(self, job: Job, step: int, steps: int | None = None) -> None:
         """It is running, and so many of its steps are done."""
         self.states[job.name] = 'running'
@@ -120,34 +121,20 @@ class Controller:
         self._progress.say(f'again  {job}, from its last checkpoint: {why}')
 
     def ended(self, job: Job, reason: str | None = None) -> None:
-        """It has returned: None, or why it failed, which a run has recorded itself."""
-        self._end(job, 'failed' if reason else 'done', reason)
+        """It is done, or for a reason it is not, and neither is what needs it. Only the first word counts."""
+        if self.states[job.name] not in OPEN:
+            return
+        self.states[job.name] = 'failed' if reason and job.left() else 'lost' if reason else 'done'
+        self._progress.say(f'{f"failed  {job}: {reason}" if reason else f"done  {job}"}  [{self._show()}]')
+        if reason:
+            for other in [other for other in self.unfinished() if other.needs == job.name]:
+                self.ended(other, f'{job} could not be made')
 
     def died(self, job: Job, reason: str) -> None:
-        """It ended without a word and is not to be tried again. The record of a run is written here."""
+        """It ended without a word, and is not to be tried again: a run's record is written in its place."""
         if job.run:
             record_failure(job.run, self._out, job.folder, reason)
-        self._end(job, 'failed', reason)
-
-    def lost(self, job: Job, reason: str) -> None:
-        """It ended without a record, through no fault of its own: the next call of the grid tries it again."""
-        self._end(job, 'lost', reason)
-
-    def unfinished(self) -> list[Job]:
-        """The jobs whose end nobody has told."""
-        return [job for job in self.jobs if self.states[job.name] in ('waiting', 'running')]
-
-    def count(self, state: str) -> int:
-        """How many runs, sources aside, are in a state."""
-        return sum(self.states[job.name] == state for job in self.jobs if job.run)
-
-    def _end(self, job: Job, state: str, reason: str | None) -> None:
-        self.states[job.name] = state
-        self._progress.say(f'{f"failed  {job}: {reason}" if reason else f"done  {job}"}  [{self._show()}]')
-        if state == 'failed':
-            for other in self.unfinished():
-                if other.needs == job.name:
-                    self.died(other, f'{job} could not be made')
+        self.ended(job, reason)
 
     def _show(self) -> str:
         """Bring the counter up to date; it counts what this call does, not what earlier ones have done."""

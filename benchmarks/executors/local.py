@@ -1,9 +1,10 @@
-"""Worker processes on this machine, which import the libraries once and then take one job after another."""
+"""Jobs on this machine: in worker processes, or in this process for a debugger."""
 
 import os
 import signal
 import sys
 import traceback
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -20,6 +21,19 @@ from .jobs import Controller, Job
 
 SPAWN = get_context('spawn')
 DEATHS = 3  # in a row that a job may cause
+
+
+@register_executor('debug')
+class DebugExecutor(Executor):
+    """One job after another in this process; errors other than a user's go on up."""
+    options = dict(debug=True)
+
+    def __str__(self) -> str:
+        return 'this process'
+
+    def run(self, controller: Controller) -> None:
+        while job := controller.next():
+            controller.ended(job, job(partial(controller.progress, job)))
 
 
 @register_executor('local')
@@ -69,7 +83,7 @@ class LocalExecutor(Executor):
 
 
 class _Worker:
-    """A process, and the job that it is at; None: it has nothing to do.
+    """A process that imports the libraries once and then takes one job after another; `job` is the one at hand.
 
     Args:
         log: what it prints.

@@ -152,7 +152,7 @@ class SlurmExecutor(Executor):
                 if (job.left() or {}).get('state') == 'done':  # since the plan was made
                     controller.ended(job)
                 else:
-                    groups.setdefault((job.needs, 'launcher' in job.options), []).append(job)
+                    groups.setdefault((job.needs, bool(job.run)), []).append(job)
             for (needs, parallel), group in groups.items():
                 numbers |= self._submit(group, parallel, numbers.get(needs), folder)
             if not self.detach:
@@ -233,7 +233,7 @@ def _follow(controller: Controller, numbers: dict[str, str], folder: Path) -> No
                 controller.ended(job, left.get('reason'))
             elif {before, state} <= ENDED:  # seen twice, as a shared disk may show a file late
                 end = 'its job ended' if state == 'GONE' else f'its job is {state.lower()}'
-                controller.lost(job, f'{end}{reason and f" ({reason})"}; see {folder}/*/{number}_0_log.out')
+                controller.ended(job, f'{end}{reason and f" ({reason})"}; see {folder}/*/{number}_0_log.out')
             elif (before, state) == ('RUNNING', 'PENDING'):
                 controller.again(job, 'its job was requeued')
             elif step := read_last_line(job.folder).get('step'):

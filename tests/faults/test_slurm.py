@@ -181,9 +181,9 @@ def test_the_script_for_one_training_is_requeued_and_resumes(cluster, prepared, 
 
 def test_a_run_waits_for_its_source_and_goes_with_it(cluster, tmp_path, monkeypatch):
     monkeypatch.setenv('SLURM_CONF', cluster.environment['SLURM_CONF'])
-    source = Job('source', print, folder=tmp_path / 'source', leaves=tmp_path / 'source.json')
-    run = Job('run', print, (), 'source', {}, tmp_path / 'run', tmp_path / 'run.json')
-    free = Job('free', print, folder=tmp_path / 'free', leaves=tmp_path / 'free.json')
+    source = Job('source', print, None, tmp_path / 'source', tmp_path / 'source.json')
+    run = Job('run', print, 'source', tmp_path / 'run', tmp_path / 'run.json')
+    free = Job('free', print, None, tmp_path / 'free', tmp_path / 'free.json')
     settings = SlurmSettings(gpus=0, cpus=1, sbatch=dict(begin='now+1hour'))
     for _ in range(2):
         SlurmExecutor(settings, True).run(control([source, run, free], tmp_path / 'grid')[0])
