@@ -15,7 +15,7 @@ from rich.table import Column
 EVERY = 30.0  # seconds
 
 
-class Progress:
+class Progress(Bars):
     """Counters of what is under way, and lines said beside them, while the block runs.
 
     Args:
@@ -24,23 +24,22 @@ class Progress:
     """
 
     def __init__(self, shown: bool = True, stderr: bool = False):
-        self.console = Console(stderr=stderr, soft_wrap=True, highlight=False)
+        console = Console(stderr=stderr, soft_wrap=True, highlight=False)
         item = TextColumn('{task.fields[item]}', markup=False, table_column=Column(ratio=1, no_wrap=True))
-        self._bars = Bars('{task.description}', BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), item,
-                          console=self.console, transient=True, expand=True, speed_estimate_period=3600,
-                          disable=not (shown and self.console.is_terminal))
+        super().__init__('{task.description}', BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), item,
+                         console=console, transient=True, expand=True, speed_estimate_period=3600,
+                         disable=not (shown and console.is_terminal))
         self._over = threading.Event()
         self._teller = threading.Thread(target=self._tell, daemon=True)
-        self._tells = shown and not self.console.is_terminal
+        self._tells = shown and not console.is_terminal
 
-    def __enter__(self) -> 'Progress':
-        self._bars.start()
+    def start(self) -> None:
+        super().start()
         if self._tells:
             self._teller.start()
-        return self
 
-    def __exit__(self, *_) -> None:
-        self._bars.stop()
+    def stop(self) -> None:
+        super().stop()
         self._over.set()
         if self._tells:
             self._teller.join()
@@ -58,18 +57,18 @@ class Progress:
         def count(done: int, total: int, item: str) -> str:
             nonlocal task
             if task is None:
-                task = self._bars.add_task(title, total=total, item=item)
-            self._bars.update(task, completed=done, total=total, item=item)
-            words = _describe(next(shown for shown in self._bars.tasks if shown.id == task))
+                task = self.add_task(title, total=total, item=item)
+            self.update(task, completed=done, total=total, item=item)
+            words = _describe(next(one for one in self.tasks if one.id == task))
             if done == total and not item:
-                self._bars.remove_task(task)
+                self.remove_task(task)
                 task = None
             return words
         return count
 
     def _tell(self) -> None:
         while not self._over.wait(EVERY):
-            for task in self._bars.tasks:
+            for task in self.tasks:
                 item = task.fields['item']
                 self.say(f'{task.description}: {_describe(task)}{item and f"; {item}"}')
 

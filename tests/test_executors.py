@@ -2,8 +2,8 @@
 
 import gc
 import os
+import re
 import sys
-import textwrap
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -70,21 +70,8 @@ def test_a_job_may_die_as_often_as_it_gets_further(tmp_path, monkeypatch):
 
 
 def test_a_users_own_executor_runs_a_grid(tmp_path):
-    (tmp_path / 'my_pool.py').write_text(textwrap.dedent('''
-        from concurrent.futures import ProcessPoolExecutor, as_completed
-        from multiprocessing import get_context
-
-        from benchmarks.executors.base import Executor, register_executor
-
-
-        @register_executor('pool')
-        class Pool(Executor):
-            def run(self, controller):
-                with ProcessPoolExecutor(2, get_context('fork')) as pool:
-                    jobs = {pool.submit(job, print): job for job in iter(controller.next, None)}
-                    for future in as_completed(jobs):
-                        controller.ended(jobs[future], future.result())
-        '''))
+    [module] = re.findall(r'```python\n# my_pool.py\n(.*?)```', (REPO / 'README.md').read_text(), re.S)
+    (tmp_path / 'my_pool.py').write_text(module)
     path = write_grid(tmp_path, f'{sys.executable} threshold.py {{cases}} {{split}} {{out}} {{seed}}')
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | dict(imports=['my_pool'], seeds=[1, 2])))
     write_msd(tmp_path / 'data/Task04_Hippocampus', cases=7)

@@ -1,12 +1,13 @@
 """A grid while it runs: the state of each run, its loss, and the time left, from what the runs write."""
 
 import glob
+import itertools
 import json
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmengine.config import Config
 from rich.console import Console
 from rich.live import Live
 from rich.table import Column, Table
@@ -50,7 +51,7 @@ def take_snapshot(grid: Grid, folder: Path, root: Path, now: float) -> list[RunS
     """
     records = {(Cell(**record['cell']), record['seed']): record for record in read_records(folder)[0]}
     states = []
-    for cell, seed in ((cell, seed) for cell in grid.cells() for seed in grid.seeds):
+    for cell, seed in itertools.product(grid.cells(), grid.seeds):
         if record := records.get((cell, seed)):
             curve = record.get('training', {})
             states.append(RunState(f'{cell}-seed{seed}', record['state'], curve.get('steps'), curve.get('steps'),
@@ -85,13 +86,9 @@ def _last_sign(folder: Path) -> float:
 
 
 def _steps(folder: Path) -> int | None:
-    """Of the config that mmengine wrote beside the run's logs; None while it is not whole."""
-    for path in folder.glob('*.py'):
-        try:
-            return Config.fromfile(path, import_custom_modules=False).train_cfg.max_iters
-        except (AttributeError, SyntaxError):
-            continue
-    return None
+    """By the config that mmengine wrote beside the run's logs; None while it is not whole."""
+    found = [re.search(r'max_iters=(\d+)\W', path.read_text()) for path in folder.glob('*.py')]
+    return int(found[0][1]) if found and found[0] else None
 
 
 def show(states: list[RunState], title: str) -> Table:
