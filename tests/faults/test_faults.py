@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -199,24 +200,16 @@ def test_a_full_disk_leaves_whole_cases_in_the_store(tmp_path, small_disk, mappe
     assert kept and all(case.startswith('case_') for case in kept) and len(kept) < 8
 
 
-def test_every_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
-    """Else a power cut could leave a name without its content."""
-    synced, fsync, replace = {}, os.fsync, os.replace
-
-    def noting_fsync(file: int) -> None:
-        fsync(file)
-        synced[os.fstat(file).st_ino] = os.fstat(file).st_size
-
-    def checking_replace(source, target) -> None:
-        assert synced.get(os.stat(source).st_ino) == len('content')
-        synced.clear()
-        replace(source, target)
-
-    monkeypatch.setattr(os, 'fsync', noting_fsync)
-    monkeypatch.setattr(os, 'replace', checking_replace)
-    write_atomic(tmp_path / 'file', 'content')
-    assert (tmp_path / 'file').read_text() == 'content'
-    assert tmp_path.stat().st_ino in synced  # and the name, before the call returns
+def test_a_reader_finds_a_whole_file_at_every_moment(tmp_path):
+    """The one before or the one after, while it is written again and again."""
+    path, contents = tmp_path / 'file', [letter * (1 << 20) for letter in 'ab']
+    write_atomic(path, contents[0])
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(lambda: [write_atomic(path, content) for content in contents * 20])
+        while not writing.done():
+            assert path.read_text() in contents
+        writing.result()
+    assert path.read_text() == contents[1] and files(tmp_path) == {'file'}
 
 
 # checkpoint truncated, or last_checkpoint naming a missing file
