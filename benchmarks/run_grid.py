@@ -20,6 +20,7 @@ from benchmarks.executors.local import DebugExecutor, LocalExecutor  # noqa: E40
 from benchmarks.executors.slurm import add_arguments  # noqa: E402
 from mmseg_plugins.commands import command  # noqa: E402
 from mmseg_plugins.errors import UserError, run_main  # noqa: E402
+from mmseg_plugins.experiment import import_extensions  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,7 +43,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--max-iters', type=int, help='steps of every run, for trying out')
     parser.add_argument('--executor', default='local', metavar='NAME',
                         help='local (the default): worker processes here; slurm: a cluster; debug: this process, '
-                             'one run after another; or one of your own, which the grid file imports')
+                             'one run after another; or one of your own (--imports)')
+    parser.add_argument('--imports', nargs='+', default=[], metavar='MODULE',
+                        help='your own modules that register an executor; those of runs stand in the grid file')
     parser.add_argument('--workers', type=int, help='of --executor local (default: one per GPU, or per core)')
     parser.add_argument('--dry-run', action='store_true', help='list the cells and their commands')
     parser.add_argument('--retry-failed', action='store_true', help='from their last good checkpoint')
@@ -63,6 +66,7 @@ def main() -> int:
     for option, values in vars(args).items():
         if isinstance(values, list):
             check_distinct(values, f'--{option}')
+    import_extensions(args.imports, '--imports')
     free = {name: getattr(args, axis.flag.lstrip('-')) for name, axis in AXES.items()}
     grids = [load_grid(name, args.tables, args.seeds, args.dataset, **free) for name in args.grid]
     if args.plan:

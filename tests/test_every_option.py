@@ -207,6 +207,7 @@ SHOWN = {
         '--out': 'test_planning.py::test_a_plan_that_cannot_be_is_one_line_and_nothing_is_written',
         '--max-iters': (['--max-iters', '7'], 'experiment.steps=7'),
         '--executor': (['--executor', 'debug', '--workers', '2'], 'not for debug'),
+        '--imports': (['--imports', 'no_such_module'], "'no_such_module'"),
         '--workers': (['--workers', '0'], '--workers and --max-iters must be at least 1'),
         '--dry-run': 'test_grid.py::test_dry_run_lists_every_cell_without_data',
         '--retry-failed': 'test_grid.py::test_a_failed_run_is_recorded_while_the_rest_goes_on',

@@ -18,7 +18,7 @@ EXECUTORS: dict[str, type['Executor']] = {}
 
 
 class Executor(ABC):
-    """Where the jobs of a grid are carried out. One's own stands in a module that the grid file imports:
+    """Where the jobs of a grid are carried out. One's own stands in any module (`run_grid.py --imports`):
 
         @register_executor('here')
         class Here(Executor):
@@ -73,7 +73,7 @@ def choose_executor(args: Namespace) -> Executor:
     """
     if args.executor not in EXECUTORS:
         raise UserError(f'--executor {args.executor}: not registered{nearest(args.executor, EXECUTORS)}; name the '
-                        'module that registers it under `imports` in the grid file')
+                        'module that registers it: --imports MODULE')
     chosen = EXECUTORS[args.executor]
     for name, executor in EXECUTORS.items():
         for flag in executor.flags:
