@@ -28,17 +28,12 @@ class Executor(ABC):
 
     Attributes:
         options: keyword arguments of every run, for `execute_run`.
-        flags: options of run_grid.py that are for this executor alone, without their dashes.
+        flags: options of run_grid.py that its constructor takes, and other executors do not, without their dashes.
         detach: whether `run` returns while jobs go on.
     """
     options: dict[str, Any] = {}
     flags: Sequence[str] = ()
     detach = False
-
-    @classmethod
-    def from_args(cls, args: Namespace) -> 'Executor':
-        """Make one by the command line of run_grid.py; its flags are its constructor's arguments."""
-        return cls(**{flag: getattr(args, flag) for flag in cls.flags})
 
     def __str__(self) -> str:
         return type(self).__name__
@@ -79,7 +74,10 @@ def choose_executor(args: Namespace) -> Executor:
         for flag in executor.flags:
             if flag not in chosen.flags and getattr(args, flag) is not None:
                 raise UserError(f'--{flag} is for --executor {name}, not for {args.executor}')
-    return chosen.from_args(args)
+    executor = chosen(**{flag: getattr(args, flag) for flag in chosen.flags})
+    if args.halve_on_oom and 'launcher' in executor.options:
+        raise UserError('--halve-on-oom is for runs of one process; set experiment.accumulate in the grid')
+    return executor
 
 
 def execute(plan: Plan, executor: Executor, work: Path, out: Path, progress: Progress, halve: bool

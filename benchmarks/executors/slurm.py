@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 import uuid
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser
 from collections.abc import Iterable
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field, fields
@@ -112,21 +112,16 @@ class SlurmExecutor(Executor):
     A job that ended without what it should leave is lost: the next call submits it again.
 
     Args:
+        slurm: a YAML file of settings.
         detach: submit and leave.
+        given: settings that come before those of the file; None: not given.
     """
     flags = ('slurm', *SETTINGS, 'detach')
 
-    def __init__(self, settings: SlurmSettings, detach: bool = False):
-        self.settings, self.detach = settings, detach
-        self.options = dict(launcher='pytorch') if settings.processes > 1 else {}
-
-    @classmethod
-    def from_args(cls, args: Namespace) -> 'SlurmExecutor':
-        given = {name: value for name in SETTINGS if (value := getattr(args, name)) is not None}
-        executor = cls(read_settings(args.slurm, given), bool(args.detach))
-        if args.halve_on_oom and executor.options:
-            raise UserError('--halve-on-oom is for runs of one process; set experiment.accumulate in the grid')
-        return executor
+    def __init__(self, slurm: Path | None = None, detach: bool | None = None, **given):
+        self.settings = read_settings(slurm, {key: value for key, value in given.items() if value is not None})
+        self.detach = bool(detach)
+        self.options = dict(launcher='pytorch') if self.settings.processes > 1 else {}
 
     def __str__(self) -> str:
         return f'Slurm, {self.settings.processes} process(es) each'

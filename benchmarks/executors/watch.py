@@ -75,8 +75,9 @@ def _look_at(name: str, root: Path, now: float) -> RunState:
 def read_last_line(folder: Path) -> dict:
     """What the training in a work folder logged last of a step: its number, loss, seconds; empty before that."""
     logs = sorted(folder.glob('*/vis_data/scalars.json'), key=lambda path: path.stat().st_mtime)
-    lines = [json.loads(line) for line in logs[-1].read_text().splitlines() if line.endswith('}')] if logs else []
-    return next((line for line in reversed(lines) if 'loss' in line), {})
+    lines = reversed(logs[-1].read_text().splitlines()) if logs else ()
+    rows = (json.loads(line) for line in lines if line.endswith('}'))
+    return next((row for row in rows if 'loss' in row), {})
 
 
 def _last_sign(folder: Path) -> float:

@@ -184,9 +184,9 @@ def test_a_run_waits_for_its_source_and_goes_with_it(cluster, tmp_path, monkeypa
     source = Job('source', print, None, tmp_path / 'source', tmp_path / 'source.json')
     run = Job('run', print, 'source', tmp_path / 'run', tmp_path / 'run.json')
     free = Job('free', print, None, tmp_path / 'free', tmp_path / 'free.json')
-    settings = SlurmSettings(gpus=0, cpus=1, sbatch=dict(begin='now+1hour'))
+    settings = dict(gpus=0, cpus=1, sbatch=['begin=now+1hour'])
     for _ in range(2):
-        SlurmExecutor(settings, True).run(control([source, run, free], tmp_path / 'grid')[0])
+        SlurmExecutor(detach=True, **settings).run(control([source, run, free], tmp_path / 'grid')[0])
     notes = [json.loads(path.read_text()) for path in (tmp_path / 'grid/slurm').glob('*.json')]
     [makes, waits] = sorted((list(note.values()) for note in notes), key=len, reverse=True)
     assert makes == [f'{makes[0][:-2]}_0', f'{makes[0][:-2]}_1'] and len(waits) == 1
@@ -194,13 +194,13 @@ def test_a_run_waits_for_its_source_and_goes_with_it(cluster, tmp_path, monkeypa
     assert dependency == f'afterok:{makes[0]}(unfulfilled)'
     cluster.ask('scancel', makes[0].partition('_')[0])
     controller, said = control([run], tmp_path / 'grid')
-    SlurmExecutor(settings).run(controller)
+    SlurmExecutor(**settings).run(controller)
     assert controller.states == dict(run='lost') and 'cancelled (DependencyNeverSatisfied)' in said[0]
     assert f'{waits[0]}_0_log.out' in said[0]
     # none of them is with Slurm any more, and one has been done meanwhile
     run.leaves.write_text('{"state": "done"}')
     controller, _ = control([run], tmp_path / 'grid')
-    SlurmExecutor(settings, True).run(controller)
+    SlurmExecutor(detach=True, **settings).run(controller)
     assert controller.states == dict(run='done') and not list((tmp_path / 'grid/slurm').glob('*.json'))
 
 
@@ -250,4 +250,4 @@ def test_a_misspelt_setting_is_one_line(tmp_path, text, message):
 def test_without_slurm_one_line_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv('PATH', str(tmp_path))
     with pytest.raises(UserError, match='sbatch not found'):
-        SlurmExecutor(SlurmSettings()).run(control([], tmp_path)[0])
+        SlurmExecutor().run(control([], tmp_path)[0])
