@@ -115,7 +115,8 @@ def main() -> int:
         print(f'{failed} runs failed; their records under {out / "records"} say why '
               '(--retry-failed runs them again)', file=sys.stderr)
     if lost:
-        print(f'{lost} runs ended without a record, for the reasons above; call again to run them', file=sys.stderr)
+        print(f'{lost} runs ended without a record, for the reasons above; call again to run these',
+              file=sys.stderr)
     if page:
         print(page)
     return 1 if failed or lost else 0

@@ -98,7 +98,7 @@ def test_a_debugger_gets_the_errors_of_a_run(tmp_path, monkeypatch):
 
 def test_every_setting_reaches_sbatch(tmp_path, monkeypatch):
     for command, said in (('sbatch', 'Submitted batch job 7'), ('squeue', ''), ('srun', '')):
-        (tmp_path / command).write_text(f'#!/bin/sh\necho {said}\n')
+        (tmp_path / command).write_text(f'#!/bin/sh\nprintf "{said}"\n')
         (tmp_path / command).chmod(0o755)
     monkeypatch.setenv('PATH', f'{tmp_path}{os.pathsep}{os.environ["PATH"]}')
     monkeypatch.setattr(sys, 'argv', [

@@ -1,10 +1,10 @@
 """Jobs on a cluster: submitted through submitit once, and followed by whichever call comes later.
 
-A note in the grid's work folder has Slurm's number of every job of a submission. By these squeue tells what is
+All jobs of a grid have one name, and a note in its work folder has their numbers. By these squeue tells what is
 queued or running; what a job leaves tells that it ended well.
 """
 
-import json
+import hashlib
 import pickle
 import re
 import shlex
@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import time
-import uuid
 from argparse import ArgumentParser
 from collections.abc import Iterable
 from contextlib import redirect_stderr
@@ -28,17 +27,18 @@ from mmseg_plugins.commands import REPO
 from mmseg_plugins.errors import Stopped, UserError, nearest
 from mmseg_plugins.files import write_json
 
+from ..records import read_object
 from ..yaml_file import read_yaml
 from .base import Executor, register_executor
 from .jobs import Controller, Job
 from .slurm_job import Task
 from .watch import read_last_line
 
+NOTE = 'jobs.json'
 POLL = 3.0  # seconds
 TIMEOUTS = 10**6  # a run may need any number of them
 ENDED = {'BOOT_FAIL', 'CANCELLED', 'COMPLETED', 'DEADLINE', 'FAILED', 'NODE_FAIL', 'OUT_OF_MEMORY', 'PREEMPTED',
          'TIMEOUT', 'GONE'}
-GONE = 'GONE', ''  # state and reason of a job that Slurm does not know any more
 # sbatch's options that are set here, and what sets them
 OURS = {'partition': '--partition', 'time': '--time', 'nodes': '--nodes', 'gpus-per-node': '--gpus',
         'ntasks-per-node': '--gpus', 'cpus-per-task': '--cpus', 'mem': '--memory', 'array': '--limit',
@@ -138,6 +138,7 @@ class SlurmExecutor(Executor):
                 raise UserError(f'{command} not found: this machine does not submit to Slurm; '
                                 'log in where it does, or use --executor local')
         folder = controller.work / 'slurm'
+        what_next = f'call again to follow them, cancel them with: scancel --name={name_of(folder)}'
         try:
             numbers = find_submitted(controller.jobs, folder)
             groups: dict[tuple, list[Job]] = {}
@@ -153,23 +154,20 @@ class SlurmExecutor(Executor):
             if not self.detach:
                 _follow(controller, numbers, folder)
             elif numbers:
-                print(f'{len(numbers)} jobs are with Slurm; {_what_next(folder)}')
+                print(f'{len(numbers)} jobs are with Slurm; {what_next}')
         except (KeyboardInterrupt, Stopped) as end:
-            if not any(folder.glob('*.json')):
+            if not read_object(folder / NOTE):
                 raise
-            print(f'the jobs go on; {_what_next(folder)}', flush=True)
+            print(f'the jobs go on; {what_next}', flush=True)
             raise SystemExit(128 + getattr(end, 'number', signal.SIGINT)) from None
 
     def _submit(self, jobs: list[Job], parallel: bool, after: str | None, folder: Path) -> dict[str, str]:
         """One sbatch, for jobs that start once a number's has ended well; returns their numbers by name."""
         settings = self.settings
         nodes, gpus = (settings.nodes, settings.gpus) if parallel else (1, min(settings.gpus, 1))
-        logs = folder / f'{re.sub(r"[^-_0-9A-Za-z]", "_", folder.parent.name)}-{uuid.uuid4().hex[:8]}'
-        note, keys = logs.with_suffix('.json'), list(map(_key, jobs))
-        write_json(note, dict.fromkeys(keys))  # else nobody would find them if this process died in sbatch
-        executor = submitit.SlurmExecutor(logs, max_num_timeout=TIMEOUTS)
+        executor = submitit.SlurmExecutor(folder, max_num_timeout=TIMEOUTS)
         executor.update_parameters(
-            job_name=logs.name, partition=settings.partition or None, time=settings.time, nodes=nodes,
+            job_name=name_of(folder), partition=settings.partition or None, time=settings.time, nodes=nodes,
             ntasks_per_node=max(gpus, 1), gpus_per_node=gpus or None, cpus_per_task=settings.cpus,
             mem=settings.memory or None, signal_delay_s=settings.grace, array_parallelism=settings.limit,
             dependency=after and f'afterok:{after}', stderr_to_stdout=True,
@@ -181,31 +179,30 @@ class SlurmExecutor(Executor):
             with redirect_stderr(StringIO()):  # submitit repeats there what it raises
                 submitted = executor.submit_array([Task(pickle.dumps(job)) for job in jobs])
         except FailedJobError as error:
-            note.unlink()
-            shutil.rmtree(logs)
             lines = [line.removeprefix('sbatch: ').removeprefix('error: ') for line in str(error).splitlines()]
             raise UserError(f'sbatch: {"; ".join(lines)}; see Slurm in run_grid.py --help') from None
         for job in jobs:  # of an earlier attempt that failed; their processes have yet to start
             job.leaves.unlink(missing_ok=True)
-        numbers = [each.job_id for each in submitted]
-        write_json(note, dict(zip(keys, numbers, strict=True)))
-        return dict(zip((job.name for job in jobs), numbers, strict=True))
+        numbers = {job.name: each.job_id for job, each in zip(jobs, submitted, strict=True)}
+        write_json(folder / NOTE, read_object(folder / NOTE) | {_key(job): numbers[job.name] for job in jobs})
+        return numbers
+
+
+def name_of(folder: Path) -> str:
+    """Slurm's name of all jobs that are submitted from a folder."""
+    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()
+    return f'{re.sub(r"[^-_0-9A-Za-z]", "_", folder.parent.name)}-{digest[:8]}'
 
 
 def find_submitted(jobs: Iterable[Job], folder: Path) -> dict[str, str]:
-    """Slurm's numbers of those of the jobs that are queued or running; notes of what has ended are taken away."""
-    notes = {path: json.loads(path.read_text()) for path in sorted(folder.glob('*.json'))}
-    for note in [note for note, numbers in notes.items() if None in numbers.values()]:
-        _ask('scancel', f'--name={note.stem}')  # its controller died in sbatch, so its jobs may lack their input
-        note.unlink()
-        del notes[note]
-    queue, names, found = _ask_queue(folder), {_key(job): job.name for job in jobs}, {}
-    for note, numbers in notes.items():
-        alive = {key: number for key, number in numbers.items() if queue.get(number, GONE)[0] not in ENDED}
-        found |= {names[key]: number for key, number in alive.items() if key in names}
-        if not alive:
-            note.unlink()
-    return found
+    """Slurm's numbers, by name, of those of the jobs that are queued or running."""
+    noted, names = read_object(folder / NOTE) or {}, {_key(job): job.name for job in jobs}
+    alive = {number for number, (state, _) in _ask_queue(folder).items() if state not in ENDED}
+    if torn := alive - set(noted.values()):  # their controller died in sbatch, so they may lack their input
+        _ask('scancel', *torn)
+    noted = {key: number for key, number in noted.items() if number in alive}
+    write_json(folder / NOTE, noted)
+    return {names[key]: number for key, number in noted.items() if key in names}
 
 
 def _follow(controller: Controller, numbers: dict[str, str], folder: Path) -> None:
@@ -222,13 +219,13 @@ def _follow(controller: Controller, numbers: dict[str, str], folder: Path) -> No
             continue
         for job in jobs:
             number, before = numbers[job.name], states[job.name]
-            states[job.name], reason = queue.get(number, GONE)
-            state = states[job.name]
+            state, reason = queue.get(number, ('GONE', ''))
+            states[job.name] = state
             if (left := job.left()) is not None:
                 controller.ended(job, left.get('reason'))
             elif {before, state} <= ENDED:  # seen twice, as a shared disk may show a file late
                 end = 'its job ended' if state == 'GONE' else f'its job is {state.lower()}'
-                controller.ended(job, f'{end}{reason and f" ({reason})"}; see {folder}/*/{number}_0_log.out')
+                controller.ended(job, f'{end}{reason and f" ({reason})"}; see {folder / f"{number}_0_log.out"}')
             elif (before, state) == ('RUNNING', 'PENDING'):
                 controller.again(job, 'its job was requeued')
             elif step := read_last_line(job.folder).get('step'):
@@ -240,11 +237,6 @@ def _key(job: Job) -> str:
     return f'{job.folder.name} {job.leaves.resolve()}'
 
 
-def _what_next(folder: Path) -> str:
-    names = ','.join(sorted(path.stem for path in folder.glob('*.json')))
-    return f'call again to follow them, cancel them with: scancel --name={names}'
-
-
 def _ask(*command: str) -> list[str]:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
@@ -253,8 +245,7 @@ def _ask(*command: str) -> list[str]:
 
 
 def _ask_queue(folder: Path) -> dict[str, tuple[str, str]]:
-    """State and reason, by number, of the noted jobs that Slurm still knows, ended ones among them."""
-    names = ','.join(path.stem for path in folder.glob('*.json'))
-    lines = _ask('squeue', '-h', '-r', '-t', 'all', f'--name={names}', '-o', '%i|%T|%r') if names else []
+    """State and reason, by number, of the folder's jobs that Slurm still knows, ended ones among them."""
+    lines = _ask('squeue', '-h', '-r', '-t', 'all', f'--name={name_of(folder)}', '-o', '%i|%T|%r')
     rows = (line.split('|', 2) for line in lines)
     return {number: (state, '' if reason == 'None' else reason) for number, state, reason in rows}

@@ -17,7 +17,7 @@ from test_executors import control
 from test_training import finish
 
 from benchmarks.executors.jobs import Job
-from benchmarks.executors.slurm import SlurmExecutor, SlurmSettings, read_settings
+from benchmarks.executors.slurm import SlurmExecutor, SlurmSettings, name_of, read_settings
 from benchmarks.records import read_records
 from mmseg_plugins.errors import UserError
 
@@ -76,6 +76,12 @@ def said(place: Path) -> str:
     return (place / 'log').read_text()
 
 
+def noted(folder: Path) -> list[str]:
+    """Slurm's numbers of the jobs that were submitted last, in their order."""
+    path = folder / 'jobs.json'
+    return list(json.loads(path.read_text()).values()) if path.exists() else []
+
+
 def queue(cluster: Cluster) -> dict[str, tuple[str, str]]:
     """State and node of every job there was, by number and index."""
     rows = (line.split('|') for line in cluster.ask('squeue', '-h', '-r', '-t', 'all', '-o', '%F_%K|%T|%N'))
@@ -92,18 +98,14 @@ def test_twelve_runs_survive_what_happens_to_a_cluster(cluster, place, call):
         return queue(cluster)[job][0]
 
     # an earlier controller was killed while it submitted
-    [line] = cluster.ask('sbatch', '--hold', '--job-name=tiny-torn', '--wrap=sleep 600')
+    [line] = cluster.ask('sbatch', '--hold', f'--job-name={name_of(slurm)}', '--wrap=sleep 600')
     torn = f'{line.split()[-1]}_N/A'
-    slurm.mkdir(parents=True)
-    (slurm / 'tiny-torn.json').write_text(json.dumps(dict(whatever=None)))
 
     # the controller is killed once it has submitted
     (place / 'hold').touch()
     controller = call()
-    [note] = wait_for(lambda: [path for path in slurm.glob('*.json') if 'null' not in path.read_text()], 60,
-                      'the submission')
+    numbers = wait_for(lambda: noted(slurm), 60, 'the submission')
     controller.kill()
-    numbers = list(json.loads(note.read_text()).values())
     number = numbers[0].partition('_')[0]
     assert len(numbers) == 12 and state(torn) == 'CANCELLED'
 
@@ -134,8 +136,6 @@ def test_twelve_runs_survive_what_happens_to_a_cluster(cluster, place, call):
     finish(controller)
     records = read_records(place / 'work_dirs/grids/tiny')[0]
     assert len(records) == 12 and {record['state'] for record in records} == {'done'}
-    notes = [json.loads(path.read_text()) for path in slurm.glob('*.json')]
-    assert sorted(map(len, notes)) == [1, 12]
     ends = queue(cluster)
     assert len(ends) == 1 + 13
     assert {job for job, (end, _) in ends.items() if end != 'COMPLETED'} == {torn, third}
@@ -187,21 +187,21 @@ def test_a_run_waits_for_its_source_and_goes_with_it(cluster, tmp_path, monkeypa
     settings = dict(gpus=0, cpus=1, sbatch=['begin=now+1hour'])
     for _ in range(2):
         SlurmExecutor(detach=True, **settings).run(control([source, run, free], tmp_path / 'grid')[0])
-    notes = [json.loads(path.read_text()) for path in (tmp_path / 'grid/slurm').glob('*.json')]
-    [makes, waits] = sorted((list(note.values()) for note in notes), key=len, reverse=True)
-    assert makes == [f'{makes[0][:-2]}_0', f'{makes[0][:-2]}_1'] and len(waits) == 1
-    [dependency] = cluster.ask('squeue', '-h', '-j', waits[0], '-o', '%E')
-    assert dependency == f'afterok:{makes[0]}(unfulfilled)'
-    cluster.ask('scancel', makes[0].partition('_')[0])
+    [made, other, waits] = noted(tmp_path / 'grid/slurm')
+    array = made.removesuffix('_0')
+    assert other == f'{array}_1'
+    [dependency] = cluster.ask('squeue', '-h', '-j', waits, '-o', '%E')
+    assert dependency == f'afterok:{made}(unfulfilled)'
+    cluster.ask('scancel', array)
     controller, said = control([run], tmp_path / 'grid')
     SlurmExecutor(**settings).run(controller)
     assert controller.states == dict(run='lost') and 'cancelled (DependencyNeverSatisfied)' in said[0]
-    assert f'{waits[0]}_0_log.out' in said[0]
+    assert f'{waits}_0_log.out' in said[0]
     # none of them is with Slurm any more, and one has been done meanwhile
     run.leaves.write_text('{"state": "done"}')
     controller, _ = control([run], tmp_path / 'grid')
     SlurmExecutor(detach=True, **settings).run(controller)
-    assert controller.states == dict(run='done') and not list((tmp_path / 'grid/slurm').glob('*.json'))
+    assert controller.states == dict(run='done') and not noted(tmp_path / 'grid/slurm')
 
 
 def test_a_refusal_is_one_line(place, call):
