@@ -39,11 +39,12 @@ def control(jobs: list[Job], folder: Path) -> tuple[Controller, list[str]]:
 
 def test_in_this_process_one_after_another(tmp_path):
     controller, said = control([Job('a', mistake), Job('b', partial(look, tmp_path / 'b')), Job('c', look, 'a'),
-                                Job('d', divide)], tmp_path)
+                                Job('d', print, leaves=tmp_path / 'd.json'), Job('e', divide)], tmp_path)
     with pytest.raises(ZeroDivisionError):
         DebugExecutor().run(controller)
-    assert controller.states == dict(a='lost', b='done', c='lost', d='running')
-    assert said == ['failed  a: no such case  []', 'failed  c: a could not be made  []', 'done  b  []']
+    assert controller.states == dict(a='lost', b='done', c='lost', d='lost', e='running')
+    assert said == ['failed  a: no such case  []', 'failed  c: a could not be made  []', 'done  b  []',
+                    f'failed  d: it has not left {tmp_path}/d.json  []']
     assert (tmp_path / 'b').read_text().split()[0] == str(os.getpid())
 
 

@@ -4,11 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from mmseg_plugins.dataset_arguments import add_dataset_arguments, choose_dataset
 from mmseg_plugins.datasets.layout_images import prepare_layout
 from mmseg_plugins.datasets.prepare import prepare_dataset
 from mmseg_plugins.errors import UserError, run_main
 from mmseg_plugins.progress import counting
-from mmseg_plugins.terminal import add_dataset_arguments, choose_dataset
 
 
 def main() -> int:

@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mmseg_plugins.dataset_arguments import add_dataset_arguments, choose_dataset
 from mmseg_plugins.datasets.layouts import find_cases
 from mmseg_plugins.datasets.pictures import draw_contact_sheet
 from mmseg_plugins.datasets.verification import Verification, summary_rows, verify_dataset
 from mmseg_plugins.errors import UserError, run_main
 from mmseg_plugins.files import write_atomic, write_json
 from mmseg_plugins.progress import counting
-from mmseg_plugins.terminal import add_dataset_arguments, choose_dataset
 from mmseg_plugins.untrusted import read_json
 
 

@@ -111,10 +111,11 @@ class Controller:
 
     def progress(self, job: Job, step: int, steps: int | None = None) -> None:
         """It is running, and so many of its steps are done."""
-        self.states[job.name] = 'running'
-        self._first.setdefault(job.name, step)
-        self._last[job.name] = step
-        self._show()
+        if self.states[job.name] in OPEN:
+            self.states[job.name] = 'running'
+            self._first.setdefault(job.name, step)
+            self._last[job.name] = step
+            self._show()
 
     def again(self, job: Job, why: str) -> None:
         """It was ended from outside, and goes on from its last checkpoint."""
@@ -124,6 +125,8 @@ class Controller:
         """It is done, or for a reason it is not, and neither is what needs it. Only the first word counts."""
         if self.states[job.name] not in OPEN:
             return
+        if not reason and job.leaves and not job.left():
+            reason = f'it has not left {job.leaves}'
         self.states[job.name] = 'failed' if reason and job.left() else 'lost' if reason else 'done'
         self._progress.say(f'{f"failed  {job}: {reason}" if reason else f"done  {job}"}  [{self._show()}]')
         if reason:

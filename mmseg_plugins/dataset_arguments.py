@@ -1,4 +1,4 @@
-"""What tools share on the command line: how a dataset is named."""
+"""How a dataset is named on a command line."""
 
 import argparse
 from pathlib import Path
