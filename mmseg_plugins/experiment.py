@@ -32,6 +32,7 @@ from .acceleration import carry_into_model, prepare_acceleration
 from .arguments import check_arguments, check_options
 from .checkpoints import check_source_file
 from .datasets.catalogue import CATALOGUE, DatasetInfo
+from .datasets.layout_images import CHANNELS, LABELS
 from .datasets.store import read_index
 from .errors import UserError, nearest
 from .keys import PLACEHOLDERS, check_experiment, check_place, decided_by
@@ -56,23 +57,30 @@ def load_config(path: str | Path, options: dict | None = None, world_size: int =
     return cfg
 
 
-def load_model_config(path: str | Path, options: dict | None = None) -> tuple[Config, str]:
-    """A config whose model can be built without data or weights, and where its classes were taken from.
+def load_model_config(path: str | Path, options: dict | None = None) -> tuple[Config, dict]:
+    """A config whose model can be built without data or weights, and its dataset's index.
 
-    Where the dataset is not prepared, its labels and channels are the catalogue's.
+    Of a dataset that is not prepared the index has `labels`, `channels` and `evaluate` alone. `origin` says where
+    these are from.
     """
     cfg = read_config(path, options)
-    name = Path(cfg.experiment.data_root).name
     try:
-        index, origin = read_index(cfg.experiment.data_root), 'of the prepared data'
+        index = read_index(cfg.experiment.data_root) | dict(origin='of the prepared data')
     except UserError:
-        info = CATALOGUE.get(name)
-        index = (dict(labels=info.labels, channels=len(info.channels)) if info else
-                 dict(labels=('background', 'foreground'), channels=1))
-        origin = 'of the catalogue' if info else 'assumed, the data is not prepared'
+        index = _expect_index(Path(cfg.experiment.data_root).name)
     _carry_into_model(cfg, cfg.experiment, index)
     cfg.model.backbone.source = None
-    return cfg, f'{len(index["labels"])} classes {origin}'
+    return cfg, index
+
+
+def _expect_index(name: str) -> dict:
+    """What a model needs of a dataset's index before there is one."""
+    if name == 'layout':
+        return dict(labels=LABELS, channels=CHANNELS, evaluate='val', origin='as it will be made')
+    info = CATALOGUE.get(name, DatasetInfo)  # the class, for its defaults
+    return dict(labels=info.labels or ('background', 'foreground'), channels=len(info.channels or '1'),
+                evaluate=info.evaluate,
+                origin='of the catalogue' if info.labels else 'assumed, the data is not prepared')
 
 
 def read_config(path: str | Path, options: dict | None = None) -> Config:

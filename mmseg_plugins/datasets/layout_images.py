@@ -16,6 +16,8 @@ from .store import INDEXED, check_owner, read_meta, write_case, write_index
 from .volumes import Volume
 
 SLOTS = 9
+LABELS = ['background', *(f'slot {k}' for k in range(1, SLOTS + 1))]
+CHANNELS = 3
 GOLDEN_ANGLE = np.pi * (3 - 5 ** 0.5)
 
 
@@ -96,6 +98,6 @@ def prepare_layout(folder: Path, count: int = 1500, size: int = 64, seed: int = 
             meta = write_case(folder, part, volume, describe_volume(volume, SLOTS + 1) | dict(made_from=made_from))
         cases[part] = {key: meta[key] for key in INDEXED}
     write_index(folder, dict(
-        dataset='layout', labels=['background', *(f'slot {k}' for k in range(1, SLOTS + 1))],
-        headline=list(range(1, SLOTS + 1)), channels=3, intensity=dict.fromkeys(PROTOCOLS, (0, 255)),
-        evaluate='val', split={part: [part] for part in parts}, split_hash=f'layout-{seed}', cases=cases))
+        dataset='layout', labels=LABELS, headline=list(range(1, SLOTS + 1)), channels=CHANNELS,
+        intensity=dict.fromkeys(PROTOCOLS, (0, 255)), evaluate='val',
+        split={part: [part] for part in parts}, split_hash=f'layout-{seed}', cases=cases))
