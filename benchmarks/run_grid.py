@@ -68,7 +68,7 @@ def main() -> int:
         for option in ('dry_run', 'halve_on_oom'):
             if getattr(args, option):
                 raise UserError(f'--{option.replace("_", "-")} and --plan exclude each other; leave one out')
-        return show_estimate(grids, args)
+        return estimate_grids(grids, args)
     if args.calibrate or args.device:
         raise UserError('--calibrate and --device go with --plan')
     if len(grids) > 1:
@@ -145,15 +145,16 @@ def list_cells(grid: Grid, args: argparse.Namespace) -> int:
     return 0
 
 
-def show_estimate(grids: list[Grid], args: argparse.Namespace) -> int:
+def estimate_grids(grids: list[Grid], args: argparse.Namespace) -> int:
     """Print what the grids will take, after short runs of every kind here if asked to."""
     from benchmarks.plan import find_archives, plan_runs
     from benchmarks.planning.calibration import calibrate
     from benchmarks.planning.estimate import choose_device, device_folder, device_name
-    from benchmarks.planning.text import show_plan
-    from benchmarks.planning.work import grid_work
+    from benchmarks.planning.text import show_estimate
+    from benchmarks.planning.work import list_kinds
     from benchmarks.progress import Progress
     from benchmarks.runner import provenance
+    from mmseg_plugins.faults import total_memory
     from mmseg_plugins.terminal import counter
 
     if args.out and len(grids) > 1:
@@ -169,18 +170,20 @@ def show_estimate(grids: list[Grid], args: argparse.Namespace) -> int:
         count(number, len(grids), grid.name)
         find_archives(grid, args.data_root)  # knows every dataset, or says which it does not
         out = output_folder(grid, args)
-        plan = plan_runs(grid, args.weights_root, out, args.max_iters, args.retry_failed)
-        works.append(grid_work(grid, plan, out))
+        agenda = plan_runs(grid, args.weights_root, out, args.max_iters, args.retry_failed)
+        works.append((agenda, list_kinds(agenda, out)))
     count(len(grids), len(grids), '')
     if args.calibrate:
         with Progress() as progress:
             here = calibrate(works, local, local.workers, progress,
                              shlex.join(['python', 'benchmarks/run_grid.py', *sys.argv[1:]]))
-    show_plan(works, choose_device(args.device or here, works, command(
+    device = choose_device(args.device or here, works, command(
         'benchmarks/run_grid.py', '--grid', *(Path(name) if is_file_name(name) else name for name in args.grid),
         '--data-root', args.data_root, '--plan', '--calibrate',
-        *(['--workers', args.workers] if args.workers else []))))
-    if methods := {run.cell.encoder for work in works for run in work.plan.todo if run.cell.is_method}:
+        *(['--workers', args.workers] if args.workers else [])))
+    device.memory = total_memory() / 2**20 if device.name == here else None
+    show_estimate(works, device)
+    if methods := {run.cell.encoder for agenda, _ in works for run in agenda.todo if run.cell.is_method}:
         print(f'without {", ".join(sorted(methods))}: how long a command takes, it alone knows')
     if args.calibrate:
         print(device_folder(here))
