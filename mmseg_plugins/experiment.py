@@ -89,19 +89,19 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
         known = sorted(p.name for p in Path(path).absolute().parent.glob('*.py'))
         raise UserError(f'{path}: config not found{nearest(Path(path).name, known)}')
     try:
-        cfg = Config.fromfile(path)
+        cfg = Config.fromfile(path, import_custom_modules=False)
     except Exception as error:
         raise UserError(f'{path}: not a valid config: {" ".join(str(error).split())}') from error
     if not isinstance(cfg.get('experiment'), dict):
         raise UserError(f'{path}: no `experiment` section; see mmseg_plugins/experiment.py')
+    _import_named(cfg, path)
     if options:
         check_options(options, cfg, str(path))
         try:
             cfg.merge_from_dict(options)
         except Exception as error:  # mmengine's, by the kind of what stands in the way
             raise UserError(f'{path}: --cfg-options do not fit it: {" ".join(str(error).split())}') from error
-        own = cfg.get('custom_imports')
-        import_extensions(own.get('imports') or () if isinstance(own, dict) else (), path)
+        _import_named(cfg, path)
     check_experiment(cfg.experiment, str(path))
     for key in ('data_root', 'source'):
         cfg.experiment[key] = cfg.experiment.get(key) and os.path.expanduser(cfg.experiment[key])
@@ -126,6 +126,12 @@ def _fill_from_dataset(experiment: ConfigDict) -> None:
     info = CATALOGUE.get(Path(experiment.data_root).name, DatasetInfo)
     for key, of_data in left_out:
         experiment[key] = index.get(of_data, getattr(info, of_data))
+
+
+def _import_named(cfg: Config, path: str | Path) -> None:
+    own = cfg.get('custom_imports')
+    modules = own.get('imports') or () if isinstance(own, dict) else ()
+    import_extensions([modules] if isinstance(modules, str) else modules, path)
 
 
 def import_extensions(modules: Sequence[str], named_by: str | Path) -> None:

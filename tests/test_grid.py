@@ -12,7 +12,6 @@ import children
 import matplotlib
 import numpy as np
 import pytest
-import torch
 import yaml
 from conftest import REPO, write_msd
 
@@ -24,9 +23,7 @@ from benchmarks.pool import Job, run_jobs
 from benchmarks.records import read_records
 from benchmarks.rendering.tables import Value, agreement
 from mmseg_plugins.errors import UserError
-from mmseg_plugins.experiment import read_config
 from mmseg_plugins.files import only_writer
-from mmseg_plugins.models import InflatedViT
 
 
 def grid_file(folder: Path, **changes) -> Path:
@@ -283,28 +280,6 @@ def test_grid_end_to_end_skips_what_is_done_and_repeats_what_was_deleted(place):
     assert '2 records of an earlier config or data set aside' in run(place, *arguments)
     assert len(list((out / 'records').iterdir())) == len(list((out / 'superseded').iterdir())) == 2
     assert len(list((out / 'predictions').iterdir())) == 3
-
-
-def test_a_users_own_inflation_runs_in_a_grid(place):
-    (place / 'my_methods.py').write_text(
-        'from mmseg_plugins import register_inflation\n\n\n'
-        '@register_inflation("first")\n'
-        'def first(gray, slices, channels):\n'
-        '    kernel = gray.new_zeros(len(gray), channels, slices, *gray.shape[1:])\n'
-        '    kernel[:, :, 0] = gray[:, None] / channels\n'
-        '    return kernel\n')
-    weights = place / 'weights'
-    weights.mkdir()
-    cfg = read_config(REPO / 'configs/mini_beit_centering_hippocampus.py')
-    backbone = {key: value for key, value in cfg.model.backbone.items() if key != 'type'}
-    torch.save(InflatedViT(**backbone, slices=1, channels=3, img_size=64).model.state_dict(), weights / 'flat.pth')
-    path = grid_file(place, imports=['my_methods'], source='flat',
-                     sources=dict(flat=dict(file='flat.pth', encoder='beit')),
-                     axes=dict(inflation=['first'], slices=[3], target=['all']))
-    run(place, '--grid', str(path), '--max-iters', '2', '--out', 'out')
-    [record] = read_records(place / 'out')[0]
-    assert record['state'] == 'done' and record['load']['inflated'] == ['patch_embed.proj.weight']
-    assert 'my_methods' in record['command']
 
 
 def test_workers_share_the_gpus_and_a_dead_one_is_replaced(tmp_path, monkeypatch):
