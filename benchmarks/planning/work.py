@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from mmseg_plugins.datasets import phantom
+from mmseg_plugins.datasets import layout_images, phantom
 from mmseg_plugins.datasets.catalogue import CATALOGUE, DatasetInfo
 from mmseg_plugins.experiment import load_model_config
 from mmseg_plugins.flops import count_config
@@ -67,6 +67,8 @@ class Kind:
 
 def _expect(name: str) -> tuple[dict[str, int], tuple[int, ...], str]:
     """Of a dataset that is not prepared: cases by split, (H, W, D) of one, and who says so."""
+    if name == 'layout':
+        return dict(train=layout_images.COUNT), (layout_images.SIZE, layout_images.SIZE, 1), 'as it will be made'
     if name == 'phantom':
         cases = {part: len(numbers) for part, numbers in CATALOGUE[name].split.items()}
         return cases, (phantom.SIZE, phantom.SIZE, phantom.DEPTH), 'as it will be made'

@@ -18,6 +18,7 @@ from .volumes import Volume
 SLOTS = 9
 LABELS = ['background', *(f'slot {k}' for k in range(1, SLOTS + 1))]
 CHANNELS = 3
+COUNT, SIZE = 1500, 64  # images to train on, and pixels along each of their sides
 GOLDEN_ANGLE = np.pi * (3 - 5 ** 0.5)
 
 
@@ -83,7 +84,7 @@ def _draw(size: int, label: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return canvas + rng.uniform(0.3, 1.5) * 0.08 * grain
 
 
-def prepare_layout(folder: Path, count: int = 1500, size: int = 64, seed: int = 20262) -> None:
+def prepare_layout(folder: Path, count: int = COUNT, size: int = SIZE, seed: int = 20262) -> None:
     """Store the source task as a prepared dataset: a pile of images is a case of that many slices."""
     check_owner(folder, 'layout')
     parts = {'train': count, 'val': max(count // 15, 1)}
