@@ -23,6 +23,7 @@ from benchmarks.planning.text import show_estimate
 from benchmarks.planning.work import list_kinds
 from benchmarks.progress import Progress
 from benchmarks.schema import open_record, seal
+from mmseg_plugins.datasets import CATALOGUE, DatasetInfo
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.files import write_json
 
@@ -225,6 +226,13 @@ def test_a_plan_writes_nothing(tmp_path, monkeypatch, capsys):
                  '! source dino_layout, ', 'its time cannot be told: left out of all sums'):
         assert line in text
     assert not list(tmp_path.iterdir())
+
+
+def test_of_a_users_own_dataset_nothing_need_be_known(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(CATALOGUE, 'spine', DatasetInfo('msd', 'Task99_Spine', 'CT', 'our hospital', 'none'))
+    _, [kind] = work_of(load_grid(str(grid_file(tmp_path, axes=dict(slices=[3]), dataset='spine'))), tmp_path)
+    assert ', 2 labels, ' in kind.what and 'nothing known of its cases' in kind.assumed and kind.windows == 0
 
 
 def test_runs_that_cost_the_same_are_one_kind(tmp_path, monkeypatch):

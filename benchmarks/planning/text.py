@@ -67,7 +67,7 @@ def _describe_kinds(estimates: list[Estimate]) -> Iterator[str | Table]:
 
 def _describe_error(kinds: list[Kind], device: Device) -> Iterator[str]:
     """Recorded seconds beside what calibrations say, or without any what the other finished runs do."""
-    guessed, recorded, left_out = {}, {}, []
+    compared, left_out = {}, []
     for kind in kinds:
         for run, record in kind.finished.items():
             name, own = device_name(record['hardware']), device.finished.get(run)
@@ -77,14 +77,14 @@ def _describe_error(kinds: list[Kind], device: Device) -> Iterator[str]:
             elif not own or record['cost'].get('resumed_from'):
                 left_out.append('failed, resumed on the way, or of several processes')
             elif one := estimate(kind, others):
-                guessed[run], recorded[run] = one.seconds, record['cost']['seconds']
-    if guessed:
-        errors = {run: 100 * (guessed[run] / recorded[run] - 1) for run in guessed}
+                compared[run] = record['cost']['seconds'], one.seconds
+    if compared:
+        recorded, guessed = map(sum, zip(*compared.values(), strict=True))
+        errors = {run: 100 * (guess / truth - 1) for run, (truth, guess) in compared.items()}
         worst = max(errors, key=lambda run: abs(errors[run]))
-        all_recorded, all_guessed = sum(recorded.values()), sum(guessed.values())
-        yield (f'{len(errors)} finished runs: recorded {in_units(all_recorded, SECONDS)} of work, by '
-               f'{"the calibrations" if device.calibrated else "each other"} {in_units(all_guessed, SECONDS)} '
-               f'({round(100 * (all_guessed / all_recorded - 1)):+} %); a run is off by '
+        yield (f'{len(errors)} finished runs: recorded {in_units(recorded, SECONDS)} of work, by '
+               f'{"the calibrations" if device.calibrated else "each other"} {in_units(guessed, SECONDS)} '
+               f'({round(100 * (guessed / recorded - 1)):+} %); a run is off by '
                f'{median(map(abs, errors.values())):.0f} % (median), at most {round(errors[worst]):+} % ({worst})')
     for why in dict.fromkeys(left_out):
         yield f'{left_out.count(why)} finished runs left out of that comparison: {why}'
