@@ -17,8 +17,8 @@ from mmseg_plugins.keys import check_size
 from mmseg_plugins.models.encoders import timm_encoder
 from mmseg_plugins.sources import file_sha256
 
-from .axes import AXES, Cell
-from .cells import TIMM, Grid
+from .grid.axes import AXES, Cell
+from .grid.reader import TIMM, Grid
 from .records import Run, identity, read_object, read_record, record_path
 
 REPO = Path(__file__).parents[1]

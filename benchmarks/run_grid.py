@@ -13,9 +13,9 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
-from benchmarks.axes import AXES, Cell  # noqa: E402
-from benchmarks.cells import Grid, check_distinct, is_file_name, load_grid  # noqa: E402
 from benchmarks.executors import EXECUTORS, LocalExecutor, choose_executor, execute  # noqa: E402
+from benchmarks.grid.axes import AXES, Cell  # noqa: E402
+from benchmarks.grid.reader import Grid, check_distinct, is_file_name, load_grid  # noqa: E402
 from benchmarks.slurm import add_arguments  # noqa: E402
 from mmseg_plugins.commands import command  # noqa: E402
 from mmseg_plugins.errors import UserError, run_main  # noqa: E402

@@ -6,7 +6,7 @@ import pytest
 from conftest import REPO
 
 from benchmarks import plan
-from benchmarks.cells import load_grid
+from benchmarks.grid.reader import load_grid
 
 RESULTS = REPO / 'results'
 DATA = {'phantom': '1527422c', 'hippocampus': '3ca5abbd'}  # plan.data_digest of each, prepared whole

@@ -12,8 +12,8 @@ from rich.console import Console
 from test_grid import grid_file
 
 from benchmarks import run_grid
-from benchmarks.cells import load_grid
 from benchmarks.executors import DebugExecutor
+from benchmarks.grid.reader import load_grid
 from benchmarks.plan import plan_runs
 from benchmarks.planning import estimate
 from benchmarks.planning.calibration import calibrate
@@ -93,10 +93,10 @@ def test_the_published_time_is_64_gpu_hours_of_the_papers_best(tmp_path, monkeyp
              for grid in (load_grid('bcv'), load_grid('generalization', datasets=['brain', 'heart']))]
     device = choose_device(PUBLISHED, works, '')
     hours = {work.name: device.estimate(work).seconds / 3600 for one in works for work in one.to_do}
-    ours = next(run for run in works[0].plan.runs if run.cell == works[0].grid.tables['2a']['Ours'])
+    ours = next(run for run in works[0].plan.runs if run.cell == works[0].grid.tables['2a'].rows['Ours'])
     assert hours[ours.name] == pytest.approx(64)
     # a tenth of a percent less for the one slice, as the paper counts FLOPs; ten times the steps for Brain
-    flat = next(run for run in works[0].plan.runs if run.cell == works[0].grid.tables['2a']['Ours w/o D'])
+    flat = next(run for run in works[0].plan.runs if run.cell == works[0].grid.tables['2a'].rows['Ours w/o D'])
     assert 63.8 < hours[flat.name] < 64
     brain, heart = (next(hours[run.name] for run in works[1].plan.runs
                          if run.cell.dataset == name and run.cell.slices == 5) for name in ('brain', 'heart'))

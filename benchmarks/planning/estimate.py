@@ -7,13 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pandas as pd
-
 from mmseg_plugins.errors import UserError
 
-from ..cells import load_grid
+from ..grid.axes import Cell
+from ..grid.reader import load_grid
+from ..paper.published import published_settings
 from ..plan import make_run
-from ..rendering.published import PAPER
 from ..schema import open_record
 from .work import GridWork, Kind, Work
 
@@ -182,11 +181,10 @@ def choose_device(name: str, works: Iterable[GridWork], to_calibrate: str) -> De
 
 def _published_device() -> Device:
     """The one published time: Table 6's GPUs and hours for the steps and batch of the paper's best row on BCV."""
-    settings = pd.read_csv(PAPER / 'table6_settings.csv').set_index('setting')['value']
+    settings = published_settings()
     gpus, hours, steps, batch = (int(re.match(r'\d+', settings[key])[0])
                                  for key in ('gpus', 'time', 'steps', 'batch_size'))
-    grid = load_grid('bcv', ['2a'])
-    run = make_run(grid, grid.tables['2a']['Ours'], 0, Path('weights'), None)
+    run = make_run(load_grid('bcv'), Cell('bcv'), 0, Path('weights'), None)
     kind = Kind(run.config, run.options, run.title)
     origin = (f'published, not measured here: Table 6 of the paper, {settings["gpus"]} for {settings["time"]} '
               f'({gpus * hours} GPU-hours) for {steps:,} steps of {batch}; all else by FLOPs')

@@ -16,10 +16,10 @@ from mmseg_plugins.datasets.store import read_index
 from mmseg_plugins.experiment import load_model_config
 from mmseg_plugins.flops import count_cost
 
-from ..cells import Grid
+from ..grid.reader import Grid
+from ..paper.published import published_data
 from ..plan import REPO, Plan
 from ..records import Run, identity, read_record, record_path
-from ..rendering.published import published_data
 from ..settings import describe_kind
 
 STORED = 0.36  # of a case's bytes, compressed (benchmarks/speed/loader.md)

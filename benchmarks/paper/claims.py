@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..cells import Grid
-from .comparison import SeedTest, compare_seeds
-from .findings import gain_between
-from .published import PAPER, published_datasets
-from .tables import Measured
+from ..grid.reader import Grid
+from ..rendering.findings import variation_points
+from ..rendering.frame import Measured
+from ..rendering.statistics import SeedTest, compare_seeds, gain_between
+from .published import published_axis, published_datasets, published_flops, published_methods, published_sources
 
 HOLDS, FAILS, UNKNOWN = 'holds', 'does not hold', 'cannot tell'
 
@@ -38,8 +38,7 @@ class Claim:
 
 def check_claims(measured: Measured, grid: Grid) -> list[Claim]:
     """Every numeric claim, with footnotes where its arithmetic is not what its sentence says."""
-    main = pd.read_csv(PAPER / 'table2a_main.csv').set_index('method')['dsc8']
-    sources = pd.read_csv(PAPER / 'table2b_source.csv').set_index('encoder')['dsc8']
+    main, sources = published_methods('bcv').rows, published_sources('bcv').rows
     here = _Here(measured, grid)
     return [
         Claim('Transfer gives 11.18 points of DSC over the same encoder from random weights.', 'Section 4.2',
@@ -103,13 +102,11 @@ def _ordered(first: float, second: float) -> Finding:
 
 
 def _table4(axis: str, *values: str) -> list[float]:
-    rows = pd.read_csv(PAPER / 'table4_best_practice.csv', dtype={'value': str})
-    column = rows[rows['axis'] == axis].set_index('value')['dsc14']
-    return [column[value] for value in values]
+    return [published_axis(axis, 'bcv').rows[value] for value in values]
 
 
 def _published_cost() -> Finding:
-    flat, deep = pd.read_csv(PAPER / 'cost.csv')['flops']
+    flat, deep = published_flops().values()
     return Finding(HOLDS if f'{(deep / flat - 1) * 100:.3f}'.startswith('0.75') else FAILS,
                    f'{deep:,} / {flat:,} - 1 = {(deep / flat - 1) * 100:.3f} %')
 
@@ -124,8 +121,8 @@ def _published_datasets() -> Finding:
 
 
 def _published_seeds() -> Finding:
-    rows = pd.read_csv(PAPER / 'seeds.csv').pivot(index='seed', columns='method', values='dsc8')
-    return _significance(compare_seeds(rows['Ours'].to_dict(), rows['Ours w/o D'].to_dict()))
+    seeds = published_methods('bcv').seeds
+    return _significance(compare_seeds(seeds['Ours'], seeds['Ours w/o D']))
 
 
 def _significance(test: SeedTest | None) -> Finding:
@@ -138,7 +135,7 @@ def _significance(test: SeedTest | None) -> Finding:
 
 
 def _published_variation() -> Finding:
-    rows = pd.read_csv(PAPER / 'table3_organs.csv').set_index('method')
+    rows = published_methods('bcv').organs
     gain = rows.loc['Ours'] - rows.loc['Ours w/o D']
     return _correlation(rows.loc['slice variation'].to_numpy(), gain.to_numpy())
 
@@ -160,15 +157,16 @@ class _Here:
         self.measured, self.grid = measured, grid
 
     def _cells(self, table: str, *rows: str) -> list | None:
-        cells = [self.grid.tables.get(table, {}).get(row) for row in rows]
-        ran = all(cell is not None and self.measured.value(cell, 'dsc_pooled').seeds for cell in cells)
+        found = self.grid.tables[table].rows if table in self.grid.tables else {}
+        cells = [found.get(row) for row in rows]
+        ran = all(cell is not None and self.measured.value(cell).seeds for cell in cells)
         return cells if ran else None
 
     def difference(self, table: str, first: str, second: str, labels: str = 'headline') -> Finding:
         cells = self._cells(table, first, second)
         if cells is None:
             return Finding(UNKNOWN, 'not run')
-        one, two = (self.measured.value(cell, 'dsc_pooled', labels).mean for cell in cells)
+        one, two = (self.measured.value(cell, labels=labels).mean for cell in cells)
         text = f'{one:.2f} - {two:.2f} = {one - two:.2f}'
         gain = gain_between(*cells, self.measured, self.grid, labels)
         if gain is None:
@@ -183,16 +181,16 @@ class _Here:
         if cells is None:
             return Finding(UNKNOWN, 'not run')
         flat, deep = (self.measured.done(cell)[0]['cost']['encoder_flops'] for cell in cells)
-        published = pd.read_csv(PAPER / 'cost.csv')['flops'].tolist()
+        published = [*published_flops().values()]
         verdict = HOLDS if [flat, deep] == published else UNKNOWN
         own = '' if verdict == HOLDS else '; another encoder than the paper\'s'
         return Finding(verdict, f'{deep:,} / {flat:,} - 1 = {(deep / flat - 1) * 100:.3f} %{own}')
 
     def datasets(self) -> Finding:
-        rows = self.grid.tables.get('5', {})
+        rows = self.grid.tables['5'].rows if '5' in self.grid.tables else {}
         gains = {}
         for dataset in self.grid.datasets if {'Ours', 'Ours w/o D'} <= set(rows) else ():
-            deep, flat = (self.measured.value(replace(rows[row], dataset=dataset), 'dsc_pooled')
+            deep, flat = (self.measured.value(replace(rows[row], dataset=dataset))
                           for row in ('Ours', 'Ours w/o D'))
             if deep.seeds and flat.seeds:
                 gains[dataset] = deep.mean - flat.mean
@@ -207,25 +205,11 @@ class _Here:
         cells = self._cells('2a', 'Ours', 'Ours w/o D')
         if cells is None:
             return Finding(UNKNOWN, 'not run')
-        return _significance(compare_seeds(*(self.measured.value(cell, 'dsc_pooled').seeds for cell in cells)))
+        return _significance(compare_seeds(*(self.measured.value(cell).seeds for cell in cells)))
 
     def variation(self) -> Finding:
-        points = variation_points(self.measured, self.grid)
+        cells = self._cells('2a', 'Ours', 'Ours w/o D') if len(self.grid.datasets) == 1 else None
+        points = variation_points(self.measured, *cells) if cells else pd.DataFrame()
         if len(points) < 4:
             return Finding(UNKNOWN, 'not run' if points.empty else f'{len(points)} organs are too few')
         return _correlation(points['similarity'].to_numpy(), points['gain'].to_numpy())
-
-
-def variation_points(measured: Measured, grid: Grid) -> pd.DataFrame:
-    """Per reported organ: `similarity` (mean Dice between neighbouring slices' labels) and `gain` by depth."""
-    rows = grid.tables.get('2a', {})
-    if len(grid.datasets) > 1 or not {'Ours', 'Ours w/o D'} <= set(rows) or grid.dataset not in measured.data:
-        return pd.DataFrame()
-    summary = measured.data[grid.dataset]
-    points = {}
-    for organ in summary['headline']:
-        deep, flat = (measured.value(rows[row], 'dsc_pooled', [organ]) for row in ('Ours', 'Ours w/o D'))
-        if deep.seeds and flat.seeds and summary['variation'][organ] is not None:
-            points[summary['labels'][organ]] = dict(similarity=summary['variation'][organ],
-                                                    gain=deep.mean - flat.mean)
-    return pd.DataFrame(points).T
