@@ -23,7 +23,7 @@ from benchmarks.plan import plan_runs, prepare_sources
 from benchmarks.pool import Job, run_jobs
 from benchmarks.records import read_records
 from benchmarks.rendering.frame import Value
-from benchmarks.rendering.statistics import agreement
+from benchmarks.rendering.statistics import Noise, agreement
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.experiment import read_config
 from mmseg_plugins.files import only_writer
@@ -376,7 +376,7 @@ def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been(place):
 
 
 def test_a_newcomers_figures_agree_within_seed_noise():
-    noise = dict(std=1.0, freedom=20)
+    noise = Noise(1.0, 20)
     committed = Value({1: 50.0, 2: 51.0, 3: 52.0})
     assert agreement(Value({1: 51.5, 2: 52.5}), committed, noise) == 'yes'
     assert agreement(Value({1: 55.0, 2: 56.0}), committed, noise) == 'no'

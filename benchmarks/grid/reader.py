@@ -82,6 +82,16 @@ class Grid:
         """Every cell once, dataset by dataset in the tables' order."""
         return list(dict.fromkeys([*self.in_tables(), *self.on_each(self.free)]))
 
+    def row_names(self) -> dict[Cell, str]:
+        """Every cell -> the rows that it fills, as `depth flat; stride 1`; '' for one of free axes."""
+        names: dict[Cell, dict[str, str]] = {cell: {} for cell in self.cells()}
+        for table in self.tables.values():
+            for row, cell in table.rows.items():
+                for same in self.on_each([cell]):  # named once by a row that several tables have
+                    dataset = f' ({same.dataset})' if len(self.datasets) > 1 else ''
+                    names[same].setdefault(row, f'{table.name} {row}{dataset}')
+        return {cell: '; '.join(rows.values()) for cell, rows in names.items()}
+
     def config(self, cell: Cell) -> str:
         configs = [config for config in self.configs.values() if isinstance(config, str)]
         config = self.configs.get(cell.encoder) or configs[0]

@@ -68,7 +68,7 @@ def contrast_organs(measured: Measured, first: Cell, second: Cell, metric: str =
 
 
 def find_cell(measured: Measured, grid: Grid, name: str) -> Cell:
-    """A cell by its row (`Ours`), by table and row (`4c 2`), or by its own name (`phantom-beit-...`).
+    """A cell by its row, by table and row (`stride 2`), or by its own name (`phantom-beit-...`).
 
     Raises:
         UserError: nothing, or no finished run, is called so.

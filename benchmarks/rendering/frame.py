@@ -43,7 +43,8 @@ def tidy_records(records: list[dict]) -> pd.DataFrame:
                       headline=i in scores['headline'], case=case,
                       **{name: values[k][i] for name, values in figures.items()})
                  for i, label in enumerate(scores['labels']) for k, case in enumerate(scores['cases'])]
-    return pd.DataFrame(rows, columns=[*COLUMNS, *metrics]).astype(dict.fromkeys((*metrics, *FRACTIONS), float))
+    kinds = dict.fromkeys((*metrics, *FRACTIONS), float) | dict(headline=bool)
+    return pd.DataFrame(rows, columns=[*COLUMNS, *metrics]).astype(kinds)
 
 
 @dataclass
@@ -120,10 +121,10 @@ class Measured:
         """
         key = (cell, metric, labels if isinstance(labels, str) else tuple(labels))
         if key not in self._values:
-            by_label = self.rows(cell, labels).groupby(['seed', 'label_id'])[metric].mean()
-            runs = self.runs(cell)
-            done = sum(run['state'] == 'done' for run in runs)
-            self._values[key] = Value(by_label.groupby('seed').mean().dropna().to_dict(), len(runs) - done, done)
+            rows, runs, done = self.rows(cell, labels), self.runs(cell), len(self.done(cell))
+            by_label = rows.groupby(['seed', 'label_id'], sort=False)[metric].mean()
+            seeds = by_label.groupby('seed', sort=False).mean().dropna().to_dict()
+            self._values[key] = Value(seeds, len(runs) - done, done)
         return self._values[key]
 
     def per_case(self, cell: Cell, labels: Labels = 'headline', metric: str = 'dsc') -> dict[str, float]:

@@ -234,14 +234,9 @@ def free_table(measured: Measured, grid: Grid) -> Rendered:
 
 
 def cell_names(measured: Measured, grid: Grid) -> dict[Cell, str]:
-    """Every cell of the grid and of its folder -> the rows it fills, as `2a Ours; 4c 1`."""
-    names: dict[Cell, dict[str, str]] = {cell: {} for cell in [*grid.cells(), *measured.cells()]}
-    for table in grid.tables.values():
-        for row, cell in table.rows.items():
-            for same in grid.on_each([cell]):  # named once by a row that several tables have
-                dataset = f' ({same.dataset})' if len(grid.datasets) > 1 else ''
-                names[same].setdefault(row, f'{table.name} {row}{dataset}')
-    return {cell: '; '.join(filled.values()) or cell_label(cell) for cell, filled in names.items()}
+    """Every cell of the grid and of its folder, by the rows that it fills, else by its axes."""
+    names = grid.row_names()
+    return {cell: names.get(cell) or cell_label(cell) for cell in dict.fromkeys([*names, *measured.cells()])}
 
 
 def cell_label(cell: Cell) -> str:
