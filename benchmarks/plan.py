@@ -1,9 +1,11 @@
 """What a grid needs before it can run, and which of its runs are still to do."""
 
+import re
 import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from mmseg_plugins.datasets.catalogue import CATALOGUE, dataset_info
 from mmseg_plugins.datasets.layout_images import prepare_layout
@@ -12,17 +14,21 @@ from mmseg_plugins.datasets.phantom import write_phantom
 from mmseg_plugins.datasets.prepare import prepare_dataset
 from mmseg_plugins.datasets.store import read_index
 from mmseg_plugins.errors import UserError, nearest
-from mmseg_plugins.experiment import check_splits, read_config
-from mmseg_plugins.keys import check_size
+from mmseg_plugins.experiment import check_splits, places, read_config
+from mmseg_plugins.keys import KEYS, check_size, decided_by
 from mmseg_plugins.models.encoders import timm_encoder
 from mmseg_plugins.sources import file_sha256
 
-from .axes import AXES, Cell
-from .cells import TIMM, Grid
+from .grid.axes import AXES, Cell
+from .grid.reader import TIMM, Grid
 from .records import Run, identity, read_object, read_record, record_path
 
 REPO = Path(__file__).parents[1]
 PREPARED = Path('data/prepared')
+# Parts of a config that a result depends on; of the loaders what they load, and not how.
+DETERMINING = re.compile(r'(model|optim_wrapper|train_cfg|val_cfg|val_evaluator|load_from|experiment|custom_hooks'
+                         r'|default_hooks\.(?!timer|logger|param_scheduler|checkpoint|visualization)\w+'
+                         r'|(train|val)_dataloader\.(dataset|sampler))(\.|$)')
 
 
 @dataclass(frozen=True)
@@ -141,7 +147,7 @@ def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: i
         _check_encoder(cfg.experiment.encoder, check_size(cfg.experiment.img_size), config)
     data = _prepared_digest(cell.dataset, cfg)
     source_digest = source and _source_digest(cell.source, grid, weights_root)
-    return Run(cell, seed, config, options, identity([_content(cfg), data, source_digest]))
+    return Run(cell, seed, config, options, identity([determinants(cfg), data, source_digest]))
 
 
 def _make_method_run(grid: Grid, cell: Cell, seed: int) -> Run:
@@ -160,17 +166,16 @@ def _make_method_run(grid: Grid, cell: Cell, seed: int) -> Run:
         [command, seed, index and data_digest(index), *([evaluate] if evaluate else [])]))
 
 
-def _content(cfg) -> dict:
-    """A config without what says where things are rather than what they are."""
-    content = cfg.to_dict()
-    content['experiment'] = {key: value for key, value in content['experiment'].items()
-                             if key not in ('data_root', 'source', 'checkpoint_interval')}
-    for key in ('log_level', 'log_processor', 'default_hooks', 'visualizer', 'vis_backends'):
-        content.pop(key, None)
-    own = [name for name in content.pop('custom_imports', {}).get('imports', ()) if name != 'mmseg_plugins']
-    if own:  # a user's modules count by what they say
-        content['extensions'] = {name: file_sha256(Path(sys.modules[name].__file__)) for name in own}
-    return content
+def determinants(cfg) -> dict[str, Any]:
+    """What of a config determines a result, by place, each once: not where things lie, how fast windows come, what
+    is logged and saved. A place without a value is as if it were not there."""
+    found = {place: value for place, value in places(cfg)
+             if DETERMINING.match(place) and not decided_by(place) and value is not None}
+    for name, key in KEYS.items():
+        if not key.determines or cfg.experiment.get(name) is False:  # a switch that is off is as if left out
+            found.pop(f'experiment.{name}', None)
+    own = [name for name in cfg.get('custom_imports', {}).get('imports', ()) if name != 'mmseg_plugins']
+    return found | {name: file_sha256(Path(sys.modules[name].__file__)) for name in own}  # by what they say
 
 
 @cache
@@ -205,7 +210,7 @@ def _source_digest(name: str, grid: Grid, weights_root: Path) -> str:
     if source.made_by:
         cfg = read_config(REPO / source.made_by)
         before = source.needs and _source_digest(source.needs, grid, weights_root)
-        return identity([_content(cfg), Path(cfg.experiment.data_root).name, before])
+        return identity([determinants(cfg), Path(cfg.experiment.data_root).name, before])
     path = weights_root / source.file
     return file_sha256(path) if path.is_file() else 'missing'
 

@@ -13,9 +13,9 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
-from benchmarks.axes import AXES, Cell  # noqa: E402
-from benchmarks.cells import Grid, check_distinct, is_file_name, load_grid  # noqa: E402
 from benchmarks.executors import EXECUTORS, LocalExecutor, choose_executor, execute  # noqa: E402
+from benchmarks.grid.axes import AXES  # noqa: E402
+from benchmarks.grid.reader import Grid, check_distinct, is_file_name, load_grid  # noqa: E402
 from benchmarks.slurm import add_arguments  # noqa: E402
 from mmseg_plugins.commands import command  # noqa: E402
 from mmseg_plugins.errors import UserError, run_main  # noqa: E402
@@ -125,14 +125,9 @@ def output_folder(grid: Grid, args: argparse.Namespace) -> Path:
 def list_cells(grid: Grid, args: argparse.Namespace) -> int:
     from benchmarks.plan import make_run
 
-    rows: dict[Cell, list[str]] = {}
-    for table, cells in grid.tables.items():
-        for row, cell in cells.items():
-            for same in grid.on_each([cell]):
-                rows.setdefault(same, []).append(f'{table} {row}')
-    cells = grid.cells()
-    for cell in cells:
-        print(f'{cell}    {"; ".join(rows.get(cell, ["free axes"]))}')
+    cells = grid.row_names()
+    for cell, rows in cells.items():
+        print(f'{cell}    {rows or "free axes"}')
         for seed in grid.seeds:
             print(f'    {make_run(grid, cell, seed, args.weights_root, args.max_iters).command()}')
     for name in dict.fromkeys(cell.source for cell in cells if cell.source not in ('none', None)):

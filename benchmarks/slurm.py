@@ -26,11 +26,11 @@ from submitit.core.utils import FailedJobError
 from mmseg_plugins.errors import Stopped, UserError, nearest
 from mmseg_plugins.files import write_json
 
+from .grid.yaml_file import read_yaml
 from .pool import Job
 from .records import read_object
 from .slurm_job import Task
 from .watch import read_last_line
-from .yaml_file import read_yaml
 
 REPO = Path(__file__).parents[1]
 POLL = 3.0  # seconds

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from .axes import Cell
-from .cells import Grid
+from .grid.axes import Cell
+from .grid.reader import Grid
 from .records import read_records
 
 GRIDS = Path('work_dirs/grids')  # where run_grid.py lets runs work, in a folder per grid

@@ -48,12 +48,12 @@ def load_config(path: str | Path, options: dict | None = None, world_size: int =
         UserError: file missing, misspelt experiment key, dataset not prepared, batch not divisible.
     """
     cfg = read_config(path, options)
-    experiment, written = cfg.experiment, dict(_places(cfg))
+    experiment, written = cfg.experiment, dict(places(cfg))
     index = read_index(experiment.data_root)
     _carry_into_model(cfg, experiment, index)
     _carry_into_data(cfg, experiment, index, world_size)
     _carry_into_schedule(cfg, experiment)
-    _check_kept(written, dict(_places(cfg)), options or {}, path)
+    _check_kept(written, dict(places(cfg)), options or {}, path)
     return cfg
 
 
@@ -107,7 +107,7 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
         cfg.experiment[key] = cfg.experiment.get(key) and os.path.expanduser(cfg.experiment[key])
     _fill_from_dataset(cfg.experiment)
     check_arguments(cfg, str(path))
-    for place, value in _places(cfg):
+    for place, value in places(cfg):
         if fault := check_place(place, value):
             raise UserError(f'{path}: {place}={value!r}{fault}')
     return cfg
@@ -190,13 +190,13 @@ def check_splits(cfg: Config, index: dict) -> tuple[int, int]:
     return counts[experiment.split], counts.get(splits.get('evaluate'), 0)
 
 
-def _places(value: Any, place: str = '') -> Iterator[tuple[str, Any]]:
+def places(value: Any, place: str = '') -> Iterator[tuple[str, Any]]:
     """Every value of a config and where it stands, as `train_cfg.max_iters`; a number is a place in a list."""
     inner = value.items() if isinstance(value, dict | Config) else enumerate(value)
     for key, entry in inner:
         at = f'{place}.{key}'.lstrip('.')
         if isinstance(entry, dict) or isinstance(entry, list | tuple) and any(isinstance(e, dict) for e in entry):
-            yield from _places(entry, at)
+            yield from places(entry, at)
         else:
             yield at, entry
 

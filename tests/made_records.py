@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.axes import Cell
+from benchmarks.grid.axes import Cell
 from benchmarks.records import Run
 from benchmarks.schema import VERSION, open_record, seal
 from mmseg_plugins.files import write_json

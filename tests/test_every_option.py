@@ -32,7 +32,7 @@ OTHERS = dict(data_root='{data}/.', source='other.pth', inflation='average', sli
 
 
 def places(cfg: Config) -> dict:
-    return dict(experiment._places(cfg))
+    return dict(experiment.places(cfg))
 
 
 @pytest.fixture

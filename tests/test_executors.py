@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from benchmarks import executors, runner
-from benchmarks.axes import Cell
 from benchmarks.executors import DebugExecutor, LocalExecutor, choose_executor
+from benchmarks.grid.axes import Cell
 from benchmarks.pool import Job
 from benchmarks.records import Run, read_records
 from benchmarks.run_grid import parse_args

@@ -16,12 +16,13 @@ import yaml
 from conftest import REPO, write_msd
 
 from benchmarks import run_grid
-from benchmarks.axes import AXES, Cell
-from benchmarks.cells import load_grid
+from benchmarks.grid.axes import AXES, Cell
+from benchmarks.grid.reader import load_grid
 from benchmarks.plan import plan_runs, prepare_sources
 from benchmarks.pool import Job, run_jobs
 from benchmarks.records import read_records
-from benchmarks.rendering.tables import Value, agreement
+from benchmarks.rendering.frame import Value
+from benchmarks.rendering.statistics import Noise, agreement
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.files import only_writer
 
@@ -55,9 +56,9 @@ def run(place: Path, *arguments: str, check: int = 0) -> str:
 def test_tables_share_cells_and_fields_that_cannot_matter_are_held():
     grid = load_grid('bcv')
     assert len(grid.cells()) == 16
-    assert grid.tables['2a']['Ours w/o D'] == grid.cells()[2]
-    assert grid.tables['2b']['BEiT'] == grid.tables['2a']['Ours']
-    assert grid.tables['4d']['1'] == grid.tables['2a']['Ours w/o D']
+    assert grid.tables['2a'].rows['Ours w/o D'] == grid.cells()[2]
+    assert grid.tables['2b'].rows['BEiT'] == grid.tables['2a'].rows['Ours']
+    assert grid.tables['4d'].rows['1'] == grid.tables['2a'].rows['Ours w/o D']
     assert Cell('bcv', source='none', inflation='average') == Cell('bcv', source='none')
     assert Cell('bcv', slices=1, stride=3, inflation='average') == Cell('bcv', slices=1)
 
@@ -115,7 +116,6 @@ def test_another_dataset_is_another_grid():
 @pytest.mark.parametrize('changes, message', [
     (dict(datasets=['bcv']), 'one of the two'), (dict(dataset=None, datasets='bcv'), 'datasets: .first'),
     (dict(dataset=['bcv', 'acdc']), 'or datasets: .first'), (dict(dataset=None), 'one of the two'),
-    (dict(dataset=None, datasets=['bcv', 'acdc'], tables=['2a']), 'over several there is table 5'),
     (dict(axes=dict(dataset=['bcv', 'acdc'])), 'unknown axis'), (dict(dataste='bcv'), 'did you mean .dataset'),
     (dict(tables=['2c']), 'unknown table'),
     (dict(axes=dict(slice=[1])), 'did you mean .slices'), (dict(imports=['no_such_module']), 'no_such_module'),
@@ -125,7 +125,13 @@ def test_another_dataset_is_another_grid():
     (dict(axes=dict(slices=5)), 'write it as'),
     (dict(seeds=5), 'seeds: .first'), (dict(tables='2a'), 'tables: .first'),
     (dict(axes=dict(slices=['five'])), 'whole'),
-    (dict(rows={'2a': {'Mine': 5}}), 'axis: value')])
+    (dict(tables=['2a'], rows={'2a': {'Mine': 5}}), 'axis: value'),
+    (dict(tables={'2a': dict(rows=dict(a={}))}), 'there is a table of this name'),
+    (dict(tables=dict(depth=dict(row={}))), "did you mean 'rows'"),
+    (dict(tables=dict(depth=dict(rows={}))), 'write it as {row: {axis: value}}'),
+    (dict(tables=dict(depth=dict(rows=dict(flat=dict(slices=1)), against='deep'))), "against: unknown row 'deep'"),
+    (dict(tables=dict(depth=dict(rows=dict(flat=dict(slice=1))))), "row 'flat': unknown axis 'slice'"),
+    (dict(tables=dict(depth=dict(rows=dict(flat={}), labels='al'))), "unknown labels 'al'; did you mean 'all'")])
 def test_a_misspelt_grid_is_one_line(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         load_grid(str(grid_file(tmp_path, **changes)))
@@ -345,7 +351,7 @@ def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been(place):
 
 
 def test_a_newcomers_figures_agree_within_seed_noise():
-    noise = dict(std=1.0, freedom=20)
+    noise = Noise(1.0, 20)
     committed = Value({1: 50.0, 2: 51.0, 3: 52.0})
     assert agreement(Value({1: 51.5, 2: 52.5}), committed, noise) == 'yes'
     assert agreement(Value({1: 55.0, 2: 56.0}), committed, noise) == 'no'

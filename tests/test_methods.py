@@ -13,7 +13,7 @@ import yaml
 from conftest import REPO, write_msd
 from test_extensions import METHOD
 
-from benchmarks.cells import load_grid
+from benchmarks.grid.reader import load_grid
 from benchmarks.methods import write_cases
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.errors import UserError

@@ -12,9 +12,9 @@ from rich.console import Console
 from test_grid import grid_file
 
 from benchmarks import run_grid
-from benchmarks.axes import Cell
-from benchmarks.cells import load_grid
 from benchmarks.executors import DebugExecutor
+from benchmarks.grid.axes import Cell
+from benchmarks.grid.reader import load_grid
 from benchmarks.plan import plan_runs
 from benchmarks.planning import estimate
 from benchmarks.planning.calibration import calibrate

@@ -17,8 +17,8 @@ from rich.console import Console
 
 import benchmarks.watch
 from benchmarks import results
-from benchmarks.axes import AXES, Cell
-from benchmarks.cells import load_grid
+from benchmarks.grid.axes import AXES, Cell
+from benchmarks.grid.reader import load_grid
 from benchmarks.records import (
     Run,
     predictions_path,
@@ -29,8 +29,8 @@ from benchmarks.records import (
     write_arrays,
     write_summary,
 )
+from benchmarks.rendering.frame import Measured
 from benchmarks.rendering.prediction_figure import draw_predictions
-from benchmarks.rendering.tables import Measured
 from benchmarks.watch import show, take_snapshot, watch
 from mmseg_plugins.errors import UserError
 
@@ -324,7 +324,7 @@ def test_watching_ends_when_nothing_is_running(grid, tmp_path, monkeypatch):
     lambda path: write_arrays(path, other=np.zeros(3))])
 def test_torn_predictions_are_as_if_absent(tmp_path, spoil):
     grid = load_grid('phantom')
-    cell = grid.tables['2a']['Ours']
+    cell = grid.tables['2a'].rows['Ours']
     paths = [finish(tmp_path, cell, seed) for seed in (1, 2)]
     label = np.zeros((5, 16, 12), np.uint8)
     label[:, 4:8] = 1
@@ -335,13 +335,13 @@ def test_torn_predictions_are_as_if_absent(tmp_path, spoil):
         write_arrays(path, prediction=label)
     measured = Measured(read_records(tmp_path)[0])
     spoil(kept[0])
-    assert draw_predictions(measured, grid, tmp_path) is not None  # of the other seed
+    assert draw_predictions(dict(ours=cell), measured, grid, tmp_path) is not None  # of the other seed
     spoil(kept[1])
-    assert draw_predictions(measured, grid, tmp_path) is None
+    assert draw_predictions(dict(ours=cell), measured, grid, tmp_path) is None
     write_arrays(kept[0], prediction=label)
-    assert draw_predictions(measured, grid, tmp_path) is not None
+    assert draw_predictions(dict(ours=cell), measured, grid, tmp_path) is not None
     spoil(slices)
-    assert draw_predictions(measured, grid, tmp_path) is None
+    assert draw_predictions(dict(ours=cell), measured, grid, tmp_path) is None
 
 
 def test_a_records_name_is_its_runs(grid, tmp_path):

@@ -12,7 +12,7 @@ from benchmarks import report, results
 from benchmarks.plan import plan_runs
 from benchmarks.records import read_records
 from benchmarks.rendering.contrasts import compare
-from benchmarks.rendering.tables import Measured
+from benchmarks.rendering.frame import Measured
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.evaluation.folder import score_folder

@@ -13,8 +13,8 @@ import yaml
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
-from benchmarks.axes import method_cell  # noqa: E402
-from benchmarks.cells import load_grid  # noqa: E402
+from benchmarks.grid.axes import method_cell  # noqa: E402
+from benchmarks.grid.reader import load_grid  # noqa: E402
 from benchmarks.plan import PREPARED, data_digest  # noqa: E402
 from benchmarks.records import (  # noqa: E402
     Run,

@@ -7,14 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pandas as pd
-
 from mmseg_plugins.errors import UserError
 
-from ..axes import Cell
-from ..cells import load_grid
+from ..grid.axes import Cell
+from ..grid.reader import load_grid
+from ..paper.published import published_settings
 from ..plan import make_run
-from ..rendering.published import PAPER
 from ..schema import open_record
 from .work import Kind, Works
 
@@ -167,7 +165,7 @@ def choose_device(name: str, works: Works, to_calibrate: str) -> Device:
 
 def _published_device() -> Device:
     """The one published time: Table 6's GPUs and hours for the steps and batch of the paper's best row on BCV."""
-    settings = pd.read_csv(PAPER / 'table6_settings.csv').set_index('setting')['value']
+    settings = published_settings()
     gpus, hours, steps, batch = (int(re.match(r'\d+', settings[key])[0])
                                  for key in ('gpus', 'time', 'steps', 'batch_size'))
     run = make_run(load_grid('bcv'), Cell('bcv'), 0, Path('weights'), None)

@@ -10,9 +10,9 @@ from mmseg_plugins.datasets.catalogue import CATALOGUE, DatasetInfo
 from mmseg_plugins.experiment import load_model_config
 from mmseg_plugins.flops import count_config
 
+from ..paper.published import published_data
 from ..plan import REPO, Plan
 from ..records import Run, identity, read_record, record_path
-from ..rendering.published import published_data
 from ..settings import describe_kind
 
 STORED = 0.36  # of a case's bytes, compressed (benchmarks/speed/loader.md)

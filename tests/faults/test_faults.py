@@ -15,7 +15,7 @@ import torch
 from conftest import wait_for, write_msd
 from test_training import finish, logged, same_weights, whole
 
-from benchmarks.axes import Cell
+from benchmarks.grid.axes import Cell
 from benchmarks.records import Run, record_path, write_record
 from mmseg_plugins.compat import newest_whole
 from mmseg_plugins.errors import Stopped

@@ -23,7 +23,7 @@ import yaml
 from conftest import REPO, write_msd
 from safetensors.torch import save
 
-from benchmarks.cells import GRIDS, load_grid
+from benchmarks.grid.reader import GRIDS, load_grid
 from benchmarks.records import read_records
 from benchmarks.schema import seal
 from mmseg_plugins.checkpoints import read_checkpoint

@@ -12,7 +12,7 @@ import yaml
 from conftest import wait_for, write_msd
 from test_training import finish, logged, newest, same_weights
 
-from benchmarks.cells import load_grid
+from benchmarks.grid.reader import load_grid
 from benchmarks.plan import make_run
 from benchmarks.records import read_records
 

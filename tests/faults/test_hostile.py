@@ -17,7 +17,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-from benchmarks.cells import load_grid
+from benchmarks.grid.reader import load_grid
 from benchmarks.schema import open_record, seal
 from mmseg_plugins.checkpoints import read_checkpoint
 from mmseg_plugins.datasets import read_index
