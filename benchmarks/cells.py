@@ -17,7 +17,7 @@ from mmseg_plugins.sources import SOURCES, Source
 from mmseg_plugins.untrusted import check_name, find_fault
 
 from .axes import AXES, Cell, method_cell
-from .methods import check_command
+from .methods.command import check_command
 from .yaml_file import read_yaml
 
 GRIDS = Path(__file__).parent / 'grids'

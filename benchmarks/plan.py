@@ -19,7 +19,7 @@ from mmseg_plugins.sources import file_sha256
 
 from .axes import AXES, Cell
 from .cells import TIMM, Grid
-from .records import Run, identity, read_object, read_record, record_path
+from .runs.records import Run, identity, read_object, read_record, record_path
 
 REPO = Path(__file__).parents[1]
 PREPARED = Path('data/prepared')

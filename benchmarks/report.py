@@ -14,7 +14,6 @@ REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
 from benchmarks.cells import Grid, load_grid  # noqa: E402
-from benchmarks.records import read_records, read_summaries  # noqa: E402
 from benchmarks.rendering import figures  # noqa: E402
 from benchmarks.rendering.against import compare_results  # noqa: E402
 from benchmarks.rendering.claims import check_claims, claim_table, footnotes  # noqa: E402
@@ -32,6 +31,7 @@ from benchmarks.rendering.tables import (  # noqa: E402
     to_latex,
     to_markdown,
 )
+from benchmarks.runs.records import read_records, read_summaries  # noqa: E402
 from benchmarks.watch import watch  # noqa: E402
 from mmseg_plugins.errors import UserError, run_main  # noqa: E402
 from mmseg_plugins.files import write_atomic  # noqa: E402

@@ -10,7 +10,7 @@ from mmseg_plugins.errors import UserError
 from mmseg_plugins.evaluation import METRICS
 
 from .axes import AXES, Cell
-from .records import read_records
+from .runs.records import read_records
 
 FRACTIONS = [name for name, axis in AXES.items() if float in get_args(axis.kind)]
 COLUMNS = ('run', 'dataset', *AXES, 'seed', 'label_id', 'label', 'headline', 'case')

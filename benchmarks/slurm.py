@@ -27,7 +27,7 @@ from mmseg_plugins.errors import Stopped, UserError, nearest
 from mmseg_plugins.files import write_json
 
 from .pool import Job
-from .records import read_object
+from .runs.records import read_object
 from .slurm_job import Task
 from .watch import read_last_line
 from .yaml_file import read_yaml

@@ -21,8 +21,8 @@ from benchmarks.axes import AXES, Cell
 from benchmarks.cells import load_grid
 from benchmarks.plan import plan_runs, prepare_sources
 from benchmarks.pool import Job, run_jobs
-from benchmarks.records import read_records
 from benchmarks.rendering.tables import Value, agreement
+from benchmarks.runs.records import read_records
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.experiment import read_config
 from mmseg_plugins.files import only_writer

@@ -19,7 +19,9 @@ import benchmarks.watch
 from benchmarks import results
 from benchmarks.axes import AXES, Cell
 from benchmarks.cells import load_grid
-from benchmarks.records import (
+from benchmarks.rendering.prediction_figure import draw_predictions
+from benchmarks.rendering.tables import Measured
+from benchmarks.runs.records import (
     Run,
     predictions_path,
     read_record,
@@ -29,8 +31,6 @@ from benchmarks.records import (
     write_arrays,
     write_summary,
 )
-from benchmarks.rendering.prediction_figure import draw_predictions
-from benchmarks.rendering.tables import Measured
 from benchmarks.watch import show, take_snapshot, watch
 from mmseg_plugins.errors import UserError
 

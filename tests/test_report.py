@@ -16,13 +16,13 @@ from made_records import failed, record, write
 from PIL import Image
 
 from benchmarks.cells import load_grid
-from benchmarks.records import predictions_path, write_arrays
 from benchmarks.rendering.against import compare_results
 from benchmarks.rendering.findings import case_interval, gain_between, main_findings
 from benchmarks.rendering.page import Table, repeat_command, shown_table
 from benchmarks.rendering.prediction_figure import paint
 from benchmarks.rendering.tables import Measured
 from benchmarks.report import check, check_index, render, render_index
+from benchmarks.runs.records import predictions_path, write_arrays
 from mmseg_plugins.datasets.catalogue import BCV_EIGHT, BCV_LABELS
 from mmseg_plugins.datasets.pictures import COLOURS
 

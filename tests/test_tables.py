@@ -15,9 +15,9 @@ from test_layouts import write_acdc
 
 from benchmarks.cells import load_grid
 from benchmarks.plan import data_digest, find_archives, plan_runs, prepare_inputs
-from benchmarks.records import read_records, read_summaries
 from benchmarks.rendering.tables import Measured, build_table, to_latex
 from benchmarks.report import render
+from benchmarks.runs.records import read_records, read_summaries
 from mmseg_plugins.datasets import CATALOGUE, read_index
 from mmseg_plugins.datasets.layouts import describe_folder
 from mmseg_plugins.datasets.prepare import prepare_dataset

@@ -16,7 +16,8 @@ sys.path.insert(0, str(REPO))
 from benchmarks.axes import method_cell  # noqa: E402
 from benchmarks.cells import load_grid  # noqa: E402
 from benchmarks.plan import PREPARED, data_digest  # noqa: E402
-from benchmarks.records import (  # noqa: E402
+from benchmarks.runs.execute import provenance  # noqa: E402
+from benchmarks.runs.records import (  # noqa: E402
     Run,
     describe_method,
     identity,
@@ -24,7 +25,6 @@ from benchmarks.records import (  # noqa: E402
     write_record,
     write_summary,
 )
-from benchmarks.runner import provenance  # noqa: E402
 from mmseg_plugins.commands import command  # noqa: E402
 from mmseg_plugins.datasets import read_index  # noqa: E402
 from mmseg_plugins.datasets.statistics import summarize_dataset  # noqa: E402

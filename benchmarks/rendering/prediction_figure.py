@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from mmseg_plugins.datasets.pictures import COLOURS
 
 from ..cells import Grid
-from ..records import predictions_path
+from ..runs.records import predictions_path
 from .tables import Measured
 
 

@@ -20,7 +20,7 @@ from mmseg_plugins.files import write_atomic, write_json
 from mmseg_plugins.options import format_value
 from mmseg_plugins.untrusted import find_fault, read_json
 
-from .axes import Cell
+from ..axes import Cell
 from .schema import SUMMARY, VERSION, open_record, seal
 
 

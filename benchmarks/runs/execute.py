@@ -33,8 +33,9 @@ from mmseg_plugins.parallel import available_cores
 from mmseg_plugins.pretraining import pretrain
 from mmseg_plugins.work_dir import PATIENCE, RollingCheckpoint
 
-from .methods import run_command
-from .plan import PREPARED
+from ..methods.command import run_command
+from ..paper.settings import describe_kind, describe_settings
+from ..plan import PREPARED
 from .records import (
     Run,
     describe_method,
@@ -45,9 +46,8 @@ from .records import (
     write_arrays,
     write_record,
 )
-from .settings import describe_kind, describe_settings
 
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 PACKAGES = ('torch', 'torchvision', 'timm', 'mmengine', 'mmsegmentation', 'numpy', 'nibabel', 'blosc2')
 
 

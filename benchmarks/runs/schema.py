@@ -6,7 +6,7 @@ import json
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.untrusted import NUMBER, each_once, find_fault, find_unknown
 
-from .axes import check_cell
+from ..axes import check_cell
 
 VERSION = 3
 
