@@ -19,7 +19,8 @@ from mmseg_plugins.sources import file_sha256
 
 from .axes import AXES, Cell
 from .cells import TIMM, Grid
-from .runs.records import Run, identity, read_object, read_record, record_path
+from .runs.records import read_object, read_record, record_path
+from .runs.run import Run, identity
 
 REPO = Path(__file__).parents[1]
 PREPARED = Path('data/prepared')

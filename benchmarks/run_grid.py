@@ -153,7 +153,7 @@ def show_estimate(grids: list[Grid], args: argparse.Namespace) -> int:
     from benchmarks.planning.text import show_plan
     from benchmarks.planning.work import grid_work
     from benchmarks.progress import Progress
-    from benchmarks.runs.execute import provenance
+    from benchmarks.runs.provenance import provenance
     from mmseg_plugins.terminal import counter
 
     if args.out and len(grids) > 1:

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.axes import Cell
-from benchmarks.runs.records import Run
-from benchmarks.runs.schema import VERSION, open_record, seal
+from benchmarks.runs.records import VERSION, open_record, seal
+from benchmarks.runs.run import Run
 from mmseg_plugins.files import write_json
 
 

@@ -13,7 +13,8 @@ from benchmarks.executors import DebugExecutor, LocalExecutor, choose_executor
 from benchmarks.pool import Job
 from benchmarks.run_grid import parse_args
 from benchmarks.runs import execute
-from benchmarks.runs.records import Run, read_records
+from benchmarks.runs.records import read_records
+from benchmarks.runs.run import Run
 from mmseg_plugins import startup
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.threads import use_threads

@@ -22,7 +22,6 @@ from benchmarks.cells import load_grid
 from benchmarks.rendering.prediction_figure import draw_predictions
 from benchmarks.rendering.tables import Measured
 from benchmarks.runs.records import (
-    Run,
     predictions_path,
     read_record,
     read_records,
@@ -31,6 +30,7 @@ from benchmarks.runs.records import (
     write_arrays,
     write_summary,
 )
+from benchmarks.runs.run import Run
 from benchmarks.watch import show, take_snapshot, watch
 from mmseg_plugins.errors import UserError
 

@@ -14,7 +14,7 @@ from mmseg_plugins.errors import UserError
 from ..cells import load_grid
 from ..plan import make_run
 from ..rendering.published import PAPER
-from ..runs.schema import open_record
+from ..runs.records import open_record
 from .work import GridWork, Kind, Work
 
 CALIBRATIONS = Path(__file__).parents[1] / 'speed' / 'calibrations'

@@ -17,10 +17,10 @@ from mmseg_plugins.experiment import load_model_config
 from mmseg_plugins.flops import count_cost
 
 from ..cells import Grid
-from ..paper.settings import describe_kind
 from ..plan import REPO, Plan
 from ..rendering.published import published_data
-from ..runs.records import Run, identity, read_record, record_path
+from ..runs.records import read_record, record_path
+from ..runs.run import Run, describe_kind, identity
 
 STORED = 0.36  # of a case's bytes, compressed (benchmarks/speed/loader.md)
 # What changes nothing of a step's cost.

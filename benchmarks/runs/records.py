@@ -1,69 +1,121 @@
-"""Records: the one JSON file that a finished or failed run leaves, and how it is found again."""
+"""Records: what the one JSON file of a finished or failed run holds, how it is written, checked and found."""
 
 import glob
 import hashlib
 import io
 import json
-import sys
+import reprlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mmseg_plugins.commands import REPO, command
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.evaluation import Scores
 from mmseg_plugins.evaluation.folder import ScoredFolder
 from mmseg_plugins.files import write_atomic, write_json
-from mmseg_plugins.options import format_value
-from mmseg_plugins.untrusted import find_fault, read_json
+from mmseg_plugins.untrusted import CHECKED, OTHERS, find_fault, read_json
 
-from ..axes import Cell
-from .schema import SUMMARY, VERSION, open_record, seal
+from ..axes import Cell, check_cell
+from .run import Run
 
+VERSION = 3
 
-@dataclass(frozen=True)
-class Run:
-    """A cell with a seed, and all that makes it: config (of a method, its command), options, identity."""
-    cell: Cell
-    seed: int
-    config: str
-    options: dict[str, Any]
-    identity: str
-
-    @property
-    def name(self) -> str:
-        return f'{self.cell}-seed{self.seed}-{self.identity}'
-
-    @property
-    def title(self) -> str:
-        """What is trained, and on what, in plans."""
-        return f'{self.cell.dataset} {self.cell.encoder}'
-
-    def command(self, portable: bool = False) -> str:
-        """What repeats this run alone: from any folder here or, portable, from the repository's root elsewhere."""
-        if self.cell.is_method:
-            return self.config
-        places = {'experiment.data_root', 'experiment.source'}
-        options = [(key, Path(value) if key in places and value else format_value(key, value))
-                   for key, value in self.options.items()]
-        return command('tools/train.py', REPO / self.config, '--work-dir', Path('work_dirs') / self.name,
-                       '--cfg-options', *options, modules=_module_folders(self.options), portable=portable)
-
-
-def _module_folders(options: dict[str, Any]) -> list[Path]:
-    """Where Python finds the user's own modules that a run imports."""
-    names = {name.split('.')[0] for name in options.get('custom_imports.imports', ())} - {'mmseg_plugins'}
-    files = [Path(sys.modules[name].__file__) for name in sorted(names)]
-    return [file.parents[1] if file.name == '__init__.py' else file.parent for file in files]
+# What a record holds, as find_fault has it. What not all records have is marked by `...`: most of it came later.
+FIGURES = [(float, None)]  # of every label; None: of nothing, as where a label is absent
+DATA = dict(dataset=str, split_hash=str, cases={str: int}, evaluated=str)
+HARDWARE = dict(cpu=str, cores=(int, None), threads=int, gpu=(str, None))
+RECORD = dict(
+    version=int, checksum=str, run=str, identity=str, cell=OTHERS, seed=int, command=str, state=str,
+    code=dict(revision=(str, None), modified=bool), python=(str, ...), packages={str: (str, None)},
+    hardware=(HARDWARE, ...),  # not of a method that was scored alone
+    attempts=([OTHERS], ...))  # that ran out of memory before this one
+FAILED = RECORD | dict(
+    config=(str, ...), reason=str, checkpoint=(str, None, ...), out_of_memory=(OTHERS, ...))
+SCORED = RECORD | dict(
+    # by metric: a list for each case, or one list for all cases together
+    scores=dict(labels=[str], headline=[int], cases=[str],
+                figures={'dsc': [FIGURES], 'dsc_pooled': FIGURES, str: list}))
+OF_CONFIG = SCORED | dict(
+    config=str, hardware=HARDWARE, training=dict(steps=int, last_loss=float, curve=[float]),
+    settings=({str: str}, None, ...), data=(DATA | dict(protocol=str, input_size=[int]), None, ...),
+    load=(OTHERS, None, ...),  # what became of its source's keys
+    cost=dict(parameters=float, flops=float, encoder_flops=float, seconds=float, peak_memory_mib=float) | dict(
+        encoder_parameters=(float, ...), memory_of=(str, ...), processes=(int, ...), kind=(str, ...),
+        resumed_from=(int, ...), **dict.fromkeys(
+            ('start_seconds', 'step_seconds', 'window_seconds', 'checkpoint_seconds', 'cpu_share'), (float, ...))))
+OF_METHOD = SCORED | dict(  # that is no config
+    method=dict(label_maps=str, made_by=(str, None), missing=[str], notes=[str]), data=DATA,
+    cost=(dict(seconds=float), ...))
+# What figures were called until version 2.
+NAMES_2 = dict(dsc='per_case', hd95='hd95_per_case', nsd='nsd_per_case', dsc_pooled='pooled')
+# What tables read of a dataset's summary, see mmseg_plugins/datasets/statistics.py.
+SUMMARY = OTHERS | dict(
+    modality=(str, None), labels=[str], headline=[int], split_hash=(str, None), size=[float], cases={str: int},
+    voxels=[int], slices=[int], variation=FIGURES, mean_variation=(float, None))
 
 
-def identity(determinants: Any) -> str:
-    """Hash of what determines a run's result."""
-    canonical = json.dumps(determinants, sort_keys=True, default=str)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+def seal(record: dict) -> dict:
+    """The record with the checksum of its content; whoever edits it by hand breaks it."""
+    content = {key: value for key, value in record.items() if key != 'checksum'}
+    canonical = json.dumps(content, sort_keys=True)
+    return content | dict(checksum=hashlib.sha256(canonical.encode()).hexdigest()[:16])
+
+
+def open_record(text: str) -> dict:
+    """A record from its file's text, of this version and checked.
+
+    Raises:
+        UserError: why it is no record.
+    """
+    try:
+        record = json.loads(text, **CHECKED)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f'not whole ({error})') from None
+    if not isinstance(record, dict):
+        raise UserError('not a record')
+    version = record.get('version')
+    if type(version) is not int or not 1 <= version <= VERSION:
+        raise UserError(f'of version {reprlib.repr(version)}, this code knows 1 to {VERSION}')
+    if record.get('checksum') != (seal(record)['checksum'] if version > 1 else None):
+        raise UserError('edited since it was written (its checksum differs)')
+    record = _migrate(record)
+    state = record.get('state')
+    if state not in ('done', 'failed'):
+        raise UserError(f'its state is {reprlib.repr(state)}, not done or failed')
+    wanted = FAILED if state == 'failed' else OF_CONFIG if 'config' in record else OF_METHOD
+    if fault := find_fault(record, wanted):
+        raise UserError(fault)
+    check_cell(record['cell'])
+    if state == 'done':
+        _check_scores(record['scores'])
+    return record
+
+
+def _migrate(record: dict) -> dict:
+    """Version 1 had no checksum; until 2, each figure had a key of its own, and the mean of cases stood beside."""
+    if record['version'] == VERSION:
+        return record
+    if isinstance(scores := record.get('scores'), dict):
+        figures = {name: scores[key] for name, key in NAMES_2.items() if scores.get(key) is not None}
+        others = {key: value for key, value in scores.items() if key not in (*NAMES_2.values(), 'case')}
+        record = record | dict(scores=others | dict(figures=figures))
+    return seal(record | dict(version=VERSION))
+
+
+def _check_scores(scores: dict) -> None:
+    """Every list as long as the labels or cases that it is about."""
+    labels, cases = len(scores['labels']), len(scores['cases'])
+    for name, figures in scores['figures'].items():
+        per_case = any(isinstance(row, list) for row in figures)
+        if fault := find_fault(figures, [FIGURES] if per_case else FIGURES, f'scores.figures.{name}'):
+            raise UserError(fault)
+        rows = figures if per_case else [figures]
+        if per_case and len(rows) != cases or any(len(row) != labels for row in rows):
+            raise UserError(f'scores.figures.{name} is not of {f"{cases} cases x " * per_case}{labels} labels')
+    if not set(scores['headline']) <= set(range(labels)):
+        raise UserError('the headline names labels that are not there')
 
 
 def record_path(out: Path, run: Run) -> Path:
@@ -91,24 +143,28 @@ def write_record(out: Path, run: Run, body: dict) -> Path:
     return path
 
 
-def describe_scores(scores: Scores, index: dict) -> dict:
-    """Every metric by label and case, or by label where it is of all cases; null where a label has no figure."""
+def describe_result(scores: Scores, index: dict, split: str) -> dict:
+    """The body of a record of a dataset's evaluated split, as far as its figures and data tell.
+
+    Every metric is by label and case, or by label where it is of all cases; null where a label has no figure.
+    """
     def rounded(values):
         if np.ndim(values):
             return [rounded(value) for value in values]
         return None if np.isnan(values) else round(float(values), 4)
 
-    return dict(labels=index['labels'], headline=index['headline'], cases=list(scores.cases),
-                figures={name: rounded(values) for name, values in scores.figures.items()})
+    return dict(
+        state='done',
+        scores=dict(labels=index['labels'], headline=index['headline'], cases=list(scores.cases),
+                    figures={name: rounded(values) for name, values in scores.figures.items()}),
+        data=dict(dataset=index['dataset'], split_hash=index['split_hash'], evaluated=split,
+                  cases={part: len(cases) for part, cases in index['split'].items()}))
 
 
 def describe_method(found: ScoredFolder, index: dict, label_maps: Path, made_by: str | None) -> dict:
     """The body of a record of scored label maps, as far as it can be known."""
-    return dict(
-        state='done', scores=describe_scores(found.scores, index),
-        method=dict(label_maps=str(label_maps), made_by=made_by, missing=found.missing, notes=found.notes),
-        data=dict(dataset=index['dataset'], split_hash=index['split_hash'], evaluated=found.split,
-                  cases={part: len(cases) for part, cases in index['split'].items()}))
+    return describe_result(found.scores, index, found.split) | dict(
+        method=dict(label_maps=str(label_maps), made_by=made_by, missing=found.missing, notes=found.notes))
 
 
 def set_superseded_aside(out: Path, runs: Iterable[Run]) -> int:
@@ -177,10 +233,10 @@ def read_summaries(folder: Path) -> tuple[dict[str, dict], dict[str, str]]:
     for path in sorted((folder / 'datasets').glob('*.json')):
         try:
             summary = read_json(path, 'call run_grid.py again')
+            fault = find_fault(summary, SUMMARY)
         except (OSError, UserError) as error:
-            left_out[path.name] = str(error).removeprefix(f'{path}: ')
-            continue
-        if fault := find_fault(summary, SUMMARY):
+            fault = str(error).removeprefix(f'{path}: ')
+        if fault:
             left_out[path.name] = fault
         else:
             found[path.stem] = summary
