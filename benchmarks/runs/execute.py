@@ -134,7 +134,7 @@ def record_failure(run: Run, out: Path, work_dir: Path, reason: str) -> None:
 
 
 def _attempt(run: Run, out: Path, work_dir: Path, report: Callable, launcher: str, debug: bool) -> dict:
-    """The record's body: of the finished run, or of the fault that ended it, `own` where it is known to be."""
+    """The record's body: of the finished run, or of its fault; `own`: that is surely this process's."""
     try:
         if run.cell.is_method:
             return _run_method(run, work_dir, report)

@@ -22,14 +22,14 @@ from .run import Run
 
 VERSION = 3
 
-# What a record holds, as find_fault has it. What not all records have is marked by `...`: most of it came later.
+# What a record holds, in the words of find_fault; `...` marks what not all have, as most of it came later.
 FIGURES = [(float, None)]  # of every label; None: of nothing, as where a label is absent
 DATA = dict(dataset=str, split_hash=str, cases={str: int}, evaluated=str)
 HARDWARE = dict(cpu=str, cores=(int, None), threads=int, gpu=(str, None))
 RECORD = dict(
     version=int, checksum=str, run=str, identity=str, cell=OTHERS, seed=int, command=str, state=str,
     code=dict(revision=(str, None), modified=bool), python=(str, ...), packages={str: (str, None)},
-    hardware=(HARDWARE, ...),  # not of a method that was scored alone
+    hardware=(HARDWARE, ...),  # not of label maps that were scored alone
     attempts=([OTHERS], ...))  # that ran out of memory before this one
 FAILED = RECORD | dict(
     config=(str, ...), reason=str, checkpoint=(str, None, ...), out_of_memory=(OTHERS, ...))
@@ -41,11 +41,11 @@ OF_CONFIG = SCORED | dict(
     config=str, hardware=HARDWARE, training=dict(steps=int, last_loss=float, curve=[float]),
     settings=({str: str}, None, ...), data=(DATA | dict(protocol=str, input_size=[int]), None, ...),
     load=(OTHERS, None, ...),  # what became of its source's keys
-    cost=dict(parameters=float, flops=float, encoder_flops=float, seconds=float, peak_memory_mib=float) | dict(
-        encoder_parameters=(float, ...), memory_of=(str, ...), processes=(int, ...), kind=(str, ...),
-        resumed_from=(int, ...), **dict.fromkeys(
-            ('start_seconds', 'step_seconds', 'window_seconds', 'checkpoint_seconds', 'cpu_share'), (float, ...))))
-OF_METHOD = SCORED | dict(  # that is no config
+    cost=dict(parameters=float, encoder_parameters=(float, ...), flops=float, encoder_flops=float,
+              seconds=float, start_seconds=(float, ...), step_seconds=(float, ...), window_seconds=(float, ...),
+              checkpoint_seconds=(float, ...), cpu_share=(float, ...), peak_memory_mib=float, memory_of=(str, ...),
+              kind=(str, ...), processes=(int, ...), resumed_from=(int, ...)))
+OF_LABEL_MAPS = SCORED | dict(
     method=dict(label_maps=str, made_by=(str, None), missing=[str], notes=[str]), data=DATA,
     cost=(dict(seconds=float), ...))
 # What figures were called until version 2.
@@ -84,7 +84,7 @@ def open_record(text: str) -> dict:
     state = record.get('state')
     if state not in ('done', 'failed'):
         raise UserError(f'its state is {reprlib.repr(state)}, not done or failed')
-    wanted = FAILED if state == 'failed' else OF_CONFIG if 'config' in record else OF_METHOD
+    wanted = FAILED if state == 'failed' else OF_CONFIG if 'config' in record else OF_LABEL_MAPS
     if fault := find_fault(record, wanted):
         raise UserError(fault)
     check_cell(record['cell'])
@@ -172,15 +172,14 @@ def set_superseded_aside(out: Path, runs: Iterable[Run]) -> int:
 
     They stay under `out`/superseded, where no table looks.
     """
-    moved = 0
-    for run in runs:
-        for path in (out / 'records').glob(f'{glob.escape(f"{run.cell}-seed{run.seed}")}-*.json'):
-            if path != record_path(out, run):
-                (out / 'superseded').mkdir(exist_ok=True)
-                path.replace(out / 'superseded' / path.name)
-                predictions_path(out, path.stem).unlink(missing_ok=True)
-                moved += 1
-    return moved
+    old = [path for run in runs
+           for path in (out / 'records').glob(f'{glob.escape(f"{run.cell}-seed{run.seed}")}-*.json')
+           if path != record_path(out, run)]
+    for path in old:
+        (out / 'superseded').mkdir(exist_ok=True)
+        path.replace(out / 'superseded' / path.name)
+        predictions_path(out, path.stem).unlink(missing_ok=True)
+    return len(old)
 
 
 def read_record(path: Path) -> dict | None:
