@@ -21,9 +21,9 @@ from benchmarks.grid.axes import AXES, Cell
 from benchmarks.grid.reader import load_grid
 from benchmarks.plan import plan_runs, prepare_sources
 from benchmarks.pool import Job, run_jobs
-from benchmarks.records import read_records
 from benchmarks.rendering.frame import Value
 from benchmarks.rendering.statistics import Noise, agreement
+from benchmarks.runs.records import read_records
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.experiment import read_config
 from mmseg_plugins.files import only_writer

@@ -19,8 +19,9 @@ import benchmarks.watch
 from benchmarks import results
 from benchmarks.grid.axes import AXES, Cell
 from benchmarks.grid.reader import load_grid
-from benchmarks.records import (
-    Run,
+from benchmarks.rendering.frame import Measured
+from benchmarks.rendering.prediction_figure import draw_predictions
+from benchmarks.runs.records import (
     predictions_path,
     read_record,
     read_records,
@@ -29,8 +30,7 @@ from benchmarks.records import (
     write_arrays,
     write_summary,
 )
-from benchmarks.rendering.frame import Measured
-from benchmarks.rendering.prediction_figure import draw_predictions
+from benchmarks.runs.run import Run
 from benchmarks.watch import show, take_snapshot, watch
 from mmseg_plugins.errors import UserError
 

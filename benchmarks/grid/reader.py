@@ -16,7 +16,7 @@ from mmseg_plugins.keys import KEYS, decided_by
 from mmseg_plugins.sources import SOURCES, Source
 from mmseg_plugins.untrusted import check_name, find_fault
 
-from ..methods import check_command
+from ..methods.command import check_command
 from .axes import AXES, Cell, method_cell
 from .tables import TABLES, Table
 from .yaml_file import read_yaml
