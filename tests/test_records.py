@@ -100,6 +100,7 @@ def leaves_out(folder, good, bad, reason):
     (lambda path: edit(path, put('version', 1)), 'edited'),
     (lambda path: path.write_text(path.read_text().replace('80.0', 'NaN')), 'holds NaN'),
     (lambda path: path.write_text(path.read_text().replace('80.0', '-Infinity')), 'holds -Infinity'),
+    (lambda path: (age(path), path.write_text(path.read_text().replace('80.0', '1e999'))), 'cannot be Infinity'),
     (lambda path: path.rename(path.with_name('copy.json')), 'named otherwise than its run phantom-'),
 ])
 def test_what_is_no_record_is_named_and_left_out(grid, tmp_path, spoil, reason):
