@@ -89,12 +89,12 @@ def choose_executor(args) -> Executor:
 
 def make_jobs(plan, work: Path, out: Path, options: dict) -> list[Job]:
     """What is to do, in order of preference: sources first, each after what it starts from."""
-    from .records import record_path
+    from .runs.records import record_path
 
     jobs = []
     for source in plan.sources:
         folder = work / 'sources' / f'{source.name}-{source.digest}'
-        jobs.append(Job(('source', source.name), 'benchmarks.runner:execute_pretraining',
+        jobs.append(Job(('source', source.name), 'benchmarks.runs.execute:execute_pretraining',
                         (source.config, source.options, source.out, folder, source.digest),
                         frozenset({('source', source.needs)} if source.needs else ()),
                         folder=folder, leaves=source.out.with_suffix('.json')))
@@ -102,7 +102,7 @@ def make_jobs(plan, work: Path, out: Path, options: dict) -> list[Job]:
     # runs from random weights need not wait for a source that is still being made
     for run in sorted(plan.todo, key=lambda run: run.cell.source in made):
         folder = work / 'runs' / run.name
-        jobs.append(Job(run.name, 'benchmarks.runner:execute_run', (run, out, folder),
+        jobs.append(Job(run.name, 'benchmarks.runs.execute:execute_run', (run, out, folder),
                         frozenset({('source', run.cell.source)} if run.cell.source in made else ()), options,
                         folder, record_path(out, run)))
     return jobs
@@ -132,7 +132,7 @@ def execute(plan, executor: Executor, work: Path, out: Path, progress, halve: bo
             return
         reason = f'its source could not be made ({sorted(value)})' if kind == 'blocked' else value
         if kind in ('dead', 'blocked'):
-            from .runner import record_failure
+            from .runs.execute import record_failure
 
             record_failure(run, out, work / 'runs' / name, reason)
         ends['lost' if kind == 'lost' else 'failed' if reason else 'done'] += 1

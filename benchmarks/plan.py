@@ -21,7 +21,8 @@ from mmseg_plugins.sources import file_sha256
 
 from .grid.axes import AXES, Cell
 from .grid.reader import TIMM, Grid
-from .records import Run, identity, read_object, read_record, record_path
+from .runs.records import read_object, read_record, record_path
+from .runs.run import Run, identity
 
 REPO = Path(__file__).parents[1]
 PREPARED = Path('data/prepared')

@@ -16,7 +16,6 @@ sys.path.insert(0, str(REPO))
 from benchmarks.grid.reader import Grid, load_grid  # noqa: E402
 from benchmarks.paper.claims import check_claims, claim_table, footnotes  # noqa: E402
 from benchmarks.paper.published import published_data, published_flops, published_settings  # noqa: E402
-from benchmarks.records import read_records, read_summaries  # noqa: E402
 from benchmarks.rendering import figures  # noqa: E402
 from benchmarks.rendering.contrasts import (  # noqa: E402
     NOTE,
@@ -46,6 +45,7 @@ from benchmarks.rendering.tables import (  # noqa: E402
     seed_table,
     settings_table,
 )
+from benchmarks.runs.records import read_records, read_summaries  # noqa: E402
 from benchmarks.watch import watch  # noqa: E402
 from mmseg_plugins.errors import UserError, run_main  # noqa: E402
 from mmseg_plugins.files import write_atomic  # noqa: E402

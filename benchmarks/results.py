@@ -6,8 +6,8 @@ import pandas as pd
 
 from mmseg_plugins.errors import UserError
 
-from .records import read_records
 from .rendering.frame import tidy_records
+from .runs.records import read_records
 
 
 def load(folder: str | Path) -> pd.DataFrame:

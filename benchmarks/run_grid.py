@@ -82,7 +82,7 @@ def main() -> int:
     if args.dry_run:
         return list_cells(grid, args)
     from benchmarks.progress import Progress
-    from benchmarks.records import set_superseded_aside, write_summary
+    from benchmarks.runs.records import set_superseded_aside, write_summary
     from mmseg_plugins.datasets import read_index
     from mmseg_plugins.datasets.statistics import summarize_dataset
     from mmseg_plugins.files import only_writer, write_atomic
@@ -148,7 +148,7 @@ def estimate_grids(grids: list[Grid], args: argparse.Namespace) -> int:
     from benchmarks.planning.text import show_estimate
     from benchmarks.planning.work import list_kinds
     from benchmarks.progress import Progress
-    from benchmarks.runner import provenance
+    from benchmarks.runs.provenance import provenance
     from mmseg_plugins.faults import total_memory
     from mmseg_plugins.terminal import counter
 

@@ -28,7 +28,7 @@ from mmseg_plugins.files import write_json
 
 from .grid.yaml_file import read_yaml
 from .pool import Job
-from .records import read_object
+from .runs.records import read_object
 from .slurm_job import Task
 from .watch import read_last_line
 

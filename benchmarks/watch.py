@@ -13,7 +13,7 @@ from rich.table import Table
 
 from .grid.axes import Cell
 from .grid.reader import Grid
-from .records import read_records
+from .runs.records import read_records
 
 GRIDS = Path('work_dirs/grids')  # where run_grid.py lets runs work, in a folder per grid
 # a run counts as stopped after so many seconds without a sign, or as many of its own steps: it logs every 50,

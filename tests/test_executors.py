@@ -7,12 +7,14 @@ import sys
 import pytest
 import torch
 
-from benchmarks import executors, runner
+from benchmarks import executors
 from benchmarks.executors import DebugExecutor, LocalExecutor, choose_executor
 from benchmarks.grid.axes import Cell
 from benchmarks.pool import Job
-from benchmarks.records import Run, read_records
 from benchmarks.run_grid import parse_args
+from benchmarks.runs import execute
+from benchmarks.runs.records import read_records
+from benchmarks.runs.run import Run
 from mmseg_plugins import startup
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.threads import use_threads
@@ -38,12 +40,12 @@ def test_a_debugger_gets_the_errors_of_a_run(tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError('here')
 
-    monkeypatch.setattr(runner, '_train_and_evaluate', fail)
+    monkeypatch.setattr(execute, '_train_and_evaluate', fail)
     run = Run(Cell('hippocampus', source='none'), 1, 'config.py', {}, 'abcd1234')
     with pytest.raises(RuntimeError, match='here'):
-        runner.execute_run(run, tmp_path, tmp_path / 'work', print, **DebugExecutor.options)
+        execute.execute_run(run, tmp_path, tmp_path / 'work', print, **DebugExecutor.options)
     assert not read_records(tmp_path)[0]
-    assert runner.execute_run(run, tmp_path, tmp_path / 'work', print) == 'RuntimeError: here'
+    assert execute.execute_run(run, tmp_path, tmp_path / 'work', print) == 'RuntimeError: here'
 
 
 def test_every_setting_reaches_sbatch(tmp_path, monkeypatch):

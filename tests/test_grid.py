@@ -20,9 +20,9 @@ from benchmarks.grid.axes import AXES, Cell
 from benchmarks.grid.reader import load_grid
 from benchmarks.plan import plan_runs, prepare_sources
 from benchmarks.pool import Job, run_jobs
-from benchmarks.records import read_records
 from benchmarks.rendering.frame import Value
 from benchmarks.rendering.statistics import Noise, agreement
+from benchmarks.runs.records import read_records
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.files import only_writer
 
@@ -128,7 +128,7 @@ def test_another_dataset_is_another_grid():
     (dict(tables=['2a'], rows={'2a': {'Mine': 5}}), 'axis: value'),
     (dict(tables={'2a': dict(rows=dict(a={}))}), 'there is a table of this name'),
     (dict(tables=dict(depth=dict(row={}))), "did you mean 'rows'"),
-    (dict(tables=dict(depth=dict(rows={}))), 'write it as {row: {axis: value}}'),
+    (dict(tables=dict(depth=dict(rows={}))), 'has no rows; write them as'),
     (dict(tables=dict(depth=dict(rows=dict(flat=dict(slices=1)), against='deep'))), "against: unknown row 'deep'"),
     (dict(tables=dict(depth=dict(rows=dict(flat=dict(slice=1))))), "row 'flat': unknown axis 'slice'"),
     (dict(tables=dict(depth=dict(rows=dict(flat={}), labels='al'))), "unknown labels 'al'; did you mean 'all'")])

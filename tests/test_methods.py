@@ -14,7 +14,7 @@ from conftest import REPO, write_msd
 from test_extensions import METHOD
 
 from benchmarks.grid.reader import load_grid
-from benchmarks.methods import write_cases
+from benchmarks.methods.command import write_cases
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.errors import UserError
 

@@ -22,7 +22,7 @@ from benchmarks.planning.estimate import PUBLISHED, Pace, choose_device, device_
 from benchmarks.planning.text import show_estimate
 from benchmarks.planning.work import list_kinds
 from benchmarks.progress import Progress
-from benchmarks.schema import open_record, seal
+from benchmarks.runs.records import open_record, seal
 from mmseg_plugins.datasets import CATALOGUE, DatasetInfo
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.files import write_json

@@ -19,8 +19,9 @@ import benchmarks.watch
 from benchmarks import results
 from benchmarks.grid.axes import AXES, Cell
 from benchmarks.grid.reader import load_grid
-from benchmarks.records import (
-    Run,
+from benchmarks.rendering.frame import Measured
+from benchmarks.rendering.prediction_figure import draw_predictions
+from benchmarks.runs.records import (
     predictions_path,
     read_record,
     read_records,
@@ -29,8 +30,7 @@ from benchmarks.records import (
     write_arrays,
     write_summary,
 )
-from benchmarks.rendering.frame import Measured
-from benchmarks.rendering.prediction_figure import draw_predictions
+from benchmarks.runs.run import Run
 from benchmarks.watch import show, take_snapshot, watch
 from mmseg_plugins.errors import UserError
 
@@ -100,6 +100,7 @@ def leaves_out(folder, good, bad, reason):
     (lambda path: edit(path, put('version', 1)), 'edited'),
     (lambda path: path.write_text(path.read_text().replace('80.0', 'NaN')), 'holds NaN'),
     (lambda path: path.write_text(path.read_text().replace('80.0', '-Infinity')), 'holds -Infinity'),
+    (lambda path: (age(path), path.write_text(path.read_text().replace('80.0', '1e999'))), 'cannot be Infinity'),
     (lambda path: path.rename(path.with_name('copy.json')), 'named otherwise than its run phantom-'),
 ])
 def test_what_is_no_record_is_named_and_left_out(grid, tmp_path, spoil, reason):

@@ -16,7 +16,6 @@ from made_records import failed, record, write
 from PIL import Image
 
 from benchmarks.grid.reader import load_grid
-from benchmarks.records import predictions_path, write_arrays
 from benchmarks.rendering.contrasts import compare_results
 from benchmarks.rendering.findings import main_findings
 from benchmarks.rendering.frame import Measured
@@ -25,6 +24,7 @@ from benchmarks.rendering.prediction_figure import paint
 from benchmarks.rendering.statistics import case_interval, gain_between
 from benchmarks.rendering.tables import Rendered
 from benchmarks.report import check, check_index, render, render_index
+from benchmarks.runs.records import predictions_path, write_arrays
 from mmseg_plugins.datasets.catalogue import BCV_EIGHT, BCV_LABELS
 from mmseg_plugins.datasets.pictures import COLOURS
 

@@ -10,9 +10,9 @@ from conftest import call_tool, write_nifti
 
 from benchmarks import report, results
 from benchmarks.plan import plan_runs
-from benchmarks.records import read_records
 from benchmarks.rendering.contrasts import compare
 from benchmarks.rendering.frame import Measured
+from benchmarks.runs.records import read_records
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.evaluation.folder import score_folder

@@ -17,11 +17,11 @@ from test_layouts import write_acdc
 from benchmarks.grid.reader import load_grid
 from benchmarks.paper.published import published_data
 from benchmarks.plan import data_digest, find_archives, plan_runs, prepare_inputs
-from benchmarks.records import read_records, read_summaries
 from benchmarks.rendering.frame import Measured
 from benchmarks.rendering.markup import to_latex
 from benchmarks.rendering.tables import build_table, data_table
 from benchmarks.report import render
+from benchmarks.runs.records import read_records, read_summaries
 from mmseg_plugins.datasets import CATALOGUE, read_index
 from mmseg_plugins.datasets.layouts import describe_folder
 from mmseg_plugins.datasets.prepare import prepare_dataset

@@ -16,15 +16,9 @@ sys.path.insert(0, str(REPO))
 from benchmarks.grid.axes import method_cell  # noqa: E402
 from benchmarks.grid.reader import load_grid  # noqa: E402
 from benchmarks.plan import PREPARED, data_digest  # noqa: E402
-from benchmarks.records import (  # noqa: E402
-    Run,
-    describe_method,
-    identity,
-    set_superseded_aside,
-    write_record,
-    write_summary,
-)
-from benchmarks.runner import provenance  # noqa: E402
+from benchmarks.runs.provenance import provenance  # noqa: E402
+from benchmarks.runs.records import describe_method, set_superseded_aside, write_record, write_summary  # noqa: E402
+from benchmarks.runs.run import Run, identity  # noqa: E402
 from mmseg_plugins.commands import command  # noqa: E402
 from mmseg_plugins.datasets import read_index  # noqa: E402
 from mmseg_plugins.datasets.statistics import summarize_dataset  # noqa: E402

@@ -1,7 +1,6 @@
 """Grid files -> cells: which points of the grid exist, and which row of which table each one fills."""
 
 import itertools
-import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from mmseg_plugins.keys import KEYS, decided_by
 from mmseg_plugins.sources import SOURCES, Source
 from mmseg_plugins.untrusted import check_name, find_fault
 
-from ..methods import check_command
+from ..methods.command import check_command
 from .axes import AXES, Cell, method_cell
 from .tables import TABLES, Table
 from .yaml_file import read_yaml
@@ -98,48 +97,45 @@ class Grid:
         return config.replace('{dataset}', cell.dataset)
 
 
-GRID_KEYS = {'title', 'dataset', 'datasets', 'configs', 'sources', 'source', 'tables', 'rows', 'axes', 'seeds',
-             'notes', 'options', 'imports'}
-TABLE_KEYS = {'rows', 'labels', 'against', 'caption', 'by', 'axis'}  # of a grid's own
-LISTS = ('datasets', 'seeds', 'imports')  # beside the axes; a value given twice would count as two
-
-
-def _need(value: Any, kind: type, where: str, example: str) -> None:
-    if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
-        raise UserError(f'{where} is {reprlib.repr(value)}; write it as {example}')
+AXES_OF_ROWS = {str: ({str: object}, None)}
+OWN_TABLE = {'rows': AXES_OF_ROWS, 'against': (str, int, ...),
+             **dict.fromkeys(('labels', 'caption', 'by', 'axis'), (str, ...))}
+OWN_SOURCE = dict.fromkeys(Source.__dataclass_fields__, (str, None, ...)) | {'file': str, 'encoder': str}
+# What each key of a grid file holds, in the words of find_fault, and how it is written.
+GRID_KEYS = {
+    'title': (str, 'text'),
+    'dataset': (str, 'name, or datasets: [first, second]'),
+    'datasets': ([str], '[first, second]'),
+    'configs': ({str: (str, {'command': (str, ...), 'label_maps': (str, ...)})}, '{name: file}'),
+    'sources': ({str: OWN_SOURCE}, '{name: {file: text, encoder: text}}'),
+    'source': (str, 'text'),
+    'tables': (([(str, int)], {str: (OWN_TABLE, None)}), '[first, second], or {name: {rows: {row: {}}}}'),
+    'rows': ({str: (AXES_OF_ROWS, None)}, '{table: {row: {axis: value}}}'),
+    'axes': ({str: [object]}, '{axis: [first, second]}'),
+    'seeds': ([int], '[first, second]'),
+    'notes': ([str], '[a sentence]'),
+    'options': ({str: object}, '{key: value}'),
+    'imports': ([str], '[first, second]'),
+}
 
 
 def _check_shapes(spec: dict, path: Path) -> None:
     """YAML's shapes: a list where several values go, a mapping where names do."""
-    def need(value, kind: type, where: str, example: str) -> None:
-        _need(value, kind, f'{path}: {where}', example)
-
-    need(spec.get('dataset'), str, 'dataset', 'dataset: name, or datasets: [first, second]')
-    need(spec.get('tables'), list | dict, 'tables', 'tables: [first, second], or tables: {name: {rows: ...}}')
-    for key in (*LISTS, 'notes'):
-        need(spec.get(key), list, key, f'{key}: [first, second]')
-    for key in ('configs', 'sources', 'rows', 'axes', 'options'):
-        need(spec.get(key), dict, key, f'{key}: {{name: value}}')
+    for key, value in spec.items():
+        _known(key, GRID_KEYS, 'key', f'{path}')
+        shape, example = GRID_KEYS[key]
+        if fault := value is not None and find_fault({key: value}, {key: shape}):
+            raise UserError(f'{path}: {fault}; write it as {key}: {example}')
+    for key in ('configs', 'sources', 'axes', 'options'):
         for name in spec.get(key) or ():
-            need(name or {}, str | int if key == 'rows' else str, f'a name in {key}', 'text')
-    for key, kind, example in (('datasets', str, 'a name'), ('imports', str, 'a name'),
-                               ('notes', str, 'a sentence'), ('seeds', int, 'a whole number'),
-                               ('tables', str | int, 'a name')):
-        for value in spec.get(key) or ():
-            need('' if value is None else value, kind, f'one of {key}', example)
-    for key in ('title', 'source'):
-        need(spec.get(key), str, key, f'{key}: text')
-    for encoder, config in (spec.get('configs') or {}).items():
-        if isinstance(config, dict) and len(config) == 1 and {*config} <= {'command', 'label_maps'}:
-            [(kind, text)] = config.items()
-            need(text or {}, str, f'{kind} of {encoder!r}', f'{encoder}: {{{kind}: text}}')
-            if kind == 'command':
-                check_command(text, f'{path}: the command of {encoder!r}')
-        else:
-            need(config or {}, str, f'the config of {encoder!r}', f'{encoder}: a file, or {{command: text}}')
-    for axis, values in (spec.get('axes') or {}).items():
-        need('nothing' if values is None else values, list, f'axis {axis!r}', f'{axis}: [first, second]')
-    lists = {key: spec.get(key) for key in (*LISTS, 'tables')} | {
+            if not isinstance(name, str):
+                raise UserError(f'{path}: {name!r} in {key} is no name; put it in quotes')
+    for name, config in (spec.get('configs') or {}).items():
+        if isinstance(config, dict) and len(config) != 1:
+            raise UserError(f'{path}: configs.{name} needs a file, a command, or label_maps, one of them')
+        if isinstance(config, dict) and 'command' in config:
+            check_command(config['command'], f'{path}: the command of {name!r}')
+    lists = {key: spec.get(key) for key in ('datasets', 'tables', 'seeds', 'imports')} | {
         f'axis {axis!r}': values for axis, values in (spec.get('axes') or {}).items()}
     for where, values in lists.items():
         if values is not None and not values:
@@ -214,20 +210,6 @@ def _choose_datasets(spec: dict, wanted: Sequence[str] | None, path: Path) -> li
     return [dataset for dataset in spec['datasets'] if not wanted or dataset in wanted]
 
 
-def _own_source(entry: Any, where: str) -> Source:
-    """A grid file's own source: `file` and `encoder`, and what else the catalogue's entries have."""
-    known = Source.__dataclass_fields__
-    for key in entry if isinstance(entry, dict) else ():
-        _known(key, known, 'key', where)
-    for key in ('file', 'encoder'):
-        if not isinstance(entry, dict) or key not in entry:
-            raise UserError(f'{where} has no {key!r}')
-    if fault := find_fault(entry, dict.fromkeys(entry, (str, None))):
-        raise UserError(f'{where}: {fault}')
-    blank = dict.fromkeys(('objective', 'data', 'origin', 'licence', 'citation'), '')
-    return Source(**{**blank, **entry})
-
-
 def _read_sources(spec: dict, path: Path) -> dict[str, Source]:
     """The catalogue's and the file's own."""
     sources = dict(SOURCES)
@@ -235,7 +217,8 @@ def _read_sources(spec: dict, path: Path) -> dict[str, Source]:
         check_name(name, f'{path}: sources')
         if name == 'none':
             raise UserError(f"{path}: sources: 'none' is the word for random weights; name it otherwise")
-        sources[name] = _own_source(entry, f'{path}: source {name!r}')
+        blank = dict.fromkeys(('objective', 'data', 'origin', 'licence', 'citation'), '')
+        sources[name] = Source(**{**blank, **entry})
     return sources
 
 
@@ -244,29 +227,22 @@ def _own_table(name: str, entry: dict, where: str) -> Table:
     check_name(name, where)
     if name in TABLES:
         raise UserError(f"{where}: there is a table of this name; choose another, or change its rows under 'rows'")
-    for key in entry:
-        _known(key, TABLE_KEYS, 'key', where)
-    rows = entry.get('rows')
-    _need(rows or [], dict, f'{where}: rows', '{row: {axis: value}}')
-    rows = {str(row): {} if changes is None else changes for row, changes in rows.items()}
+    rows = {str(row): changes or {} for row, changes in entry['rows'].items()}
+    if not rows:
+        raise UserError(f'{where}: has no rows; write them as rows: {{row: {{axis: value}}}}')
     for key, choices in (('labels', ('headline', 'all')), ('by', ('metrics', 'organs')), ('axis', AXES)):
         if key in entry:
             _known(entry[key], choices, key, where)
-    _need(entry.get('caption'), str, f'{where}: caption', 'caption: text')
     against = str(entry.get('against', 'first'))
-    if against == 'first':
-        against = next(iter(rows))
+    against = next(iter(rows)) if against == 'first' else against
     _known(against, rows, 'row', f'{where}: against')
-    rest = {key: value for key, value in entry.items() if key not in ('rows', 'against')}
-    return Table(name, rows, against=against, figure=f'table_{name}', **rest)
+    return Table(**{**entry, 'name': name, 'rows': rows, 'against': against, 'figure': f'table_{name}'})
 
 
 def _choose_tables(spec: dict, wanted: Iterable[str] | None, path: Path) -> list[Table]:
     """Those of the file, or what is wanted of them and of the registered ones, with its changes to their rows."""
     listed = spec.get('tables') or ()
     written = {str(name): entry for name, entry in listed.items() if entry} if isinstance(listed, dict) else {}
-    for name, entry in written.items():
-        _need(entry, dict, f'{path}: table {name}', f'{name}: {{rows: {{row: {{axis: value}}}}}}')
     known = TABLES | {name: _own_table(name, entry, f'{path}: table {name}') for name, entry in written.items()}
     names = [str(name) for name in wanted or listed]
     for name in names:
@@ -276,7 +252,6 @@ def _choose_tables(spec: dict, wanted: Iterable[str] | None, path: Path) -> list
         where = f'{path}: rows of table {name!r}'
         if name not in names and not wanted:
             raise UserError(f'{where}, which is not one of its tables{nearest(name, names)}')
-        _need(changes, dict, where, '{row: {axis: value}}')
         for row, change in changes.items():
             if change is None and name in known and row not in known[name].rows:
                 raise UserError(f'{where}: no row {row!r} to take away{nearest(row, known[name].rows)}')
@@ -299,9 +274,8 @@ class _Cells:
         """Whether an encoder can start from a source; one that is not known is told of elsewhere."""
         return source not in self.sources or self.sources[source].encoder in (encoder, SOURCES_OF.get(encoder))
 
-    def make(self, changes: Any, where: str) -> Cell:
+    def make(self, changes: Mapping, where: str) -> Cell:
         where = f'{self.path}: {where}'
-        _need(changes, dict, where, '{axis: value}')
         for axis in changes:
             _known(axis, AXES, 'axis', where)  # the dataset is the grid's
             AXES[axis].check(changes[axis], where)
@@ -359,10 +333,8 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     if not path.is_file():
         raise UserError(f'{path}: grid not found{nearest(name, (p.stem for p in GRIDS.glob("*.yaml")))}')
     spec, text = read_yaml(path), path.read_text()
-    for key in spec:
-        _known(key, GRID_KEYS, 'key', f'{path}')
-    spec = {key: value for key, value in spec.items() if value is not None}
     _check_shapes(spec, path)
+    spec = {key: value for key, value in spec.items() if value is not None}
     if not spec.get('configs'):
         raise UserError(f"{path}: key 'configs' is missing")
     chosen = _choose_datasets(spec, datasets, path)

@@ -16,7 +16,7 @@ from mmseg_plugins.files import write_json
 
 from ..executors import Executor, execute
 from ..plan import Plan, make_run
-from ..schema import open_record, seal
+from ..runs.records import open_record, seal
 from .estimate import device_folder, device_name, file_name
 from .work import Kind, Works
 

@@ -13,7 +13,7 @@ from ..grid.axes import Cell
 from ..grid.reader import load_grid
 from ..paper.published import published_settings
 from ..plan import make_run
-from ..schema import open_record
+from ..runs.records import open_record
 from .work import Kind, Works
 
 CALIBRATIONS = Path(__file__).parents[1] / 'speed' / 'calibrations'

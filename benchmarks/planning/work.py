@@ -12,8 +12,8 @@ from mmseg_plugins.flops import count_config
 
 from ..paper.published import published_data
 from ..plan import REPO, Plan
-from ..records import Run, identity, read_record, record_path
-from ..settings import describe_kind
+from ..runs.records import read_record, record_path
+from ..runs.run import Run, describe_kind, identity
 
 STORED = 0.36  # of a case's bytes, compressed (benchmarks/speed/loader.md)
 # What changes nothing of what a run takes.

@@ -12,7 +12,7 @@ from mmseg_plugins.datasets.pictures import COLOURS
 
 from ..grid.axes import Cell
 from ..grid.reader import Grid
-from ..records import predictions_path
+from ..runs.records import predictions_path
 from .frame import Measured
 
 

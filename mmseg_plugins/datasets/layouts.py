@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, nearest, some
-from ..untrusted import LONGEST_NAME, check_inside, check_name, find_fault, find_twins, read_json
+from ..untrusted import LONGEST_NAME, OTHERS, check_inside, check_name, find_fault, find_twins, read_json
 from .catalogue import DatasetInfo
 from .splits import msd_split, patient_split
 
@@ -167,8 +167,9 @@ def _find_acdc(info: DatasetInfo, raw: Path) -> RawDataset:
 def _find_msd(info: DatasetInfo, raw: Path) -> RawDataset:
     path = raw / 'dataset.json'
     declared = _read_declaration(raw, f'get {info.source}, unpack it so that this file is there')
-    entry = dict(image=(str, [str]), label=str)  # MONAI writes a list of images where there is one per channel
-    if fault := find_fault(declared, dict(training=[entry])):
+    # MONAI writes a list of images where there is one per channel
+    entry = OTHERS | dict(image=(str, [str]), label=str)
+    if fault := find_fault(declared, OTHERS | dict(training=[entry])):
         raise UserError(f'{path}: no list `training` of image and label ({_line(fault)}); fetch it again, or try '
                         '--layout nnunet')
     channels, labels = _read_names(declared, 'modality', path), _read_names(declared, 'labels', path)
@@ -253,8 +254,7 @@ def _read_nnunet_labels(declared: dict, path: Path) -> list[str]:
 
 def _read_listing(dataset: Any, end: str, path: Path) -> dict[str, tuple[list[str], str]]:
     """The images and label of each case that `dataset` in dataset.json lists, relative to its folder."""
-    entry = dict(images=[str], label=str)
-    if fault := find_fault(dataset, dict.fromkeys(dataset, entry) if isinstance(dataset, dict) else {}, 'dataset'):
+    if fault := find_fault(dataset, {str: OTHERS | dict(images=[str], label=str)}, 'dataset'):
         raise UserError(f'{path}: `dataset` must be as {{"CASE": {{"images": ["FILE"], "label": "FILE"}}}} '
                         f'({_line(fault)}); correct it, or take it away to have imagesTr and labelsTr listed')
     for case in dataset.values():
@@ -284,7 +284,7 @@ def _read_folds(path: Path, cases: dict) -> dict[str, list[str]] | None:
     if not path.is_file():
         raise UserError(f'{path}: is no file, or a link that leads nowhere; mend it or take it away')
     folds = read_json(path, 'mend it or take it away')
-    fault = find_fault(folds, [dict(train=[str], val=[str])], 'fold')
+    fault = find_fault(folds, [OTHERS | dict(train=[str], val=[str])], 'fold')
     if fault or not folds:
         raise UserError(f'{path}: not nnU-Net\'s list of folds ({_line(fault or "it is empty")}); mend it or take '
                         'it away')

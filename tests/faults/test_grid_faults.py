@@ -14,7 +14,7 @@ from test_training import finish, logged, newest, same_weights
 
 from benchmarks.grid.reader import load_grid
 from benchmarks.plan import make_run
-from benchmarks.records import read_records
+from benchmarks.runs.records import read_records
 
 STEPS = 120
 

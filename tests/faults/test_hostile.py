@@ -18,7 +18,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from benchmarks.grid.reader import load_grid
-from benchmarks.schema import open_record, seal
+from benchmarks.runs.records import open_record, seal
 from mmseg_plugins.checkpoints import read_checkpoint
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.datasets.layouts import describe_folder, find_cases

@@ -16,7 +16,7 @@ from conftest import wait_for, write_msd
 from test_training import finish
 
 from benchmarks.pool import Job
-from benchmarks.records import read_records
+from benchmarks.runs.records import read_records
 from benchmarks.slurm import SlurmExecutor, SlurmSettings, read_settings
 from mmseg_plugins.errors import UserError
 

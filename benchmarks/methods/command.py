@@ -53,14 +53,12 @@ def run_command(command: str, seed: int, prepared: Path, split: str, work_dir: P
     Raises:
         UserError: it ended with an error, or left no label map that could be scored.
     """
-    out = work_dir / 'label_maps'
-    out.mkdir(parents=True, exist_ok=True)
-    write_cases(prepared, work_dir / 'cases', split)
-    places = dict(cases=work_dir / 'cases', out=out, split=split, seed=seed)
-    line = command.format(**{name: shlex.quote(str(os.path.abspath(value) if isinstance(value, Path) else value))
-                             for name, value in places.items()})
-    log = work_dir / 'command' / 'command.log'
-    log.parent.mkdir(exist_ok=True)
+    cases, out, log = (work_dir / name for name in ('cases', 'label_maps', 'command/command.log'))
+    for folder in (out, log.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_cases(prepared, cases, split)
+    places = dict(cases=cases.absolute(), split=split, out=out.absolute(), seed=seed)
+    line = command.format(**{name: shlex.quote(str(value)) for name, value in places.items()})
     with open(log, 'ab') as file:
         process = subprocess.Popen(line, shell=True, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
         try:
@@ -74,7 +72,7 @@ def run_command(command: str, seed: int, prepared: Path, split: str, work_dir: P
     if process.returncode:
         raise UserError(f'the command ended with status {process.returncode}; {log} has what it said')
     found = score_folder(out, prepared, split)
-    shutil.rmtree(work_dir / 'cases')
+    shutil.rmtree(cases)
     report(1, 1)
     return found, out
 
