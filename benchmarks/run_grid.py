@@ -75,7 +75,8 @@ def main() -> int:
         raise UserError('--grid: one grid at a time; only --plan takes several')
     [grid] = grids
     out = output_folder(grid, args)
-    from benchmarks.plan import PREPARED, find_archives, plan_runs, prepare_inputs, prepare_sources
+    from benchmarks.runs.agenda import make_agenda, prepare_sources
+    from benchmarks.runs.inputs import PREPARED, find_archives, prepare_inputs
 
     archives = find_archives(grid, args.data_root)
     executor = choose_executor(args)
@@ -92,15 +93,15 @@ def main() -> int:
         for folder in dict.fromkeys([work.resolve(), out.resolve()]):
             locks.enter_context(only_writer(folder))
         prepare_inputs(grid, archives, args.weights_root, progress)
-        plan = plan_runs(grid, args.weights_root, out, args.max_iters, args.retry_failed)
+        agenda = make_agenda(grid, args.weights_root, out, args.max_iters, args.retry_failed)
         write_atomic(out / 'grid.yaml', grid.text)
         for dataset in grid.datasets:
             write_summary(out, dataset, summarize_dataset(read_index(PREPARED / dataset)))
-        prepare_sources(plan)
-        if moved := set_superseded_aside(out, plan.runs):
+        prepare_sources(agenda)
+        if moved := set_superseded_aside(out, agenda.runs):
             progress.say(f'{moved} records of an earlier config or data set aside in {out / "superseded"}')
-        print(f'{grid.title}: {plan.counts} with {executor}')
-        failed, lost = execute(plan, executor, work, out, progress, args.halve_on_oom)
+        print(f'{grid.title}: {agenda.counts} with {executor}')
+        failed, lost = execute(agenda, executor, work, out, progress, args.halve_on_oom)
     if args.detach:
         return 0
     from benchmarks.report import render
@@ -123,7 +124,7 @@ def output_folder(grid: Grid, args: argparse.Namespace) -> Path:
 
 
 def list_cells(grid: Grid, args: argparse.Namespace) -> int:
-    from benchmarks.plan import make_run
+    from benchmarks.runs.agenda import make_run
 
     cells = grid.row_names()
     for cell, rows in cells.items():
@@ -142,12 +143,13 @@ def list_cells(grid: Grid, args: argparse.Namespace) -> int:
 
 def estimate_grids(grids: list[Grid], args: argparse.Namespace) -> int:
     """Print what the grids will take, after short runs of every kind here if asked to."""
-    from benchmarks.plan import find_archives, plan_runs
     from benchmarks.planning.calibration import calibrate
     from benchmarks.planning.estimate import choose_device, device_folder, device_name
     from benchmarks.planning.text import show_estimate
     from benchmarks.planning.work import list_kinds
     from benchmarks.progress import Progress
+    from benchmarks.runs.agenda import make_agenda
+    from benchmarks.runs.inputs import find_archives
     from benchmarks.runs.provenance import provenance
     from mmseg_plugins.faults import total_memory
     from mmseg_plugins.terminal import counter
@@ -165,7 +167,7 @@ def estimate_grids(grids: list[Grid], args: argparse.Namespace) -> int:
         count(number, len(grids), grid.name)
         find_archives(grid, args.data_root)  # knows every dataset, or says which it does not
         out = output_folder(grid, args)
-        agenda = plan_runs(grid, args.weights_root, out, args.max_iters, args.retry_failed)
+        agenda = make_agenda(grid, args.weights_root, out, args.max_iters, args.retry_failed)
         works.append((agenda, list_kinds(agenda, out)))
     count(len(grids), len(grids), '')
     if args.calibrate:

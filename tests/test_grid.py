@@ -18,10 +18,10 @@ from conftest import REPO, write_msd
 from benchmarks import run_grid
 from benchmarks.grid.axes import AXES, Cell
 from benchmarks.grid.reader import load_grid
-from benchmarks.plan import plan_runs, prepare_sources
 from benchmarks.pool import Job, run_jobs
 from benchmarks.rendering.frame import Value
 from benchmarks.rendering.statistics import Noise, agreement
+from benchmarks.runs.agenda import make_agenda, prepare_sources
 from benchmarks.runs.records import read_records
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.files import only_writer
@@ -94,7 +94,7 @@ def test_a_cell_that_names_no_encoder_has_the_first_configs(tmp_path):
 def test_sources_are_made_once_each_after_what_they_start_from(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     grid = load_grid('phantom-sources')
-    plan = plan_runs(grid, tmp_path / 'weights', tmp_path / 'out', None, False)
+    plan = make_agenda(grid, tmp_path / 'weights', tmp_path / 'out', None, False)
     jobs = plan.sources
     assert [job.name for job in jobs] == ['dino_layout', 'dino_layout_sl', 'dino_phantom', 'layout', 'layout_swin']
     assert [job.needs for job in jobs] == [None, 'dino_layout', None, None, None]

@@ -15,13 +15,13 @@ from benchmarks import run_grid
 from benchmarks.executors import DebugExecutor
 from benchmarks.grid.axes import Cell
 from benchmarks.grid.reader import load_grid
-from benchmarks.plan import plan_runs
 from benchmarks.planning import estimate
 from benchmarks.planning.calibration import calibrate
 from benchmarks.planning.estimate import PUBLISHED, Pace, choose_device, device_folder, read_pace, schedule
 from benchmarks.planning.text import show_estimate
 from benchmarks.planning.work import list_kinds
 from benchmarks.progress import Progress
+from benchmarks.runs.agenda import make_agenda
 from benchmarks.runs.records import open_record, seal
 from mmseg_plugins.datasets import CATALOGUE, DatasetInfo
 from mmseg_plugins.errors import UserError
@@ -52,7 +52,7 @@ def test_schedules_against_every_assignment():
 
 def work_of(grid, folder: Path, max_iters=None):
     """A grid's agenda and kinds."""
-    agenda = plan_runs(grid, folder / 'weights', folder / 'out', max_iters, False)
+    agenda = make_agenda(grid, folder / 'weights', folder / 'out', max_iters, False)
     return agenda, list_kinds(agenda, folder / 'out')
 
 

@@ -16,11 +16,12 @@ from test_layouts import write_acdc
 
 from benchmarks.grid.reader import load_grid
 from benchmarks.paper.published import published_data
-from benchmarks.plan import data_digest, find_archives, plan_runs, prepare_inputs
 from benchmarks.rendering.frame import Measured
 from benchmarks.rendering.markup import to_latex
 from benchmarks.rendering.tables import build_table, data_table
 from benchmarks.report import render
+from benchmarks.runs.agenda import data_digest, make_agenda
+from benchmarks.runs.inputs import find_archives, prepare_inputs
 from benchmarks.runs.records import read_records, read_summaries
 from mmseg_plugins.datasets import CATALOGUE, read_index
 from mmseg_plugins.datasets.layouts import describe_folder
@@ -229,7 +230,7 @@ def test_a_grid_over_several_datasets_end_to_end(tmp_path, monkeypatch):
     render(out)
     assert before == {path: path.read_bytes() for path in before}
     grid = load_grid(str(path), datasets=['heart'])
-    assert len(plan_runs(grid, tmp_path / 'weights', out, None, False).todo) == 3
+    assert len(make_agenda(grid, tmp_path / 'weights', out, None, False).todo) == 3
 
 
 def write_runs(folder: Path, spec: dict) -> str:

@@ -15,7 +15,7 @@ from mmseg_plugins.errors import UserError
 from mmseg_plugins.files import write_json
 
 from ..executors import Executor, execute
-from ..plan import Plan, make_run
+from ..runs.agenda import Agenda, make_run
 from ..runs.records import open_record, seal
 from .estimate import device_folder, device_name, file_name
 from .work import Kind, Works
@@ -53,7 +53,7 @@ def calibrate(works: Works, executor: Executor, at_once: int, progress, command:
             cell = replace(kind.run.cell, source='none', lr=None)
             run = make_run(grid, cell, number // len(kinds), Path(), _steps(kind))
             runs.append(replace(run, options=run.options | {'experiment.data_root': str(data)}))
-        execute(Plan(None, runs, runs, [], [], {}), executor, place / 'work', place / 'out', progress, False)
+        execute(Agenda(None, runs, runs, [], [], {}), executor, place / 'work', place / 'out', progress, False)
         records = [open_record(path.read_text()) for path in sorted((place / 'out' / 'records').glob('*.json'))]
     records = [record for record in records if record['state'] == 'done']
     if not records:

@@ -12,7 +12,7 @@ from mmseg_plugins.errors import UserError
 from ..grid.axes import Cell
 from ..grid.reader import load_grid
 from ..paper.published import published_settings
-from ..plan import make_run
+from ..runs.agenda import make_run
 from ..runs.records import open_record
 from .work import Kind, Works
 

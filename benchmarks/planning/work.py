@@ -5,15 +5,16 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+from mmseg_plugins.commands import REPO
 from mmseg_plugins.datasets import layout_images, phantom
 from mmseg_plugins.datasets.catalogue import CATALOGUE, DatasetInfo
 from mmseg_plugins.experiment import load_model_config
 from mmseg_plugins.flops import count_config
 
 from ..paper.published import published_data
-from ..plan import REPO, Plan
+from ..runs.agenda import Agenda
 from ..runs.records import read_record, record_path
-from ..runs.run import Run, describe_kind, identity
+from ..runs.run import Run, content_hash, describe_kind
 
 STORED = 0.36  # of a case's bytes, compressed (benchmarks/speed/loader.md)
 # What changes nothing of what a run takes.
@@ -80,7 +81,7 @@ def _expect(name: str) -> tuple[dict[str, int], tuple[int, ...], str]:
     return {}, (size, size, 0), 'nothing known of its cases: no evaluation and no store counted'
 
 
-def list_kinds(agenda: Plan, out: Path) -> list[Kind]:
+def list_kinds(agenda: Agenda, out: Path) -> list[Kind]:
     """The kinds of a grid's sources and runs. Of a method that is no config nothing is known beforehand.
 
     Args:
@@ -95,7 +96,7 @@ def list_kinds(agenda: Plan, out: Path) -> list[Kind]:
     for run in agenda.runs:
         if run.cell.is_method or run in agenda.failed:
             continue
-        key = identity([run.config, {name: value for name, value in run.options.items() if name not in FREE}])
+        key = content_hash([run.config, {name: value for name, value in run.options.items() if name not in FREE}])
         if key not in kinds:
             kinds[key] = Kind(run.config, run.options, run.title, run)
         if run.name in waiting:
@@ -105,4 +106,4 @@ def list_kinds(agenda: Plan, out: Path) -> list[Kind]:
     return list(kinds.values())
 
 
-Works = Sequence[tuple[Plan, list[Kind]]]  # of each grid what is to do, and its kinds
+Works = Sequence[tuple[Agenda, list[Kind]]]  # of each grid what is to do, and its kinds

@@ -32,8 +32,8 @@ from mmseg_plugins.work_dir import PATIENCE, RollingCheckpoint
 
 from ..methods.command import run_command
 from ..paper.settings import describe_settings
-from ..plan import PREPARED
 from . import records
+from .inputs import PREPARED
 from .provenance import provenance
 from .run import Run, describe_kind
 

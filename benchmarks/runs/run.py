@@ -49,9 +49,9 @@ def _module_folders(options: dict[str, Any]) -> list[Path]:
     return [file.parents[1] if file.name == '__init__.py' else file.parent for file in files]
 
 
-def identity(determinants: Any) -> str:
-    """Hash of what determines a run's result."""
-    canonical = json.dumps(determinants, sort_keys=True, default=str)
+def content_hash(content: Any) -> str:
+    """Eight digits that tell contents apart: of a run's determinants they are its identity."""
+    canonical = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 
 

@@ -13,7 +13,7 @@ from conftest import wait_for, write_msd
 from test_training import finish, logged, newest, same_weights
 
 from benchmarks.grid.reader import load_grid
-from benchmarks.plan import make_run
+from benchmarks.runs.agenda import make_run
 from benchmarks.runs.records import read_records
 
 STEPS = 120

@@ -1,4 +1,4 @@
-"""What a grid needs before it can run, and which of its runs are still to do."""
+"""The runs of a grid, each known by what determines its result, and which of them are still to do."""
 
 import re
 import sys
@@ -7,11 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mmseg_plugins.datasets.catalogue import CATALOGUE, dataset_info
+from mmseg_plugins.commands import REPO
 from mmseg_plugins.datasets.layout_images import prepare_layout
-from mmseg_plugins.datasets.layouts import find_cases
-from mmseg_plugins.datasets.phantom import write_phantom
-from mmseg_plugins.datasets.prepare import prepare_dataset
 from mmseg_plugins.datasets.store import read_index
 from mmseg_plugins.errors import UserError, nearest
 from mmseg_plugins.experiment import check_splits, places, read_config
@@ -19,13 +16,12 @@ from mmseg_plugins.keys import KEYS, check_size, decided_by
 from mmseg_plugins.models.encoders import timm_encoder
 from mmseg_plugins.sources import file_sha256
 
-from .grid.axes import AXES, Cell
-from .grid.reader import TIMM, Grid
-from .runs.records import read_object, read_record, record_path
-from .runs.run import Run, identity
+from ..grid.axes import AXES, Cell
+from ..grid.reader import TIMM, Grid
+from .inputs import PREPARED, is_prepared
+from .records import read_object, read_record, record_path
+from .run import Run, content_hash
 
-REPO = Path(__file__).parents[1]
-PREPARED = Path('data/prepared')
 # Parts of a config that a result depends on; of the loaders what they load, and not how.
 DETERMINING = re.compile(r'(model|optim_wrapper|train_cfg|val_cfg|val_evaluator|load_from|experiment|custom_hooks'
                          r'|default_hooks\.(?!timer|logger|param_scheduler|checkpoint|visualization)\w+'
@@ -45,7 +41,7 @@ class SourceJob:
 
 
 @dataclass
-class Plan:
+class Agenda:
     """A grid's runs: `todo`, with each one's steps and the embedded sources they need; `failed` before and not
     to be tried again; the rest is finished."""
     grid: Grid
@@ -60,73 +56,6 @@ class Plan:
         failed = f'{len(self.failed)} failed (--retry-failed runs them again), ' if self.failed else ''
         finished = len(self.runs) - len(self.todo) - len(self.failed)
         return f'{len(self.runs)} runs, {finished} finished, {failed}{len(self.todo)} to do'
-
-
-def find_archives(grid: Grid, data_root: Path) -> dict[str, Path | None]:
-    """Each dataset's archive, there or not; None for one outside the catalogue that has been prepared.
-
-    Raises:
-        UserError: a dataset is neither in the catalogue nor prepared.
-    """
-    archives = {}
-    for name in grid.datasets:
-        if name not in CATALOGUE and is_prepared(name):
-            archives[name] = None
-        else:
-            try:
-                archives[name] = (PREPARED.parent if name == 'phantom' else data_root) / dataset_info(name).folder
-            except UserError as error:
-                raise UserError(f'grid {grid.name}: {error}') from None
-    return archives
-
-
-def is_prepared(name: str) -> bool:
-    return (PREPARED / name / 'index.json').is_file()
-
-
-def prepare_inputs(grid: Grid, archives: dict[str, Path | None], weights_root: Path, progress) -> None:
-    """Prepare the grid's datasets where that is still to do, and check that its sources are there.
-
-    Raises:
-        UserError: an archive or a checkpoint is missing: what to fetch and where to put it.
-    """
-    if 'phantom' in archives:
-        write_phantom(archives['phantom'], progress=progress.counter('drawing the phantom'))
-    fresh = [name for name in archives if not is_prepared(name)]
-    missing = [name for name in fresh if not archives[name].is_dir()]
-    if missing and len(archives) > 1:
-        where = ', '.join(f'{name} ({archives[name]})' for name in missing)
-        others = ' '.join(name for name in archives if name not in missing)
-        raise UserError(f'neither prepared nor on disk (README, "Datasets"): {where}; run '
-                        + (f'the others with --dataset {others}' if others else 'one with --dataset NAME'))
-    for name in fresh:
-        find_cases(dataset_info(name), archives[name])
-    wanted = [grid.sources[name] for name in sorted({cell.source for cell in grid.cells()} - {'none', None})]
-    files = [weights_root / source.file for source in wanted if not source.made_by]
-    missing = [str(path) for path in files if not path.is_file()]
-    if missing:
-        raise UserError(f'source checkpoints not found: {", ".join(missing)}; download them from their authors '
-                        'and put them there (README, "Sources")')
-    for source in wanted:
-        path = weights_root / source.file
-        if source.sha256 and not source.made_by and file_sha256(path) != source.sha256:
-            raise UserError(f'{path}: its sha256 is {file_sha256(path)}, the source says {source.sha256}; fetch '
-                            'it again, or correct the grid file')
-    faulty = [name for name, raw in archives.items() if raw and raw.is_dir() and not _prepare(name, raw, progress)]
-    if faulty:
-        raise UserError(f'faults in {", ".join(faulty)} (above); mend them, or call again to go on with the good '
-                        'cases')
-
-
-def _prepare(name: str, raw: Path, progress) -> bool:
-    """Bring a prepared dataset up to date; False where it is new and has faults."""
-    index = PREPARED / name / 'index.json'
-    before = index.read_bytes() if index.is_file() else None
-    result = prepare_dataset(name, raw, index.parent, progress.counter(f'preparing {name}'))
-    # a fault is told as long as it lasts, a warning when the data is new
-    for line in result.faults + [f'warning: {line}' for line in result.warnings if index.read_bytes() != before]:
-        progress.say(line)
-    return before is not None or not result.faults
 
 
 def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: int | None) -> Run:
@@ -148,7 +77,7 @@ def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: i
         _check_encoder(cfg.experiment.encoder, check_size(cfg.experiment.img_size), config)
     data = _prepared_digest(cell.dataset, cfg)
     source_digest = source and _source_digest(cell.source, grid, weights_root)
-    return Run(cell, seed, config, options, identity([determinants(cfg), data, source_digest]))
+    return Run(cell, seed, config, options, content_hash([determinants(cfg), data, source_digest]))
 
 
 def _make_method_run(grid: Grid, cell: Cell, seed: int) -> Run:
@@ -163,7 +92,7 @@ def _make_method_run(grid: Grid, cell: Cell, seed: int) -> Run:
         raise UserError(f'grid {grid.name}: experiment.evaluate={evaluate!r}{nearest(evaluate, index["split"])}')
     options = {'custom_imports.imports': grid.options.get('custom_imports.imports', []),  # metrics, perhaps
                'experiment.evaluate': evaluate}
-    return Run(cell, seed, command, options, identity(
+    return Run(cell, seed, command, options, content_hash(
         [command, seed, index and data_digest(index), *([evaluate] if evaluate else [])]))
 
 
@@ -201,7 +130,7 @@ def _prepared_digest(dataset: str, cfg) -> str | None:
 def data_digest(index: dict) -> str:
     """Hash of what of a prepared dataset determines a result; an index may say more."""
     rules = [index[key] for key in ('labels', 'channels', 'headline', 'intensity', 'evaluate', 'split')]
-    return identity([rules, {case: [entry[key] for key in ('shape', 'spacing', 'sha256')]
+    return content_hash([rules, {case: [entry[key] for key in ('shape', 'spacing', 'sha256')]
                              for case, entry in index['cases'].items()}])
 
 
@@ -211,12 +140,12 @@ def _source_digest(name: str, grid: Grid, weights_root: Path) -> str:
     if source.made_by:
         cfg = read_config(REPO / source.made_by)
         before = source.needs and _source_digest(source.needs, grid, weights_root)
-        return identity([determinants(cfg), Path(cfg.experiment.data_root).name, before])
+        return content_hash([determinants(cfg), Path(cfg.experiment.data_root).name, before])
     path = weights_root / source.file
     return file_sha256(path) if path.is_file() else 'missing'
 
 
-def plan_runs(grid: Grid, weights_root: Path, out: Path, max_iters: int | None, retry_failed: bool) -> Plan:
+def make_agenda(grid: Grid, weights_root: Path, out: Path, max_iters: int | None, retry_failed: bool) -> Agenda:
     """All runs of the grid, those still to do, and the embedded sources these need."""
     runs = [make_run(grid, cell, seed, weights_root, max_iters) for cell in grid.cells() for seed in grid.seeds]
     states = {run.name: (read_record(record_path(out, run)) or {}).get('state') for run in runs}
@@ -227,7 +156,7 @@ def plan_runs(grid: Grid, weights_root: Path, out: Path, max_iters: int | None, 
         _add_source_jobs(name, grid, weights_root, sources)
     steps = {run.name: 1 if run.cell.is_method else read_config(REPO / run.config, run.options).experiment.steps
              for run in todo}
-    return Plan(grid, runs, todo, failed, list(sources.values()), steps)
+    return Agenda(grid, runs, todo, failed, list(sources.values()), steps)
 
 
 def _add_source_jobs(name: str, grid: Grid, weights_root: Path, jobs: dict[str, SourceJob]) -> None:
@@ -249,8 +178,8 @@ def _add_source_jobs(name: str, grid: Grid, weights_root: Path, jobs: dict[str, 
                            source.needs if source.needs in jobs else None)
 
 
-def prepare_sources(plan: Plan) -> None:
-    """Draw the procedural images that some of the plan's sources are made from."""
+def prepare_sources(agenda: Agenda) -> None:
+    """Draw the procedural images that some of the agenda's sources are made from."""
     folder = PREPARED / 'layout'
-    if any(source.options['experiment.data_root'] == str(folder) for source in plan.sources):
+    if any(source.options['experiment.data_root'] == str(folder) for source in agenda.sources):
         prepare_layout(folder)
