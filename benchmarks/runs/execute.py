@@ -31,11 +31,11 @@ from mmseg_plugins.pretraining import pretrain
 from mmseg_plugins.work_dir import PATIENCE, RollingCheckpoint
 
 from ..methods.command import run_command
-from ..paper.settings import describe_settings
 from . import records
 from .inputs import PREPARED
 from .provenance import provenance
 from .run import Run, describe_kind
+from .settings import describe_settings
 
 
 class ReportProgress(Hook):
