@@ -13,26 +13,40 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
-from benchmarks.cells import Grid, load_grid  # noqa: E402
 from benchmarks.executors.watch import watch  # noqa: E402
-from benchmarks.records import read_records, read_summaries  # noqa: E402
+from benchmarks.grid.reader import Grid, load_grid  # noqa: E402
+from benchmarks.paper.claims import check_claims, claim_table, footnotes  # noqa: E402
+from benchmarks.paper.published import published_data, published_flops, published_settings  # noqa: E402
 from benchmarks.rendering import figures  # noqa: E402
-from benchmarks.rendering.against import compare_results  # noqa: E402
-from benchmarks.rendering.claims import check_claims, claim_table, footnotes  # noqa: E402
-from benchmarks.rendering.contrasts import NOTE, compare, contrast_organs, contrast_tables  # noqa: E402
+from benchmarks.rendering.contrasts import (  # noqa: E402
+    NOTE,
+    compare,
+    compare_results,
+    contrast_organs,
+    contrast_tables,
+)
+from benchmarks.rendering.findings import main_cells  # noqa: E402
+from benchmarks.rendering.frame import Measured  # noqa: E402
+from benchmarks.rendering.markup import to_latex, to_markdown  # noqa: E402
 from benchmarks.rendering.overview import NAMES, write_overview  # noqa: E402
-from benchmarks.rendering.page import Table, fill_page  # noqa: E402
-from benchmarks.rendering.run_tables import RUN_CAPTIONS, cost_table, seed_table, settings_table  # noqa: E402
+from benchmarks.rendering.page import fill_page  # noqa: E402
 from benchmarks.rendering.tables import (  # noqa: E402
-    Measured,
-    build_free_table,
+    COST,
+    DATA,
+    SEEDS,
+    SETTINGS,
+    Rendered,
     build_table,
     caption,
-    free_caption,
+    cost_table,
+    data_table,
     free_cells,
-    to_latex,
-    to_markdown,
+    free_table,
+    main_table,
+    seed_table,
+    settings_table,
 )
+from benchmarks.runs.records import read_records, read_summaries  # noqa: E402
 from mmseg_plugins.errors import UserError, run_main  # noqa: E402
 from mmseg_plugins.files import write_atomic  # noqa: E402
 
@@ -146,42 +160,44 @@ def render(folder: Path, into: Path | None = None) -> Path:
         write_atomic(stem.with_suffix('.tex'), to_latex(frame, text, notes))
     drawn = figures.draw_all(measured, grid, folder, into / 'figures')
     page, built = into / 'report.html', {table.name for table in tables}
-    absent = [caption(name, measured, grid).split('.')[0] for name in grid.tables if name not in built]
+    absent = [caption(table, measured, grid).split('.')[0] for name, table in grid.tables.items()
+              if name not in built]
     write_atomic(page, fill_page(grid, measured, records, left_out, tables, absent, drawn, committed is not None))
     return page
 
 
-def collect_tables(measured: Measured, grid: Grid, committed: Measured | None) -> list[Table]:
+def collect_tables(measured: Measured, grid: Grid, committed: Measured | None) -> list[Rendered]:
     """Every table that the records allow, in the page's order; the claims have a section of their own.
 
     Args:
         committed: the committed results' figures, to be shown beside a newcomer's own.
     """
-    def of_paper(name: str) -> Table:
-        return Table(name, build_table(name, measured, grid, committed), caption(name, measured, grid))
-
-    tables = [of_paper('1')] if measured.data else []
-    tables += [of_paper(name) for name, rows in grid.tables.items()
-               if any(measured.runs(cell) for cell in grid.on_each(rows.values()))]
+    tables, done, main = [], measured.done(), main_table(measured, grid)
+    if measured.data:
+        tables.append(Rendered('1', data_table(measured, grid, published_data()), DATA))
+    tables += [Rendered(table.name, build_table(table, measured, grid, committed), caption(table, measured, grid))
+               for table in grid.tables.values()
+               if any(measured.runs(cell) for cell in grid.on_each(table.rows.values()))]
     if free_cells(measured, grid):
-        tables.append(Table('free', build_free_table(measured, grid), free_caption(measured, grid)))
-    rows, done = grid.tables.get('2a', {}), measured.done()
+        tables.append(free_table(measured, grid))
     contrasts = contrast_tables(measured, grid)
     if len(contrasts):
-        tables.append(Table('contrasts', contrasts, 'Rows against each other. One row of a table minus each '
-                            'other: the reported labels in Table 2, all labels in Table 4.', [NOTE]))
-    if all(row in rows and measured.done(rows[row]) for row in ('Ours', 'Ours w/o D')):
-        tables.append(Table('organs', contrast_organs(measured, rows['Ours'], rows['Ours w/o D']),
-                            'Depth by organ. Ours minus Ours w/o D.', [NOTE]))
-    if any(len(measured.value(cell, 'dsc_pooled').seeds) > 1 for cell in rows.values()):
-        tables.append(Table('seeds', seed_table(measured, grid), RUN_CAPTIONS['seeds']))
+        tables.append(Rendered('contrasts', contrasts, 'Rows against each other. One row of a table minus each '
+                               'other, over the labels that the table is of.', [NOTE]))
+    difference, pairs = main_cells(measured, grid) or (None, [])
+    if len(grid.datasets) == 1 and pairs:
+        tables.append(Rendered('organs', contrast_organs(measured, *pairs[0]),
+                               f'{difference} by organ. {difference.first} minus {difference.second}.', [NOTE]))
+    if len(grid.datasets) == 1 and main and any(
+            len(measured.value(cell, labels=main.labels).seeds) > 1 for cell in main.rows.values()):
+        tables.append(Rendered('seeds', seed_table(main, measured, grid), SEEDS))
     if done:
-        tables.append(Table('cost', cost_table(measured, grid), RUN_CAPTIONS['cost']))
+        tables.append(Rendered('cost', cost_table(measured, grid, published_flops()), COST))
     if any('settings' in record for record in done):
-        tables.append(Table('6', settings_table(measured), RUN_CAPTIONS['6']))
+        tables.append(Rendered('6', settings_table(measured, published_settings()), SETTINGS))
     claims = check_claims(measured, grid)
     if any(claim.here.arithmetic != 'not run' for claim in claims):
-        tables.append(Table('claims', claim_table(claims), 'Claims. ' + CLAIMS, footnotes(claims)))
+        tables.append(Rendered('claims', claim_table(claims), 'Claims. ' + CLAIMS, footnotes(claims)))
     return tables
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
-from benchmarks.axes import AXES, Cell  # noqa: E402
-from benchmarks.cells import Grid, check_distinct, is_file_name, load_grid  # noqa: E402
 from benchmarks.executors.base import choose_executor, execute  # noqa: E402
 from benchmarks.executors.local import DebugExecutor, LocalExecutor  # noqa: E402
 from benchmarks.executors.slurm import add_arguments  # noqa: E402
+from benchmarks.grid.axes import AXES  # noqa: E402
+from benchmarks.grid.reader import Grid, check_distinct, is_file_name, load_grid  # noqa: E402
 from mmseg_plugins.commands import command  # noqa: E402
 from mmseg_plugins.errors import UserError, run_main  # noqa: E402
 from mmseg_plugins.experiment import import_extensions  # noqa: E402
@@ -73,20 +73,21 @@ def main() -> int:
         for option in ('dry_run', 'halve_on_oom'):
             if getattr(args, option):
                 raise UserError(f'--{option.replace("_", "-")} and --plan exclude each other; leave one out')
-        return show_estimate(grids, args)
+        return estimate_grids(grids, args)
     if args.calibrate or args.device:
         raise UserError('--calibrate and --device go with --plan')
     if len(grids) > 1:
         raise UserError('--grid: one grid at a time; only --plan takes several')
     [grid] = grids
     out = output_folder(grid, args)
-    from benchmarks.plan import PREPARED, find_archives, plan_runs, prepare_inputs, prepare_sources
+    from benchmarks.runs.agenda import make_agenda, prepare_sources
+    from benchmarks.runs.inputs import PREPARED, find_archives, prepare_inputs
 
     archives = find_archives(grid, args.data_root)
     executor = choose_executor(args)
     if args.dry_run:
         return list_cells(grid, args)
-    from benchmarks.records import set_superseded_aside, write_summary
+    from benchmarks.runs.records import set_superseded_aside, write_summary
     from mmseg_plugins.datasets import read_index
     from mmseg_plugins.datasets.statistics import summarize_dataset
     from mmseg_plugins.files import only_writer, write_atomic
@@ -97,15 +98,15 @@ def main() -> int:
         for folder in dict.fromkeys([work.resolve(), out.resolve()]):
             locks.enter_context(only_writer(folder))
         prepare_inputs(grid, archives, args.weights_root, progress)
-        plan = plan_runs(grid, args.weights_root, out, args.max_iters, args.retry_failed)
+        agenda = make_agenda(grid, args.weights_root, out, args.max_iters, args.retry_failed)
         write_atomic(out / 'grid.yaml', grid.text)
         for dataset in grid.datasets:
             write_summary(out, dataset, summarize_dataset(read_index(PREPARED / dataset)))
-        prepare_sources(plan)
-        if moved := set_superseded_aside(out, plan.runs):
+        prepare_sources(agenda)
+        if moved := set_superseded_aside(out, agenda.runs):
             progress.say(f'{moved} records of an earlier config or data set aside in {out / "superseded"}')
-        print(f'{grid.title}: {plan.counts} with {executor}')
-        failed, lost = execute(plan, executor, work, out, progress, args.halve_on_oom)
+        print(f'{grid.title}: {agenda.counts} with {executor}')
+        failed, lost = execute(agenda, executor, work, out, progress, args.halve_on_oom)
     if executor.detach:
         return 0
     from benchmarks.report import render
@@ -129,16 +130,11 @@ def output_folder(grid: Grid, args: argparse.Namespace) -> Path:
 
 
 def list_cells(grid: Grid, args: argparse.Namespace) -> int:
-    from benchmarks.plan import make_run
+    from benchmarks.runs.agenda import make_run
 
-    rows: dict[Cell, list[str]] = {}
-    for table, cells in grid.tables.items():
-        for row, cell in cells.items():
-            for same in grid.on_each([cell]):
-                rows.setdefault(same, []).append(f'{table} {row}')
-    cells = grid.cells()
-    for cell in cells:
-        print(f'{cell}    {"; ".join(rows.get(cell, ["free axes"]))}')
+    cells = grid.row_names()
+    for cell, rows in cells.items():
+        print(f'{cell}    {rows or "free axes"}')
         for seed in grid.seeds:
             print(f'    {make_run(grid, cell, seed, args.weights_root, args.max_iters).command()}')
     for name in dict.fromkeys(cell.source for cell in cells if cell.source not in ('none', None)):
@@ -151,14 +147,16 @@ def list_cells(grid: Grid, args: argparse.Namespace) -> int:
     return 0
 
 
-def show_estimate(grids: list[Grid], args: argparse.Namespace) -> int:
+def estimate_grids(grids: list[Grid], args: argparse.Namespace) -> int:
     """Print what the grids will take, after short runs of every kind here if asked to."""
-    from benchmarks.plan import find_archives, plan_runs
     from benchmarks.planning.calibration import calibrate
     from benchmarks.planning.estimate import choose_device, device_folder, device_name
-    from benchmarks.planning.text import show_plan
-    from benchmarks.planning.work import grid_work
-    from benchmarks.runner import provenance
+    from benchmarks.planning.text import show_estimate
+    from benchmarks.planning.work import list_kinds
+    from benchmarks.runs.agenda import make_agenda
+    from benchmarks.runs.inputs import find_archives
+    from benchmarks.runs.provenance import provenance
+    from mmseg_plugins.faults import total_memory
     from mmseg_plugins.progress import Progress, counting
 
     if args.out and len(grids) > 1:
@@ -175,17 +173,19 @@ def show_estimate(grids: list[Grid], args: argparse.Namespace) -> int:
             count(number, len(grids), grid.name)
             find_archives(grid, args.data_root)  # knows every dataset, or says which it does not
             out = output_folder(grid, args)
-            plan = plan_runs(grid, args.weights_root, out, args.max_iters, args.retry_failed)
-            works.append(grid_work(grid, plan, out))
+            agenda = make_agenda(grid, args.weights_root, out, args.max_iters, args.retry_failed)
+            works.append((agenda, list_kinds(agenda, out)))
     if args.calibrate:
         with Progress() as progress:
             here = calibrate(works, local, local.workers, progress,
                              shlex.join(['python', 'benchmarks/run_grid.py', *sys.argv[1:]]))
-    show_plan(works, choose_device(args.device or here, works, command(
+    device = choose_device(args.device or here, works, command(
         'benchmarks/run_grid.py', '--grid', *(Path(name) if is_file_name(name) else name for name in args.grid),
         '--data-root', args.data_root, '--plan', '--calibrate',
-        *(['--workers', args.workers] if args.workers else []))))
-    if methods := {run.cell.encoder for work in works for run in work.plan.todo if run.cell.is_method}:
+        *(['--workers', args.workers] if args.workers else [])))
+    device.memory = total_memory() / 2**20 if device.name == here else None
+    show_estimate(works, device)
+    if methods := {run.cell.encoder for agenda, _ in works for run in agenda.todo if run.cell.is_method}:
         print(f'without {", ".join(sorted(methods))}: how long a command takes, it alone knows')
     if args.calibrate:
         print(device_folder(here))

@@ -32,6 +32,7 @@ from .acceleration import carry_into_model, prepare_acceleration
 from .arguments import check_arguments, check_options
 from .checkpoints import check_source_file
 from .datasets.catalogue import CATALOGUE, DatasetInfo
+from .datasets.layout_images import CHANNELS, LABELS
 from .datasets.store import read_index
 from .errors import UserError, nearest
 from .keys import PLACEHOLDERS, check_experiment, check_place, decided_by
@@ -47,32 +48,39 @@ def load_config(path: str | Path, options: dict | None = None, world_size: int =
         UserError: file missing, misspelt experiment key, dataset not prepared, batch not divisible.
     """
     cfg = read_config(path, options)
-    experiment, written = cfg.experiment, dict(_places(cfg))
+    experiment, written = cfg.experiment, dict(places(cfg))
     index = read_index(experiment.data_root)
     _carry_into_model(cfg, experiment, index)
     _carry_into_data(cfg, experiment, index, world_size)
     _carry_into_schedule(cfg, experiment)
-    _check_kept(written, dict(_places(cfg)), options or {}, path)
+    _check_kept(written, dict(places(cfg)), options or {}, path)
     return cfg
 
 
-def load_model_config(path: str | Path, options: dict | None = None) -> tuple[Config, str]:
-    """A config whose model can be built without data or weights, and where its classes were taken from.
+def load_model_config(path: str | Path, options: dict | None = None) -> tuple[Config, dict]:
+    """A config whose model can be built without data or weights, and its dataset's index.
 
-    Where the dataset is not prepared, its labels and channels are the catalogue's.
+    Of a dataset that is not prepared the index has `labels`, `channels` and `evaluate` alone. `origin` says where
+    these are from.
     """
     cfg = read_config(path, options)
-    name = Path(cfg.experiment.data_root).name
     try:
-        index, origin = read_index(cfg.experiment.data_root), 'of the prepared data'
+        index = read_index(cfg.experiment.data_root) | dict(origin='of the prepared data')
     except UserError:
-        info = CATALOGUE.get(name)
-        index = (dict(labels=info.labels, channels=len(info.channels)) if info else
-                 dict(labels=('background', 'foreground'), channels=1))
-        origin = 'of the catalogue' if info else 'assumed, the data is not prepared'
+        index = _expect_index(Path(cfg.experiment.data_root).name)
     _carry_into_model(cfg, cfg.experiment, index)
     cfg.model.backbone.source = None
-    return cfg, f'{len(index["labels"])} classes {origin}'
+    return cfg, index
+
+
+def _expect_index(name: str) -> dict:
+    """What a model needs of a dataset's index before there is one."""
+    if name == 'layout':
+        return dict(labels=LABELS, channels=CHANNELS, evaluate='val', origin='as it will be made')
+    info = CATALOGUE.get(name, DatasetInfo)  # the class, for its defaults
+    return dict(labels=info.labels or ('background', 'foreground'), channels=len(info.channels or '1'),
+                evaluate=info.evaluate,
+                origin='of the catalogue' if info.labels else 'assumed, the data is not prepared')
 
 
 def read_config(path: str | Path, options: dict | None = None) -> Config:
@@ -81,25 +89,25 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
         known = sorted(p.name for p in Path(path).absolute().parent.glob('*.py'))
         raise UserError(f'{path}: config not found{nearest(Path(path).name, known)}')
     try:
-        cfg = Config.fromfile(path)
+        cfg = Config.fromfile(path, import_custom_modules=False)
     except Exception as error:
         raise UserError(f'{path}: not a valid config: {" ".join(str(error).split())}') from error
     if not isinstance(cfg.get('experiment'), dict):
         raise UserError(f'{path}: no `experiment` section; see mmseg_plugins/experiment.py')
+    _import_named(cfg, path)
     if options:
         check_options(options, cfg, str(path))
         try:
             cfg.merge_from_dict(options)
         except Exception as error:  # mmengine's, by the kind of what stands in the way
             raise UserError(f'{path}: --cfg-options do not fit it: {" ".join(str(error).split())}') from error
-        own = cfg.get('custom_imports')
-        import_extensions(own.get('imports') or () if isinstance(own, dict) else (), path)
+        _import_named(cfg, path)
     check_experiment(cfg.experiment, str(path))
     for key in ('data_root', 'source'):
         cfg.experiment[key] = cfg.experiment.get(key) and os.path.expanduser(cfg.experiment[key])
     _fill_from_dataset(cfg.experiment)
     check_arguments(cfg, str(path))
-    for place, value in _places(cfg):
+    for place, value in places(cfg):
         if fault := check_place(place, value):
             raise UserError(f'{path}: {place}={value!r}{fault}')
     return cfg
@@ -118,6 +126,12 @@ def _fill_from_dataset(experiment: ConfigDict) -> None:
     info = CATALOGUE.get(Path(experiment.data_root).name, DatasetInfo)
     for key, of_data in left_out:
         experiment[key] = index.get(of_data, getattr(info, of_data))
+
+
+def _import_named(cfg: Config, path: str | Path) -> None:
+    own = cfg.get('custom_imports')
+    modules = own.get('imports') or () if isinstance(own, dict) else ()
+    import_extensions([modules] if isinstance(modules, str) else modules, path)
 
 
 def import_extensions(modules: Sequence[str], named_by: str | Path) -> None:
@@ -176,13 +190,13 @@ def check_splits(cfg: Config, index: dict) -> tuple[int, int]:
     return counts[experiment.split], counts.get(splits.get('evaluate'), 0)
 
 
-def _places(value: Any, place: str = '') -> Iterator[tuple[str, Any]]:
+def places(value: Any, place: str = '') -> Iterator[tuple[str, Any]]:
     """Every value of a config and where it stands, as `train_cfg.max_iters`; a number is a place in a list."""
     inner = value.items() if isinstance(value, dict | Config) else enumerate(value)
     for key, entry in inner:
         at = f'{place}.{key}'.lstrip('.')
         if isinstance(entry, dict) or isinstance(entry, list | tuple) and any(isinstance(e, dict) for e in entry):
-            yield from _places(entry, at)
+            yield from places(entry, at)
         else:
             yield at, entry
 

@@ -1,5 +1,6 @@
 """What is behind an error that by itself says little: a loader's worker that died, memory that ran out."""
 
+import os
 import re
 import resource
 import signal
@@ -51,3 +52,10 @@ def peak_memory() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def total_memory() -> int:
+    """In bytes: of this process's GPU, else of the machine."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0).total_memory
+    return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')

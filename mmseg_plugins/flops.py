@@ -12,9 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from mmengine.config import Config
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+
+from .building import build_model
 
 PARTS = {'backbone.model.patch_embed': 'patch embedding', 'backbone': 'blocks', 'neck': 'neck',
          'decode_head': 'decoder', 'auxiliary_head': 'auxiliary decoder'}
@@ -72,6 +75,14 @@ def count_cost(model: nn.Module, size: Sequence[int]) -> dict[str, Cost]:
         parameters[part] += parameter.numel()
     return {part: Cost(parameters[part], counter.flops[part], counter.activations[part])
             for part in PARTS.values() if parameters[part]}
+
+
+def count_config(cfg: Config) -> dict[str, Cost]:
+    """Cost by part of the model of a config of `load_model_config`, at its input size."""
+    size = cfg.experiment.img_size
+    with torch.device('meta'):
+        model = build_model(cfg)
+    return count_cost(model, (size, size) if isinstance(size, int) else size)
 
 
 class _Counter(TorchDispatchMode):

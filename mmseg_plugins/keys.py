@@ -29,6 +29,8 @@ class Key:
         optional: it may be left out or be None.
         names: the values there are, where they can be listed.
         text: its value is text, which the command line takes as it is written.
+        determines: a result depends on its value; not so on where things lie, how often they are saved, and what
+            is computed twice instead of kept.
     """
     must_be: str
     fits: Callable[[Any], bool]
@@ -36,6 +38,7 @@ class Key:
     optional: bool = False
     names: Sequence[str] = ()
     text: bool = False
+    determines: bool = True
 
 
 def _whole(least: int, most: float = math.inf, **others) -> Key:
@@ -44,9 +47,9 @@ def _whole(least: int, most: float = math.inf, **others) -> Key:
                lambda value: type(value) is int and least <= value <= most, **others)
 
 
-def _text(decides: str = '', optional: bool = False) -> Key:
+def _text(decides: str = '', optional: bool = False, determines: bool = True) -> Key:
     return Key(f'a text{" or None" * optional}', lambda value: isinstance(value, str) and value != '', decides,
-               optional, text=True)
+               optional, text=True, determines=determines)
 
 
 def _one_of(names: Sequence[str], decides: str, optional: bool = False) -> Key:
@@ -54,8 +57,8 @@ def _one_of(names: Sequence[str], decides: str, optional: bool = False) -> Key:
                optional, tuple(names), text=True)
 
 
-def _switch(decides: str) -> Key:
-    return Key('True or False', lambda value: isinstance(value, bool), decides, optional=True)
+def _switch(decides: str, **others) -> Key:
+    return Key('True or False', lambda value: isinstance(value, bool), decides, optional=True, **others)
 
 
 def _is_size(value: Any) -> bool:
@@ -69,8 +72,8 @@ def _is_rate(value: Any) -> bool:
 
 KEYS: dict[str, Key] = {
     'data_root': _text(rf'{DATASET}\.data_root|model\.decode_head\.num_classes|model\.backbone\.channels'
-                       r'|(val|test)_evaluator(\.\d+)?\.headline'),
-    'source': _text(r'model\.backbone\.source', optional=True),
+                       r'|(val|test)_evaluator(\.\d+)?\.headline', determines=False),
+    'source': _text(r'model\.backbone\.source', optional=True, determines=False),
     'inflation': _text(r'model\.backbone\.inflation'),
     'slices': _whole(1, decides=rf'model\.((data_preprocessor|backbone)\.)?slices|{DATASET}\.slices'),
     'stride': _whole(1, decides=rf'{DATASET}\.stride'),
@@ -86,11 +89,11 @@ KEYS: dict[str, Key] = {
     'split': _text(r'train_dataloader\.dataset\.split'),
     'evaluate': _text(r'(val|test)_dataloader\.dataset\.split', optional=True),
     'val_interval': _whole(1, decides=r'train_cfg\.val_interval', optional=True),
-    'checkpoint_interval': _whole(1, decides=r'default_hooks\.checkpoint\.interval'),
+    'checkpoint_interval': _whole(1, decides=r'default_hooks\.checkpoint\.interval', determines=False),
     'encoder': _text(optional=True),
     'protocol': _one_of(PROTOCOLS, rf'{DATASET}\.protocol'),
     'precision': _one_of(PRECISIONS, r'optim_wrapper\.(type|dtype)', optional=True),
-    'activation_checkpointing': _switch(r'model\.backbone\.with_cp'),
+    'activation_checkpointing': _switch(r'model\.backbone\.with_cp', determines=False),
     'compile': _switch(r'(model\.)?compile'),
     'channels_last': _switch(r'model\.channels_last'),
 }

@@ -18,7 +18,8 @@ from .files import write_atomic
 def pretrain(cfg: Config, out: Path, hooks: Sequence[Hook] = ()) -> dict[str, float]:
     """Train a config's model on 2D images and write its `backbone`, in timm's naming, to `out`.
 
-    The objective is the config's model: a segmentor is supervised, DinoPretrainer needs no labels.
+    The objective is the config's model: a segmentor is supervised, an Objective (models/objective.py) needs no
+    labels.
     In a distributed run every process trains, and the main one writes.
 
     Returns:

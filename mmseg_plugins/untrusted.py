@@ -3,15 +3,17 @@
 import json
 import os
 import reprlib
+import sys
 import unicodedata
 from collections.abc import Iterable
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
 from .errors import UserError, nearest
 
-NUMBER = (int, float)  # for find_fault
 LONGEST_NAME = 100  # characters; file systems allow 255 bytes, and names are joined to longer ones
+OTHERS = {str: object}  # for find_fault: a mapping may have other keys
 
 
 def read_json(path: Path, remedy: str) -> Any:
@@ -23,40 +25,36 @@ def read_json(path: Path, remedy: str) -> Any:
     """
     content = path.read_bytes()
     try:
-        return json.loads(content, object_pairs_hook=each_once, parse_constant=_refuse_constant)
+        return json.loads(content, **CHECKED)
     except (ValueError, RecursionError) as error:
         what = _recognise(content)
         raise UserError(f'{path}: {f"{what}, not JSON" if what else f"not readable as JSON ({error})"}; {remedy}'
                         ) from error
 
 
-def each_once(pairs: list[tuple[str, Any]]) -> dict:
-    """A mapping of JSON, as `json.loads` takes an `object_pairs_hook`.
-
-    Raises:
-        ValueError: a key stands twice.
-    """
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
-        raise ValueError(f'the key {twice[:LONGEST_NAME]!r} stands twice')
+def _each_once(pairs: list[tuple[str, Any]]) -> dict:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f'the key {key[:LONGEST_NAME]!r} stands twice')
+        found[key] = value
     return found
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f'{name} is no number')
+    raise ValueError(f'it holds {name}, and {name} is no number')
+
+
+CHECKED = dict(object_pairs_hook=_each_once, parse_constant=_refuse_constant)  # for json.loads
 
 
 def _recognise(content: bytes) -> str | None:
     """What the commonest files of a wrong kind are."""
+    kinds = {b'<': 'a web page or XML', b'version https://git-lfs': 'a Git LFS pointer',
+             b'\x1f\x8b': 'compressed by gzip', b'pk\x03': 'a zip archive'}
     start = content[:200].lstrip().lower()
-    if not start:
-        return 'an empty file'
-    for beginning, kind in ((b'<', 'a web page or XML'), (b'version https://git-lfs', 'a Git LFS pointer'),
-                            (b'\x1f\x8b', 'compressed by gzip'), (b'pk\x03', 'a zip archive')):
-        if start.startswith(beginning):
-            return kind
-    return None
+    return next((kind for beginning, kind in kinds.items() if start.startswith(beginning)),
+                None if start else 'an empty file')
 
 
 def check_name(name: str, where: str) -> str:
@@ -105,40 +103,37 @@ def check_inside(root: Path, relative: str, named_by: Path) -> Path:
 
 
 def find_fault(found: Any, wanted: Any, where: str = '') -> str | None:
-    """The first place where JSON content is not as a table wants it; None: it is.
+    """The first place where content of a JSON or YAML file is not as it must be; None: it is.
 
     Args:
-        wanted: by key, a type, None, a tuple of either, [each entry's], or such a table of its own.
+        wanted: a type, None, [each entry's], {key: its value's}, or a tuple of alternatives. `float` is any finite
+            number, `object` is anything, and true is no number. A key with `...` among its alternatives may be
+            missing; `str` stands for all keys that are not named, which are else refused.
+        where: what of the file is looked at, as `cost`.
     """
-    if isinstance(wanted, dict) and isinstance(found, dict):
-        faults = (find_fault(found[key], kind, f'{where}.{key}'.lstrip('.')) if key in found else
-                  f'{where or "the record"} has no {key!r}' for key, kind in wanted.items())
-    elif isinstance(wanted, list) and isinstance(found, list):
-        faults = (find_fault(entry, wanted[0], f'{where}[{i}]') for i, entry in enumerate(found))
-    else:
-        # by type itself, as true is no number
-        fits = any(isinstance(found, type(kind)) and not find_fault(found, kind) if isinstance(kind, dict | list)
-                   else type(found) is (kind or type(None))
-                   for kind in (wanted if isinstance(wanted, tuple) else [wanted]))
-        faults = () if fits else (f'{where} cannot be {_show(found)}',)
-    return next(filter(None, faults), None)
+    for kind in wanted if isinstance(wanted, tuple) else (wanted,):
+        if isinstance(kind, dict) and isinstance(found, dict):
+            for key in [*found, *kind]:
+                if key not in kind and str not in kind:
+                    return f'unknown key {f"{where}.{key}".lstrip(".")[:LONGEST_NAME]!r}{nearest(key, kind)}'
+                if key not in found and key is not str and not (isinstance(kind[key], tuple) and ... in kind[key]):
+                    return f'{where or "the record"} has no {key!r}'
+            parts = [(value, kind.get(key, kind.get(str)), f'{where}.{key}'.lstrip('.'))
+                     for key, value in found.items()]
+            return next(filter(None, starmap(find_fault, parts)), None)
+        if isinstance(kind, list) and isinstance(found, list):
+            parts = [(entry, kind[0], f'{where}[{i}]') for i, entry in enumerate(found)]
+            return next(filter(None, starmap(find_fault, parts)), None)
+        if kind is float:
+            fits = type(found) in (int, float) and abs(found) <= sys.float_info.max
+        else:
+            fits = kind is object or type(found) is (kind or type(None))  # itself: true is an int to Python
+        if fits:
+            return None
+    return f'{where or "the record"} cannot be {_show(found)}'
 
 
 def _show(value: Any) -> str:
     """As JSON has it, shortened: content may be many times larger in print than in a file."""
     scalar = value is None or isinstance(value, str | int | float)
     return (json.dumps(value) if scalar else reprlib.repr(value))[:40]
-
-
-def find_unknown(found: dict, known: dict, where: str = '') -> str | None:
-    """The first key of JSON content that a table does not have, with the nearest that it has; None: none."""
-    for key, value in found.items():
-        if key not in known:
-            return f'unknown key {f"{where}.{key}".lstrip(".")[:LONGEST_NAME]!r}{nearest(key, known)}'
-        entries: Iterable = value if isinstance(value, list) else [value]
-        kind = known[key][0] if isinstance(known[key], list) else known[key]
-        for entry in entries:
-            if isinstance(kind, dict) and isinstance(entry, dict):
-                if fault := find_unknown(entry, kind, f'{where}.{key}'.lstrip('.')):
-                    return fault
-    return None

@@ -20,8 +20,9 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 import benchmarks.report  # noqa: F401  (a grid ends with it)
-from benchmarks import run_grid, runner
+from benchmarks import run_grid
 from benchmarks.executors import local
+from benchmarks.runs import execute as runs
 from mmseg_plugins.building import build_runner
 from mmseg_plugins.errors import run_main
 from mmseg_plugins.experiment import load_config, prepare_for_device
@@ -89,13 +90,13 @@ def execute(run, place: Path, fits: int | None = None, stop_at: int | None = Non
 
         WindowSegmentor.loss = limited
     if patience is not None:
-        runner.PATIENCE = patience
+        runs.PATIENCE = patience
 
     def report(step: int, steps: int) -> None:
         if step == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    run_main(lambda: print(runner.execute_run(run, place / 'out', place / 'work', report, **settings)))
+    run_main(lambda: print(runs.execute_run(run, place / 'out', place / 'work', report, **settings)))
 
 
 def script(arguments: Sequence, log: Path, errors: Path | None = None, folder: Path = REPO,

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.axes import Cell
-from benchmarks.records import Run
-from benchmarks.schema import VERSION, open_record, seal
+from benchmarks.grid.axes import Cell
+from benchmarks.runs.records import VERSION, open_record, seal
+from benchmarks.runs.run import Run
 from mmseg_plugins.files import write_json
 
 

@@ -12,13 +12,11 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 from mmseg.registry import MODELS
 
-from benchmarks.plan import _content
 from mmseg_plugins import acceleration
 from mmseg_plugins.acceleration import compile_in_training
 from mmseg_plugins.errors import UserError
-from mmseg_plugins.experiment import load_config, prepare_for_device, read_config
+from mmseg_plugins.experiment import load_config, prepare_for_device
 from mmseg_plugins.flops import count_cost
-from mmseg_plugins.keys import KEYS
 from mmseg_plugins.models import InflatedSwin, InflatedViT, VideoSwin
 
 CONFIG = REPO / 'configs' / 'mini_beit_centering_hippocampus.py'
@@ -214,10 +212,3 @@ def test_float32_is_float32_and_tf32_says_where_it_changes_nothing(prepared, cap
         assert 'experiment.precision=tf32: changes nothing on a CPU' in capsys.readouterr().err
     configure(prepared)  # the next run of the same process
     assert not any(backend.allow_tf32 for backend in flags)
-
-
-def test_an_option_that_is_set_alone_changes_what_a_run_is_known_by():
-    plain = _content(read_config(CONFIG))
-    switches = {name for name, key in KEYS.items() if key.must_be == 'True or False'}
-    assert len(switches) == 3 and not {'precision', *switches} & set(plain['experiment'])
-    assert _content(read_config(CONFIG, {'experiment.precision': 'bf16'})) != plain

@@ -3,9 +3,10 @@
 import pytest
 from made_records import record
 
-from benchmarks.cells import load_grid
-from benchmarks.rendering.claims import FAILS, HOLDS, UNKNOWN, check_claims, variation_points
-from benchmarks.rendering.tables import Measured
+from benchmarks.grid.reader import load_grid
+from benchmarks.paper.claims import FAILS, HOLDS, UNKNOWN, check_claims
+from benchmarks.rendering.findings import variation_points
+from benchmarks.rendering.frame import Measured
 
 
 def run_of(cell, seed, organs):
@@ -38,7 +39,7 @@ def test_the_papers_own_tables_give_its_claims(grid):
 
 
 def test_measured_claims_follow_the_records(grid):
-    rows = grid.tables['2a']
+    rows = grid.tables['2a'].rows
     means = {'Ours': 60, 'Ours w/o D': 57, 'Ours w/o T': 50, 'Ours w/o T&D': 53}
     records = [run_of(rows[row], seed, [mean + offset] * 4) for row, mean in means.items()
                for seed, offset in ((1, 0.0), (2, 0.4), (3, -0.3))]
@@ -53,11 +54,11 @@ def test_measured_claims_follow_the_records(grid):
 
 
 def test_gain_against_slice_variation(grid):
-    rows, gains = grid.tables['2a'], [4.0, 3.0, 2.0, 1.0, 0.5]
+    rows, gains = grid.tables['2a'].rows, [4.0, 3.0, 2.0, 1.0, 0.5]
     records = [run_of(rows['Ours'], 1, [50 + gain for gain in gains]), run_of(rows['Ours w/o D'], 1, [50.0] * 5)]
     names = ['background', *(f'organ {i}' for i in range(1, 6))]
     data = {'phantom': dict(headline=[1, 2, 3, 4, 5], labels=names, variation=[99, 60, 70, 80, 90, 95])}
     measured = Measured(records, data)
-    points = variation_points(measured, grid)
+    points = variation_points(measured, rows['Ours'], rows['Ours w/o D'])
     assert points['gain'].tolist() == gains and points.index.tolist() == names[1:]
     assert find(check_claims(measured, grid), 'variation').here.verdict == HOLDS

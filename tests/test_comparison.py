@@ -5,10 +5,10 @@ from conftest import REPO
 from made_records import record
 from scipy import stats
 
-from benchmarks.cells import load_grid
-from benchmarks.rendering.comparison import compare_cases, compare_seeds, holm
+from benchmarks.grid.reader import load_grid
 from benchmarks.rendering.contrasts import TOO_FEW, compare, contrast_organs, contrast_rows, find_cell
-from benchmarks.rendering.tables import Measured
+from benchmarks.rendering.frame import Measured
+from benchmarks.rendering.statistics import compare_cases, compare_seeds, holm
 from mmseg_plugins.errors import UserError
 
 
@@ -61,11 +61,11 @@ def run_of(cell, seed, organs, cases=8):
 
 def test_rows_and_organs_against_each_other():
     grid = load_grid('phantom')
-    ours, flat, random = (grid.tables['2a'][row] for row in ('Ours', 'Ours w/o D', 'Ours w/o T&D'))
+    ours, flat, random = (grid.tables['2a'].rows[row] for row in ('Ours', 'Ours w/o D', 'Ours w/o T&D'))
     measured = Measured([run_of(cell, seed, [mean + seed / 10, 50.0])
                          for cell, mean in ((ours, 60), (flat, 55)) for seed in (1, 2, 3)]
                         + [run_of(random, 1, [40.0, 50.0], cases=4)])
-    rows = contrast_rows(measured, grid.tables['2a'], 'Ours').set_index('Contrast')
+    rows = contrast_rows(measured, grid.tables['2a'].rows, 'Ours').set_index('Contrast')
     assert list(rows.index) == ['Ours - Ours w/o T&D', 'Ours - Ours w/o D']
     few = rows.loc['Ours - Ours w/o T&D', ['DSC per case', 'DSC pooled']]
     assert few.tolist() == [TOO_FEW] * 2  # four cases, one seed
@@ -81,8 +81,8 @@ def test_rows_and_organs_against_each_other():
 def test_a_row_is_found_by_what_names_it_alone():
     grid = load_grid('phantom')
     measured = Measured([run_of(cell, 1, [50.0]) for cell in grid.cells()])
-    assert find_cell(measured, grid, '4c 1') == find_cell(measured, grid, 'Ours') == grid.tables['2a']['Ours']
-    assert find_cell(measured, grid, str(grid.tables['4a']['all'])) == find_cell(measured, grid, 'all')
+    assert find_cell(measured, grid, '4c 1') == find_cell(measured, grid, 'Ours') == grid.tables['2a'].rows['Ours']
+    assert find_cell(measured, grid, str(grid.tables['4a'].rows['all'])) == find_cell(measured, grid, 'all')
     for name, message in (('1', 'no row'), ('2a Our', "did you mean '2a Ours'")):
         with pytest.raises(UserError, match=message):
             find_cell(measured, grid, name)
@@ -92,7 +92,7 @@ def test_a_row_is_found_by_what_names_it_alone():
 
 def test_a_label_that_a_case_lacks_counts_where_a_row_predicts_it():
     grid = load_grid('phantom')
-    first, second = grid.tables['2a']['Ours'], grid.tables['2a']['Ours w/o D']
+    first, second = grid.tables['2a'].rows['Ours'], grid.tables['2a'].rows['Ours w/o D']
     runs = [run_of(cell, 1, [60.0, 50.0]) for cell in (first, second)]
     for run in runs:
         run['scores']['figures']['dsc'] = [[99.0, 60.0, None if case < 4 else 50.0] for case in range(8)]

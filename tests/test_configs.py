@@ -11,8 +11,8 @@ from conftest import REPO
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
-from benchmarks.rendering.published import published_data
-from benchmarks.settings import describe_settings
+from benchmarks.paper.published import published_data
+from benchmarks.runs.settings import describe_settings
 from mmseg_plugins.datasets.catalogue import CATALOGUE, PAPER_DATASETS, DatasetInfo, dataset_info
 from mmseg_plugins.datasets.prepare import prepare_dataset
 from mmseg_plugins.datasets.store import read_index

@@ -32,7 +32,7 @@ OTHERS = dict(data_root='{data}/.', source='other.pth', inflation='average', sli
 
 
 def places(cfg: Config) -> dict:
-    return dict(experiment._places(cfg))
+    return dict(experiment.places(cfg))
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def configure(prepared, monkeypatch):
     """A function that reads a config, each file from the disk but once, and has `experiment` carried into it."""
     read, files = Config.fromfile, {}
     monkeypatch.setattr(experiment.Config, 'fromfile',
-                        lambda path: deepcopy(files.get(path) or files.setdefault(path, read(path))))
+                        lambda path, **how: deepcopy(files.get(path) or files.setdefault(path, read(path, **how))))
 
     def configure(name: str, options: dict) -> dict:
         base = CONFIGS[name] | dict(data_root=str(prepared), source=None)

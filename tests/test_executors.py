@@ -2,29 +2,25 @@
 
 import gc
 import os
-import re
 import sys
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 
-import children
 import pytest
 import torch
-import yaml
-from conftest import REPO, write_msd
 from small_jobs import creep, die, divide, look, mistake
-from test_methods import write_grid
 
-from benchmarks import runner
-from benchmarks.axes import Cell
 from benchmarks.executors import local
 from benchmarks.executors.base import choose_executor
 from benchmarks.executors.jobs import Controller, Job
 from benchmarks.executors.local import DebugExecutor, LocalExecutor
-from benchmarks.records import Run, read_records
+from benchmarks.grid.axes import Cell
 from benchmarks.run_grid import parse_args
+from benchmarks.runs import execute
+from benchmarks.runs.records import read_records
+from benchmarks.runs.run import Run
 from mmseg_plugins import startup
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.threads import use_threads
@@ -70,31 +66,16 @@ def test_a_job_may_die_as_often_as_it_gets_further(tmp_path, monkeypatch):
     assert controller.states == dict(a='done') and len(said) == 5
 
 
-def test_a_users_own_executor_runs_a_grid(tmp_path):
-    [module] = re.findall(r'```python\n# my_pool.py\n(.*?)```', (REPO / 'README.md').read_text(), re.S)
-    (tmp_path / 'my_pool.py').write_text(module)
-    path = write_grid(tmp_path, f'{sys.executable} threshold.py {{cases}} {{split}} {{out}} {{seed}}')
-    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | dict(imports=['my_pool'], seeds=[1, 2])))
-    write_msd(tmp_path / 'data/Task04_Hippocampus', cases=7)
-    run = [sys.executable, REPO / 'benchmarks/run_grid.py', '--grid', path.name, '--executor']
-    misspelt = children.run([*run, 'pol'], tmp_path)
-    assert misspelt.returncode == 2 and "--executor pol: not registered; did you mean 'pool'" in misspelt.stderr
-    result = children.run([*run, 'pool'], tmp_path)
-    assert result.returncode == 0, result.stdout + result.stderr
-    records = read_records(tmp_path / 'work_dirs/grids/mine')[0]
-    assert [record['state'] for record in records] == ['done', 'done']
-
-
 def test_a_debugger_gets_the_errors_of_a_run(tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError('here')
 
-    monkeypatch.setattr(runner, '_train_and_evaluate', fail)
+    monkeypatch.setattr(execute, '_train_and_evaluate', fail)
     run = Run(Cell('hippocampus', source='none'), 1, 'config.py', {}, 'abcd1234')
     with pytest.raises(RuntimeError, match='here'):
-        runner.execute_run(run, tmp_path, tmp_path / 'work', print, **DebugExecutor.options)
+        execute.execute_run(run, tmp_path, tmp_path / 'work', print, **DebugExecutor.options)
     assert not read_records(tmp_path)[0]
-    assert runner.execute_run(run, tmp_path, tmp_path / 'work', print) == 'RuntimeError: here'
+    assert execute.execute_run(run, tmp_path, tmp_path / 'work', print) == 'RuntimeError: here'
 
 
 def test_every_setting_reaches_sbatch(tmp_path, monkeypatch):

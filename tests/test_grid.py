@@ -12,20 +12,18 @@ import children
 import matplotlib
 import numpy as np
 import pytest
-import torch
 import yaml
 from conftest import REPO, write_msd
 
 from benchmarks import run_grid
-from benchmarks.axes import AXES, Cell
-from benchmarks.cells import load_grid
-from benchmarks.plan import plan_runs, prepare_sources
-from benchmarks.records import read_records
-from benchmarks.rendering.tables import Value, agreement
+from benchmarks.grid.axes import AXES, Cell
+from benchmarks.grid.reader import load_grid
+from benchmarks.rendering.frame import Value
+from benchmarks.rendering.statistics import Noise, agreement
+from benchmarks.runs.agenda import make_agenda, prepare_sources
+from benchmarks.runs.records import read_records
 from mmseg_plugins.errors import UserError
-from mmseg_plugins.experiment import read_config
 from mmseg_plugins.files import only_writer
-from mmseg_plugins.models import InflatedViT
 
 
 def grid_file(folder: Path, **changes) -> Path:
@@ -57,9 +55,9 @@ def run(place: Path, *arguments: str, check: int = 0) -> str:
 def test_tables_share_cells_and_fields_that_cannot_matter_are_held():
     grid = load_grid('bcv')
     assert len(grid.cells()) == 16
-    assert grid.tables['2a']['Ours w/o D'] == grid.cells()[2]
-    assert grid.tables['2b']['BEiT'] == grid.tables['2a']['Ours']
-    assert grid.tables['4d']['1'] == grid.tables['2a']['Ours w/o D']
+    assert grid.tables['2a'].rows['Ours w/o D'] == grid.cells()[2]
+    assert grid.tables['2b'].rows['BEiT'] == grid.tables['2a'].rows['Ours']
+    assert grid.tables['4d'].rows['1'] == grid.tables['2a'].rows['Ours w/o D']
     assert Cell('bcv', source='none', inflation='average') == Cell('bcv', source='none')
     assert Cell('bcv', slices=1, stride=3, inflation='average') == Cell('bcv', slices=1)
 
@@ -95,7 +93,7 @@ def test_a_cell_that_names_no_encoder_has_the_first_configs(tmp_path):
 def test_sources_are_made_once_each_after_what_they_start_from(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     grid = load_grid('phantom-sources')
-    plan = plan_runs(grid, tmp_path / 'weights', tmp_path / 'out', None, False)
+    plan = make_agenda(grid, tmp_path / 'weights', tmp_path / 'out', None, False)
     jobs = plan.sources
     assert [job.name for job in jobs] == ['dino_layout', 'dino_layout_sl', 'dino_phantom', 'layout', 'layout_swin']
     assert [job.needs for job in jobs] == [None, 'dino_layout', None, None, None]
@@ -117,7 +115,6 @@ def test_another_dataset_is_another_grid():
 @pytest.mark.parametrize('changes, message', [
     (dict(datasets=['bcv']), 'one of the two'), (dict(dataset=None, datasets='bcv'), 'datasets: .first'),
     (dict(dataset=['bcv', 'acdc']), 'or datasets: .first'), (dict(dataset=None), 'one of the two'),
-    (dict(dataset=None, datasets=['bcv', 'acdc'], tables=['2a']), 'over several there is table 5'),
     (dict(axes=dict(dataset=['bcv', 'acdc'])), 'unknown axis'), (dict(dataste='bcv'), 'did you mean .dataset'),
     (dict(tables=['2c']), 'unknown table'),
     (dict(axes=dict(slice=[1])), 'did you mean .slices'), (dict(imports=['no_such_module']), 'no_such_module'),
@@ -127,7 +124,13 @@ def test_another_dataset_is_another_grid():
     (dict(axes=dict(slices=5)), 'write it as'),
     (dict(seeds=5), 'seeds: .first'), (dict(tables='2a'), 'tables: .first'),
     (dict(axes=dict(slices=['five'])), 'whole'),
-    (dict(rows={'2a': {'Mine': 5}}), 'axis: value')])
+    (dict(tables=['2a'], rows={'2a': {'Mine': 5}}), 'axis: value'),
+    (dict(tables={'2a': dict(rows=dict(a={}))}), 'there is a table of this name'),
+    (dict(tables=dict(depth=dict(row={}))), "did you mean 'rows'"),
+    (dict(tables=dict(depth=dict(rows={}))), 'has no rows; write them as'),
+    (dict(tables=dict(depth=dict(rows=dict(flat=dict(slices=1)), against='deep'))), "against: unknown row 'deep'"),
+    (dict(tables=dict(depth=dict(rows=dict(flat=dict(slice=1))))), "row 'flat': unknown axis 'slice'"),
+    (dict(tables=dict(depth=dict(rows=dict(flat={}), labels='al'))), "unknown labels 'al'; did you mean 'all'")])
 def test_a_misspelt_grid_is_one_line(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         load_grid(str(grid_file(tmp_path, **changes)))
@@ -284,28 +287,6 @@ def test_grid_end_to_end_skips_what_is_done_and_repeats_what_was_deleted(place):
     assert len(list((out / 'predictions').iterdir())) == 3
 
 
-def test_a_users_own_inflation_runs_in_a_grid(place):
-    (place / 'my_methods.py').write_text(
-        'from mmseg_plugins import register_inflation\n\n\n'
-        '@register_inflation("first")\n'
-        'def first(gray, slices, channels):\n'
-        '    kernel = gray.new_zeros(len(gray), channels, slices, *gray.shape[1:])\n'
-        '    kernel[:, :, 0] = gray[:, None] / channels\n'
-        '    return kernel\n')
-    weights = place / 'weights'
-    weights.mkdir()
-    cfg = read_config(REPO / 'configs/mini_beit_centering_hippocampus.py')
-    backbone = {key: value for key, value in cfg.model.backbone.items() if key != 'type'}
-    torch.save(InflatedViT(**backbone, slices=1, channels=3, img_size=64).model.state_dict(), weights / 'flat.pth')
-    path = grid_file(place, imports=['my_methods'], source='flat',
-                     sources=dict(flat=dict(file='flat.pth', encoder='beit')),
-                     axes=dict(inflation=['first'], slices=[3], target=['all']))
-    run(place, '--grid', str(path), '--max-iters', '2', '--out', 'out')
-    [record] = read_records(place / 'out')[0]
-    assert record['state'] == 'done' and record['load']['inflated'] == ['patch_embed.proj.weight']
-    assert 'my_methods' in record['command']
-
-
 def test_a_second_runner_leaves_with_one_line(place):
     path = grid_file(place)
     with only_writer(place / 'work_dirs/grids/tiny'):
@@ -352,7 +333,7 @@ def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been(place):
 
 
 def test_a_newcomers_figures_agree_within_seed_noise():
-    noise = dict(std=1.0, freedom=20)
+    noise = Noise(1.0, 20)
     committed = Value({1: 50.0, 2: 51.0, 3: 52.0})
     assert agreement(Value({1: 51.5, 2: 52.5}), committed, noise) == 'yes'
     assert agreement(Value({1: 55.0, 2: 56.0}), committed, noise) == 'no'

@@ -5,17 +5,38 @@ from pathlib import Path
 import pytest
 from conftest import REPO
 
-from benchmarks import plan
-from benchmarks.cells import load_grid
+from benchmarks.grid.reader import load_grid
+from benchmarks.runs import agenda
+from mmseg_plugins.experiment import read_config
 
 RESULTS = REPO / 'results'
-DATA = {'phantom': '1527422c', 'hippocampus': '3ca5abbd'}  # plan.data_digest of each, prepared whole
+DATA = {'phantom': '1527422c', 'hippocampus': '3ca5abbd'}  # agenda.data_digest of each, prepared whole
 
 
 @pytest.mark.parametrize('name', sorted(path.parent.name for path in RESULTS.glob('*/grid.yaml')))
 def test_committed_records_are_of_their_grids_runs(name, monkeypatch):
-    monkeypatch.setattr(plan, '_prepared_digest', lambda dataset, cfg: DATA[dataset])
+    monkeypatch.setattr(agenda, '_prepared_digest', lambda dataset, cfg: DATA[dataset])
     grid = load_grid(str(RESULTS / name / 'grid.yaml'))
-    runs = {plan.make_run(grid, cell, seed, Path('weights'), None).name
+    runs = {agenda.make_run(grid, cell, seed, Path('weights'), None).name
             for cell in grid.cells() for seed in grid.seeds}
     assert runs == {path.stem for path in (RESULTS / name / 'records').glob('*.json')}
+
+
+def test_a_run_is_known_by_what_determines_its_result():
+    def known(**options) -> dict:
+        return agenda.determinants(read_config(REPO / 'configs/beit_centering_phantom.py', options))
+
+    plain = known()
+    for place, value in {'train_dataloader.num_workers': 3, 'train_dataloader.pin_memory': True,
+                         'log_level': 'ERROR', 'default_hooks.logger.interval': 1,
+                         'experiment.checkpoint_interval': 7,
+                         'experiment.activation_checkpointing': True, 'experiment.compile': False,
+                         'experiment.data_root': 'elsewhere/phantom', 'experiment.source': 'other.pth',
+                         'model.backbone.init_cfg': None, 'val_dataloader.batch_size': 2}.items():
+        assert known(**{place: value}) == plain, place
+    for place, value in {'experiment.lr': 0.5, 'experiment.compile': True, 'experiment.precision': 'bf16',
+                         'experiment.accumulate': 2, 'experiment.seed': 7, 'model.backbone.drop_path_rate': 0.3,
+                         'optim_wrapper.clip_grad.max_norm': 2.0, 'custom_hooks': [dict(type='EMAHook')],
+                         'default_hooks.mine': dict(type='EMAHook'), 'load_from': 'x.pth',
+                         'train_dataloader.dataset.pipeline.1.zoom': (0.5, 2.0)}.items():
+        assert known(**{place: value}) != plain, place

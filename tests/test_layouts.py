@@ -13,7 +13,15 @@ import pytest
 from conftest import REPO, call_tool, write_msd, write_nifti
 from mmengine.runner import Runner
 
-from mmseg_plugins.datasets import CATALOGUE, DatasetInfo, dataset_info, read_index
+from mmseg_plugins.datasets import (
+    CATALOGUE,
+    DatasetInfo,
+    RawCase,
+    RawDataset,
+    dataset_info,
+    layouts,
+    read_index,
+)
 from mmseg_plugins.datasets.layout_images import prepare_layout
 from mmseg_plugins.datasets.layouts import describe_folder, find_cases
 from mmseg_plugins.datasets.prepare import prepare_dataset
@@ -368,6 +376,19 @@ def test_an_empty_split_is_said(tmp_path):
 def test_a_users_entry_is_what_it_can_be(changes, message):
     with pytest.raises(UserError, match=f'^dataset Spine: .*{message}.*; correct its DatasetInfo'):
         DatasetInfo(**dict(layout='bcv', folder='Spine', modality='CT', source='here', licence='none') | changes)
+
+
+def test_a_layout_must_be_known_and_name_its_labels(tmp_path, monkeypatch):
+    info = DatasetInfo('pairs', 'Knee', 'MRI', 'here', 'none', channels=['T1'])
+    with pytest.raises(UserError, match="Knee: unknown layout 'pairs'; known: acdc, bcv, msd, nnunet"):
+        find_cases(info, tmp_path)
+    monkeypatch.setattr(layouts, 'LAYOUTS', {})
+    cases = dict(a=RawCase((), tmp_path))
+    layouts.register_layout('pairs')(lambda info, raw: RawDataset(info, cases, dict(test=['a'])))
+    with pytest.raises(UserError, match=r'Knee: nothing names its labels; add labels=\[...\] to its DatasetInfo'):
+        find_cases(info, tmp_path)
+    with pytest.raises(KeyError, match='registered already'):
+        layouts.register_layout('pairs')(print)
 
 
 def test_no_dataset_takes_anothers_place(tmp_path):

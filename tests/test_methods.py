@@ -11,24 +11,12 @@ import numpy as np
 import pytest
 import yaml
 from conftest import REPO, write_msd
+from test_extensions import METHOD
 
-from benchmarks import results
-from benchmarks.cells import load_grid
-from benchmarks.methods import write_cases
+from benchmarks.grid.reader import load_grid
+from benchmarks.methods.command import write_cases
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.errors import UserError
-
-METHOD = '''
-    import json, sys
-    from pathlib import Path
-    import nibabel as nib, numpy as np
-
-    cases, split, out, seed = sys.argv[1:]
-    for case in json.loads(Path(cases, 'split.json').read_text())[split]:
-        image = nib.load(Path(cases, 'images', f'{case}.nii.gz'))
-        label = (np.asarray(image.dataobj) > 125).astype(np.uint8)
-        nib.save(nib.Nifti1Image(label, image.affine), Path(out, f'{case}.nii.gz'))
-'''
 
 
 def write_grid(folder: Path, command: str, **options) -> Path:
@@ -37,24 +25,6 @@ def write_grid(folder: Path, command: str, **options) -> Path:
         dataset='hippocampus', configs=dict(threshold=dict(command=command)),
         axes=dict(encoder=['threshold']), seeds=[1], options=options)))
     return folder / 'mine.yaml'
-
-
-def test_a_command_fills_a_row_like_a_config(tmp_path):
-    write_grid(tmp_path, f'{sys.executable} threshold.py {{cases}} {{split}} {{out}} {{seed}}')
-    write_msd(tmp_path / 'data/Task04_Hippocampus', cases=7)
-    run = [sys.executable, str(REPO / 'benchmarks/run_grid.py'), '--grid', 'mine.yaml', '--workers', '1']
-    first, again = (children.run(run, tmp_path) for _ in range(2))
-    assert first.returncode == again.returncode == 0, first.stdout + first.stderr
-    assert '1 finished, 0 to do' in again.stdout
-    out = tmp_path / 'work_dirs/grids/mine'
-    [path] = out.glob('records/*.json')
-    record = json.loads(path.read_text())
-    assert record['command'].endswith('threshold.py {cases} {split} {out} {seed}')
-    assert not record['method']['missing'] and record['hardware'] and [*record['cost']] == ['seconds']
-    assert record['cell']['slices'] is None
-    frame = results.load(out)
-    assert frame[frame.label_id == 1].dsc.between(50, 99).all() and frame[frame.label_id == 2].dsc.eq(0).all()
-    assert 'threshold' in (out / 'report.html').read_text()
 
 
 @pytest.mark.parametrize('split, said', [
@@ -103,7 +73,7 @@ def test_a_method_is_given_what_was_prepared_and_no_label_of_what_it_is_tested_o
 @pytest.mark.parametrize('command, message', [
     ('method {case} {out}', "nothing to put for {case}; did you mean 'cases'"),
     ('method {cases}', 'does not say {out}'), ("awk '{print' {out}", 'write a brace'),
-    (7, 'command of .threshold. is 7')])
+    (7, 'configs.threshold.command cannot be 7')])
 def test_a_command_that_cannot_be_filled_in_is_refused(tmp_path, command, message):
     with pytest.raises(UserError, match=message):
         load_grid(str(write_grid(tmp_path, command)))

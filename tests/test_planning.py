@@ -12,15 +12,17 @@ from rich.console import Console
 from test_grid import grid_file
 
 from benchmarks import run_grid
-from benchmarks.cells import load_grid
 from benchmarks.executors.local import DebugExecutor
-from benchmarks.plan import plan_runs
+from benchmarks.grid.axes import Cell
+from benchmarks.grid.reader import load_grid
 from benchmarks.planning import estimate
 from benchmarks.planning.calibration import calibrate
 from benchmarks.planning.estimate import PUBLISHED, Pace, choose_device, device_folder, read_pace, schedule
-from benchmarks.planning.text import show_plan
-from benchmarks.planning.work import grid_work
-from benchmarks.schema import open_record, seal
+from benchmarks.planning.text import show_estimate
+from benchmarks.planning.work import list_kinds
+from benchmarks.runs.agenda import make_agenda
+from benchmarks.runs.records import open_record, seal
+from mmseg_plugins.datasets import CATALOGUE, DatasetInfo
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.files import write_json
 from mmseg_plugins.progress import Progress
@@ -48,62 +50,69 @@ def test_schedules_against_every_assignment():
             assert best <= found <= best * (4 / 3 - 1 / (3 * slots)) + 1e-9
 
 
-def plan(grid, folder: Path, max_iters=None):
-    return grid_work(grid, plan_runs(grid, folder / 'weights', folder / 'out', max_iters, False), folder / 'out')
+def work_of(grid, folder: Path, max_iters=None):
+    """A grid's agenda and kinds."""
+    agenda = make_agenda(grid, folder / 'weights', folder / 'out', max_iters, False)
+    return agenda, list_kinds(agenda, folder / 'out')
 
 
 def shown(works, device) -> str:
     out = StringIO()
-    show_plan(works, device, Console(file=out))
+    show_estimate(works, device, Console(file=out, width=124))
     return out.getvalue()
 
 
 def test_the_nearest_record_is_scaled_by_flops(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    [work] = plan(load_grid(str(grid_file(tmp_path, axes=dict(slices=[3])))), tmp_path, 1000).to_do
-    parameters, flops = work.kind.counts
-    near = Pace('near', 2 * parameters, flops // 2, 4, step=3.0, start=7.0, checkpoint=2.0, window=0.5)
+    _, [kind] = work_of(load_grid(str(grid_file(tmp_path, axes=dict(slices=[3])))), tmp_path, 1000)
+    parameters, flops = kind.counts
+    near = Pace('near', 2 * parameters, flops // 2, 4, step_seconds=3.0, start_seconds=7.0, checkpoint_seconds=2.0,
+                window_seconds=0.5)
     far = replace(near, kind='far', flops=flops * 90)
-    found = estimate.estimate(work, [far, near])
+    found = estimate.estimate(kind, [far, near])
     assert found.pace is near and found.scaled and found.memory is None
     assert found.step == 3.0  # twice the FLOPs of half the windows
-    assert found.seconds == 7 + 1000 * 3 + work.windows * 0.5 * 2 + work.checkpoints * 2 / 2
+    assert found.seconds == 7 + 1000 * 3 + kind.windows * 0.5 * 2 + kind.checkpoints * 2 / 2
     # of its own kind the longest timed, of these the middle one
-    own = [replace(near, kind=work.kind.what, flops=flops, batch=2, step=step, steps=steps, memory=9.0)
+    own = [replace(near, kind=kind.what, flops=flops, batch=2, step_seconds=step, steps=steps, peak_memory_mib=9.0)
            for step, steps in ((1.0, 5), (2.0, 50), (8.0, 50), (4.0, 50))]
-    found = estimate.estimate(work, [near, *own])
+    found = estimate.estimate(kind, [near, *own])
     assert found.pace is own[3] and not found.scaled and found.memory == 9.0
 
 
 def test_records_from_before_they_kept_seconds_of_steps_count_by_all_their_seconds():
     record = dict(state='done', settings=dict(batch_size='16'), training=dict(steps=150),
                   cost=dict(parameters=9, flops=8, seconds=30.0, peak_memory_mib=5, resumed_from=0))
-    assert read_pace(record, 'a kind') == Pace('a kind', 9, 8, 16, 0.2, steps=150, memory=5)
+    assert read_pace(record, 'a kind') == Pace('a kind', 9, 8, 16, 0.2, steps=150, peak_memory_mib=5)
     resumed = record | dict(cost=record['cost'] | dict(resumed_from=100))
     assert read_pace(resumed) is None
     timed = resumed | dict(cost=resumed['cost'] | dict(kind='own', step_seconds=0.1, window_seconds=2.0))
-    assert read_pace(timed, 'other') == Pace('own', 9, 8, 16, 0.1, window=2.0, steps=150, memory=5)
+    assert read_pace(timed, 'other') == Pace('own', 9, 8, 16, 0.1, window_seconds=2.0, steps=150,
+                                             peak_memory_mib=5)
     assert read_pace(timed | dict(cost=timed['cost'] | dict(processes=2))) is None
     assert read_pace(dict(state='failed')) is None
 
 
 def test_the_published_time_is_64_gpu_hours_of_the_papers_best(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    works = [plan(grid, tmp_path)
+    works = [work_of(grid, tmp_path)
              for grid in (load_grid('bcv'), load_grid('generalization', datasets=['brain', 'heart']))]
     device = choose_device(PUBLISHED, works, '')
-    hours = {work.name: device.estimate(work).seconds / 3600 for one in works for work in one.to_do}
-    ours = next(run for run in works[0].plan.runs if run.cell == works[0].grid.tables['2a']['Ours'])
-    assert hours[ours.name] == pytest.approx(64)
+    hours = {run: device.estimate(kind).seconds / 3600
+             for _, kinds in works for kind in kinds for run in kind.to_do}
+
+    def hours_of(cell: Cell) -> float:
+        return next(hours[run.name] for agenda, _ in works for run in agenda.runs if run.cell == cell)
+
+    assert hours_of(Cell('bcv')) == pytest.approx(64)
     # a tenth of a percent less for the one slice, as the paper counts FLOPs; ten times the steps for Brain
-    flat = next(run for run in works[0].plan.runs if run.cell == works[0].grid.tables['2a']['Ours w/o D'])
-    assert 63.8 < hours[flat.name] < 64
-    brain, heart = (next(hours[run.name] for run in works[1].plan.runs
-                         if run.cell.dataset == name and run.cell.slices == 5) for name in ('brain', 'heart'))
-    assert heart == pytest.approx(64 * (320 / 512)**2, rel=0.05) and brain > 5 * heart
+    assert 63.8 < hours_of(Cell('bcv', slices=1)) < 64
+    heart = hours_of(Cell('heart'))
+    assert heart == pytest.approx(64 * (320 / 512)**2, rel=0.05) and hours_of(Cell('brain')) > 5 * heart
     text = shown(works, device)
     assert 'published, not measured here' in text and '20 trainings to do' in text
-    assert f'{sum(hours.values()):,.1f} GPU-hours' in text
+    assert f'{sum(hours.values()):,.1f} GPU-hours' in text and 'warning' not in text
+    assert 'warning: that is more than the 2.0 GiB there are' in shown(works, replace(device, memory=2048))
 
 
 @pytest.fixture(scope='module')
@@ -116,7 +125,7 @@ def calibrated(prepared, tmp_path_factory):
         patch.setattr('benchmarks.planning.calibration.STEPS', (3, 3))
         (folder / 'data/prepared').mkdir(parents=True)
         (folder / 'data/prepared/hippocampus').symlink_to(prepared)
-        works = [plan(load_grid(str(grid_file(folder, axes=dict(slices=[3]), dataset=dataset))), folder)
+        works = [work_of(load_grid(str(grid_file(folder, axes=dict(slices=[3]), dataset=dataset))), folder)
                  for dataset in ('hippocampus', 'prostate')]
         before = sorted(folder.rglob('*'))
         name = calibrate(works, DebugExecutor(), 1, progress, 'this test')
@@ -143,14 +152,14 @@ def test_a_calibration_is_run_as_any_run_is_and_the_plan_follows_it(there):
         assert record['command'] == 'this test' and record['training']['steps'] == 3
         assert min(cost[f'{part}_seconds'] for part in ('step', 'window', 'checkpoint')) > 0
         assert cost['step_seconds'] * 2 + cost['start_seconds'] < cost['seconds']
-    work = plan(load_grid(str(grid_file(folder, axes=dict(slices=[3, 5])))), folder, 1000)
+    work = work_of(load_grid(str(grid_file(folder, axes=dict(slices=[3, 5])))), folder, 1000)
     device = choose_device(device_folder(name).name, [work], '')
     assert device.name == name and len(device.calibrated) == 2
-    three, five = (device.estimate(one) for one in work.to_do)
+    three, five = (device.estimate(kind) for kind in work[1])
     assert five.scaled and not three.scaled and three.step == records[0]['cost']['step_seconds']
     text = shown([work], device)
     assert 'scaled: not recorded there, but by FLOPs from' in text and '2 trainings to do' in text
-    busy = shown([work], replace(device, calibrated=[replace(entry, share=0.5) for entry in device.calibrated]))
+    busy = shown([work], replace(device, calibrated=[replace(pace, cpu_share=0.5) for pace in device.calibrated]))
     assert 'runs had 50% of their cores; on a quiet machine all takes down to x 0.50' in busy
 
 
@@ -165,22 +174,28 @@ def test_a_damaged_calibration_is_named(there, tmp_path, monkeypatch):
 
 def test_finished_runs_count_and_show_how_far_the_estimate_was_off(there):
     folder, name = there
-    work = plan(load_grid(str(grid_file(folder, axes=dict(slices=[3]), seeds=[1, 2, 3, 4]))), folder, 1000)
+    agenda, [kind] = work_of(load_grid(str(grid_file(folder, axes=dict(slices=[3]), seeds=[1, 2, 3, 4]))), folder,
+                             1000)
     device = choose_device(name, [], '')
-    seconds = device.estimate(work.to_do[0]).seconds
+    seconds = device.estimate(kind).seconds
     record = open_record(sorted(device_folder(name).iterdir())[0].read_text())
     cost = {key: value for key, value in record['cost'].items() if not key.endswith('_seconds')}
     record['training']['steps'] = 1000
     records = [record | dict(cost=cost | dict(seconds=seconds * times), hardware=record['hardware'] | changes)
                for times, changes in ((0.5, {}), (2.0, {}), (1.0, dict(cpu='abacus')))]
-    begun = replace(work, to_do=work.to_do[3:], finished=list(zip(work.to_do, map(seal, records), strict=False)))
-    device = choose_device(name, [begun], '')
-    text = shown([begun], device)
+    for record in records:
+        run = next(iter(kind.to_do))
+        kind.finished[run] = seal(record)
+        del kind.to_do[run]
+    begun = [(agenda, [kind])]
+    device = choose_device(name, begun, '')
+    text = shown(begun, device)
     assert 'by 2 calibrations and 2 finished runs' in text and '1 trainings to do' in text
     assert '2 finished runs: recorded' in text and 'by the calibrations' in text and 'at most +100 %' in text
     assert '1 finished runs left out of that comparison: recorded on abacus' in text
     # each by the other, a quarter or four times of it
-    assert 'by each other' in (text := shown([begun], replace(device, calibrated=[]))) and 'at most +300 %' in text
+    text = shown(begun, replace(device, calibrated=[]))
+    assert 'by each other' in text and '(+0 %)' in text and 'at most +300 %' in text
 
 
 @pytest.mark.parametrize('arguments, message', [
@@ -213,9 +228,19 @@ def test_a_plan_writes_nothing(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_of_a_users_own_dataset_nothing_need_be_known(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(CATALOGUE, 'spine', DatasetInfo('msd', 'Task99_Spine', 'CT', 'our hospital', 'none'))
+    _, [kind] = work_of(load_grid(str(grid_file(tmp_path, axes=dict(slices=[3]), dataset='spine'))), tmp_path)
+    assert ', 2 labels, ' in kind.what and 'nothing known of its cases' in kind.assumed and kind.windows == 0
+
+
 def test_runs_that_cost_the_same_are_one_kind(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    work = plan(load_grid('phantom'), tmp_path)
-    assert len(work.plan.runs) == 36 and len(work.kinds()) == 5  # 1, 5, 11 and 21 slices to the centre, 5 to all
-    bf16 = plan(load_grid('phantom-bf16'), tmp_path)
-    assert all(what.endswith(', bf16') for what, _ in bf16.kinds()) and not bf16.kinds().keys() & work.kinds()
+
+    def kinds_of(name: str) -> set[tuple]:
+        return {(kind.what, kind.counts) for kind in work_of(load_grid(name), tmp_path)[1] if kind.run}
+
+    phantom, bf16 = kinds_of('phantom'), kinds_of('phantom-bf16')
+    assert len(phantom) == 5  # 1, 5, 11 and 21 slices to the centre, 5 to all
+    assert all(what.endswith(', bf16') for what, _ in bf16) and not bf16 & phantom

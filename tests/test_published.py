@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 from made_records import record
 
-from benchmarks.cells import load_grid
-from benchmarks.rendering.claims import HOLDS, UNKNOWN, check_claims
-from benchmarks.rendering.published import PAPER, published_datasets, published_organs
-from benchmarks.rendering.run_tables import seed_table
-from benchmarks.rendering.tables import Measured, build_table
+from benchmarks.grid.reader import load_grid
+from benchmarks.paper.claims import HOLDS, UNKNOWN, check_claims
+from benchmarks.paper.published import PAPER, published_datasets, published_organs
+from benchmarks.rendering.frame import Measured
+from benchmarks.rendering.tables import build_table, seed_table
 from mmseg_plugins.datasets.catalogue import BCV_EIGHT, BCV_LABELS
 
 # as the paper prints them, row by row: DSC of 8 organs in its Table 2, of 14 labels in its Table 4
@@ -29,14 +29,14 @@ def grid():
 @pytest.fixture(scope='module')
 def records(grid):
     """One run per cell: organs as in Table 3 or alike, the other labels so that Table 4's mean comes out."""
-    organs = published_organs(grid)
+    organs = published_organs()
     eight, all_labels = {}, {}
     for table in ('2a', '2b'):
-        for row, cell in grid.tables[table].items():
+        for row, cell in grid.tables[table].rows.items():
             alike = pd.Series(PRINTED[table][row], BCV_EIGHT)
             eight.setdefault(cell, organs.loc[row] if row in organs.index else alike)
     for table in ('4a', '4b', '4c', '4d'):
-        for row, cell in grid.tables[table].items():
+        for row, cell in grid.tables[table].rows.items():
             all_labels[cell] = PRINTED[table][row]
     return [_record(cell, eight.get(cell), all_labels.get(cell), seed=1234) for cell in grid.cells()]
 
@@ -54,18 +54,18 @@ def _record(cell, eight, mean, seed):
 
 @pytest.mark.parametrize('table', PRINTED)
 def test_a_table_gives_the_papers_figures_back(grid, records, table):
-    frame = build_table(table, Measured(records), grid)
+    frame = build_table(grid.tables[table], Measured(records), grid)
     ran = frame[frame['runs'] == '1'].set_index(frame.columns[0])
     printed = {row: f'{figure:.2f}' for row, figure in PRINTED[table].items()}
     assert ran['DSC pooled'].to_dict() == ran['paper (BCV)'].to_dict() == printed
 
 
 def test_table_3_gives_its_organs_and_their_means_are_table_2(grid, records):
-    frame = build_table('3', Measured(records), grid).set_index(['Method', 'figures'])
+    frame = build_table(grid.tables['3'], Measured(records), grid).set_index(['Method', 'figures'])
     means = pd.read_csv(PAPER / 'table2a_main.csv').set_index('method')['dsc8']
-    for row in grid.tables['3']:
+    for row in grid.tables['3'].rows:
         assert frame.loc[row, 'measured'].tolist() == frame.loc[row, 'paper (BCV)'].tolist()
-    organs = published_organs(grid)
+    organs = published_organs()
     for row in means.index:
         assert organs.loc[row].mean() == pytest.approx(means[row], abs=0.01)  # some were cut, not rounded
 
@@ -83,7 +83,7 @@ def test_claims_of_the_papers_records_are_the_papers(grid, records):
 
 
 def test_the_claims_of_seeds_variation_and_datasets_come_out_as_published(grid):
-    rows, organs = grid.tables['2a'], published_organs(grid)
+    rows, organs = grid.tables['2a'].rows, published_organs()
     seeds = pd.read_csv(PAPER / 'seeds.csv')
     made = [_record(rows[row.method], pd.Series(row.dsc8, BCV_EIGHT), None, row.seed)
             for row in seeds.itertuples()]
@@ -96,19 +96,19 @@ def test_the_claims_of_seeds_variation_and_datasets_come_out_as_published(grid):
     assert claim.here == claim.paper and claim.here.verdict == UNKNOWN
     several, table = load_grid('generalization'), published_datasets()
     made = [_record(cell, pd.Series(table.loc[row, cell.dataset], BCV_EIGHT), None, 1234)
-            for row, first in several.tables['5'].items() for cell in several.on_each([first])]
+            for row, first in several.tables['5'].rows.items() for cell in several.on_each([first])]
     [claim] = [claim for claim in check_claims(Measured(made), several) if '10 of 11' in claim.text]
     assert claim.here.verdict == claim.paper.verdict == HOLDS and 'heart -0.44' in claim.here.arithmetic
-    frame = build_table('5', Measured(made), several).set_index(['Method', 'figures'])
-    for row in several.tables['5']:
+    frame = build_table(several.tables['5'], Measured(made), several).set_index(['Method', 'figures'])
+    for row in several.tables['5'].rows:
         assert frame.loc[row, 'pooled'].tolist() == frame.loc[row, 'paper'].tolist()
 
 
 def test_the_seed_study(grid):
     rows = pd.read_csv(PAPER / 'seeds.csv')
-    made = [_record(grid.tables['2a'][row.method], pd.Series(row.dsc8, BCV_EIGHT), None, row.seed)
+    made = [_record(grid.tables['2a'].rows[row.method], pd.Series(row.dsc8, BCV_EIGHT), None, row.seed)
             for row in rows.itertuples()]
-    frame = seed_table(Measured(made), grid)
+    frame = seed_table(grid.tables['2a'], Measured(made), grid)
     measured, paper = (frame[frame['figures'] == name].drop(columns='figures').reset_index(drop=True)
                        for name in ('measured', 'paper (BCV)'))
     assert len(paper) == 2

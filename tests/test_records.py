@@ -12,12 +12,13 @@ from conftest import REPO
 from made_records import failed, record, write
 
 from benchmarks import results
-from benchmarks.axes import AXES, Cell
-from benchmarks.cells import load_grid
 from benchmarks.executors import watch as watching
 from benchmarks.executors.watch import RunState, show, take_snapshot, watch
-from benchmarks.records import (
-    Run,
+from benchmarks.grid.axes import AXES, Cell
+from benchmarks.grid.reader import load_grid
+from benchmarks.rendering.frame import Measured
+from benchmarks.rendering.prediction_figure import draw_predictions
+from benchmarks.runs.records import (
     predictions_path,
     read_record,
     read_records,
@@ -26,8 +27,7 @@ from benchmarks.records import (
     write_arrays,
     write_summary,
 )
-from benchmarks.rendering.prediction_figure import draw_predictions
-from benchmarks.rendering.tables import Measured
+from benchmarks.runs.run import Run
 from mmseg_plugins.errors import UserError
 
 
@@ -96,6 +96,7 @@ def leaves_out(folder, good, bad, reason):
     (lambda path: edit(path, put('version', 1)), 'edited'),
     (lambda path: path.write_text(path.read_text().replace('80.0', 'NaN')), 'holds NaN'),
     (lambda path: path.write_text(path.read_text().replace('80.0', '-Infinity')), 'holds -Infinity'),
+    (lambda path: (age(path), path.write_text(path.read_text().replace('80.0', '1e999'))), 'cannot be Infinity'),
     (lambda path: path.rename(path.with_name('copy.json')), 'named otherwise than its run phantom-'),
 ])
 def test_what_is_no_record_is_named_and_left_out(grid, tmp_path, spoil, reason):
@@ -306,7 +307,7 @@ def test_without_a_terminal_a_grid_is_shown_once(grid, tmp_path, capfd):
     lambda path: write_arrays(path, other=np.zeros(3))])
 def test_torn_predictions_are_as_if_absent(tmp_path, spoil):
     grid = load_grid('phantom')
-    cell = grid.tables['2a']['Ours']
+    cell = grid.tables['2a'].rows['Ours']
     paths = [finish(tmp_path, cell, seed) for seed in (1, 2)]
     label = np.zeros((5, 16, 12), np.uint8)
     label[:, 4:8] = 1
@@ -317,13 +318,13 @@ def test_torn_predictions_are_as_if_absent(tmp_path, spoil):
         write_arrays(path, prediction=label)
     measured = Measured(read_records(tmp_path)[0])
     spoil(kept[0])
-    assert draw_predictions(measured, grid, tmp_path) is not None  # of the other seed
+    assert draw_predictions(dict(ours=cell), measured, grid, tmp_path) is not None  # of the other seed
     spoil(kept[1])
-    assert draw_predictions(measured, grid, tmp_path) is None
+    assert draw_predictions(dict(ours=cell), measured, grid, tmp_path) is None
     write_arrays(kept[0], prediction=label)
-    assert draw_predictions(measured, grid, tmp_path) is not None
+    assert draw_predictions(dict(ours=cell), measured, grid, tmp_path) is not None
     spoil(slices)
-    assert draw_predictions(measured, grid, tmp_path) is None
+    assert draw_predictions(dict(ours=cell), measured, grid, tmp_path) is None
 
 
 def test_a_records_name_is_its_runs(grid, tmp_path):

@@ -15,14 +15,16 @@ from conftest import REPO
 from made_records import failed, record, write
 from PIL import Image
 
-from benchmarks.cells import load_grid
-from benchmarks.records import predictions_path, write_arrays
-from benchmarks.rendering.against import compare_results
-from benchmarks.rendering.findings import case_interval, gain_between, main_findings
-from benchmarks.rendering.page import Table, repeat_command, shown_table
+from benchmarks.grid.reader import load_grid
+from benchmarks.rendering.contrasts import compare_results
+from benchmarks.rendering.findings import main_findings
+from benchmarks.rendering.frame import Measured
+from benchmarks.rendering.page import repeat_command, shown_table
 from benchmarks.rendering.prediction_figure import paint
-from benchmarks.rendering.tables import Measured
+from benchmarks.rendering.statistics import case_interval, gain_between
+from benchmarks.rendering.tables import Rendered
 from benchmarks.report import check, check_index, render, render_index
+from benchmarks.runs.records import predictions_path, write_arrays
 from mmseg_plugins.datasets.catalogue import BCV_EIGHT, BCV_LABELS
 from mmseg_plugins.datasets.pictures import COLOURS
 
@@ -63,7 +65,7 @@ def results(tmp_path_factory) -> Path:
     write_arrays(predictions_path(root / 'phantom', 'phantom'), image=label * 20 + 50, label=label,
                  case='case_0001', slices=np.arange(5), spacing=[5.0, 1.0, 1.0])
     for each in records:
-        if each['cell'] == vars(grid.tables['2a']['Ours']):
+        if each['cell'] == vars(grid.tables['2a'].rows['Ours']):
             write_arrays(predictions_path(root / 'phantom', each['run']), prediction=label)
     several = load_grid('generalization', datasets=['heart', 'spleen'])
     write_results(root / 'generalization', 'generalization', [
@@ -185,7 +187,7 @@ def test_the_index_has_a_line_for_every_grid(results):
 
 def test_findings_are_the_tables_differences():
     grid = load_grid('phantom')
-    rows = grid.tables['2a']
+    rows = grid.tables['2a'].rows
     measured = Measured([run_of(rows[row], seed, mean) for row, mean in (('Ours', 60), ('Ours w/o D', 57))
                          for seed in (1, 2, 3)])
     gain = gain_between(rows['Ours'], rows['Ours w/o D'], measured, grid)
@@ -193,7 +195,7 @@ def test_findings_are_the_tables_differences():
     [sentence] = main_findings(measured, grid)
     assert sentence.startswith(f'Depth, with transfer: {gain.value:+.2f} points of DSC, 95 % interval '
                                f'{gain.low:+.2f} to {gain.high:+.2f}, beyond noise')
-    assert sentence.endswith('The paper on BCV: +1.95.')
+    assert sentence.endswith('In the paper (BCV): +1.95.')
     alone = Measured([run_of(rows[row], 1, mean) for row, mean in (('Ours', 60), ('Ours w/o D', 60))])
     assert 'too few seeds and cases' in main_findings(Measured(
         [run_of(rows[row], 1, 60, cases=3) for row in ('Ours', 'Ours w/o D')]), grid)[0]
@@ -209,7 +211,7 @@ def test_an_interval_over_cases():
 
 def test_what_moved_between_two_folders():
     grid = load_grid('phantom')
-    bare, plain, flat, ours, _ = grid.tables['2a'].values()
+    bare, plain, flat, ours, _ = grid.tables['2a'].rows.values()
     old = Measured([run_of(cell, seed, 50) for cell in (ours, flat, bare) for seed in (1, 2, 3)])
     new = Measured([run_of(ours, seed, 55) for seed in (4, 5)] + [run_of(flat, seed, 50) for seed in (1, 2, 3)]
                    + [run_of(plain, 1, 50)])
@@ -261,7 +263,7 @@ def test_rendering_takes_away_its_own_files_alone(results, tmp_path):
 
 
 def test_columns_of_numbers_are_known():
-    shown = shown_table(Table('x', pd.DataFrame({
+    shown = shown_table(Rendered('x', pd.DataFrame({
         'DSC': ['84.36 (per case)', '—'], 'p': ['< 0.0001', '0.5'], 'size': ['48x64x5', '—'],
         'name': ['5 of', 'a'], 'seeds': ['1: 60.00', '2: 61.00'], 'text': ['a' * 60, 'b [1]']}),
         'Table 1. What it is.', ['why']))
@@ -285,7 +287,7 @@ def test_labels_are_painted_in_their_colours():
 
 def test_findings_about_sources():
     grid = load_grid('phantom-sources')
-    rows = grid.tables['2b']
+    rows = grid.tables['2b'].rows
     means = dict(zip(rows, (50, 52, 53, 64, 63, 60, 55), strict=True))
     found = main_findings(Measured([run_of(rows[row], seed, mean) for row, mean in means.items()
                                     for seed in (1, 2, 3)]), grid)

@@ -9,10 +9,10 @@ import pytest
 from conftest import call_tool, write_nifti
 
 from benchmarks import report, results
-from benchmarks.plan import plan_runs
-from benchmarks.records import read_records
 from benchmarks.rendering.contrasts import compare
-from benchmarks.rendering.tables import Measured
+from benchmarks.rendering.frame import Measured
+from benchmarks.runs.agenda import make_agenda
+from benchmarks.runs.records import read_records
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.evaluation.folder import score_folder
@@ -102,5 +102,5 @@ def test_a_folder_becomes_a_record_that_tables_and_comparisons_read(prepared, ma
     grid = report.load_folder(tmp_path / 'scored')
     assert '| Anterior | +' in compare(Measured(records), grid, 'hippocampus-perfect', 'hippocampus-shells')
     with pytest.raises(UserError, match='tools/score.py'):
-        plan_runs(grid, tmp_path, tmp_path, None, False)
+        make_agenda(grid, tmp_path, tmp_path, None, False)
     assert perfect['command'].startswith('python tools/score.py ')

@@ -6,18 +6,23 @@ from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from conftest import REPO, write_msd
-from made_records import failed, record
+from made_records import failed, record, write
 from test_grid import grid_file, run
 from test_layouts import write_acdc
 
-from benchmarks.cells import load_grid
-from benchmarks.plan import data_digest, find_archives, plan_runs, prepare_inputs
-from benchmarks.records import read_records, read_summaries
-from benchmarks.rendering.tables import Measured, build_table, to_latex
+from benchmarks.grid.reader import load_grid
+from benchmarks.paper.published import published_data
+from benchmarks.rendering.frame import Measured
+from benchmarks.rendering.markup import to_latex
+from benchmarks.rendering.tables import build_table, data_table
 from benchmarks.report import render
+from benchmarks.runs.agenda import data_digest, make_agenda
+from benchmarks.runs.inputs import find_archives, prepare_inputs
+from benchmarks.runs.records import read_records, read_summaries
 from mmseg_plugins.datasets import CATALOGUE, read_index
 from mmseg_plugins.datasets.layouts import describe_folder
 from mmseg_plugins.datasets.prepare import prepare_dataset
@@ -58,14 +63,14 @@ def test_data_tables_against_a_slow_reference(tmp_path):
     grid = load_grid('hippocampus')
     cells = grid.cells()
     measured = Measured([finished(cells[2]), finished(cells[3])], {'hippocampus': summary})
-    ours, paper = build_table('1', measured, grid).to_dict('records')
+    ours, paper = data_table(measured, grid, published_data()).to_dict('records')
     assert ours == {'Data': 'hippocampus', 'figures': 'measured', 'modality': 'MRI', 'raw size': '18x21x6',
                     'input size': '48x64x1..5', 'labels': '2', 'train': '16', 'val': '3', 'test': '2',
                     'split': index['split_hash']}
     assert paper == {'Data': 'hippocampus', 'figures': 'paper', 'modality': 'MRI', 'raw size': '34x49x36',
                      'input size': '240x240x5', 'labels': '2', 'train': '208', 'val': '39', 'test': '13',
                      'split': '—'}
-    lower = build_table('3', measured, grid).set_index('Method')
+    lower = build_table(grid.tables['3'], measured, grid).set_index('Method')
     assert list(lower.index[-3:]) == ['# voxels', '# slices', 'slice variation']
     assert lower.loc['# voxels', 'Anterior'] == f'{summary["voxels"][1]:,}'
     assert lower.loc['slice variation', 'Posterior'] == f'{slow_statistics(evaluated, 2)[2]:.2f}'
@@ -81,13 +86,14 @@ def test_the_papers_organ_statistics_stand_below_bcvs_organs():
         labels=info.labels, headline=[*info.headline, 13], split=dict(val=['a']), evaluate='val',
         cases=dict(a=dict(facts, shape=(5, 1, 8, 8)))))
     made = finished(grid.cells()[0], dsc=[50.0] * 14, labels=info.labels, headline=info.headline)
-    table = build_table('3', Measured([made], dict(phantom=summary)), grid).set_index(['Method', 'figures'])
+    table = build_table(grid.tables['3'], Measured([made], dict(phantom=summary)), grid)
+    table = table.set_index(['Method', 'figures'])
     assert table.loc[('# voxels', 'paper (BCV)'), 'aorta'] == '441,936'
     assert table.loc[('slice variation', 'paper (BCV)'), 'gallbladder'] == '69.84'
     assert table.loc[('# slices', 'measured'), 'aorta'] == '5'
     assert summary['variation'][13] is None and summary['mean_variation'] is not None
     # a folder from before there were summaries
-    assert '# voxels' not in set(build_table('3', Measured([made]), grid)['Method'])
+    assert '# voxels' not in set(build_table(grid.tables['3'], Measured([made]), grid)['Method'])
 
 
 def test_acdc_is_counted_in_patients(tmp_path):
@@ -95,7 +101,8 @@ def test_acdc_is_counted_in_patients(tmp_path):
     summary = summarize_dataset(read_index(tmp_path / 'acdc'))
     assert summary['cases'] == dict(train=14, val=2, test=4) and summary['groups'] == dict(train=7, val=1, test=2)
     grid = load_grid('generalization')
-    ours, paper, missing, *_ = build_table('1', Measured([], dict(acdc=summary)), grid).to_dict('records')
+    table = data_table(Measured([], dict(acdc=summary)), grid, published_data())
+    ours, paper, missing, *_ = table.to_dict('records')
     assert (ours['train'], ours['val'], ours['test']) == ('7', '1', '2')
     assert (paper['train'], paper['val'], paper['test']) == ('70', '10', '20')
     assert (ours['modality'], paper['modality']) == ('MRI', 'CT')  # as it is, and as the paper has it
@@ -108,7 +115,7 @@ def test_table_5_shows_what_was_run_and_what_was_not():
     records = [finished(flat[0], 1, (99, 60, 70)), finished(flat[0], 2, (99, 62, 72)), finished(flat[1]),
                finished(ours[0], 1, (99, 80.0), labels=['background', 'spleen']), failed(ours[1])]
     data = dict(heart=dict(mean_variation=70.5))
-    table = build_table('5', Measured(records, data), grid)
+    table = build_table(grid.tables['5'], Measured(records, data), grid)
     assert list(table) == ['Method', 'figures', *grid.datasets, 'average of 1']
     table = table.set_index(['Method', 'figures'])
     assert list(table.index) == [('SwinUNet', 'paper, per case'), ('UNETR', 'paper'), ('nnUNet', 'paper')] + [
@@ -223,4 +230,47 @@ def test_a_grid_over_several_datasets_end_to_end(tmp_path, monkeypatch):
     render(out)
     assert before == {path: path.read_bytes() for path in before}
     grid = load_grid(str(path), datasets=['heart'])
-    assert len(plan_runs(grid, tmp_path / 'weights', out, None, False).todo) == 3
+    assert len(make_agenda(grid, tmp_path / 'weights', out, None, False).todo) == 3
+
+
+def write_runs(folder: Path, spec: dict) -> str:
+    """A result folder of a grid file with three seeds of every cell, each cell ten points above the last."""
+    (folder / 'grid.yaml').write_text(yaml.safe_dump(spec, sort_keys=False))
+    for number, cell in enumerate(load_grid(str(folder / 'grid.yaml')).cells()):
+        for seed in (1, 2, 3):
+            write(folder, record(cell, seed, (99, *[40 + 10 * number + seed / 10 + i for i in range(4)])))
+    return render(folder).read_text()
+
+
+def test_a_grid_file_has_a_table_of_its_own_in_every_form(tmp_path):
+    page = write_runs(tmp_path, dict(
+        dataset='phantom', configs=dict(beit='configs/beit_centering_phantom.py'), source='layout',
+        tables=dict(depth=dict(rows=dict(flat=dict(slices=1), thin=dict(slices=3), deep={}), against='deep',
+                               labels='headline', caption='How many slices'))))
+    table = pd.read_csv(tmp_path / 'tables/table_depth.csv')
+    assert table['Method'].tolist() == ['flat', 'thin', 'deep'] and table['runs'].tolist() == [3, 3, 3]
+    assert table['DSC pooled'].tolist() == ['41.70 ± 0.10', '51.70 ± 0.10', '61.70 ± 0.10']
+    assert '| thin | 51.70 ± 0.10 |' in (tmp_path / 'tables/table_depth.md').read_text()
+    assert r'\caption{Table depth. How many slices: mean over 4 organs.}' in (
+        tmp_path / 'tables/table_depth.tex').read_text()
+    contrasts = pd.read_csv(tmp_path / 'tables/table_contrasts.csv')
+    assert contrasts['Contrast'].tolist() == ['deep - flat', 'deep - thin']
+    assert (tmp_path / 'figures/table_depth.png').is_file() and 'DSC of the rows of depth' in page
+    assert 'Deep instead of flat: +20.00 points of DSC' in page
+
+
+def test_a_module_registers_a_table_that_is_shown_over_several_datasets(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / 'my_table.py').write_text(
+        'from benchmarks.grid.tables import Table, register_table\n\n'
+        "register_table(Table('mine', dict(flat=dict(slices=1), deep={}), 'Slices', against='deep'))\n")
+    page = write_runs(tmp_path, dict(
+        datasets=['heart', 'spleen'], configs=dict(beit='configs/beit_centering_{dataset}.py'),
+        imports=['my_table'], tables=['mine']))
+    table = pd.read_csv(tmp_path / 'tables/table_mine.csv').set_index(['Method', 'figures'])
+    assert list(table) == ['heart', 'spleen', 'average of 2']
+    assert table.loc[('deep', 'pooled'), 'average of 2'] == pytest.approx(61.7)
+    contrasts = pd.read_csv(tmp_path / 'tables/table_contrasts.csv')
+    assert contrasts[['Data', 'Contrast']].values.tolist() == [['heart', 'deep - flat'], ['spleen', 'deep - flat']]
+    assert 'Deep instead of flat, on 2 datasets: better beyond noise on 2' in page
+    assert (tmp_path / 'figures/datasets.png').is_file()

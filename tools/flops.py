@@ -3,14 +3,12 @@
 import argparse
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from mmseg_plugins.building import build_model
 from mmseg_plugins.errors import UserError, run_main
 from mmseg_plugins.experiment import load_model_config
-from mmseg_plugins.flops import count_cost
+from mmseg_plugins.flops import count_config
 from mmseg_plugins.options import add_config_options
 
 
@@ -19,15 +17,13 @@ def main() -> None:
     parser.add_argument('config')
     add_config_options(parser, 'experiment.slices=1')
     args = parser.parse_args()
-    cfg, labels = load_model_config(args.config, args.cfg_options)
+    cfg, index = load_model_config(args.config, args.cfg_options)
     if 'decode_head' not in cfg.model:
         raise UserError(f'{args.config}: not a segmentor, so there are no parts to count')
     experiment, size = cfg.experiment, cfg.experiment.img_size
     height, width = (size, size) if isinstance(size, int) else size
     try:
-        with torch.device('meta'):
-            model = build_model(cfg)
-        costs = count_cost(model, (height, width))
+        costs = count_config(cfg)
     except (KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
         reason = ' '.join(str(error).split())[:200]
         raise UserError(f'{args.config}: the parts of `model` do not fit together: {reason}') from error
@@ -39,8 +35,8 @@ def main() -> None:
     for part, cost in (costs | {'encoder': encoder, 'total': total}).items():
         table.add_row(part, f'{cost.parameters:,}', f'{cost.flops:,}', f'{100 * cost.flops / total.flops:.2f}',
                       f'{cost.activations:,}', style='bold' if part in ('encoder', 'total') else None)
-    print(f'{Path(args.config).name}: one window of {model.backbone.channels} x {experiment.slices} x {height} x '
-          f'{width}, {labels}; FLOPs are 2 x multiply-accumulates')
+    print(f'{Path(args.config).name}: one window of {index["channels"]} x {experiment.slices} x {height} x '
+          f'{width}, {len(index["labels"])} classes {index["origin"]}; FLOPs are 2 x multiply-accumulates')
     Console(width=110, highlight=False).print(table)
 
 

@@ -1,6 +1,7 @@
 """Pre-train an encoder on 2D images or slices: python tools/pretrain.py CONFIG --out weights/NAME.pth
 
-The config's model is the objective: DINO, or a segmentor (supervised). Several processes, on GPUs or CPUs:
+The config's model is the objective: DINO, a segmentor (supervised), or one of your own
+(mmseg_plugins/models/objective.py). Several processes, on GPUs or CPUs:
 
     torchrun --standalone --nproc_per_node N tools/pretrain.py CONFIG --out weights/NAME.pth --launcher pytorch
 """

@@ -13,18 +13,13 @@ import yaml
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
-from benchmarks.axes import method_cell  # noqa: E402
-from benchmarks.cells import load_grid  # noqa: E402
-from benchmarks.plan import PREPARED, data_digest  # noqa: E402
-from benchmarks.records import (  # noqa: E402
-    Run,
-    describe_method,
-    identity,
-    set_superseded_aside,
-    write_record,
-    write_summary,
-)
-from benchmarks.runner import provenance  # noqa: E402
+from benchmarks.grid.axes import method_cell  # noqa: E402
+from benchmarks.grid.reader import load_grid  # noqa: E402
+from benchmarks.runs.agenda import data_digest  # noqa: E402
+from benchmarks.runs.inputs import PREPARED  # noqa: E402
+from benchmarks.runs.provenance import provenance  # noqa: E402
+from benchmarks.runs.records import describe_method, set_superseded_aside, write_record, write_summary  # noqa: E402
+from benchmarks.runs.run import Run, content_hash  # noqa: E402
 from mmseg_plugins.commands import command  # noqa: E402
 from mmseg_plugins.datasets import read_index  # noqa: E402
 from mmseg_plugins.datasets.statistics import summarize_dataset  # noqa: E402
@@ -66,7 +61,7 @@ def main() -> None:
         print(f'warning: {len(found.missing)} of {len(found.scores.cases)} cases have no label map and count 0: '
               f'{some(found.missing)}')
     run = Run(method_cell(args.dataset, args.method), args.seed, own_command(args), {},
-              identity([data_digest(index), found.split, found.digest, sorted(found.scores.figures)]))
+              content_hash([data_digest(index), found.split, found.digest, sorted(found.scores.figures)]))
     with only_writer(args.out):
         if not (args.out / 'grid.yaml').exists():
             write_atomic(args.out / 'grid.yaml', yaml.safe_dump(dict(

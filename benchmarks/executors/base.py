@@ -11,7 +11,7 @@ from typing import Any
 from mmseg_plugins.errors import UserError, nearest
 from mmseg_plugins.progress import Progress
 
-from ..plan import Plan
+from ..runs.agenda import Agenda
 from .jobs import Controller, make_jobs
 
 EXECUTORS: dict[str, type['Executor']] = {}
@@ -80,7 +80,7 @@ def choose_executor(args: Namespace) -> Executor:
     return executor
 
 
-def execute(plan: Plan, executor: Executor, work: Path, out: Path, progress: Progress, halve: bool
+def execute(agenda: Agenda, executor: Executor, work: Path, out: Path, progress: Progress, halve: bool
             ) -> tuple[int, int]:
     """Do what is to do; returns how many runs failed, and how many ended without a record.
 
@@ -89,7 +89,7 @@ def execute(plan: Plan, executor: Executor, work: Path, out: Path, progress: Pro
         out: gets the records.
         halve: of `execute_run`.
     """
-    jobs = make_jobs(plan, work, out, dict(halve=halve) | executor.options)
+    jobs = make_jobs(agenda, work, out, dict(halve=halve) | executor.options)
     controller, start = Controller(jobs, work, out, progress), time.monotonic()
     executor.run(controller)
     if executor.detach:
@@ -98,6 +98,6 @@ def execute(plan: Plan, executor: Executor, work: Path, out: Path, progress: Pro
         controller.ended(job, f'{executor} has left it undone')
     ends = Counter(controller.states[job.name] for job in jobs if job.run)
     if ends:
-        made = f' and {len(plan.sources)} sources' if plan.sources else ''
+        made = f' and {len(agenda.sources)} sources' if agenda.sources else ''
         progress.say(f'{ends.total()} runs{made} in {(time.monotonic() - start) / 60:.1f} minutes')
     return ends['failed'], ends['lost']

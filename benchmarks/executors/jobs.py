@@ -9,9 +9,10 @@ from typing import Any
 from mmseg_plugins.errors import UserError, some
 from mmseg_plugins.progress import Progress
 
-from ..plan import Plan
-from ..records import Run, read_object, record_path
-from ..runner import execute_pretraining, execute_run, record_failure
+from ..runs.agenda import Agenda
+from ..runs.execute import execute_pretraining, execute_run, record_failure
+from ..runs.records import read_object, record_path
+from ..runs.run import Run
 
 NAMED = 4  # running jobs that the progress names; of the others it gives the number
 OPEN = 'waiting', 'running'
@@ -53,7 +54,7 @@ class Job:
         return self.leaves and read_object(self.leaves)
 
 
-def make_jobs(plan: Plan, work: Path, out: Path, options: dict[str, Any]) -> list[Job]:
+def make_jobs(agenda: Agenda, work: Path, out: Path, options: dict[str, Any]) -> list[Job]:
     """What is to do, in order of preference: sources first, each after what it starts from.
 
     Args:
@@ -61,16 +62,16 @@ def make_jobs(plan: Plan, work: Path, out: Path, options: dict[str, Any]) -> lis
         out: gets the records.
         options: of `execute_run`.
     """
-    names = {source.name: f'source {source.name}' for source in plan.sources}
+    names = {source.name: f'source {source.name}' for source in agenda.sources}
     jobs = []
-    for source in plan.sources:
+    for source in agenda.sources:
         folder = work / 'sources' / f'{source.name}-{source.digest}'
         make = partial(execute_pretraining, source.config, source.options, source.out, folder, source.digest)
         jobs.append(Job(names[source.name], make, names.get(source.needs), folder, source.out.with_suffix('.json'),
                         source.steps))
     # runs from random weights need not wait for a source that is still being made
-    for run in sorted(plan.todo, key=lambda run: run.cell.source in names):
-        folder, steps = work / 'runs' / run.name, run.options.get('experiment.steps') or plan.steps[run.name]
+    for run in sorted(agenda.todo, key=lambda run: run.cell.source in names):
+        folder, steps = work / 'runs' / run.name, run.options.get('experiment.steps') or agenda.steps[run.name]
         jobs.append(Job(run.name, partial(execute_run, run, out, folder, **options), names.get(run.cell.source),
                         folder, record_path(out, run), steps, run))
     return jobs

@@ -27,8 +27,8 @@ from mmseg_plugins.commands import REPO
 from mmseg_plugins.errors import Stopped, UserError, nearest
 from mmseg_plugins.files import write_json
 
-from ..records import read_object
-from ..yaml_file import read_yaml
+from ..grid.yaml_file import read_yaml
+from ..runs.records import read_object
 from .base import Executor, register_executor
 from .jobs import Controller, Job
 from .slurm_job import Task
@@ -145,7 +145,7 @@ class SlurmExecutor(Executor):
             for job in controller.jobs:
                 if job.name in numbers:
                     continue
-                if (job.left() or {}).get('state') == 'done':  # since the plan was made
+                if (job.left() or {}).get('state') == 'done':  # since the agenda was made
                     controller.ended(job)
                 else:
                     groups.setdefault((job.needs, bool(job.run)), []).append(job)

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Column, Table
 
-from ..axes import Cell
-from ..cells import Grid
-from ..records import read_records
+from ..grid.axes import Cell
+from ..grid.reader import Grid
+from ..runs.records import read_records
 
 GRIDS = Path('work_dirs/grids')  # where run_grid.py lets runs work, in a folder per grid
 # a run counts as stopped after so many seconds without a sign, or as many of its own steps: it logs every 50,

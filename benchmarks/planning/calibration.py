@@ -1,5 +1,6 @@
 """Calibrations: short runs of a grid's own cells on the machine that is here, whose records are kept by device."""
 
+import math
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -8,23 +9,23 @@ import numpy as np
 
 from mmseg_plugins.datasets.intensity import PROTOCOLS
 from mmseg_plugins.datasets.statistics import describe_volume
-from mmseg_plugins.datasets.store import INDEXED, read_index, write_case, write_index
+from mmseg_plugins.datasets.store import INDEXED, write_case, write_index
 from mmseg_plugins.datasets.volumes import Volume
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.files import write_json
 
 from ..executors.base import Executor, execute
-from ..plan import Plan, make_run
-from ..schema import open_record, seal
+from ..runs.agenda import Agenda, make_run
+from ..runs.records import open_record, seal
 from .estimate import device_folder, device_name, file_name
-from .work import GridWork, Kind
+from .work import Kind, Works
 
 ENOUGH = 1e12  # FLOPs of steps; so many that a CPU's median is steady
 STEPS = 10, 100  # at least and at most
 CASES = 2  # of each split: the time of an evaluated window is no matter of how many there are
 
 
-def calibrate(works: list[GridWork], executor: Executor, at_once: int, progress, command: str) -> str:
+def calibrate(works: Works, executor: Executor, at_once: int, progress, command: str) -> str:
     """Train and evaluate each kind of the grids' runs for a few steps, as a grid would.
 
     Args:
@@ -38,55 +39,54 @@ def calibrate(works: list[GridWork], executor: Executor, at_once: int, progress,
     Raises:
         UserError: no run came to its end.
     """
-    kinds = {key: example for one in works for key, example in one.kinds().items()}
+    # two models may have the same words
+    kinds = list({(kind.what, kind.counts): (agenda.grid, kind) for agenda, found in works for kind in found
+                  if kind.run}.values())
     with tempfile.TemporaryDirectory(prefix='calibration-') as folder:
-        place, runs, order = Path(folder), [], list(kinds.values())
-        for number in range(-(-len(order) // at_once) * at_once):
-            grid, work = order[number % len(order)]
-            data = place / 'data' / work.kind.folder.name
+        place, runs = Path(folder), []
+        for number in range(math.ceil(len(kinds) / at_once) * at_once):
+            grid, kind = kinds[number % len(kinds)]
+            data = place / 'data' / kind.folder.name
             if not data.exists():
-                _write_excerpt(data, work.kind)
+                _write_excerpt(data, kind)
             # random weights: what is loaded, and how it is inflated, changes no step
-            run = make_run(grid, replace(work.run.cell, source='none', lr=None), number // len(order), Path(),
-                           _steps(work.kind))
+            cell = replace(kind.run.cell, source='none', lr=None)
+            run = make_run(grid, cell, number // len(kinds), Path(), _steps(kind))
             runs.append(replace(run, options=run.options | {'experiment.data_root': str(data)}))
-        execute(Plan(None, runs, runs, [], [], {}), executor, place / 'work', place / 'out', progress, False)
+        execute(Agenda(None, runs, runs, [], [], {}), executor, place / 'work', place / 'out', progress, False)
         records = [open_record(path.read_text()) for path in sorted((place / 'out' / 'records').glob('*.json'))]
     records = [record for record in records if record['state'] == 'done']
     if not records:
         raise UserError('nothing could be measured, for the reasons above')
+    device = device_name(records[0]['hardware'])
     for record in records:
-        cost, folder = record['cost'], device_folder(device_name(record['hardware']))
         # by what a kind is, so that a newer one of it takes its place
-        name = file_name(f'{cost["kind"]}, {cost["flops"] / 1e6:.0f} MFLOPs')
-        write_json(folder / f'{name}.json', seal(record | dict(command=command)))
-    return device_name(records[0]['hardware'])
+        name = file_name(f'{record["cost"]["kind"]}, {record["cost"]["flops"] / 1e6:.0f} MFLOPs')
+        write_json(device_folder(device) / f'{name}.json', seal(record | dict(command=command)))
+    return device
 
 
 def _steps(kind: Kind) -> int:
     """Of a calibration: of training, three times the forward pass each."""
-    steps = round(ENOUGH / (3 * kind.counts[1] * kind.experiment.batch))
+    steps = round(ENOUGH / (3 * kind.counts[1] * kind.batch))
     return min(max(steps, STEPS[0]), STEPS[1])
 
 
 def _write_excerpt(folder: Path, kind: Kind, depth: int = 16) -> None:
     """A few cases of a dataset, or a case of random values in their place where it is not prepared."""
-    if not kind.data.assumed:
-        index = read_index(kind.folder)
+    index = kind.index
+    if not kind.assumed:
         folder.mkdir(parents=True)
         (folder / 'cases').symlink_to((kind.folder / 'cases').resolve())
         write_index(folder, index | dict(split={part: cases[:CASES] for part, cases in index['split'].items()}))
         return
-    data, rng = kind.data, np.random.default_rng(0)
-    height, width = data.size
-    blocks = rng.integers(0, data.labels, (8, 8), np.uint8)  # as smooth as organs, which decides surface metrics
+    (height, width), labels, rng = kind.size, len(index['labels']), np.random.default_rng(0)
+    blocks = rng.integers(0, labels, (8, 8), np.uint8)  # as smooth as organs, which decides surface metrics
     label = blocks[np.arange(height) * 8 // height][:, np.arange(width) * 8 // width]
-    image = rng.integers(-1000, 1000, (depth, data.channels, height, width), np.int16)
+    image = rng.integers(-1000, 1000, (depth, index['channels'], height, width), np.int16)
     volume = Volume(image, np.stack([label] * depth), np.diag([1.0, 1.0, 3.0, 1.0]), (2, 1, 0), (False,) * 3)
-    meta = write_case(folder, 'random', volume, describe_volume(volume, data.labels))
-    write_index(folder, dict(
-        dataset=folder.name, labels=[f'label {k}' for k in range(data.labels)],
-        headline=list(range(1, data.labels)), channels=data.channels,
-        intensity=dict.fromkeys(PROTOCOLS, (-1000, 1000)), evaluate=data.evaluate, split_hash='none',
-        split=dict.fromkeys(('train', 'val', 'test'), ['random']),
+    meta = write_case(folder, 'random', volume, describe_volume(volume, labels))
+    write_index(folder, index | dict(
+        dataset=folder.name, headline=list(range(1, labels)), intensity=dict.fromkeys(PROTOCOLS, (-1000, 1000)),
+        split_hash='none', split=dict.fromkeys(('train', 'val', 'test'), ['random']),
         cases=dict(random={key: meta[key] for key in INDEXED})))

@@ -7,15 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pandas as pd
-
 from mmseg_plugins.errors import UserError
 
-from ..cells import load_grid
-from ..plan import make_run
-from ..rendering.published import PAPER
-from ..schema import open_record
-from .work import GridWork, Kind, Work
+from ..grid.axes import Cell
+from ..grid.reader import load_grid
+from ..paper.published import published_settings
+from ..runs.agenda import make_run
+from ..runs.records import open_record
+from .work import Kind, Works
 
 CALIBRATIONS = Path(__file__).parents[1] / 'speed' / 'calibrations'
 PUBLISHED = 'titan-rtx-paper'
@@ -23,26 +22,21 @@ PUBLISHED = 'titan-rtx-paper'
 
 @dataclass(frozen=True)
 class Pace:
-    """What a record says of the time and memory that its kind takes.
+    """How long a record's kind takes: what its cost says, `batch` windows a step, and `steps` that were timed.
 
-    Args:
-        flops: of a window forward; batch: windows of a step.
-        step, start, checkpoint, window: seconds; `window` of one that is evaluated, with its share of the metrics.
-        steps: that were timed.
-        share: of its threads' time that a run on a CPU had.
-        memory: MiB at most; None: not known.
+    None: not known.
     """
     kind: str
     parameters: int
     flops: int
     batch: int
-    step: float
-    start: float = 0.0
-    checkpoint: float = 0.0
-    window: float = 0.0
+    step_seconds: float
+    start_seconds: float = 0.0
+    checkpoint_seconds: float = 0.0
+    window_seconds: float = 0.0
+    peak_memory_mib: float | None = None
+    cpu_share: float = 1.0
     steps: int = 0
-    memory: float | None = None
-    share: float = 1.0
 
 
 def read_pace(record: dict, kind: str = '') -> Pace | None:
@@ -52,59 +46,51 @@ def read_pace(record: dict, kind: str = '') -> Pace | None:
         kind: of a record from before records said it. Without seconds of a step it counts by its seconds in all.
     """
     cost = record.get('cost', {})
-    if record['state'] != 'done' or cost.get('processes', 1) > 1 or not record.get('settings'):
+    if not record.get('settings') or cost.get('processes', 1) > 1:
         return None
     steps = record['training']['steps']
-    if 'step_seconds' in cost:
-        seconds = [cost.get(f'{part}_seconds', 0.0) for part in ('step', 'start', 'checkpoint', 'window')]
-    elif cost.get('resumed_from') == 0:
-        seconds = [cost['seconds'] / steps]
-    else:
-        return None
-    return Pace(cost.get('kind', kind), cost['parameters'], cost['flops'], int(record['settings']['batch_size']),
-                *seconds, steps=steps, memory=cost['peak_memory_mib'], share=cost.get('cpu_share', 1.0))
+    if 'step_seconds' not in cost:
+        if cost.get('resumed_from') != 0:
+            return None
+        cost = cost | dict(kind=kind, step_seconds=cost['seconds'] / steps)
+    known = {name: cost[name] for name in Pace.__dataclass_fields__ if name in cost}
+    return Pace(**known, batch=int(record['settings']['batch_size']), steps=steps)
 
 
-@dataclass(frozen=True)
 class Estimate:
-    """Of a work, scaled from a pace: times of steps and windows by FLOPs, those of checkpoints by parameters.
+    """What a run of a kind takes, by a pace: steps and windows scaled by FLOPs, checkpoints by parameters.
 
-    Args:
-        ratio: FLOPs of its step as those of the pace's.
-        scaled: whether the pace is of another kind.
+    Attributes:
+        ratio: FLOPs of its step as those of the pace's; `scaled`: whether the pace is of another kind.
         step: seconds of one; `seconds` of all.
-        memory: MiB at most; None: not known of this kind.
+        memory: MiB at most; None: not known of this kind. `least`: MiB that are held for sure.
     """
-    work: Work
-    pace: Pace
-    ratio: float
-    scaled: bool
-    step: float
-    seconds: float
-    memory: float | None
+
+    def __init__(self, kind: Kind, pace: Pace):
+        self.kind, self.pace = kind, pace
+        parameters, flops = kind.counts
+        self.ratio = flops * kind.batch / (pace.flops * pace.batch)
+        self.scaled = (self.ratio, pace.kind) != (1, kind.what)
+        self.step = pace.step_seconds * self.ratio
+        self.seconds = (pace.start_seconds + kind.steps * self.step
+                        + kind.windows * pace.window_seconds * flops / pace.flops
+                        + kind.checkpoints * pace.checkpoint_seconds * parameters / pace.parameters)
+        self.memory = None if self.scaled else pace.peak_memory_mib
+        self.least = 4 * 4 * parameters / 2**20  # float32 weights, gradients and AdamW's two moments
 
 
-def estimate(work: Work, paces: Iterable[Pace]) -> Estimate | None:
-    """By the pace that is nearest in FLOPs; None: there is none, or the work's FLOPs cannot be counted."""
-    if work.kind.counts is None:
-        return None
-    parameters, flops = work.kind.counts
+def estimate(kind: Kind, paces: Iterable[Pace]) -> Estimate | None:
+    """By the nearest pace in FLOPs; of those equally near the longest timed, of these the middle one.
 
-    def ratio(pace: Pace) -> float:
-        return flops * work.kind.experiment.batch / (pace.flops * pace.batch)
+    None: there is no pace, or the kind's FLOPs cannot be counted.
+    """
+    def distance(one: Estimate) -> tuple:
+        return abs(math.log(one.ratio)), one.scaled, -one.pace.steps
 
-    def distance(pace: Pace) -> tuple:  # of those equally near the longest timed
-        return abs(math.log(ratio(pace))), pace.kind != work.kind.what, -pace.steps
-
-    ordered = sorted(paces, key=lambda pace: (distance(pace), pace.step))
-    if not ordered:
-        return None
-    same = [pace for pace in ordered if distance(pace) == distance(ordered[0])]
-    pace = same[len(same) // 2]
-    step, scaled = pace.step * ratio(pace), distance(pace)[:2] != (0, False)
-    seconds = (pace.start + work.steps * step + work.windows * pace.window * flops / pace.flops
-               + work.checkpoints * pace.checkpoint * parameters / pace.parameters)
-    return Estimate(work, pace, ratio(pace), scaled, step, seconds, None if scaled else pace.memory)
+    found = [Estimate(kind, pace) for pace in paces] if kind.counts else []
+    nearest = min(map(distance, found), default=None)
+    same = sorted((one for one in found if distance(one) == nearest), key=lambda one: one.step)
+    return same[len(same) // 2] if same else None
 
 
 @dataclass
@@ -112,26 +98,20 @@ class Device:
     """A GPU, or a CPU shared out over workers, and the paces that are known of it.
 
     Args:
-        hardware: as records have it; empty of the paper's.
         calibrated: from calibrations; `finished`: by run, from the grids' own records.
+        unit: what it is called; `workers`: runs at a time on one.
+        memory: MiB that it has; None: not known.
     """
     name: str
     origin: str
-    hardware: dict = field(default_factory=dict)
-    calibrated: list[Pace] = field(default_factory=list)
+    calibrated: list[Pace]
     finished: dict[str, Pace] = field(default_factory=dict)
+    unit: str = 'GPU'
+    workers: int = 1
+    memory: float | None = None
 
-    @property
-    def unit(self) -> str:
-        return 'machine' if self.hardware and self.hardware['gpu'] is None else 'GPU'
-
-    @property
-    def workers(self) -> int:
-        """Runs at a time on one."""
-        return max((self.hardware['cores'] or 1) // self.hardware['threads'], 1) if self.unit == 'machine' else 1
-
-    def estimate(self, work: Work) -> Estimate | None:
-        return estimate(work, [*self.calibrated, *self.finished.values()])
+    def estimate(self, kind: Kind) -> Estimate | None:
+        return estimate(kind, [*self.calibrated, *self.finished.values()])
 
 
 def device_name(hardware: dict) -> str:
@@ -147,7 +127,7 @@ def file_name(words: str) -> str:
     return re.sub(r'[^a-z0-9]+', '-', words.lower()).strip('-')
 
 
-def choose_device(name: str, works: Iterable[GridWork], to_calibrate: str) -> Device:
+def choose_device(name: str, works: Works, to_calibrate: str) -> Device:
     """What is known of a device: its calibrations, and those of the grids' finished runs that were recorded on it.
 
     Args:
@@ -159,39 +139,41 @@ def choose_device(name: str, works: Iterable[GridWork], to_calibrate: str) -> De
     """
     if name == PUBLISHED:
         return _published_device()
-    records = []
-    for path in sorted(device_folder(name).glob('*.json')):
+    folder, records, finished = device_folder(name), [], {}
+    for path in sorted(folder.glob('*.json')):
         try:
             records.append(open_record(path.read_text()))
         except (UserError, UnicodeDecodeError) as error:
             raise UserError(f'{path}: not a calibration ({error}); delete it and run: {to_calibrate}') from None
-    calibrated, finished = [pace for record in records if (pace := read_pace(record))], {}
-    for work, record in (entry for one in works for entry in one.finished):
-        if device_folder(device_name(record['hardware'])) == device_folder(name):
-            records.append(record)
-            if pace := read_pace(record, work.kind.what):
-                finished[work.name] = pace
+    calibrated = [pace for record in records if (pace := read_pace(record))]
+    for kind in (kind for _, kinds in works for kind in kinds):
+        for run, record in kind.finished.items():
+            if device_folder(device_name(record['hardware'])) == folder and (pace := read_pace(record, kind.what)):
+                records.append(record)
+                finished[run] = pace
     if not calibrated and not finished:
         known = sorted(path.name for path in CALIBRATIONS.glob('*/'))
         raise UserError(f'no calibration of {name!r}; known: {", ".join([*known, PUBLISHED])} (--device NAME); '
                         f'to make one, on that machine: {to_calibrate}')
     hardware = records[0]['hardware']
-    origin = f'by {len(calibrated)} calibrations and {len(finished)} finished runs'
-    return Device(device_name(hardware), origin, hardware, calibrated, finished)
+    device = Device(device_name(hardware), f'by {len(calibrated)} calibrations and {len(finished)} finished runs',
+                    calibrated, finished)
+    if hardware['gpu'] is None:
+        device.unit, device.workers = 'machine', max((hardware['cores'] or 1) // hardware['threads'], 1)
+    return device
 
 
 def _published_device() -> Device:
     """The one published time: Table 6's GPUs and hours for the steps and batch of the paper's best row on BCV."""
-    settings = pd.read_csv(PAPER / 'table6_settings.csv').set_index('setting')['value']
+    settings = published_settings()
     gpus, hours, steps, batch = (int(re.match(r'\d+', settings[key])[0])
                                  for key in ('gpus', 'time', 'steps', 'batch_size'))
-    grid = load_grid('bcv', ['2a'])
-    run = make_run(grid, grid.tables['2a']['Ours'], 0, Path('weights'), None)
+    run = make_run(load_grid('bcv'), Cell('bcv'), 0, Path('weights'), None)
     kind = Kind(run.config, run.options, run.title)
     origin = (f'published, not measured here: Table 6 of the paper, {settings["gpus"]} for {settings["time"]} '
               f'({gpus * hours} GPU-hours) for {steps:,} steps of {batch}; all else by FLOPs')
     published = Pace(kind.what, *kind.counts, batch, gpus * hours * 3600 / steps)
-    return Device(PUBLISHED, origin, calibrated=[published])
+    return Device(PUBLISHED, origin, [published])
 
 
 def schedule(seconds: dict[str, float], needs: dict[str, str | None], slots: int) -> float:
@@ -203,8 +185,7 @@ def schedule(seconds: dict[str, float], needs: dict[str, str | None], slots: int
         seconds: by name.
         needs: the name that must be done before; one without seconds is taken to be there.
     """
-    needed = set(needs.values())
-    waiting = sorted(seconds, key=lambda name: (name not in needed, -seconds[name]))
+    waiting = sorted(seconds, key=lambda name: (name not in needs.values(), -seconds[name]))
     running, done, now = [], set(), 0.0
     while waiting or running:
         ready = [name for name in waiting if needs.get(name) not in seconds or needs[name] in done]

@@ -1,8 +1,7 @@
-"""What grids will take, printed: a row per kind of run, how far the estimate was off, sums, disk and memory."""
+"""An estimate as text: a row per kind of run, how far estimates were off, sums, disk and memory."""
 
 import math
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from statistics import median
 
 from rich import box
@@ -11,146 +10,139 @@ from rich.table import Table
 
 from mmseg_plugins.work_dir import KEPT
 
-from .estimate import Device, Estimate, device_name, estimate, schedule
-from .work import GridWork
+from .estimate import PUBLISHED, Device, Estimate, device_name, estimate, schedule
+from .work import Kind, Works
 
 DEVICES = (1, 8, 64)
 FAR = 30  # times the FLOPs, or a part of them, beyond which scaling tells nothing
 QUIET = 0.9  # of its threads' time that a run on a quiet CPU has, at least
 RECORD_BYTES = 50_000  # a record of BCV with its figures, and a prediction of five slices
+SECONDS = ((120, 's', 1), (7200, 'min', 60), (172800, 'h', 3600), (math.inf, 'days', 86400))
+BYTES = ((2**30, 'MiB', 2**20), (2**40, 'GiB', 2**30), (math.inf, 'TiB', 2**40))
 
 
-def show_plan(works: Sequence[GridWork], device: Device, console: Console | None = None) -> None:
-    """Print what the grids take on a device."""
-    console = console or Console(soft_wrap=False, highlight=False)
-    if not console.is_terminal:
-        console = Console(width=124, highlight=False, file=console.file)
+def show_estimate(works: Works, device: Device, console: Console | None = None) -> None:
+    """Print what grids take on a device."""
+    console = console or Console(width=None if Console().is_terminal else 124, highlight=False)
+    for part in _describe(works, device):
+        console.print(part, markup=False, soft_wrap=isinstance(part, str))
 
-    def say(line: str) -> None:
-        console.print(line, markup=False, soft_wrap=True)
 
-    say(f'device {device.name}: {device.origin}')
-    everything, unknown = [], {}
-    if device.calibrated and (share := median(pace.share for pace in device.calibrated)) < QUIET:
-        say(f'calibrated while something else was at work, or loading held steps up: runs had {share:.0%} of '
-            f'their cores; on a quiet machine all takes down to x {share:.2f}')
-    for one in works:
-        sources = f', {len(one.plan.sources)} sources to make' if one.plan.sources else ''
-        say(f'\n{one.grid.title}: {one.plan.counts}{sources}')
-        found = [(work, device.estimate(work)) for work in one.to_do]
-        unknown |= {work.kind.what: None for work, entry in found if not entry}
-        estimates = [entry for _, entry in found if entry]
+def _describe(works: Works, device: Device) -> Iterator[str | Table]:
+    yield f'device {device.name}: {device.origin}'
+    if device.calibrated and (share := median(pace.cpu_share for pace in device.calibrated)) < QUIET:
+        yield (f'calibrated while something else was at work, or loading held steps up: runs had {share:.0%} of '
+               f'their cores; on a quiet machine all takes down to x {share:.2f}')
+    everything = []
+    for agenda, kinds in works:
+        made = f', {len(agenda.sources)} sources to make' if agenda.sources else ''
+        yield f'\n{agenda.grid.title}: {agenda.counts}{made}'
+        found = {kind: device.estimate(kind) for kind in kinds if kind.to_do}
+        estimates = list(filter(None, found.values()))
         if estimates:
-            console.print(_kinds(estimates))
-        scaled = [entry for entry in estimates if entry.scaled]
-        for kind in sorted({entry.pace.kind for entry in scaled}):
-            far = any(not 1 / FAR < entry.ratio < FAR for entry in scaled if entry.pace.kind == kind)
-            say(f'scaled: not recorded there, but by FLOPs from: {kind}'
-                + ('; too far from it to tell, as small steps take more than their FLOPs' if far else ''))
-        _say_error(one, device, say)
+            yield from _describe_kinds(estimates)
+        for kind in (kind for kind, one in found.items() if not one):
+            yield f'! {kind.what}: its FLOPs cannot be counted, so its time cannot be told: left out of all sums'
+        yield from _describe_error(kinds, device)
         everything += estimates
-    for what in unknown:
-        say(f'! {what}: its FLOPs cannot be counted, so its time cannot be told: left out of all sums')
-    _say_sums(everything, device, console, say)
+    yield from _describe_sums(everything, device)
     if everything:
-        _say_disk_and_memory(works, everything, device, say)
+        yield from _describe_memory(everything, device)
+        yield from _describe_disk(everything, sum(len(agenda.todo) for agenda, _ in works))
 
 
-def _kinds(estimates: list[Estimate]) -> Table:
-    """A row per kind and number of steps."""
+def _describe_kinds(estimates: list[Estimate]) -> Iterator[str | Table]:
+    """A row per kind, and what those that are scaled are scaled from."""
+    yield _table('kind', 'runs', 'steps', 'step', 'scaled', 'one run', 'all', 'memory', rows=[
+        (one.kind.what, f'{len(one.kind.to_do)}', f'{one.kind.steps:,}', f'{one.step:.3g} s',
+         f'x {one.ratio:.3g}' * one.scaled, in_units(one.seconds, SECONDS),
+         in_units(one.seconds * len(one.kind.to_do), SECONDS),
+         f'> {one.least / 1024:.1f} GiB' if one.memory is None else f'{one.memory / 1024:.1f} GiB')
+        for one in estimates])
+    for what in sorted({one.pace.kind for one in estimates if one.scaled}):
+        far = any(not 1 / FAR < one.ratio < FAR for one in estimates if one.scaled and one.pace.kind == what)
+        yield (f'scaled: not recorded there, but by FLOPs from: {what}'
+               + '; too far from it to tell, as small steps take more than their FLOPs' * far)
+
+
+def _describe_error(kinds: list[Kind], device: Device) -> Iterator[str]:
+    """Recorded seconds beside what calibrations say, or without any what the other finished runs do."""
+    compared, left_out = {}, []
+    for kind in kinds:
+        for run, record in kind.finished.items():
+            name, own = device_name(record['hardware']), device.finished.get(run)
+            others = device.calibrated or [pace for pace in device.finished.values() if pace is not own]
+            if name != device.name:
+                left_out.append(f'recorded on {name}')
+            elif not own or record['cost'].get('resumed_from'):
+                left_out.append('failed, resumed on the way, or of several processes')
+            elif one := estimate(kind, others):
+                compared[run] = record['cost']['seconds'], one.seconds
+    if compared:
+        recorded, guessed = map(sum, zip(*compared.values(), strict=True))
+        errors = {run: 100 * (guess / truth - 1) for run, (truth, guess) in compared.items()}
+        worst = max(errors, key=lambda run: abs(errors[run]))
+        yield (f'{len(errors)} finished runs: recorded {in_units(recorded, SECONDS)} of work, by '
+               f'{"the calibrations" if device.calibrated else "each other"} {in_units(guessed, SECONDS)} '
+               f'({round(100 * (guessed / recorded - 1)):+} %); a run is off by '
+               f'{median(map(abs, errors.values())):.0f} % (median), at most {round(errors[worst]):+} % ({worst})')
+    for why in dict.fromkeys(left_out):
+        yield f'{left_out.count(why)} finished runs left out of that comparison: {why}'
+
+
+def _describe_sums(estimates: list[Estimate], device: Device) -> Iterator[str | Table]:
+    seconds = {name: one.seconds for one in estimates for name in one.kind.to_do}
+    needs = {name: before for one in estimates for name, before in one.kind.to_do.items()}
+    unit, workers = device.unit, device.workers
+    total = sum(seconds.values()) / workers
+    yield (f'\n{len(seconds)} trainings to do: '
+           + (f'{total / 3600:,.1f} {unit}-hours' if total >= 360 else f'{total / 60:.1f} {unit}-minutes'))
+    if seconds:
+        yield _table(f'{unit}s', 'until all is done', rows=[
+            (f'{number}', in_units(schedule(seconds, needs, number * workers), SECONDS)) for number in DEVICES])
+        shared = f'a {unit} runs {workers} at a time' if workers > 1 else f'one run per {unit}'
+        yield (f'{shared}, longest first, sources before what needs them; more than '
+               f'{math.ceil(len(seconds) / workers)} {unit}s do not help, unless a run is spread over several '
+               '(tools/dist_train.sh)')
+
+
+def _describe_memory(estimates: list[Estimate], device: Device) -> Iterator[str]:
+    known = [one for one in estimates if one.memory is not None]
+    if known:
+        fullest = max(known, key=lambda one: one.memory)
+        of = (f'resident memory of {device.workers} workers, libraries included' if device.unit == 'machine' else
+              'torch\'s peak on the GPU')
+        yield f'memory: {fullest.memory * device.workers / 1024:.1f} GiB ({of}) at most: {fullest.kind.what}'
+    if len(known) < len(estimates):
+        known_by = 'published' if device.name == PUBLISHED else 'recorded there'
+        yield f'memory: not {known_by} of all kinds; the least (>) is weights, gradients and AdamW\'s two moments'
+    if device.memory and device.workers * max(one.memory or one.least for one in estimates) > device.memory:
+        yield (f'warning: that is more than the {device.memory / 1024:.1f} GiB there are; divide each step, with '
+               'options: {experiment.accumulate: 2} in the grid file, or take fewer --workers')
+
+
+def _describe_disk(estimates: list[Estimate], runs: int) -> Iterator[str]:
+    # a checkpoint holds no gradients
+    checkpoints = KEPT * sum(len(one.kind.to_do) * one.least * 3 / 4 for one in estimates) * 2**20
+    datasets = {one.kind.folder: one.kind for one in estimates}.values()
+    assumed = {kind.assumed: None for kind in datasets if kind.assumed}
+    yield (f'disk: {in_units(checkpoints, BYTES)} of checkpoints ({KEPT} per training), '
+           f'{in_units(sum(kind.stored for kind in datasets), BYTES)} of prepared data'
+           f'{" (estimated)" * bool(assumed)}, {in_units(RECORD_BYTES * runs, BYTES)} of records and predictions')
+    for who in assumed:
+        names = ', '.join(sorted(kind.folder.name for kind in datasets if kind.assumed == who))
+        yield f'not prepared yet, so cases, slices and store are assumed, {who}: {names}'
+
+
+def _table(*columns: str, rows: Sequence[Sequence[str]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ('kind', 'runs', 'steps', 'step', 'scaled', 'one run', 'all', 'memory'):
+    for column in columns:
         table.add_column(column, justify='left' if column == 'kind' else 'right')
-    rows: dict[tuple, list[Estimate]] = {}
-    for entry in estimates:
-        rows.setdefault((entry.work.kind.what, entry.work.kind.counts, entry.work.steps), []).append(entry)
-    for (what, _, steps), group in rows.items():
-        first = group[0]
-        memory = f'> {_least(first) / 2**30:.1f}' if first.memory is None else f'{first.memory / 1024:.1f}'
-        table.add_row(what, f'{len(group)}', f'{steps:,}', f'{first.step:.3g} s',
-                      f'x {first.ratio:.3g}' if first.scaled else '', duration(first.seconds),
-                      duration(sum(entry.seconds for entry in group)), f'{memory} GiB')
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
-def _least(entry: Estimate) -> int:
-    """Bytes of float32 weights, gradients and AdamW's two moments."""
-    return 4 * 4 * entry.work.kind.counts[0]
-
-
-def _say_error(one: GridWork, device: Device, say: Callable) -> None:
-    """Recorded seconds beside what calibrations say, or without any what the other finished runs do."""
-    errors, recorded, guessed, left_out = {}, 0.0, 0.0, Counter()
-    for work, record in one.finished:
-        own, name = device.finished.get(work.name), device_name(record['hardware'])
-        others = device.calibrated or [pace for pace in device.finished.values() if pace is not own]
-        if name != device.name:
-            left_out[f'recorded on {name}'] += 1
-        elif not own or record['cost'].get('resumed_from'):
-            left_out['failed, resumed on the way, or of several processes'] += 1
-        elif entry := estimate(work, others):
-            seconds = record['cost']['seconds']
-            recorded, guessed = recorded + seconds, guessed + entry.seconds
-            errors[work.name] = (entry.seconds / seconds - 1) * 100
-    if errors:
-        worst = max(errors, key=lambda name: abs(errors[name]))
-        basis = 'the calibrations' if device.calibrated else 'each other'
-        say(f'{len(errors)} finished runs: recorded {duration(recorded)} of work, by {basis} {duration(guessed)} '
-            f'({(guessed / recorded - 1) * 100:+.0f} %); a run is off by '
-            f'{median(map(abs, errors.values())):.0f} % (median), at most {errors[worst]:+.0f} % ({worst})')
-    for why, number in left_out.items():
-        say(f'{number} finished runs left out of that comparison: {why}')
-
-
-def _say_sums(estimates: list[Estimate], device: Device, console: Console, say: Callable) -> None:
-    seconds = {entry.work.name: entry.seconds for entry in estimates}
-    needs = {entry.work.name: entry.work.needs for entry in estimates}
-    total, unit, workers = sum(seconds.values()) / device.workers, device.unit, device.workers
-    say(f'\n{len(estimates)} trainings to do: '
-        + (f'{total / 3600:,.1f} {unit}-hours' if total >= 360 else f'{total / 60:.1f} {unit}-minutes'))
-    if not estimates:
-        return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in (f'{unit}s', 'until all is done'):
-        table.add_column(column, justify='right')
-    for number in DEVICES:
-        table.add_row(f'{number}', duration(schedule(seconds, needs, number * workers)))
-    console.print(table)
-    shared = f'a {unit} runs {workers} at a time' if workers > 1 else f'one run per {unit}'
-    say(f'{shared}, longest first, sources before what needs them; more than {math.ceil(len(seconds) / workers)} '
-        f'{unit}s do not help, unless a run is spread over several (tools/dist_train.sh)')
-
-
-def _say_disk_and_memory(works: Sequence[GridWork], estimates: list[Estimate], device: Device, say: Callable
-                         ) -> None:
-    checkpoints = sum(KEPT * _least(entry) * 3 // 4 for entry in estimates)  # no gradients
-    data = {entry.work.kind.folder: entry.work.kind.data for entry in estimates}
-    guessed = ' (estimated)' if any(facts.assumed for facts in data.values()) else ''
-    say(f'disk: {file_size(checkpoints)} of checkpoints ({KEPT} per training), '
-        f'{file_size(sum(facts.stored for facts in data.values()))} of prepared data{guessed}, '
-        f'{file_size(RECORD_BYTES * sum(len(one.plan.todo) for one in works))} of records and predictions')
-    known = [entry for entry in estimates if entry.memory is not None]
-    if known:
-        fullest = max(known, key=lambda entry: entry.memory)
-        of = (f'resident memory of {device.workers} workers, libraries included' if device.unit == 'machine' else
-              'torch\'s peak on the GPU')
-        say(f'memory: {fullest.memory * device.workers / 1024:.1f} GiB ({of}) at most: {fullest.work.kind.what}')
-    if len(known) < len(estimates):
-        say(f'memory: not {"recorded there" if device.hardware else "published"} of all kinds; the least (>) is '
-            'weights, gradients and AdamW\'s two moments')
-    for source in sorted({facts.assumed for facts in data.values()} - {''}):
-        names = ', '.join(sorted(folder.name for folder, facts in data.items() if facts.assumed == source))
-        say(f'not prepared yet, so cases, slices and store are assumed, {source}: {names}')
-
-
-def duration(seconds: float) -> str:
-    return _in_units(seconds, ((120, 's', 1), (7200, 'min', 60), (172800, 'h', 3600), (math.inf, 'days', 86400)))
-
-
-def file_size(number: float) -> str:
-    return _in_units(number, ((2**30, 'MiB', 2**20), (2**40, 'GiB', 2**30), (math.inf, 'TiB', 2**40)))
-
-
-def _in_units(number: float, units: Sequence[tuple]) -> str:
+def in_units(number: float, units: Sequence[tuple[float, str, int]]) -> str:
     """In the first of `units`, (limit, name, size), that is large enough."""
     return next(f'{number / size:,.1f} {name}' for limit, name, size in units if number < limit)

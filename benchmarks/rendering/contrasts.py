@@ -1,39 +1,56 @@
-"""Rows against each other: over seeds and over cases, overall and by organ, corrected where several are tested."""
+"""Rows against each other, overall and by organ, and two folders of one grid against each other."""
+
+from dataclasses import replace
 
 import pandas as pd
 
 from mmseg_plugins.errors import UserError, nearest
 from mmseg_plugins.evaluation.metrics import METRICS, Metric
 
-from ..axes import Cell
-from ..cells import Grid
-from .comparison import LEAST_CASES, LEAST_SEEDS, CaseTest, SeedTest, compare_cases, compare_seeds, holm
-from .tables import Measured, cell_label, to_markdown
+from ..grid.axes import Cell
+from ..grid.reader import Grid
+from .frame import Labels, Measured, Value
+from .markup import to_markdown
+from .statistics import (
+    LEAST_CASES,
+    LEAST_SEEDS,
+    CaseTest,
+    Noise,
+    SeedTest,
+    compare_cases,
+    compare_seeds,
+    holm,
+    measure_gain,
+    pool_noise,
+    seed_noise,
+)
+from .tables import TOO_FEW, cell_label, cell_names, format_p
 
-TOO_FEW = 'not enough data'
 NOTE = ('Per case: mean over labels and seeds, a label that the case lacks counting 100 where one row leaves it '
         'out and the other does not (0); interval: 95 % by a paired bootstrap of cases; p: Wilcoxon\'s '
         'signed-rank test, two-sided, and Holm\'s correction over the lines of a table (over organs: without the '
         'last line); effect: matched-pairs rank-biserial correlation. Pooled: paired t-test over seeds. '
         f'"{TOO_FEW}": fewer than {LEAST_CASES} cases or {LEAST_SEEDS} seeds in common, or no difference in any.')
-# The row that the others of its table are compared with; elsewhere the first.
-REFERENCE = {'2a': 'Ours', '2b': 'BEiT', '4a': 'center', '4b': 'centering', '4c': '1', '4d': '5'}
 
 
 def contrast_tables(measured: Measured, grid: Grid) -> pd.DataFrame:
-    """Each table's reference row against its others; Holm's correction within a table."""
+    """Each table's `against` with its other rows, on every dataset; Holm's correction within a table on one."""
     frames = []
-    for table, named in REFERENCE.items():
-        rows = {label: cell for label, cell in grid.tables.get(table, {}).items() if measured.done(cell)}
-        if len(rows) > 1:
-            frame = contrast_rows(measured, rows, named if named in rows else next(iter(rows)),
-                                  'headline' if table in ('2a', '2b') else 'all')
-            frame.insert(0, 'Table', table)
-            frames.append(frame)
+    for table in grid.tables.values():
+        for dataset in grid.datasets if table.against else ():
+            rows = {label: same for label, cell in table.rows.items()
+                    if measured.done(same := replace(cell, dataset=dataset))}
+            if len(rows) > 1:
+                reference = table.against if table.against in rows else next(iter(rows))
+                frame = contrast_rows(measured, rows, reference, table.labels)
+                frame.insert(0, 'Table', table.name)
+                if len(grid.datasets) > 1:
+                    frame.insert(1, 'Data', dataset)
+                frames.append(frame)
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def contrast_rows(measured: Measured, rows: dict[str, Cell], reference: str, labels: str = 'headline',
+def contrast_rows(measured: Measured, rows: dict[str, Cell], reference: str, labels: Labels = 'headline',
                   metric: str = 'dsc') -> pd.DataFrame:
     """One row against every other by a metric (with `dsc` over seeds by the pooled one); Holm's correction."""
     others = {label: cell for label, cell in rows.items() if label != reference and measured.done(cell)}
@@ -51,13 +68,13 @@ def contrast_organs(measured: Measured, first: Cell, second: Cell, metric: str =
 
 
 def find_cell(measured: Measured, grid: Grid, name: str) -> Cell:
-    """A cell by its row (`Ours`), by table and row (`4c 2`), or by its own name (`phantom-beit-...`).
+    """A cell by its row, by table and row (`stride 2`), or by its own name (`phantom-beit-...`).
 
     Raises:
         UserError: nothing, or no finished run, is called so.
     """
     known = {str(cell): cell for cell in measured.cells()}
-    named = [(table, row, cell) for table, rows in grid.tables.items() for row, cell in rows.items()]
+    named = [(name, row, cell) for name, table in grid.tables.items() for row, cell in table.rows.items()]
     known |= {f'{table} {row}': cell for table, row, cell in named}
     # `1` is a stride in one table and a number of slices in another
     known |= {row: cell for _, row, cell in named if len({other for _, same, other in named if same == row}) == 1}
@@ -87,7 +104,7 @@ def _over_seeds(metric: str) -> Metric:
     return METRICS['dsc_pooled' if metric == 'dsc' else metric]
 
 
-def _tests(measured: Measured, first: Cell, second: Cell, labels, metric: str
+def _tests(measured: Measured, first: Cell, second: Cell, labels: Labels, metric: str
            ) -> tuple[CaseTest | None, SeedTest | None]:
     over_seeds = _over_seeds(metric)
     cases = METRICS[metric].per_case and compare_cases(*measured.pair_cases(first, second, labels, metric))
@@ -120,5 +137,34 @@ def _seed_columns(test: SeedTest, title: str) -> dict[str, str]:
             'p (t, two-sided)': format_p(test.two_sided), 'p (t, one-sided)': format_p(test.one_sided)}
 
 
-def format_p(value: float) -> str:
-    return '< 0.0001' if value < 1e-4 else f'{value:.4f}'
+def compare_results(new: Measured, old: Measured, grid: Grid) -> pd.DataFrame:
+    """What moved between two folders of a grid: pooled DSC of every cell of either, new minus old.
+
+    Noise is half the width of the difference's 95 % interval: from the deviation between seeds in both folders
+    together, or, where no cell has several seeds, from resampling the cases that both evaluated.
+    """
+    noise = pool_noise(*(seed_noise(folder, grid) for folder in (new, old)))
+    names = cell_names(old, grid) | cell_names(new, grid)
+    lines = [_line(name, cell, new, old, noise) for cell, name in names.items()
+             if new.runs(cell) or old.runs(cell)]
+    columns = ['Cell', 'old', 'new', 'difference', 'noise (95 %)', 'over', 'beyond noise']
+    return pd.DataFrame(lines, columns=columns).fillna('—')
+
+
+def _line(name: str, cell: Cell, new: Measured, old: Measured, noise: Noise) -> dict[str, str]:
+    now, before = new.value(cell), old.value(cell)
+    line = {'Cell': name, 'old': _shown(before), 'new': _shown(now)}
+    if not now.seeds or not before.seeds:
+        return line | {'beyond noise': 'only new' if now.seeds else 'only old' if before.seeds else 'cannot tell'}
+    line['difference'] = f'{now.mean - before.mean:+.2f}'
+    if now.seeds == before.seeds:
+        return line | {'beyond noise': 'no'}
+    gain = measure_gain(now, before, noise, new.per_case(cell), old.per_case(cell))
+    if gain is None:
+        return line | {'beyond noise': 'cannot tell'}
+    return line | {'noise (95 %)': f'± {(gain.high - gain.low) / 2:.2f}', 'over': gain.over,
+                   'beyond noise': 'yes' if gain.beyond_noise else 'no'}
+
+
+def _shown(value: Value) -> str:
+    return str(value) if value.seeds or value.failed else '—'

@@ -1,22 +1,25 @@
 """Every figure of a grid's records, with its caption."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+from matplotlib import ticker
 from scipy import stats
 
-from ..axes import Cell
-from ..cells import Grid
-from .claims import variation_points
-from .findings import case_interval, dataset_gains
+from ..grid.axes import Cell
+from ..grid.reader import Grid
+from ..grid.tables import Published, Table
+from .findings import dataset_gains, main_cells, variation_points
+from .frame import Measured
 from .plotting import COLOURS, STYLE, place_texts, save, styled
 from .prediction_figure import draw_predictions
-from .published import AXIS, paper_column, published, published_datasets, published_organs
-from .run_figures import case_dots, cost_plot, curve_plot, rows_by_dataset
-from .tables import Measured, free_cells, varying_axes
+from .statistics import case_interval
+from .tables import free_cells, main_table, varying_axes, was_run
 
 
 class Drawn(NamedTuple):
@@ -40,31 +43,35 @@ def draw_all(measured: Measured, grid: Grid, results: Path, into: Path) -> list[
         if figure is not None:
             drawn.append(Drawn(title, caption, save(figure, into / f'{name}.png')))
 
-    def ran(table: str) -> bool:
-        return any(measured.value(cell, 'dsc_pooled').seeds for cell in grid.tables.get(table, {}).values())
-
-    rows = rows_by_dataset(measured, grid)
+    rows, main = rows_by_dataset(measured, grid), main_cells(measured, grid)
+    alone = len(grid.datasets) == 1
     with plt.rc_context():  # a user's own matplotlibrc must not show
         plt.rcdefaults()
         plt.rcParams.update(STYLE)
-        if ran('3') and len(grid.datasets) == 1:
-            paper = ' Black dashes: the paper, pooled.' if published_organs(grid) is not None else ''
-            add('DSC by organ', 'Bars: mean of cases, averaged over seeds. Whiskers: 95 % interval over cases '
-                f'(bootstrap; from six cases on).{paper}', 'organs', organ_bars, measured, grid)
-        add('Gain by dataset', 'Depth against none, both with transfer. Whiskers: 95 % interval over seeds; over '
-            'cases where no row has several. Diamonds: the paper.', 'datasets', dataset_dots, measured, grid)
-        for table, axis in AXIS.items():
-            if ran(table):
-                add(f'DSC against {axis}', 'Grey dots: seeds. Diamonds: their mean, ± their sample standard '
-                    'deviation. Both panels span the same number of points.', axis, axis_plot, table, measured,
-                    grid)
-        cells = [cell for cell in free_cells(measured, grid)
-                 if measured.value(cell, 'dsc_pooled').seeds and not cell.is_method]
+        for table in grid.tables.values() if alone else ():
+            if not table.figure or not was_run(table, measured, grid):
+                continue
+            if table.by == 'organs':
+                published = _organs(table.published(grid.dataset)) is not None
+                add('DSC by organ', 'Bars: mean of cases, averaged over seeds. Whiskers: 95 % interval over cases '
+                    f'(bootstrap; from six cases on).{" Black dashes: published, pooled." * published}',
+                    table.figure, organ_bars, table, measured, grid)
+            else:
+                add(f'DSC against {table.axis}' if table.axis else f'DSC of the rows of {table.name}',
+                    'Grey dots: seeds. Diamonds: their mean, ± their sample standard deviation. Panels span the '
+                    'same number of points.', table.figure, row_plot, table, measured, grid)
+        if main and not alone:
+            add(f'Gain by dataset: {main[0].what}', f'{main[0].first} minus {main[0].second}. Whiskers: 95 % '
+                'interval over seeds; over cases where no row has several. Diamonds: published.', 'datasets',
+                dataset_dots, measured, grid)
+        cells = [cell for cell in free_cells(measured, grid) if measured.value(cell).seeds and not cell.is_method]
         for axis in varying_axes(cells):
             add(f'DSC against {axis}, free axes', 'Mean over seeds ± their sample standard deviation.',
                 f'free_{axis}', free_plot, axis, cells, measured)
-        add('Gain by depth against slice variation', 'Each dot is an organ; further left, neighbouring slices '
-            'differ more. Line: least squares. p is two-sided.', 'variation', variation_plot, measured, grid)
+        if main and alone:
+            add(f'Gain by {main[0].what} against slice variation', 'Each dot is an organ; further left, '
+                'neighbouring slices differ more. Line: least squares. p is two-sided.', 'variation',
+                variation_plot, measured, grid)
         add('DSC against cost', 'Mean over seeds; whiskers: lowest and highest seed. Time is of training and '
             'evaluation, of runs that were not interrupted.', 'cost', cost_plot, rows, measured, grid)
         add('Learning curves', 'Mean loss of each twentieth of the training; bands: lowest and highest seed.',
@@ -72,17 +79,21 @@ def draw_all(measured: Measured, grid: Grid, results: Path, into: Path) -> list[
         add('DSC of every case', 'Mean over reported labels and seeds. Bars: medians. Named: cases further than '
             '1.5 interquartile ranges from the middle half, and the lowest of each row.', 'cases', case_dots, rows,
             measured)
-        if len(grid.datasets) == 1:
-            add('Figure 2. Five consecutive slices', 'Image, reference, and the prediction of the first seed '
-                'that kept one; DSC is of the whole case.', 'predictions', draw_predictions, measured, grid,
-                results)
+        if alone:
+            add('Five consecutive slices', 'Image, reference, and the prediction of the first seed that kept one; '
+                'DSC is of the whole case.', 'predictions', draw_predictions, rows.get(grid.dataset, {}), measured,
+                grid, results)
     return drawn
 
 
-def organ_bars(measured: Measured, grid: Grid):
-    """Bars by organ: per-case DSC with its interval over cases; the paper's pooled figures as black marks."""
-    scores, paper = measured.done()[0]['scores'], published_organs(grid)
-    organs, rows = scores['headline'], grid.tables['3']
+def _organs(published: Published | None) -> pd.DataFrame | None:
+    return published and published.organs
+
+
+def organ_bars(table: Table, measured: Measured, grid: Grid):
+    """Bars by organ: per-case DSC with its interval over cases; published pooled figures as black marks."""
+    scores, published, rows = measured.done()[0]['scores'], table.published(grid.dataset), table.rows
+    organs, paper = scores['headline'], _organs(published)
     figure, axes = plt.subplots(figsize=(min(max(5.0, 1.15 * len(organs)), 11), 3.6))
     width = 0.8 / len(rows)
     for number, (label, cell) in enumerate(rows.items()):
@@ -94,7 +105,7 @@ def organ_bars(measured: Measured, grid: Grid):
                 axes.vlines(place, *interval, color='#333333', lw=0.8)
         if paper is not None and label in paper.index:
             axes.plot(x, paper.loc[label, organs], 'k_', ms=6, mew=1.4,
-                      label=f'{paper_column(grid)}, pooled' if number == 0 else None)
+                      label=f'{published.heading}, pooled' if number == 0 else None)
     axes.set_xticks(range(len(organs)), [scores['labels'][i].replace(' ', '\n') for i in organs])
     axes.set_ylabel('DSC case (%), 95 % over cases')
     axes.set_ylim(0, 100)
@@ -105,51 +116,55 @@ def organ_bars(measured: Measured, grid: Grid):
 
 
 def dataset_dots(measured: Measured, grid: Grid):
-    """Table 5's gain by depth of every dataset, the paper's beside it; None for a grid of one dataset."""
+    """The main difference on every dataset, the published one beside it; None where no dataset has one."""
     gains = {dataset: gain for dataset, gain in dataset_gains(measured, grid).items() if gain}
-    if len(grid.datasets) < 2 or not gains:
+    if not gains:
         return None
-    paper = published_datasets()
+    difference, _ = main_cells(measured, grid)
     figure, axes = plt.subplots(figsize=(5.6, 0.9 + 0.32 * len(gains)))
     for y, gain in enumerate(gains.values()):
         axes.hlines(y, gain.low, gain.high, color=COLOURS[3], lw=1)
         axes.plot(gain.value, y, 'o', color=COLOURS[3], label='measured' if y == 0 else None)
-    both = [(y, dataset) for y, dataset in enumerate(gains) if dataset in paper]
-    axes.plot([paper.loc['Ours', dataset] - paper.loc['Ours w/o D', dataset] for _, dataset in both],
-              [y for y, _ in both], 'D', color=COLOURS[2], ms=5, label='paper')
+    rows = [(y, published.rows) for y, dataset in enumerate(gains)
+            if (published := main_table(measured, grid).published(dataset))
+            and {difference.first, difference.second} <= set(published.rows)]
+    if rows:
+        axes.plot([paper[difference.first] - paper[difference.second] for _, paper in rows],
+                  [y for y, _ in rows], 'D', color=COLOURS[2], ms=5, label='published')
     axes.axvline(0, color='#333333', lw=0.8)
     axes.set_yticks(range(len(gains)), gains)
     axes.set_ylim(len(gains) - 0.5, -0.5)
-    axes.set_xlabel('gain by depth, DSC pooled (points)')
+    axes.set_xlabel(f'gain by {difference.what}, DSC pooled (points)')
     axes.legend(loc='upper left', bbox_to_anchor=(1, 1))
     return figure
 
 
-def axis_plot(table: str, measured: Measured, grid: Grid):
-    """Measured DSC along one axis with every seed as a dot, and the paper's beside it at the same scale."""
-    rows, paper = grid.tables[table], published(table, grid)
-    figure, panels = plt.subplots(1, 2 if paper else 1, figsize=(6.4 if paper else 3.4, 2.8), squeeze=False)
+def row_plot(table: Table, measured: Measured, grid: Grid):
+    """Measured DSC of a table's rows, every seed a dot, and what is published beside it at the same scale."""
+    rows, published = list(table.rows), table.published(grid.dataset)
+    size = (6.4 if published else 3.4, 2.8)
+    figure, panels = plt.subplots(1, 2 if published else 1, figsize=size, squeeze=False)
     left = panels[0, 0]
-    labels, joined = list(rows), '-' if AXIS[table] in ('stride', 'slices') else ''
-    values = [measured.value(cell, 'dsc_pooled', 'all') for cell in rows.values()]
+    joined = '-' if all(row.isdigit() for row in rows) else ''
+    values = [measured.value(cell, labels=table.labels) for cell in table.rows.values()]
     for x, value in enumerate(values):
         left.plot([x - 0.12] * len(value.seeds), list(value.seeds.values()), 'o', color=COLOURS[0], ms=3.5)
-    left.errorbar(range(len(labels)), [v.mean for v in values], yerr=[np.nan_to_num(v.std) for v in values],
+    left.errorbar(range(len(rows)), [v.mean for v in values], yerr=[np.nan_to_num(v.std) for v in values],
                   fmt='D' + joined, color=COLOURS[3], ms=5, elinewidth=0.8, capsize=2)
     left.set_title('measured')
-    if paper:
+    if published:
         right = panels[0, 1]
-        right.plot(range(len(labels)), [paper.get(label, np.nan) for label in labels], 'D' + joined,
+        right.plot(range(len(rows)), [published.rows.get(row, np.nan) for row in rows], 'D' + joined,
                    color=COLOURS[2], ms=5)
-        right.set_title(paper_column(grid))
+        right.set_title(published.heading)
     span = max(np.ptp(axes.get_ylim()) for axes in panels[0])
     for axes in panels[0]:
         middle = np.mean(axes.get_ylim())
         axes.set_ylim(middle - span / 2, middle + span / 2)
-        axes.set_xticks(range(len(labels)), labels)
-        axes.set_xlim(-0.4, len(labels) - 0.6)
-        axes.set_xlabel(AXIS[table])
-    left.set_ylabel('DSC pooled (%), all labels')
+        axes.set_xticks(range(len(rows)), rows)
+        axes.set_xlim(-0.4, len(rows) - 0.6)
+        axes.set_xlabel(table.axis)
+    left.set_ylabel(f'DSC pooled (%), {"all" if table.labels == "all" else "reported"} labels')
     figure.tight_layout()
     return figure
 
@@ -164,7 +179,7 @@ def free_plot(axis: str, cells: list[Cell], measured: Measured):
     figure, axes = plt.subplots(figsize=(5.0, 3.0))
     for number, (label, members) in enumerate(lines.items()):
         members.sort(key=lambda cell: values.index(getattr(cell, axis)))
-        scores = [measured.value(cell, 'dsc_pooled') for cell in members]
+        scores = [measured.value(cell) for cell in members]
         axes.errorbar([values.index(getattr(cell, axis)) for cell in members], [score.mean for score in scores],
                       yerr=[np.nan_to_num(score.std) for score in scores], ms=4, lw=1, capsize=2,
                       label=label or None, **styled(number + 3))
@@ -177,16 +192,17 @@ def free_plot(axis: str, cells: list[Cell], measured: Measured):
 
 
 def variation_plot(measured: Measured, grid: Grid):
-    """Gain by depth against neighbouring slices' Dice, organ by organ, and the paper's; None where not run."""
-    points = variation_points(measured, grid)
+    """The main difference against neighbouring slices' Dice by organ, and the published one; None if not run."""
+    difference, pairs = main_cells(measured, grid)
+    points = variation_points(measured, *pairs[0]) if pairs else ()
     if len(points) < 2:
         return None
+    published = main_table(measured, grid).published(grid.dataset)
     panels = {'measured': (points['similarity'], points['gain'])}
-    paper = published_organs(grid)
-    if paper is not None:
-        scores = measured.done()[0]['scores']
-        paper = paper.rename(columns=dict(enumerate(scores['labels'])))
-        panels[paper_column(grid)] = paper.loc['slice variation'], paper.loc['Ours'] - paper.loc['Ours w/o D']
+    if (paper := _organs(published)) is not None:
+        paper = paper.rename(columns=dict(enumerate(measured.done()[0]['scores']['labels'])))
+        panels[published.heading] = (paper.loc['slice variation'],
+                                     paper.loc[difference.first] - paper.loc[difference.second])
     figure, axes = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 3.6), squeeze=False)
     for panel, colour, (title, (similarity, gain)) in zip(axes[0], (COLOURS[3], COLOURS[2]), panels.items(),
                                                           strict=False):
@@ -203,8 +219,141 @@ def variation_plot(measured: Measured, grid: Grid):
         panel.set_xlabel('Dice between neighbouring slices (%)')
         panel.margins(0.12)
         place_texts(panel, list(zip(similarity, gain, strict=True)), list(similarity.index))
-    axes[0, 0].set_ylabel('gain by depth, DSC pooled (points)')
+    axes[0, 0].set_ylabel(f'gain by {difference.what}, DSC pooled (points)')
     figure.tight_layout()
     return figure
 
 
+def rows_by_dataset(measured: Measured, grid: Grid) -> dict[str, dict[str, Cell]]:
+    """What figures of rows show, by dataset: the main table's that were run, or else free cells."""
+    if table := main_table(measured, grid):
+        rows = table.rows
+    else:
+        cells = free_cells(measured, grid)[:len(COLOURS)]
+        axes = varying_axes(cells)
+        rows = {', '.join(f'{axis} {getattr(cell, axis)}' for axis in axes) or 'the cell': cell for cell in cells}
+    placed = {dataset: {label: same for label, cell in rows.items()
+                        if measured.done(same := replace(cell, dataset=dataset))} for dataset in grid.datasets}
+    return {dataset: found for dataset, found in placed.items() if found}
+
+
+def cost_plot(rows: dict[str, dict[str, Cell]], measured: Measured, grid: Grid):
+    """DSC against FLOPs of a window and against training time; rows in colour, the grid's other cells hollow."""
+    if len(rows) != 1 or len(grid.datasets) > 1:  # DSC of several datasets has no common axis
+        return None
+    [named] = rows.values()
+    finished = [cell for cell in measured.cells() if measured.done(cell) and not cell.is_method]
+    if not finished:
+        return None
+    others = [cell for cell in finished if cell not in named.values()]
+    figure, panels = plt.subplots(1, 2, figsize=(7.2, 3.2), sharey=True)
+    largest = max(record['cost']['flops'] for cell in finished for record in measured.done(cell))
+    scale, unit = (1e9, 'GFLOPs') if largest >= 1e9 else (1e6, 'MFLOPs')
+    plain = dict(color='#777777', marker='o', mfc='white', ms=4)
+    drawn = [('other cells of the grid', cell, plain) for cell in others]
+    drawn += [(label, cell, dict(styled(number), ms=6)) for number, (label, cell) in enumerate(named.items())
+              if cell in finished]
+    for label, cell, style in drawn:
+        score = measured.value(cell)
+        runs = measured.done(cell)
+        amounts = ([run['cost']['flops'] / scale for run in runs],
+                   [run['cost']['seconds'] for run in runs if not run['cost'].get('resumed_from')])
+        for panel, amount in zip(panels, amounts, strict=True):
+            if amount:
+                seeds = list(score.seeds.values())
+                panel.errorbar(np.mean(amount), score.mean, **_reach(amount, 'xerr'), **_reach(seeds, 'yerr'),
+                               lw=0, elinewidth=0.7, label=label, **style)
+    panels[0].set_xlabel(f'{unit} per window, whole model')
+    panels[1].set_xlabel('time of a run (s)')
+    panels[0].set_ylabel('DSC pooled (%), reported labels')
+    labelled = {label: bars[0] for bars, label in zip(*panels[0].get_legend_handles_labels(), strict=True)}
+    figure.legend(labelled.values(), labelled, loc='upper center', bbox_to_anchor=(0.5, 0),
+                  ncols=1 if max(map(len, labelled)) > 36 else 2 if max(map(len, labelled)) > 20 else 3)
+    figure.tight_layout()
+    return figure
+
+
+def _reach(values: Sequence[float], key: str) -> dict:
+    """An error bar from the lowest to the highest."""
+    mean = np.mean(values)  # may round to beside equal values
+    return {key: [[max(mean - min(values), 0)], [max(max(values) - mean, 0)]]}
+
+
+def curve_plot(rows: dict[str, dict[str, Cell]], measured: Measured):
+    """Training loss of every row, a panel for each dataset; None without records of it."""
+    rows = {dataset: trained for dataset, named in rows.items()
+            if (trained := {label: cell for label, cell in named.items() if not cell.is_method})}
+    if not rows:
+        return None
+    columns = min(len(rows), 3)
+    lines = -(-len(rows) // columns)
+    size = (5.2, 3.4) if len(rows) == 1 else (3.2 * columns, 2.6 * lines)
+    figure, panels = plt.subplots(lines, columns, squeeze=False, figsize=size)
+    labelled = {}
+    for panel, (dataset, named) in zip(panels.flat, rows.items(), strict=False):
+        for number, (label, cell) in enumerate(named.items()):
+            style = styled(number)
+            curves = [run['training'] for run in measured.done(cell)]
+            parts = min(len(training['curve']) for training in curves)
+            losses = np.array([training['curve'][:parts] for training in curves])
+            steps = (np.arange(parts) + 0.5) * curves[0]['steps'] / parts
+            panel.fill_between(steps, losses.min(0), losses.max(0), color=style['color'], alpha=0.25, lw=0)
+            labelled[label], = panel.plot(steps, losses.mean(0), lw=1.2, ms=3, **style)
+        panel.set_yscale('log')
+        panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        panel.yaxis.set_major_formatter(ticker.FormatStrFormatter('%g'))
+        panel.yaxis.set_minor_locator(ticker.NullLocator())
+        panel.set_xlabel('training step')
+        panel.set_title(dataset)
+    for panel in panels.flat[len(rows):]:
+        panel.set_axis_off()
+    for line in panels:
+        line[0].set_ylabel('training loss')
+    figure.legend(labelled.values(), labelled, loc='upper center', bbox_to_anchor=(0.5, 0),
+                  ncols=1 if max(map(len, labelled)) > 24 else 3)
+    figure.tight_layout()
+    return figure
+
+
+def case_dots(rows: dict[str, dict[str, Cell]], measured: Measured):
+    """Every case of every row as a dot, those far from the others by name; None without any."""
+    several = len(rows) > 1
+    lines = [(f'{dataset}, {label}' if several else label, measured.per_case(cell), styled(number))
+             for dataset, named in rows.items() for number, (label, cell) in enumerate(named.items())]
+    lines = [line for line in lines if line[1]]
+    if not lines:
+        return None
+    figure, axes = plt.subplots(figsize=(7.2, 0.8 + 0.55 * len(lines)))
+    named, dots = [], []
+    for y, (_, cases, style) in enumerate(lines):
+        values = np.array(list(cases.values()))
+        heights = y + _spread(values)
+        axes.plot(values, heights, ls='', ms=4.5, mec='white', mew=0.4, **style)
+        axes.vlines(np.median(values), y - 0.3, y + 0.3, color='#333333', lw=1.2)
+        dots += zip(values, heights, strict=True)
+        named += [(values[i], heights[i], list(cases)[i]) for i in _outliers(values)]
+    axes.set_yticks(range(len(lines)), [label for label, *_ in lines])
+    axes.set_ylim(len(lines) - 0.4, -0.6)
+    axes.grid(axis='y', visible=False)
+    axes.margins(x=0.08)
+    axes.set_xlabel('DSC case (%), reported labels')
+    figure.tight_layout()
+    place_texts(axes, [(x, y) for x, y, _ in named], [text for *_, text in named], dots)
+    return figure
+
+
+def _spread(values: np.ndarray) -> np.ndarray:
+    """Offsets that part dots of nearly the same value."""
+    offsets, width = np.zeros(len(values)), max(np.ptp(values), 1e-9) / 40
+    for rank, i in enumerate(order := np.argsort(values, kind='stable')):
+        crowd = sum(values[i] - values[j] < width for j in order[max(rank - 4, 0):rank])
+        offsets[i] = (0, -0.14, 0.14, -0.28, 0.28)[crowd]
+    return offsets
+
+
+def _outliers(values: np.ndarray) -> list[int]:
+    """Tukey's: beyond 1.5 interquartile ranges of the middle half; and the lowest."""
+    low, high = np.percentile(values, [25, 75])
+    reach = 1.5 * (high - low)
+    far = np.flatnonzero((values < low - reach) | (values > high + reach))
+    return sorted({int(values.argmin()), *far.tolist()})

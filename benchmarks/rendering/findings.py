@@ -1,108 +1,42 @@
-"""What a grid found: differences between rows with their 95 % interval, and the page's first sentences."""
+"""What a grid found, in the page's first sentences: differences between rows with their 95 % interval."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
-from scipy import stats
+import pandas as pd
 
-from ..axes import Cell
-from ..cells import Grid
-from .comparison import LEAST_CASES, RESAMPLES, compare_cases
-from .published import BCV_ORGANS, published
-from .tables import Measured, Value, seed_noise
-
-# What sets the rows apart, table, rows whose difference it is, labels: in order of interest
-DIFFERENCES = (
-    ('depth, with transfer', '2a', ('Ours', 'Ours w/o D'), 'headline'),
-    ('transfer, slice by slice', '2a', ('Ours w/o D', 'Ours w/o T&D'), 'headline'),
-    ('centering instead of average inflation', '4b', ('centering', 'average'), 'all'),
-    ('depth, without transfer', '2a', ('Ours w/o T', 'Ours w/o T&D'), 'headline'),
-)
+from ..grid.axes import Cell
+from ..grid.reader import Grid
+from ..grid.tables import Difference, Table
+from .frame import Measured
+from .statistics import Gain, gain_between
+from .tables import main_table
 
 
-@dataclass(frozen=True)
-class Gain:
-    """A difference of two mean DSC in points, and what it would be again in 95 of 100 studies.
-
-    Args:
-        value: first minus second: of pooled DSC over seeds, of the mean DSC of cases over cases.
-        low, high: the interval.
-        over: what varies in it, `seeds` or `cases`.
-    """
-    value: float
-    low: float
-    high: float
-    over: str
-
-    @property
-    def beyond_noise(self) -> bool:
-        return not self.low <= 0 <= self.high
-
-    def __str__(self) -> str:
-        return f'{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}]'
-
-
-def measure_gain(first: Value, second: Value, noise: Mapping[str, float], first_cases: Mapping[str, float],
-                 second_cases: Mapping[str, float]) -> Gain | None:
-    """The difference of two cells' figures; None where there are too few seeds and cases to say how sure it is.
-
-    Args:
-        first, second: of all seeds.
-        noise: deviation between seeds and its freedom (`tables.seed_noise`); with no freedom, cases are resampled.
-        first_cases, second_cases: case -> its figure (`Measured.per_case`).
-    """
-    if not first.seeds or not second.seeds:
-        return None
-    value = first.mean - second.mean
-    if noise['freedom']:
-        reach = (stats.t.ppf(0.975, noise['freedom']) * noise['std']
-                 * np.sqrt(1 / len(first.seeds) + 1 / len(second.seeds)))
-        return Gain(value, value - reach, value + reach, 'seeds')
-    test = compare_cases(first_cases, second_cases)
-    return test and Gain(test.difference, *test.interval, 'cases')
-
-
-def gain_between(first: Cell, second: Cell, measured: Measured, grid: Grid,
-                 labels: list[int] | str = 'headline') -> Gain | None:
-    """`measure_gain` of two cells on one dataset of a grid, with the noise of these labels there."""
-    return measure_gain(*(measured.value(cell, 'dsc_pooled', labels) for cell in (first, second)),
-                        seed_noise(measured, grid, labels, first.dataset),
-                        *measured.pair_cases(first, second, labels))
-
-
-def case_interval(values: Mapping[str, float]) -> tuple[float, float] | None:
-    """95 % interval of a mean over cases, by resampling them; None for fewer than six."""
-    figures = np.array(list(values.values()))
-    if len(figures) < LEAST_CASES:
-        return None
-    rng = np.random.default_rng(0)  # the same records, the same interval
-    means = figures[rng.integers(0, len(figures), (RESAMPLES, len(figures)))].mean(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def main_findings(measured: Measured, grid: Grid, most: int = 3) -> list[str]:
+def main_findings(measured: Measured, grid: Grid, most: int = 4) -> list[str]:
     """At most `most` sentences, from records alone."""
-    sentences = [_difference(what, grid.tables[table], rows, labels, table, measured, grid)
-                 for what, table, rows, labels in DIFFERENCES if set(rows) <= set(grid.tables.get(table, ()))]
-    sentences += [_datasets(measured, grid), *_sources(measured, grid)]
+    sentences = []
+    for table in grid.tables.values() if len(grid.datasets) == 1 else ():
+        if table.by == 'metrics':
+            sentences += [_difference(each, table, measured, grid) for each in table.shown_differences]
+            sentences += _ranked(table, measured, grid) if table.ranks else []
+    sentences.append(_datasets(measured, grid))
     return [sentence for sentence in sentences if sentence][:most]
 
 
-def _difference(what: str, rows: dict[str, Cell], names: tuple[str, str], labels: str, table: str,
-                measured: Measured, grid: Grid) -> str | None:
-    cells = [rows[name] for name in names]
-    figures = [measured.value(cell, 'dsc_pooled', labels).mean for cell in cells]
+def _difference(difference: Difference, table: Table, measured: Measured, grid: Grid) -> str | None:
+    names = difference.first, difference.second
+    cells = [table.rows[name] for name in names]
+    figures = [measured.value(cell, labels=table.labels).mean for cell in cells]
     if np.isnan(figures).any():
         return None
-    sentence = (f'{what[0].upper()}{what[1:]}: {_points(gain_between(*cells, measured, grid, labels), figures)} '
-                f'({names[0]} {figures[0]:.2f}, {names[1]} {figures[1]:.2f}'
-                f'{", all labels" if labels == "all" else ""}).')
-    paper = published(table, grid)
-    if set(names) <= set(paper):
-        of = 'on BCV' if grid.dataset in BCV_ORGANS else 'on this dataset'
-        sentence += f' The paper {of}: {paper[names[0]] - paper[names[1]]:+.2f}.'
+    gain = gain_between(*cells, measured, grid, table.labels)
+    sentence = (f'{difference}: {_points(gain, figures)} ({names[0]} {figures[0]:.2f}, {names[1]} {figures[1]:.2f}'
+                f'{", all labels" if table.labels == "all" else ""}).')
+    published = table.published(grid.dataset)
+    if published and set(names) <= set(published.rows):
+        paper = published.rows[names[0]] - published.rows[names[1]]
+        sentence += f' In the {published.heading}: {paper:+.2f}.'
     return sentence
 
 
@@ -115,38 +49,55 @@ def _points(gain: Gain | None, figures: list[float]) -> str:
             f'{word} noise')
 
 
+def main_cells(measured: Measured, grid: Grid) -> tuple[Difference, list[tuple[Cell, Cell]]] | None:
+    """The main table's first difference, and its two cells on every dataset where both were run."""
+    table = main_table(measured, grid)
+    if not table or not table.shown_differences:
+        return None
+    difference = table.shown_differences[0]
+    pairs = [tuple(replace(table.rows[row], dataset=dataset) for row in (difference.first, difference.second))
+             for dataset in grid.datasets]
+    return difference, [pair for pair in pairs if all(measured.value(cell).seeds for cell in pair)]
+
+
 def dataset_gains(measured: Measured, grid: Grid) -> dict[str, Gain | None]:
-    """Dataset -> gain by depth, where both rows of Table 5 were run."""
-    rows, found = grid.tables.get('5', {}), {}
-    if {'Ours', 'Ours w/o D'} <= set(rows):
-        pairs = zip(grid.on_each([rows['Ours']]), grid.on_each([rows['Ours w/o D']]), strict=True)
-        for deep, flat in pairs:
-            if measured.value(deep, 'dsc_pooled').seeds and measured.value(flat, 'dsc_pooled').seeds:
-                found[deep.dataset] = gain_between(deep, flat, measured, grid)
-    return found
+    """Dataset -> the main difference there."""
+    _, pairs = main_cells(measured, grid) or (None, [])
+    return {first.dataset: gain_between(first, second, measured, grid) for first, second in pairs}
+
+
+def variation_points(measured: Measured, *cells: Cell) -> pd.DataFrame:
+    """Of two cells on one dataset, per reported organ: `similarity`, the mean Dice between neighbouring slices'
+    labels, and `gain`, the first's DSC minus the second's."""
+    summary, points = measured.data.get(cells[0].dataset, dict(headline=())), {}
+    for organ in summary['headline']:
+        first, second = (measured.value(cell, labels=[organ]) for cell in cells)
+        if first.seeds and second.seeds and summary['variation'][organ] is not None:
+            points[summary['labels'][organ]] = dict(similarity=summary['variation'][organ],
+                                                    gain=first.mean - second.mean)
+    return pd.DataFrame(points).T
 
 
 def _datasets(measured: Measured, grid: Grid) -> str | None:
-    gains = dataset_gains(measured, grid)
-    known = {dataset: gain for dataset, gain in gains.items() if gain}
-    if not known:
+    known = {dataset: gain for dataset, gain in dataset_gains(measured, grid).items() if gain}
+    if len(grid.datasets) == 1 or not known:
         return None
+    difference, _ = main_cells(measured, grid)
     better = [dataset for dataset, gain in known.items() if gain.low > 0]
     worse = [dataset for dataset, gain in known.items() if gain.high < 0]
-    return (f'Depth, with transfer, on {len(known)} datasets: better beyond noise on {len(better)}, worse on '
+    return (f'{difference}, on {len(known)} datasets: better beyond noise on {len(better)}, worse on '
             f'{len(worse)}; {np.mean([gain.value for gain in known.values()]):+.2f} points of DSC on average.')
 
 
-def _sources(measured: Measured, grid: Grid) -> list[str]:
-    """Table 2(b): the highest source against the next and against random weights, and the lowest against those."""
-    rows = {name: (measured.value(cell, 'dsc_pooled').mean, cell)
-            for name, cell in grid.tables.get('2b', {}).items()}
+def _ranked(table: Table, measured: Measured, grid: Grid) -> list[str]:
+    """The highest row against the next and against random weights, and the lowest against those."""
+    rows = {name: (measured.value(cell, labels=table.labels).mean, cell) for name, cell in table.rows.items()}
     ranked = sorted((item for item in rows.items() if not np.isnan(item[1][0])), key=lambda item: -item[1][0])
     random = next((item for item in ranked if item[1][1].source == 'none'), None)
     others = [item for item in ranked if item is not random]
     if len(others) < 2:
         return []
     pairs = [('Highest', others[0], others[1]), ('Highest', others[0], random), ('Lowest', others[-1], random)]
-    return [f'{place} of {len(others)} sources is {name}, {figure:.2f}; against {other}, {less:.2f}: '
-            f'{_points(gain_between(first, second, measured, grid), [figure, less])}.'
+    return [f'{place} of {len(others)} {table.ranks} is {name}, {figure:.2f}; against {other}, {less:.2f}: '
+            f'{_points(gain_between(first, second, measured, grid, table.labels), [figure, less])}.'
             for place, (name, (figure, first)), (other, (less, second)) in (pair for pair in pairs if pair[2])]

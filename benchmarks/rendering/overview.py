@@ -3,16 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from mmseg_plugins.files import write_atomic
 
-from ..cells import Grid
+from ..grid.reader import Grid
+from .findings import main_cells
+from .frame import Measured
 from .page import ABSENT, describe_hardware, fill
-from .tables import Measured
 
 NAMES = ('index.html', 'README.md')
-HEADINGS = ('Grid', 'Datasets', 'Runs', 'Ours', 'Ours w/o D', 'Hardware', 'Files')
+HEADINGS = ('Grid', 'Datasets', 'Runs', 'Main difference', 'Hardware', 'Files')
 
 
 def write_overview(into: Path, grids: Sequence[tuple[Grid, list[dict]]]) -> None:
@@ -41,15 +40,18 @@ def _row(grid: Grid, records: list[dict]) -> dict:
     failed = sum(record['state'] == 'failed' for record in records)
     return dict(name=grid.name, title=grid.title, cells=[
         ', '.join(datasets) or '—', f'{len(measured.done())}' + (f', {failed} failed' if failed else ''),
-        *(_figure(row, measured, grid) for row in ('Ours', 'Ours w/o D')),
+        _main_difference(measured, grid),
         '; '.join(describe_hardware(records)) or '—'])
 
 
-def _figure(row: str, measured: Measured, grid: Grid) -> str:
-    """A row's DSC; its average over the datasets that have it, where there are several."""
-    cell = next((rows[row] for rows in grid.tables.values() if row in rows), None)
-    values = [measured.value(same, 'dsc_pooled') for same in grid.on_each([cell])] if cell else []
-    values = [value for value in values if value.seeds]
-    if len(grid.datasets) == 1 or not values:
-        return str(values[0]) if values else '—'
-    return f'{np.mean([value.mean for value in values]):.2f} (average of {len(values)})'
+def _main_difference(measured: Measured, grid: Grid) -> str:
+    """Both rows' DSC; their averages over the datasets that have both, where there are several."""
+    difference, pairs = main_cells(measured, grid) or (None, [])
+    if not pairs:
+        return '—'
+    first, second = ([measured.value(cell) for cell in cells] for cells in zip(*pairs, strict=True))
+    if len(grid.datasets) == 1:
+        return f'{difference.first} {first[0]}, {difference.second} {second[0]}'
+    means = [sum(value.mean for value in values) / len(values) for values in (first, second)]
+    return (f'{difference.first} {means[0]:.2f}, {difference.second} {means[1]:.2f} '
+            f'(average of {len(pairs)})')

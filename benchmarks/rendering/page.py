@@ -3,28 +3,18 @@
 import base64
 import re
 import struct
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import jinja2
-import pandas as pd
 
-from ..cells import GRIDS, Grid, load_grid
+from ..grid.reader import GRIDS, Grid, load_grid
 from .figures import Drawn
 from .findings import main_findings
-from .tables import Measured, cell_label, cell_names
+from .frame import Measured
+from .tables import Rendered, cell_label, cell_names
 
 ABSENT = ('—', 'not run', 'not prepared', 'failed', 'not enough data')
 NUMBER = re.compile(r'(< )?[-+]?[\d,]*\.?\d+(?![\d.]*[x:])')  # with what may follow, as ± 0.41; 48x64 is text
-
-
-class Table(NamedTuple):
-    """A table as text cells, the name of its files, its caption, and footnotes below it."""
-    name: str
-    frame: pd.DataFrame
-    caption: str
-    notes: Sequence[str] = ()
 
 
 def fill(template: str, **values) -> str:
@@ -34,8 +24,8 @@ def fill(template: str, **values) -> str:
     return environment.get_template(template).render(**values)
 
 
-def fill_page(grid: Grid, measured: Measured, records: list[dict], left_out: dict[str, str], tables: list[Table],
-              absent: list[str], drawn: list[Drawn], compared: bool) -> str:
+def fill_page(grid: Grid, measured: Measured, records: list[dict], left_out: dict[str, str],
+              tables: list[Rendered], absent: list[str], drawn: list[Drawn], compared: bool) -> str:
     """The page of a grid.
 
     Args:
@@ -95,7 +85,7 @@ def repeat_command(grid: Grid) -> str | None:
     return f'python benchmarks/run_grid.py --grid {grid.name}' if same else None
 
 
-def shown_table(table: Table) -> dict:
+def shown_table(table: Rendered) -> dict:
     """With columns of numbers and of long text known as such, and footnotes numbered where cells refer to them."""
     title, _, text = table.caption.partition('. ')
     columns = []
@@ -121,5 +111,5 @@ def shown_figure(figure: Drawn) -> dict:
 def shown_runs(measured: Measured, grid: Grid) -> list[dict]:
     """Every cell that was run, by the rows it fills, with its records."""
     return [dict(name=name, label=cell_label(cell), runs=measured.runs(cell),
-                 value=str(measured.value(cell, 'dsc_pooled')))
+                 value=str(measured.value(cell)))
             for cell, name in cell_names(measured, grid).items() if measured.runs(cell)]

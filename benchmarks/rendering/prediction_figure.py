@@ -10,20 +10,20 @@ from matplotlib.colors import to_rgb
 
 from mmseg_plugins.datasets.pictures import COLOURS
 
-from ..cells import Grid
-from ..records import predictions_path
-from .tables import Measured
+from ..grid.axes import Cell
+from ..grid.reader import Grid
+from ..runs.records import predictions_path
+from .frame import Measured
 
 
-def draw_predictions(measured: Measured, grid: Grid, results: Path):
-    """Image, label and each row of Table 2(a), slice by slice; None where nothing is kept of them.
+def draw_predictions(rows: dict[str, Cell], measured: Measured, grid: Grid, results: Path):
+    """Image, label and what each row predicts, slice by slice; None where nothing is kept of them.
 
     Args:
-        results: holds predictions/, what `runner.choose_shown` chose of the dataset and runs predicted of it.
+        results: holds predictions/, what `choose_shown` chose of the dataset and runs predicted of it.
     """
     kept = _read_arrays(predictions_path(results, grid.dataset), 'case', 'image', 'label', 'slices', 'spacing')
-    predicted = {label: found for label, cell in grid.tables.get('2a', {}).items()
-                 if (found := _first(measured.done(cell), results))}
+    predicted = {label: found for label, cell in rows.items() if (found := _first(measured.done(cell), results))}
     if kept is None or not predicted:
         return None
     case, image, label = str(kept['case']), kept['image'], kept['label']

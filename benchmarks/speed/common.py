@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from scipy import ndimage
 
-from benchmarks.runner import provenance
+from benchmarks.runs.provenance import provenance
 from mmseg_plugins.commands import command
 from mmseg_plugins.datasets.phantom import make_phantom
 from mmseg_plugins.datasets.volumes import Volume, read_volume, write_nifti

@@ -1,4 +1,5 @@
 from .catalogue import CATALOGUE, DatasetInfo, dataset_info
+from .layouts import RawCase, RawDataset, register_layout
 from .store import Store, read_index, window_indices
 from .transforms import (
     PackWindow,
@@ -13,5 +14,5 @@ from .windows import CaseSampler, LoadWindow, WindowDataset, WindowSampler
 
 __all__ = ['CATALOGUE', 'CaseSampler', 'DatasetInfo', 'LoadWindow', 'PackWindow',
            'RandomIntensityShift', 'RandomRotate90', 'RandomTranslate', 'RandomWindowFlip',
-           'RandomZoomCrop', 'ResizeWindow', 'Store', 'WindowDataset', 'WindowSampler', 'dataset_info',
-           'read_index', 'window_indices']
+           'RandomZoomCrop', 'RawCase', 'RawDataset', 'ResizeWindow', 'Store', 'WindowDataset', 'WindowSampler',
+           'dataset_info', 'read_index', 'register_layout', 'window_indices']

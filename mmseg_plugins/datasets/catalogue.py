@@ -1,7 +1,8 @@
 """The datasets: one declarative table, from which the paper's Table 1 and the configs follow.
 
 A dataset in a known layout is one entry; a user's module adds its own with `CATALOGUE['mine'] = DatasetInfo(...)`
-(tools/prepare_data.py --imports). One with a `dataset.json` needs none (`--layout msd`, `--layout nnunet`).
+(tools/prepare_data.py --imports), and a layout of its own with one function (layouts.py). A dataset with a
+`dataset.json` needs neither (`--layout msd`, `--layout nnunet`).
 """
 
 import os
@@ -24,7 +25,7 @@ class DatasetInfo:
     """What verification, preparation, the configs and the tables need to know of a dataset.
 
     Args:
-        layout: `bcv`, `acdc`, `msd` or `nnunet` (layouts.py).
+        layout: `bcv`, `acdc`, `msd`, `nnunet` or one that a user's module registers (layouts.py).
         folder: the archive's own folder, below the raw data root.
         modality: `CT` (Hounsfield units) or `MRI` (arbitrary units): decides the intensity rule.
         source: where to get it.

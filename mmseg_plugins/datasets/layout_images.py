@@ -16,6 +16,9 @@ from .store import INDEXED, check_owner, read_meta, write_case, write_index
 from .volumes import Volume
 
 SLOTS = 9
+LABELS = ['background', *(f'slot {k}' for k in range(1, SLOTS + 1))]
+CHANNELS = 3
+COUNT, SIZE = 1500, 64  # images to train on, and pixels along each of their sides
 GOLDEN_ANGLE = np.pi * (3 - 5 ** 0.5)
 
 
@@ -81,7 +84,7 @@ def _draw(size: int, label: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return canvas + rng.uniform(0.3, 1.5) * 0.08 * grain
 
 
-def prepare_layout(folder: Path, count: int = 1500, size: int = 64, seed: int = 20262) -> None:
+def prepare_layout(folder: Path, count: int = COUNT, size: int = SIZE, seed: int = 20262) -> None:
     """Store the source task as a prepared dataset: a pile of images is a case of that many slices."""
     check_owner(folder, 'layout')
     parts = {'train': count, 'val': max(count // 15, 1)}
@@ -96,6 +99,6 @@ def prepare_layout(folder: Path, count: int = 1500, size: int = 64, seed: int = 
             meta = write_case(folder, part, volume, describe_volume(volume, SLOTS + 1) | dict(made_from=made_from))
         cases[part] = {key: meta[key] for key in INDEXED}
     write_index(folder, dict(
-        dataset='layout', labels=['background', *(f'slot {k}' for k in range(1, SLOTS + 1))],
-        headline=list(range(1, SLOTS + 1)), channels=3, intensity=dict.fromkeys(PROTOCOLS, (0, 255)),
-        evaluate='val', split={part: [part] for part in parts}, split_hash=f'layout-{seed}', cases=cases))
+        dataset='layout', labels=LABELS, headline=list(range(1, SLOTS + 1)), channels=CHANNELS,
+        intensity=dict.fromkeys(PROTOCOLS, (0, 255)), evaluate='val',
+        split={part: [part] for part in parts}, split_hash=f'layout-{seed}', cases=cases))

@@ -1,14 +1,28 @@
-"""Where a published archive keeps its cases: BCV's, ACDC's, the Decathlon's and nnU-Net's layouts."""
+"""Where a published archive keeps its cases: BCV's, ACDC's, the Decathlon's and nnU-Net's layouts.
+
+Add one with one function, in a module that `--imports` or a grid's `imports` names, and in the same module an
+entry of the catalogue (catalogue.py) for each dataset that is laid out so:
+
+    @register_layout('pairs')
+    def find_pairs(info, raw):                  # raw: the archive's folder, a Path
+        cases = {path.name.split('.')[0]: RawCase((path,), raw / 'masks' / path.name)
+                 for path in sorted(raw.glob('scans/*.nii.gz'))}
+        names = list(cases)
+        return RawDataset(info, cases, dict(train=names[:-9], test=names[-9:]))
+
+    CATALOGUE['knee'] = DatasetInfo('pairs', 'Knee', 'MRI', source='our hospital', licence='none',
+                                    channels=['T1'], labels=['background', 'bone'])
+"""
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, nearest, some
-from ..untrusted import LONGEST_NAME, check_inside, check_name, find_fault, find_twins, read_json
+from ..untrusted import LONGEST_NAME, OTHERS, check_inside, check_name, find_fault, find_twins, read_json
 from .catalogue import DatasetInfo
 from .splits import msd_split, patient_split
 
@@ -47,6 +61,23 @@ class RawDataset:
     warnings: Sequence[str] = ()
 
 
+Layout = Callable[[DatasetInfo, Path], RawDataset]
+LAYOUTS: dict[str, Layout] = {}
+
+
+def register_layout(name: str) -> Callable[[Layout], Layout]:
+    """Register a function `(info, raw) -> RawDataset` that lists the cases below the folder `raw`.
+
+    It may fill in `channels` and `labels` where the catalogue's entry has none: `replace(info, labels=...)`.
+    """
+    def register(layout: Layout) -> Layout:
+        if name in LAYOUTS:
+            raise KeyError(f'layout {name!r} is registered already')
+        LAYOUTS[name] = layout
+        return layout
+    return register
+
+
 def find_cases(info: DatasetInfo, raw: Path) -> RawDataset:
     """List an archive's cases.
 
@@ -57,12 +88,14 @@ def find_cases(info: DatasetInfo, raw: Path) -> RawDataset:
     Raises:
         UserError: the folder lacks what the layout needs.
     """
-    finders = dict(bcv=_find_bcv, acdc=_find_acdc, msd=_find_msd, nnunet=_find_nnunet)
-    if info.layout not in finders:
-        raise UserError(f'{info.folder}: unknown layout {info.layout!r}; known: {", ".join(finders)}')
-    dataset = finders[info.layout](info, raw)
+    if info.layout not in LAYOUTS:
+        raise UserError(f'{info.folder}: unknown layout {info.layout!r}{nearest(info.layout, LAYOUTS)}')
+    dataset = LAYOUTS[info.layout](info, raw)
     if not dataset.cases:
         raise UserError(f'{raw}: lists no labelled case; fetch it again')
+    for key in ('channels', 'labels'):
+        if not getattr(dataset.info, key):
+            raise UserError(f'{info.folder}: nothing names its {key}; add {key}=[...] to its DatasetInfo')
     if not 2 <= len(dataset.info.labels) <= MOST_LABELS:
         raise UserError(f'{raw}: {len(dataset.info.labels)} labels with background; 2 to {MOST_LABELS} are '
                         'supported')
@@ -93,6 +126,7 @@ def describe_folder(folder: Path, layout: str) -> tuple[str, DatasetInfo]:
     return name, info
 
 
+@register_layout('bcv')
 def _find_bcv(info: DatasetInfo, raw: Path) -> RawDataset:
     training = raw / 'RawData' / 'Training'
     if not (training / 'img').is_dir():
@@ -106,6 +140,7 @@ def _find_bcv(info: DatasetInfo, raw: Path) -> RawDataset:
                       warnings=_unlisted(cases, raw))
 
 
+@register_layout('acdc')
 def _find_acdc(info: DatasetInfo, raw: Path) -> RawDataset:
     """`patient001/patient001_frame01.nii.gz` and `..._gt.nii.gz`; the 4D cine beside them has no labels."""
     folders = sorted(path for path in raw.glob('**/patient*') if re.fullmatch(r'patient\d+', path.name)
@@ -128,11 +163,13 @@ def _find_acdc(info: DatasetInfo, raw: Path) -> RawDataset:
     return RawDataset(info, cases, patient_split(patients), groups)
 
 
+@register_layout('msd')
 def _find_msd(info: DatasetInfo, raw: Path) -> RawDataset:
     path = raw / 'dataset.json'
     declared = _read_declaration(raw, f'get {info.source}, unpack it so that this file is there')
-    entry = dict(image=(str, [str]), label=str)  # MONAI writes a list of images where there is one per channel
-    if fault := find_fault(declared, dict(training=[entry])):
+    # MONAI writes a list of images where there is one per channel
+    entry = OTHERS | dict(image=(str, [str]), label=str)
+    if fault := find_fault(declared, OTHERS | dict(training=[entry])):
         raise UserError(f'{path}: no list `training` of image and label ({_line(fault)}); fetch it again, or try '
                         '--layout nnunet')
     channels, labels = _read_names(declared, 'modality', path), _read_names(declared, 'labels', path)
@@ -152,6 +189,7 @@ def _find_msd(info: DatasetInfo, raw: Path) -> RawDataset:
                       warnings=_disagreements(info, declared, channels, cases, raw))
 
 
+@register_layout('nnunet')
 def _find_nnunet(info: DatasetInfo, raw: Path) -> RawDataset:
     """nnU-Net v2: `imagesTr/CASE_0000.nii.gz`, one file per channel, and `labelsTr/CASE.nii.gz`; or wherever
     `dataset` in dataset.json lists them, as long as that is below the folder.
@@ -216,8 +254,7 @@ def _read_nnunet_labels(declared: dict, path: Path) -> list[str]:
 
 def _read_listing(dataset: Any, end: str, path: Path) -> dict[str, tuple[list[str], str]]:
     """The images and label of each case that `dataset` in dataset.json lists, relative to its folder."""
-    entry = dict(images=[str], label=str)
-    if fault := find_fault(dataset, dict.fromkeys(dataset, entry) if isinstance(dataset, dict) else {}, 'dataset'):
+    if fault := find_fault(dataset, {str: OTHERS | dict(images=[str], label=str)}, 'dataset'):
         raise UserError(f'{path}: `dataset` must be as {{"CASE": {{"images": ["FILE"], "label": "FILE"}}}} '
                         f'({_line(fault)}); correct it, or take it away to have imagesTr and labelsTr listed')
     for case in dataset.values():
@@ -247,7 +284,7 @@ def _read_folds(path: Path, cases: dict) -> dict[str, list[str]] | None:
     if not path.is_file():
         raise UserError(f'{path}: is no file, or a link that leads nowhere; mend it or take it away')
     folds = read_json(path, 'mend it or take it away')
-    fault = find_fault(folds, [dict(train=[str], val=[str])], 'fold')
+    fault = find_fault(folds, [OTHERS | dict(train=[str], val=[str])], 'fold')
     if fault or not folds:
         raise UserError(f'{path}: not nnU-Net\'s list of folds ({_line(fault or "it is empty")}); mend it or take '
                         'it away')

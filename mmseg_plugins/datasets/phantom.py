@@ -16,6 +16,7 @@ from scipy import ndimage
 from .catalogue import BCV_LABELS, CATALOGUE
 from .nifti import write_nifti
 
+SIZE, DEPTH = 64, 16  # pixels along x and y, slices
 SPACING = (5.5, 5.5, 12.0)  # mm along x, y, z
 ID = {name: number for number, name in enumerate(BCV_LABELS)}
 
@@ -74,7 +75,7 @@ class _Body:
         return mean + self.rng.normal(0, 12.0) * spread
 
 
-def make_phantom(seed, size: int = 64, depth: int = 16) -> tuple[np.ndarray, np.ndarray]:
+def make_phantom(seed, size: int = SIZE, depth: int = DEPTH) -> tuple[np.ndarray, np.ndarray]:
     """One phantom patient.
 
     Args:

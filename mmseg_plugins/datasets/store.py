@@ -13,7 +13,6 @@ processes and takes it back when memory is short. benchmarks/speed/loader.py mea
 
 import errno
 import json
-import math
 import os
 import shutil
 from collections import OrderedDict
@@ -25,7 +24,7 @@ import numpy as np
 
 from ..errors import UserError, some
 from ..files import sync_folder, write_json
-from ..untrusted import NUMBER, check_name, find_fault, find_twins, read_json
+from ..untrusted import OTHERS, check_name, find_fault, find_twins, read_json
 from .catalogue import how_to_prepare
 from .intensity import PROTOCOLS, STATISTICS
 from .planes import Planes
@@ -171,16 +170,17 @@ def read_index(folder: str | Path) -> dict:
     return index
 
 
-INDEX = dict(dataset=str, labels=[str], headline=[int], channels=int, evaluate=str, split=dict, split_hash=str,
-             cases=dict, intensity={protocol: (str, list) for protocol in PROTOCOLS})
-ENTRY = dict(shape=[int], spacing=[NUMBER], **dict.fromkeys(STATISTICS, [NUMBER]), voxels=[int], slices=[int],
-             variation=[[NUMBER]], sha256=str)
+INDEX = OTHERS | dict(
+    dataset=str, labels=[str], headline=[int], channels=int, evaluate=str, split={str: [str]}, split_hash=str,
+    cases=dict, intensity=dict.fromkeys((*PROTOCOLS, str), (str, [float])))
+ENTRY = OTHERS | dict(
+    shape=[int], spacing=[float], **dict.fromkeys(STATISTICS, [float]), voxels=[int], slices=[int],
+    variation=[[float]], sha256=str)
 
 
 def _index_fault(index: Any, path: Path) -> str | None:
     """What of an index training could not work with; None: nothing."""
-    fault = find_fault(index, INDEX) or find_fault(index['split'], dict.fromkeys(index['split'], [str]), 'split')
-    if fault:
+    if fault := find_fault(index, INDEX):
         return fault
     labels, channels, cases = len(index['labels']), index['channels'], index['cases']
     if not 2 <= labels <= 256 or channels < 1 or not set(index['headline']) <= set(range(labels)):
@@ -191,7 +191,7 @@ def _index_fault(index: Any, path: Path) -> str | None:
     if index['evaluate'] not in index['split']:
         return f'its split has no {index["evaluate"][:40]!r}'
     for rule in index['intensity'].values():
-        if rule not in ('percentiles', 'maximum') and find_fault(rule, [NUMBER]) or len(rule) < 2:
+        if rule not in ('percentiles', 'maximum') and (isinstance(rule, str) or len(rule) < 2):
             return f'an intensity rule is {str(rule)[:40]!r}'
     for name, entry in cases.items():
         check_name(name, f'{path}: a case')
@@ -199,7 +199,7 @@ def _index_fault(index: Any, path: Path) -> str | None:
             return fault
         if not (len(entry['shape']) == 4 and min(entry['shape']) > 0 and entry['shape'][1] == channels
                 and len(entry['spacing']) == 3 and all(0 < size < 1e6 for size in entry['spacing'])
-                and all(len(entry[key]) == channels and all(map(math.isfinite, entry[key])) for key in STATISTICS)
+                and all(len(entry[key]) == channels for key in STATISTICS)
                 and all(len(entry[key]) == labels for key in ('voxels', 'slices', 'variation'))):
             return f'case {name} does not have the shape, spacing or statistics of one'
     for part, names in index['split'].items():

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from mmengine.dist import all_reduce, get_rank
-from mmengine.model import BaseModel
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
@@ -18,6 +17,7 @@ from torch.nn.functional import linear, normalize
 from ..acceleration import compile_in_training, lay_channels_last
 from ..errors import UserError
 from .multi_crop import MultiCrop
+from .objective import Objective
 
 
 class DinoHead(nn.Module):
@@ -54,7 +54,7 @@ class DinoHead(nn.Module):
 
 
 @MODELS.register_module()
-class DinoPretrainer(BaseModel):
+class DinoPretrainer(Objective):
     """A student learns to give every view of an image what a teacher gives its global views.
 
     The teacher is the moving average of the student; its outputs are centred and sharpened, so that
@@ -90,16 +90,12 @@ class DinoPretrainer(BaseModel):
                  student_temperature: float = 0.1, teacher_temperature: Sequence[float] = (0.04, 0.07),
                  temperature_warmup: float = 0.3, momentum: float = 0.996, centre_momentum: float = 0.9,
                  compile: bool = False, channels_last: bool = False, data_preprocessor: dict | None = None):
-        super().__init__(data_preprocessor)
-        self.steps, self.accumulate = steps, accumulate
+        super().__init__(backbone, steps, accumulate, data_preprocessor)
         self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature
         self.temperature_warmup = temperature_warmup
         self.momentum, self.centre_momentum = momentum, centre_momentum
         self.multi_crop = MultiCrop(**crops)
-        self.backbone = MODELS.build(backbone)
         encoder = self.backbone.model
-        if self.backbone.slices != 1:
-            raise UserError(f'experiment.slices={self.backbone.slices}: pre-training is 2D, one slice')
         if not getattr(encoder, 'num_prefix_tokens', 0):
             raise UserError(f'{backbone["model"]}: DINO needs an encoder with a class token (BEiT, ViT)')
         if self.multi_crop.local_size and not getattr(encoder, 'dynamic_img_size', False):
@@ -129,12 +125,6 @@ class DinoPretrainer(BaseModel):
         self.backbone.eval()
         self.teacher_head.eval()
         return self
-
-    def forward(self, inputs: Tensor, data_samples: Sequence | None = None, mode: str = 'tensor') -> dict | Tensor:
-        """Losses of images (B, C, H, W), or in mode `tensor` the teacher's class tokens (B, E)."""
-        if mode == 'loss':
-            return self.loss(inputs)
-        return class_token(self.backbone.model, inputs)
 
     def loss(self, images: Tensor) -> dict[str, Tensor]:
         """One pass: move the teacher, draw views, compare, move the centre."""

@@ -16,8 +16,9 @@ import torch
 from conftest import wait_for, write_msd
 from test_training import finish, logged, same_weights, whole
 
-from benchmarks.axes import Cell
-from benchmarks.records import Run, record_path, write_record
+from benchmarks.grid.axes import Cell
+from benchmarks.runs.records import record_path, write_record
+from benchmarks.runs.run import Run
 from mmseg_plugins.compat import newest_whole
 from mmseg_plugins.errors import Stopped
 from mmseg_plugins.files import only_writer, write_atomic

@@ -23,9 +23,8 @@ import yaml
 from conftest import REPO, write_msd
 from safetensors.torch import save
 
-from benchmarks.cells import GRIDS, load_grid
-from benchmarks.records import read_records
-from benchmarks.schema import seal
+from benchmarks.grid.reader import GRIDS, load_grid
+from benchmarks.runs.records import read_records, seal
 from mmseg_plugins.checkpoints import read_checkpoint
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.datasets.layouts import describe_folder, find_cases

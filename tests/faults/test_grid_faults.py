@@ -12,9 +12,9 @@ import yaml
 from conftest import wait_for, write_msd
 from test_training import finish, logged, newest, same_weights
 
-from benchmarks.cells import load_grid
-from benchmarks.plan import make_run
-from benchmarks.records import read_records
+from benchmarks.grid.reader import load_grid
+from benchmarks.runs.agenda import make_run
+from benchmarks.runs.records import read_records
 
 STEPS = 120
 

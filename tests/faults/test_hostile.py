@@ -17,8 +17,8 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-from benchmarks.cells import load_grid
-from benchmarks.schema import open_record, seal
+from benchmarks.grid.reader import load_grid
+from benchmarks.runs.records import open_record, seal
 from mmseg_plugins.checkpoints import read_checkpoint
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.datasets.layouts import describe_folder, find_cases

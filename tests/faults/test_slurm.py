@@ -18,7 +18,7 @@ from test_training import finish
 
 from benchmarks.executors.jobs import Job
 from benchmarks.executors.slurm import SlurmExecutor, SlurmSettings, name_of, read_settings
-from benchmarks.records import read_records
+from benchmarks.runs.records import read_records
 from mmseg_plugins.errors import UserError
 
 # while a file named `hold` is there, a step takes so long that something can happen in it

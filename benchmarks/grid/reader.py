@@ -1,0 +1,369 @@
+"""Grid files -> cells: which points of the grid exist, and which row of which table each one fills."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mmseg_plugins.errors import UserError, nearest
+from mmseg_plugins.experiment import import_extensions
+from mmseg_plugins.inflation import parse_inflation
+from mmseg_plugins.keys import KEYS, decided_by
+from mmseg_plugins.sources import SOURCES, Source
+from mmseg_plugins.untrusted import check_name, find_fault
+
+from ..methods.command import check_command
+from .axes import AXES, Cell, method_cell
+from .tables import TABLES, Table
+from .yaml_file import read_yaml
+
+GRIDS = Path(__file__).parents[1] / 'grids'
+
+# What of a run's config the grid itself sets, so that `options` cannot, and by which of its keys.
+SET_BY = {'experiment.data_root': 'dataset', 'experiment.seed': 'seeds', 'load_from': 'source',
+          'custom_imports': 'imports',
+          **dict.fromkeys(('experiment_name', 'work_dir', 'resume', 'launcher'), 'name'),
+          **{f'experiment.{name}': f'axis {name}' for name, axis in AXES.items() if axis.neutral is not None}}
+SOURCES_OF = {'videoswin': 'swin'}  # takes a 2D Swin's weights too, by inflating kernel and tables
+TIMM = 'timm/'
+
+
+@dataclass
+class Grid:
+    """A grid file: what to run, how to build it, and what to show.
+
+    Args:
+        name: of the grid and of its folders.
+        title: heading of its page.
+        datasets: names of the catalogue or of prepared datasets.
+        configs: encoder -> config file that cells of that encoder start from, with `{dataset}` for the dataset's
+            name. The first is of cells that name no encoder, and what one named `timm/<model>` starts from.
+            `{command: ...}` is a method that is no config (methods.py), `{label_maps: FOLDER}` one whose label
+            maps tools/score.py scored.
+        sources: source name -> where its weights are; the catalogue's and the file's own.
+        tables: by name, with the cells of their rows on the first dataset.
+        free: cells of free axes, a product, on the first dataset.
+        seeds: one run each.
+        notes: sentences shown on the page.
+        options: extra `--cfg-options` for every run of this grid.
+        text: the file itself, kept beside the records.
+    """
+    name: str
+    datasets: Sequence[str]
+    configs: dict[str, str | dict[str, str]]
+    sources: dict[str, Source] = field(default_factory=dict)
+    tables: dict[str, Table] = field(default_factory=dict)
+    free: list[Cell] = field(default_factory=list)
+    seeds: Sequence[int] = (1234,)
+    title: str = ''
+    notes: Sequence[str] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    text: str = ''
+
+    @property
+    def dataset(self) -> str:
+        """The dataset of a grid that has one."""
+        [dataset] = self.datasets
+        return dataset
+
+    def on_each(self, cells: Iterable[Cell]) -> list[Cell]:
+        """Cells of the first dataset on every dataset in turn."""
+        cells = list(cells)
+        return [replace(cell, dataset=dataset) for dataset in self.datasets for cell in cells]
+
+    def in_tables(self) -> list[Cell]:
+        return self.on_each(cell for table in self.tables.values() for cell in table.rows.values())
+
+    def cells(self) -> list[Cell]:
+        """Every cell once, dataset by dataset in the tables' order."""
+        return list(dict.fromkeys([*self.in_tables(), *self.on_each(self.free)]))
+
+    def row_names(self) -> dict[Cell, str]:
+        """Every cell -> the rows that it fills, as `depth flat; stride 1`; '' for one of free axes."""
+        names: dict[Cell, dict[str, str]] = {cell: {} for cell in self.cells()}
+        for table in self.tables.values():
+            for row, cell in table.rows.items():
+                for same in self.on_each([cell]):  # named once by a row that several tables have
+                    dataset = f' ({same.dataset})' if len(self.datasets) > 1 else ''
+                    names[same].setdefault(row, f'{table.name} {row}{dataset}')
+        return {cell: '; '.join(rows.values()) for cell, rows in names.items()}
+
+    def config(self, cell: Cell) -> str:
+        configs = [config for config in self.configs.values() if isinstance(config, str)]
+        config = self.configs.get(cell.encoder) or configs[0]
+        return config.replace('{dataset}', cell.dataset)
+
+
+AXES_OF_ROWS = {str: ({str: object}, None)}
+OWN_TABLE = {'rows': AXES_OF_ROWS, 'against': (str, int, ...),
+             **dict.fromkeys(('labels', 'caption', 'by', 'axis'), (str, ...))}
+OWN_SOURCE = dict.fromkeys(Source.__dataclass_fields__, (str, None, ...)) | {'file': str, 'encoder': str}
+# What each key of a grid file holds, in the words of find_fault, and how it is written.
+GRID_KEYS = {
+    'title': (str, 'text'),
+    'dataset': (str, 'name, or datasets: [first, second]'),
+    'datasets': ([str], '[first, second]'),
+    'configs': ({str: (str, {'command': (str, ...), 'label_maps': (str, ...)})}, '{name: file}'),
+    'sources': ({str: OWN_SOURCE}, '{name: {file: text, encoder: text}}'),
+    'source': (str, 'text'),
+    'tables': (([(str, int)], {str: (OWN_TABLE, None)}), '[first, second], or {name: {rows: {row: {}}}}'),
+    'rows': ({str: (AXES_OF_ROWS, None)}, '{table: {row: {axis: value}}}'),
+    'axes': ({str: [object]}, '{axis: [first, second]}'),
+    'seeds': ([int], '[first, second]'),
+    'notes': ([str], '[a sentence]'),
+    'options': ({str: object}, '{key: value}'),
+    'imports': ([str], '[first, second]'),
+}
+
+
+def _check_shapes(spec: dict, path: Path) -> None:
+    """YAML's shapes: a list where several values go, a mapping where names do."""
+    for key, value in spec.items():
+        _known(key, GRID_KEYS, 'key', f'{path}')
+        shape, example = GRID_KEYS[key]
+        if fault := value is not None and find_fault({key: value}, {key: shape}):
+            raise UserError(f'{path}: {fault}; write it as {key}: {example}')
+    for key in ('configs', 'sources', 'axes', 'options'):
+        for name in spec.get(key) or ():
+            if not isinstance(name, str):
+                raise UserError(f'{path}: {name!r} in {key} is no name; put it in quotes')
+    for name, config in (spec.get('configs') or {}).items():
+        if isinstance(config, dict) and len(config) != 1:
+            raise UserError(f'{path}: configs.{name} needs a file, a command, or label_maps, one of them')
+        if isinstance(config, dict) and 'command' in config:
+            check_command(config['command'], f'{path}: the command of {name!r}')
+    lists = {key: spec.get(key) for key in ('datasets', 'tables', 'seeds', 'imports')} | {
+        f'axis {axis!r}': values for axis, values in (spec.get('axes') or {}).items()}
+    for where, values in lists.items():
+        if values is not None and not values:
+            raise UserError(f'{path}: {where} is empty; name at least one, or leave it out')
+        check_distinct(values or (), f'{path}: {where}')
+
+
+def check_distinct(values: Iterable, where: str) -> None:
+    """A value that is given twice would count as two.
+
+    Raises:
+        UserError: begins with `where`.
+    """
+    seen = []
+    for value in values:
+        if any(value == other and type(value) is type(other) for other in seen):
+            raise UserError(f'{where} has {value!r} twice; leave one out')
+        seen.append(value)
+
+
+def _known(name: Any, known: Iterable, what: str, where: str) -> None:
+    if name not in known:
+        raise UserError(f'{where}: unknown {what} {name!r}{nearest(name, known)}')
+
+
+def _flatten(options: dict, prefix: str = '') -> Iterator[tuple[str, Any]]:
+    """`{experiment: {steps: 5}}` as `experiment.steps`."""
+    for key, value in options.items():
+        if isinstance(value, dict) and value:
+            yield from _flatten(value, f'{prefix}{key}.')
+        else:
+            yield f'{prefix}{key}', value
+
+
+def _read_options(spec: dict, cells: Iterable[Cell], path: Path) -> dict[str, Any]:
+    """Options of all runs: what the grid sets by itself, seeds and cells and datasets, is not to be set again.
+
+    Raises:
+        UserError: names the option and what to set instead.
+    """
+    varied = {name for cell in cells for name in AXES if getattr(cell, name) is not None}
+    options = {}
+    for option, value in _flatten(spec.get('options') or {}):
+        if option in options:
+            raise UserError(f'{path}: options: {option} stands twice, once within a mapping; leave one out')
+        options[option] = value
+        part, _, name = option.partition('.')
+        if part == 'experiment' and name not in KEYS:
+            raise UserError(f'{path}: options: unknown key {option!r}{nearest(name, KEYS)}')
+        decided = decided_by(option)
+        key = f'experiment.{decided}' if decided else option
+        by = SET_BY.get(key) or SET_BY.get(key.split('.')[0]) or (f'axis {name}' if name in varied else None)
+        if by or decided:
+            setter = f'{by} of the grid' if by else key
+            raise UserError(f'{path}: options: {option} is set by {setter}; set it there')
+    if spec.get('imports'):
+        options['custom_imports.imports'] = ['mmseg_plugins', *spec['imports']]
+    return options
+
+
+def _choose_datasets(spec: dict, wanted: Sequence[str] | None, path: Path) -> list[str]:
+    """Those of the file's datasets that are wanted, or what takes the place of its only one."""
+    if bool(spec.get('dataset')) == bool(spec.get('datasets')):
+        raise UserError(f"{path}: needs 'dataset' or 'datasets', one of the two")
+    if 'dataset' in spec:
+        if wanted and len(wanted) > 1:
+            raise UserError(f"{path}: is of one dataset, not {', '.join(wanted)}; list several under 'datasets'")
+        return list(wanted or [spec['dataset']])
+    for dataset in wanted or ():
+        if dataset not in spec['datasets']:
+            raise UserError(f'{path}: no dataset {dataset!r}{nearest(dataset, spec["datasets"])}')
+    return [dataset for dataset in spec['datasets'] if not wanted or dataset in wanted]
+
+
+def _read_sources(spec: dict, path: Path) -> dict[str, Source]:
+    """The catalogue's and the file's own."""
+    sources = dict(SOURCES)
+    for name, entry in (spec.get('sources') or {}).items():
+        check_name(name, f'{path}: sources')
+        if name == 'none':
+            raise UserError(f"{path}: sources: 'none' is the word for random weights; name it otherwise")
+        blank = dict.fromkeys(('objective', 'data', 'origin', 'licence', 'citation'), '')
+        sources[name] = Source(**{**blank, **entry})
+    return sources
+
+
+def _own_table(name: str, entry: dict, where: str) -> Table:
+    """A table that a grid file writes: `rows`, and what else is to be otherwise than usual."""
+    check_name(name, where)
+    if name in TABLES:
+        raise UserError(f"{where}: there is a table of this name; choose another, or change its rows under 'rows'")
+    rows = {str(row): changes or {} for row, changes in entry['rows'].items()}
+    if not rows:
+        raise UserError(f'{where}: has no rows; write them as rows: {{row: {{axis: value}}}}')
+    for key, choices in (('labels', ('headline', 'all')), ('by', ('metrics', 'organs')), ('axis', AXES)):
+        if key in entry:
+            _known(entry[key], choices, key, where)
+    against = str(entry.get('against', 'first'))
+    against = next(iter(rows)) if against == 'first' else against
+    _known(against, rows, 'row', f'{where}: against')
+    return Table(**{**entry, 'name': name, 'rows': rows, 'against': against, 'figure': f'table_{name}'})
+
+
+def _choose_tables(spec: dict, wanted: Iterable[str] | None, path: Path) -> list[Table]:
+    """Those of the file, or what is wanted of them and of the registered ones, with its changes to their rows."""
+    listed = spec.get('tables') or ()
+    written = {str(name): entry for name, entry in listed.items() if entry} if isinstance(listed, dict) else {}
+    known = TABLES | {name: _own_table(name, entry, f'{path}: table {name}') for name, entry in written.items()}
+    names = [str(name) for name in wanted or listed]
+    for name in names:
+        _known(name, known, 'table', f'{path}')
+    changed = {str(name): changes or {} for name, changes in (spec.get('rows') or {}).items()}
+    for name, changes in changed.items():
+        where = f'{path}: rows of table {name!r}'
+        if name not in names and not wanted:
+            raise UserError(f'{where}, which is not one of its tables{nearest(name, names)}')
+        for row, change in changes.items():
+            if change is None and name in known and row not in known[name].rows:
+                raise UserError(f'{where}: no row {row!r} to take away{nearest(row, known[name].rows)}')
+    return [replace(known[name], rows={row: changes for row, changes in
+                                       {**known[name].rows, **changed.get(name, {})}.items()
+                                       if changes is not None})
+            for name in names]
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Makes cells of what a grid file says of them, on its first dataset."""
+    path: Path
+    dataset: str
+    configs: Mapping[str, str | dict]
+    sources: Mapping[str, Source]
+    source: str
+
+    def fits(self, encoder: str, source: str) -> bool:
+        """Whether an encoder can start from a source; one that is not known is told of elsewhere."""
+        return source not in self.sources or self.sources[source].encoder in (encoder, SOURCES_OF.get(encoder))
+
+    def make(self, changes: Mapping, where: str) -> Cell:
+        where = f'{self.path}: {where}'
+        for axis in changes:
+            _known(axis, AXES, 'axis', where)  # the dataset is the grid's
+            AXES[axis].check(changes[axis], where)
+        encoder = changes.get('encoder', next(iter(self.configs)))
+        if isinstance(self.configs.get(encoder), dict):
+            if others := set(changes) - {'encoder'}:
+                raise UserError(f'{where}: {encoder} is no config, so it has no {", ".join(sorted(others))}; '
+                                'leave that out')
+            return method_cell(self.dataset, encoder)
+        if 'inflation' in changes:
+            try:
+                parse_inflation(changes['inflation'])
+            except UserError as error:
+                raise UserError(f'{where}: {error}') from None
+        source = self.source
+        if 'encoder' in changes and not self.fits(encoder, source):  # each encoder has its own
+            source = encoder if encoder in self.sources else 'none'
+        made = Cell(**{'dataset': self.dataset, 'encoder': encoder, 'source': source, **changes})
+        if not made.encoder.startswith(TIMM):
+            _known(made.encoder, self.configs, 'encoder', where)
+        _known(made.source, {*self.sources, 'none'}, 'source', where)
+        if not self.fits(made.encoder, made.source):
+            raise UserError(f'{where}: source {made.source!r} is for encoder '
+                            f'{self.sources[made.source].encoder!r}, not {made.encoder!r}')
+        return made
+
+    def product(self, axes: dict[str, Sequence]) -> list[Cell]:
+        """Every point of free axes; those of encoder and source without the pairs that cannot be."""
+        points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+        return [self.make(point, 'axes') for point in points if point
+                and not ({'encoder', 'source'} <= set(axes) and not self.fits(point['encoder'], point['source']))]
+
+
+def is_file_name(name: str) -> bool:
+    """Whether what was given to `--grid` is a file's name, not a grid's of `benchmarks/grids`."""
+    return name.endswith(('.yaml', '.yml'))
+
+
+def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[int] | None = None,
+              datasets: Sequence[str] | None = None, **axes: Sequence) -> Grid:
+    """Read a grid by name (benchmarks/grids) or path.
+
+    Args:
+        name: `phantom`, or the path of a YAML file.
+        tables: run only these tables.
+        seeds: replace the file's seeds.
+        datasets: of a grid over several, only these; the one of a grid that has one it replaces, and the grid is
+            then another one, `<name>-<dataset>`.
+        axes: free axes (`slices=[1, 3]`): their product replaces the tables.
+
+    Raises:
+        UserError: names the file and the key or value that is wrong.
+    """
+    path = Path(name) if is_file_name(name) else GRIDS / f'{name}.yaml'
+    if not path.is_file():
+        raise UserError(f'{path}: grid not found{nearest(name, (p.stem for p in GRIDS.glob("*.yaml")))}')
+    spec, text = read_yaml(path), path.read_text()
+    _check_shapes(spec, path)
+    spec = {key: value for key, value in spec.items() if value is not None}
+    if not spec.get('configs'):
+        raise UserError(f"{path}: key 'configs' is missing")
+    chosen = _choose_datasets(spec, datasets, path)
+    for dataset in chosen:
+        check_name(dataset, f'{path}: dataset')
+    name = path.parent.name if path.name == 'grid.yaml' else path.stem
+    if 'dataset' in spec and chosen != [spec['dataset']]:
+        [spec['dataset']] = chosen
+        name = f'{name}-{chosen[0]}'
+        spec['title'], spec['notes'] = f'The cells of {path.stem} on {chosen[0]}', []
+        text = yaml.safe_dump(spec, sort_keys=False)
+    if spec.get('imports'):
+        import_extensions(spec['imports'], path)
+    given = {axis: values for axis, values in axes.items() if values}
+    if given and tables:
+        raise UserError(f'{path}: --tables and free axes ({", ".join(given)}) exclude each other')
+    seeds = seeds or spec.get('seeds') or (1234,)
+    for seed in seeds:
+        if not KEYS['seed'].fits(seed):
+            raise UserError(f'{path}: seed {seed!r} must be {KEYS["seed"].must_be}')
+    sources = _read_sources(spec, path)
+    cells = _Cells(path, chosen[0], spec['configs'], sources, spec.get('source', 'none'))
+    filled = {table.name: replace(table, rows={row: cells.make(changes, f'table {table.name}, row {row!r}')
+                                               for row, changes in table.rows.items()})
+              for table in _choose_tables(spec, tables, path)}
+    free = cells.product((spec.get('axes') or {}) | given)
+    grid = Grid(name, chosen, spec['configs'], sources, {} if given else filled, free, tuple(seeds),
+                spec.get('title', name), tuple(spec.get('notes') or ()), text=text)
+    if not grid.cells():
+        raise UserError(f'{path}: has no cells; add tables, as tables: [NAME], or axes, as axes: {{slices: [1]}}')
+    grid.options.update(_read_options(spec, grid.cells(), path))
+    return grid

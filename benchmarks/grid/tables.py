@@ -1,0 +1,103 @@
+"""Tables: which rows one has, what it reports of them, and which differences and figure it is there to show.
+
+A grid file writes its own under `tables`; a module that it imports may register one for it to name:
+
+    register_table(Table('depth', rows={'flat': {'slices': 1}, 'deep': {}}, against='flat'))
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pandas as pd
+
+from .axes import Cell
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two rows of a table, and what sets the first apart.
+
+    Args:
+        what: it is, as `depth`.
+        first, second: rows.
+        given: what both rows have, as `with transfer`.
+    """
+    what: str
+    first: str
+    second: str
+    given: str = ''
+
+    def __str__(self) -> str:
+        text = f'{self.what}, {self.given}' if self.given else self.what
+        return text[0].upper() + text[1:]
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a publication reports on a dataset: DSC in percent.
+
+    Args:
+        heading: of its column, as `paper (BCV)`.
+        rows: row -> mean over the table's labels; NaN where none is reported.
+        organs: rows by label ids, and statistics of the labels themselves; None without any.
+        seeds: row -> seed -> mean, where it tells of several.
+        per_case: rows whose figures are means of cases; the others' are pooled.
+    """
+    heading: str
+    rows: Mapping[str, float]
+    organs: pd.DataFrame | None = None
+    seeds: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    per_case: Collection[str] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Args:
+        name: by which grid files ask for it, and of its files.
+        rows: row -> its cell; before a grid has made cells of them, its changes to the grid's own.
+        caption: what its rows are, without a full stop.
+        title: at the beginning of the caption; `Table <name>` without one.
+        labels: whose mean it reports: `headline` (a dataset's reported organs) or `all` (background included).
+        by: what stands in its columns: `metrics`, or `organs` (pooled DSC). Over several datasets these do.
+        against: the row that every other is compared with (the first, where a grid has taken that one away); None:
+            no comparisons.
+        differences: those that matter most, which the page's first sentences tell; the first is shown by organ, by
+            dataset and against slice variation. None: `against` instead of each other row.
+        ranks: what its rows are, as `sources`, where the sentences tell of the highest and the lowest.
+        axis: whose values its rows are, where they are of one.
+        columns: heading -> the text of a cell's config there, before the figures.
+        figure: of its rows' DSC: the name of the file, '' without one.
+        published: dataset -> what is published of the rows on it.
+    """
+    name: str
+    rows: Mapping[str, Any]
+    caption: str = ''
+    title: str = ''
+    labels: Literal['headline', 'all'] = 'headline'
+    by: Literal['metrics', 'organs'] = 'metrics'
+    against: str | None = None
+    differences: tuple[Difference, ...] | None = None
+    ranks: str = ''
+    axis: str = ''
+    columns: Mapping[str, Callable[[Cell, Mapping], str]] = field(default_factory=dict)
+    figure: str = ''
+    published: Callable[[str], Published | None] = lambda dataset: None
+
+    @property
+    def shown_differences(self) -> list[Difference]:
+        """Those whose rows are both there."""
+        each = self.differences
+        if each is None:
+            each = [Difference(f'{self.against} instead of {row}', self.against, row) for row in self.rows]
+        return [one for one in each if one.first != one.second and {one.first, one.second} <= set(self.rows)]
+
+
+TABLES: dict[str, Table] = {}
+
+
+def register_table(table: Table) -> None:
+    """Make a table known by its name to all grid files."""
+    TABLES[table.name] = table

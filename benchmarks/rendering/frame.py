@@ -1,0 +1,151 @@
+"""Records as one tidy frame, and what tables and figures read of it: a cell's figure, by seed or by case.
+
+DSC is pooled (sums over all voxels of all volumes) unless a column says `case` (mean of per-volume values); both
+in percent.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+
+from mmseg_plugins.evaluation.metrics import METRICS, Metric
+
+from ..grid.axes import AXES, Cell
+
+FRACTIONS = [name for name, axis in AXES.items() if float in get_args(axis.kind)]
+COLUMNS = ('run', 'dataset', *AXES, 'seed', 'label_id', 'label', 'headline', 'case')
+Labels = Sequence[int] | str  # ids, `headline` (the dataset's reported organs) or `all` (background included)
+
+
+def tidy_records(records: list[dict]) -> pd.DataFrame:
+    """One row per finished run, label and case.
+
+    Returns:
+        Columns: `run`, the cell's axes (`dataset`, `encoder`, `source`, `inflation`, `slices`, `stride`, `target`,
+        `lr`), `seed`, `label_id`, `label`, `headline` (whether it counts in the tables' mean), `case`, and one
+        of every metric that is registered or in the records: `dsc`, `nsd` and `dsc_pooled` (percent), `hd95` (mm),
+        others. What is of all cases together, as `dsc_pooled`, is the same for each. NaN where a label has no
+        figure. Without rows where all runs failed.
+    """
+    rows, metrics = [], dict.fromkeys(METRICS)
+    for record in records:
+        if record['state'] != 'done':
+            continue
+        scores, cell = record['scores'], asdict(Cell(**record['cell']))
+        figures = {name: values if isinstance(values[0], list) else [values] * len(scores['cases'])
+                   for name, values in scores['figures'].items()}
+        metrics |= dict.fromkeys(figures)
+        rows += [dict(run=record['run'], **cell, seed=record['seed'], label_id=i, label=label,
+                      headline=i in scores['headline'], case=case,
+                      **{name: values[k][i] for name, values in figures.items()})
+                 for i, label in enumerate(scores['labels']) for k, case in enumerate(scores['cases'])]
+    kinds = dict.fromkeys((*metrics, *FRACTIONS), float) | dict(headline=bool)
+    return pd.DataFrame(rows, columns=[*COLUMNS, *metrics]).astype(kinds)
+
+
+@dataclass
+class Value:
+    """A measured figure: one number per seed."""
+    seeds: dict[int, float] = field(default_factory=dict)
+    failed: int = 0
+    finished: int = 0  # runs that have no such figure among them: an organ that is nowhere
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(list(self.seeds.values()))) if self.seeds else np.nan
+
+    @property
+    def std(self) -> float:
+        """Sample standard deviation over seeds; NaN for fewer than two."""
+        return float(np.std(list(self.seeds.values()), ddof=1)) if len(self.seeds) > 1 else np.nan
+
+    def __str__(self) -> str:
+        if not self.seeds:
+            return '—' if self.finished else 'failed' if self.failed else 'not run'
+        return (f'{self.mean:.2f}' + (f' ± {self.std:.2f}' if len(self.seeds) > 1 else '')
+                + (f' ({self.failed} failed)' if self.failed else ''))
+
+
+class Measured:
+    """Runs by cell, and the data they were on.
+
+    Args:
+        records: of one grid.
+        data: dataset -> its summary (mmseg_plugins/datasets/statistics.py).
+    """
+
+    def __init__(self, records: list[dict], data: dict[str, dict] | None = None):
+        self.data = data or {}
+        self.frame = tidy_records(records)
+        self._by_cell: dict[Cell, list[dict]] = {}
+        for record in records:
+            self._by_cell.setdefault(Cell(**record['cell']), []).append(record)
+        self._values: dict[tuple, Value] = {}
+
+    @cached_property
+    def _by_run(self) -> dict[str, pd.DataFrame]:
+        return dict(list(self.frame.groupby('run')))
+
+    def cells(self) -> list[Cell]:
+        return list(self._by_cell)
+
+    def runs(self, cell: Cell) -> list[dict]:
+        return self._by_cell.get(cell, [])
+
+    def done(self, cell: Cell | None = None) -> list[dict]:
+        """Finished runs, of one cell or of all."""
+        cells = self._by_cell if cell is None else [cell]
+        return [record for each in cells for record in self.runs(each) if record['state'] == 'done']
+
+    def metrics(self) -> list[Metric]:
+        """Both kinds of DSC and what else finished runs have figures of, in the order of registration."""
+        held = {'dsc_pooled', 'dsc', *self.frame.columns[self.frame.notna().any()]}
+        return [metric for metric in METRICS.values() if metric.name in held]
+
+    def rows(self, cell: Cell, labels: Labels = 'headline') -> pd.DataFrame:
+        """The frame's rows of a cell and of these labels."""
+        parts = [self._by_run[record['run']] for record in self.done(cell)]
+        rows = pd.concat(parts) if parts else self.frame[:0]
+        return (rows if labels == 'all' else rows[rows['headline']] if labels == 'headline' else
+                rows[rows['label_id'].isin(labels)])
+
+    def value(self, cell: Cell, metric: str = 'dsc_pooled', labels: Labels = 'headline') -> Value:
+        """Mean figure of a cell over labels, and over cases where the metric is per case.
+
+        Args:
+            metric: its name (mmseg_plugins/evaluation/metrics.py).
+        """
+        key = (cell, metric, labels if isinstance(labels, str) else tuple(labels))
+        if key not in self._values:
+            rows, runs, done = self.rows(cell, labels), self.runs(cell), len(self.done(cell))
+            by_label = rows.groupby(['seed', 'label_id'], sort=False)[metric].mean()
+            seeds = by_label.groupby('seed', sort=False).mean().dropna().to_dict()
+            self._values[key] = Value(seeds, len(runs) - done, done)
+        return self._values[key]
+
+    def per_case(self, cell: Cell, labels: Labels = 'headline', metric: str = 'dsc') -> dict[str, float]:
+        """Case -> its mean over labels and seeds; without the cases that have none of the labels."""
+        by_case = self.rows(cell, labels).groupby(['case', 'seed'], sort=False)[metric].mean()
+        return by_case.groupby('case', sort=False).mean().dropna().to_dict()
+
+    def pair_cases(self, first: Cell, second: Cell, labels: Labels = 'headline', metric: str = 'dsc'
+                   ) -> tuple[dict[str, float], dict[str, float]]:
+        """Two cells' figures per case, made comparable: case -> mean over the same labels and over seeds.
+
+        A label that a case lacks counts where either cell predicts it there, if the metric has a best figure: a
+        DSC of 0, against 100 for leaving it out. Without one, a label counts where all runs have a figure.
+        """
+        best = METRICS[metric].best
+        sides = [self.rows(cell, labels) for cell in (first, second)]
+        both = pd.concat(sides, keys=(0, 1), names=['side']).reset_index('side')
+        both = both[both['case'].isin(set(sides[0]['case']) & set(sides[1]['case']))]
+        has_figure = both[metric].notna().groupby([both['case'], both['label_id']])
+        counted = both[has_figure.transform('all' if best is None else 'any')]
+        figures = counted[metric] if best is None else counted[metric].fillna(best)
+        means = figures.groupby([counted['side'], counted['case']]).mean()
+        return tuple(means[means.index.get_level_values('side') == side].droplevel('side').to_dict()
+                     for side in (0, 1))

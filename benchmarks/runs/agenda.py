@@ -1,0 +1,185 @@
+"""The runs of a grid, each known by what determines its result, and which of them are still to do."""
+
+import re
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from mmseg_plugins.commands import REPO
+from mmseg_plugins.datasets.layout_images import prepare_layout
+from mmseg_plugins.datasets.store import read_index
+from mmseg_plugins.errors import UserError, nearest
+from mmseg_plugins.experiment import check_splits, places, read_config
+from mmseg_plugins.keys import KEYS, check_size, decided_by
+from mmseg_plugins.models.encoders import timm_encoder
+from mmseg_plugins.sources import file_sha256
+
+from ..grid.axes import AXES, Cell
+from ..grid.reader import TIMM, Grid
+from .inputs import PREPARED, is_prepared
+from .records import read_object, read_record, record_path
+from .run import Run, content_hash
+
+# Parts of a config that a result depends on; of the loaders what they load, and not how.
+DETERMINING = re.compile(r'(model|optim_wrapper|train_cfg|val_cfg|val_evaluator|load_from|experiment|custom_hooks'
+                         r'|default_hooks\.(?!timer|logger|param_scheduler|checkpoint|visualization)\w+'
+                         r'|(train|val)_dataloader\.(dataset|sampler))(\.|$)')
+
+
+@dataclass(frozen=True)
+class SourceJob:
+    """An embedded source checkpoint that has to be made."""
+    name: str
+    config: str
+    options: dict
+    out: Path
+    digest: str
+    steps: int
+    needs: str | None  # another source that is made before
+
+
+@dataclass
+class Agenda:
+    """A grid's runs: `todo`, with each one's steps and the embedded sources they need; `failed` before and not
+    to be tried again; the rest is finished."""
+    grid: Grid
+    runs: list[Run]
+    todo: list[Run]
+    failed: list[Run]
+    sources: list[SourceJob]
+    steps: dict[str, int]
+
+    @property
+    def counts(self) -> str:
+        failed = f'{len(self.failed)} failed (--retry-failed runs them again), ' if self.failed else ''
+        finished = len(self.runs) - len(self.todo) - len(self.failed)
+        return f'{len(self.runs)} runs, {finished} finished, {failed}{len(self.todo)} to do'
+
+
+def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: int | None) -> Run:
+    """The config and options of a cell with a seed."""
+    if cell.is_method:
+        return _make_method_run(grid, cell, seed)
+    source = None if cell.source == 'none' else str(weights_root / grid.sources[cell.source].file)
+    axes = {name: getattr(cell, name) for name in AXES if name not in ('encoder', 'source')}
+    options = {'experiment.data_root': str(PREPARED / cell.dataset), 'experiment.source': source,
+               **{f'experiment.{name}': value for name, value in axes.items() if value is not None},
+               'experiment.seed': seed, **grid.options}
+    if max_iters is not None:
+        options['experiment.steps'] = max_iters
+    if cell.encoder.startswith(TIMM):
+        options['experiment.encoder'] = cell.encoder.removeprefix(TIMM)
+    config = grid.config(cell)
+    cfg = read_config(REPO / config, options)
+    if cfg.experiment.get('encoder'):
+        _check_encoder(cfg.experiment.encoder, check_size(cfg.experiment.img_size), config)
+    data = _prepared_digest(cell.dataset, cfg)
+    source_digest = source and _source_digest(cell.source, grid, weights_root)
+    return Run(cell, seed, config, options, content_hash([determinants(cfg), data, source_digest]))
+
+
+def _make_method_run(grid: Grid, cell: Cell, seed: int) -> Run:
+    """A command with a seed. What it calls is not looked into: who changes that says so in the command."""
+    command = grid.configs[cell.encoder].get('command')
+    if not command:
+        raise UserError(f'{cell.encoder}: has no command that could be run; score its label maps with '
+                        'tools/score.py')
+    index = read_index(PREPARED / cell.dataset) if is_prepared(cell.dataset) else None
+    evaluate = grid.options.get('experiment.evaluate')  # as the configs beside it
+    if evaluate and index and evaluate not in index['split']:
+        raise UserError(f'grid {grid.name}: experiment.evaluate={evaluate!r}{nearest(evaluate, index["split"])}')
+    options = {'custom_imports.imports': grid.options.get('custom_imports.imports', []),  # metrics, perhaps
+               'experiment.evaluate': evaluate}
+    return Run(cell, seed, command, options, content_hash(
+        [command, seed, index and data_digest(index), *([evaluate] if evaluate else [])]))
+
+
+def determinants(cfg) -> dict[str, Any]:
+    """What of a config determines a result, by place, each once: not where things lie, how fast windows come, what
+    is logged and saved. A place without a value is as if it were not there."""
+    found = {place: value for place, value in places(cfg)
+             if DETERMINING.match(place) and not decided_by(place) and value is not None}
+    for name, key in KEYS.items():
+        if not key.determines or cfg.experiment.get(name) is False:  # a switch that is off is as if left out
+            found.pop(f'experiment.{name}', None)
+    own = [name for name in cfg.get('custom_imports', {}).get('imports', ()) if name != 'mmseg_plugins']
+    return found | {name: file_sha256(Path(sys.modules[name].__file__)) for name in own}  # by what they say
+
+
+@cache
+def _check_encoder(name: str, img_size: int | tuple[int, int], config: str) -> None:
+    """A timm model is found out about before anything is run, once."""
+    cfg = read_config(REPO / config)
+    try:
+        timm_encoder(name, img_size, cfg.model)
+    except UserError as error:
+        raise UserError(f'encoder {TIMM}{name}: {error}') from None
+
+
+def _prepared_digest(dataset: str, cfg) -> str | None:
+    """Hash of a dataset that a run is to be on, which must have the splits of its config; None: not prepared."""
+    if not is_prepared(dataset):
+        return None
+    index = read_index(PREPARED / dataset)
+    check_splits(cfg, index)
+    return data_digest(index)
+
+
+def data_digest(index: dict) -> str:
+    """Hash of what of a prepared dataset determines a result; an index may say more."""
+    rules = [index[key] for key in ('labels', 'channels', 'headline', 'intensity', 'evaluate', 'split')]
+    return content_hash([rules, {case: [entry[key] for key in ('shape', 'spacing', 'sha256')]
+                             for case, entry in index['cases'].items()}])
+
+
+def _source_digest(name: str, grid: Grid, weights_root: Path) -> str:
+    """Hash of what an embedded source is made from, or of a published file's bytes."""
+    source = grid.sources[name]
+    if source.made_by:
+        cfg = read_config(REPO / source.made_by)
+        before = source.needs and _source_digest(source.needs, grid, weights_root)
+        return content_hash([determinants(cfg), Path(cfg.experiment.data_root).name, before])
+    path = weights_root / source.file
+    return file_sha256(path) if path.is_file() else 'missing'
+
+
+def make_agenda(grid: Grid, weights_root: Path, out: Path, max_iters: int | None, retry_failed: bool) -> Agenda:
+    """All runs of the grid, those still to do, and the embedded sources these need."""
+    runs = [make_run(grid, cell, seed, weights_root, max_iters) for cell in grid.cells() for seed in grid.seeds]
+    states = {run.name: (read_record(record_path(out, run)) or {}).get('state') for run in runs}
+    failed = [run for run in runs if states[run.name] == 'failed' and not retry_failed]
+    todo = [run for run in runs if states[run.name] != 'done' and run not in failed]
+    sources: dict[str, SourceJob] = {}
+    for name in sorted({run.cell.source for run in todo} - {'none', None}):
+        _add_source_jobs(name, grid, weights_root, sources)
+    steps = {run.name: 1 if run.cell.is_method else read_config(REPO / run.config, run.options).experiment.steps
+             for run in todo}
+    return Agenda(grid, runs, todo, failed, list(sources.values()), steps)
+
+
+def _add_source_jobs(name: str, grid: Grid, weights_root: Path, jobs: dict[str, SourceJob]) -> None:
+    """The pre-training that makes an embedded source, after that of the source it starts from."""
+    source = grid.sources[name]
+    if not source.made_by or name in jobs:
+        return
+    out, digest = weights_root / source.file, _source_digest(name, grid, weights_root)
+    if out.is_file() and (read_object(out.with_suffix('.json')) or {}).get('digest') == digest:
+        return
+    if source.needs:
+        _add_source_jobs(source.needs, grid, weights_root, jobs)
+    cfg = read_config(REPO / source.made_by)
+    data = Path(cfg.experiment.data_root).name
+    options = {'experiment.data_root': str(PREPARED / data)}
+    if source.needs:
+        options['experiment.source'] = str(weights_root / grid.sources[source.needs].file)
+    jobs[name] = SourceJob(name, source.made_by, options, out, digest, cfg.experiment.steps,
+                           source.needs if source.needs in jobs else None)
+
+
+def prepare_sources(agenda: Agenda) -> None:
+    """Draw the procedural images that some of the agenda's sources are made from."""
+    folder = PREPARED / 'layout'
+    if any(source.options['experiment.data_root'] == str(folder) for source in agenda.sources):
+        prepare_layout(folder)

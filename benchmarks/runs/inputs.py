@@ -1,0 +1,81 @@
+"""What a grid's runs start from: prepared datasets and source checkpoints."""
+
+from pathlib import Path
+
+from mmseg_plugins.datasets.catalogue import CATALOGUE, dataset_info
+from mmseg_plugins.datasets.layouts import find_cases
+from mmseg_plugins.datasets.phantom import write_phantom
+from mmseg_plugins.datasets.prepare import prepare_dataset
+from mmseg_plugins.errors import UserError
+from mmseg_plugins.sources import file_sha256
+
+from ..grid.reader import Grid
+
+PREPARED = Path('data/prepared')
+
+
+def find_archives(grid: Grid, data_root: Path) -> dict[str, Path | None]:
+    """Each dataset's archive, there or not; None for one outside the catalogue that has been prepared.
+
+    Raises:
+        UserError: a dataset is neither in the catalogue nor prepared.
+    """
+    archives = {}
+    for name in grid.datasets:
+        if name not in CATALOGUE and is_prepared(name):
+            archives[name] = None
+        else:
+            try:
+                archives[name] = (PREPARED.parent if name == 'phantom' else data_root) / dataset_info(name).folder
+            except UserError as error:
+                raise UserError(f'grid {grid.name}: {error}') from None
+    return archives
+
+
+def is_prepared(name: str) -> bool:
+    return (PREPARED / name / 'index.json').is_file()
+
+
+def prepare_inputs(grid: Grid, archives: dict[str, Path | None], weights_root: Path, progress) -> None:
+    """Prepare the grid's datasets where that is still to do, and check that its sources are there.
+
+    Raises:
+        UserError: an archive or a checkpoint is missing: what to fetch and where to put it.
+    """
+    if 'phantom' in archives:
+        write_phantom(archives['phantom'], progress=progress.counter('drawing the phantom'))
+    fresh = [name for name in archives if not is_prepared(name)]
+    missing = [name for name in fresh if not archives[name].is_dir()]
+    if missing and len(archives) > 1:
+        where = ', '.join(f'{name} ({archives[name]})' for name in missing)
+        others = ' '.join(name for name in archives if name not in missing)
+        raise UserError(f'neither prepared nor on disk (README, "Datasets"): {where}; run '
+                        + (f'the others with --dataset {others}' if others else 'one with --dataset NAME'))
+    for name in fresh:
+        find_cases(dataset_info(name), archives[name])
+    wanted = [grid.sources[name] for name in sorted({cell.source for cell in grid.cells()} - {'none', None})]
+    files = [weights_root / source.file for source in wanted if not source.made_by]
+    missing = [str(path) for path in files if not path.is_file()]
+    if missing:
+        raise UserError(f'source checkpoints not found: {", ".join(missing)}; download them from their authors '
+                        'and put them there (README, "Sources")')
+    for source in wanted:
+        path = weights_root / source.file
+        if source.sha256 and not source.made_by and file_sha256(path) != source.sha256:
+            raise UserError(f'{path}: its sha256 is {file_sha256(path)}, the source says {source.sha256}; fetch '
+                            'it again, or correct the grid file')
+    faulty = [name for name, raw in archives.items() if raw and raw.is_dir() and not _prepare(name, raw, progress)]
+    if faulty:
+        raise UserError(f'faults in {", ".join(faulty)} (above); mend them, or call again to go on with the good '
+                        'cases')
+
+
+def _prepare(name: str, raw: Path, progress) -> bool:
+    """Bring a prepared dataset up to date; False where it is new and has faults."""
+    index = PREPARED / name / 'index.json'
+    before = index.read_bytes() if index.is_file() else None
+    result = prepare_dataset(name, raw, index.parent, progress.counter(f'preparing {name}'))
+    # a fault is told as long as it lasts, a warning when the data is new
+    for line in result.faults + [f'warning: {line}' for line in result.warnings if index.read_bytes() != before]:
+        progress.say(line)
+    return before is not None or not result.faults

@@ -1,0 +1,242 @@
+"""Records: what the one JSON file of a finished or failed run holds, how it is written, checked and found."""
+
+import glob
+import hashlib
+import io
+import json
+import reprlib
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from mmseg_plugins.errors import UserError
+from mmseg_plugins.evaluation import Scores
+from mmseg_plugins.evaluation.folder import ScoredFolder
+from mmseg_plugins.files import write_atomic, write_json
+from mmseg_plugins.untrusted import CHECKED, OTHERS, find_fault, read_json
+
+from ..grid.axes import Cell, check_cell
+from .run import Run
+
+VERSION = 3
+
+# What a record holds, in the words of find_fault; `...` marks what not all have, as most of it came later.
+FIGURES = [(float, None)]  # of every label; None: of nothing, as where a label is absent
+DATA = dict(dataset=str, split_hash=str, cases={str: int}, evaluated=str)
+HARDWARE = dict(cpu=str, cores=(int, None), threads=int, gpu=(str, None))
+RECORD = dict(
+    version=int, checksum=str, run=str, identity=str, cell=OTHERS, seed=int, command=str, state=str,
+    code=dict(revision=(str, None), modified=bool), python=(str, ...), packages={str: (str, None)},
+    hardware=(HARDWARE, ...),  # not of label maps that were scored alone
+    attempts=([OTHERS], ...))  # that ran out of memory before this one
+FAILED = RECORD | dict(
+    config=(str, ...), reason=str, checkpoint=(str, None, ...), out_of_memory=(OTHERS, ...))
+SCORED = RECORD | dict(
+    # by metric: a list for each case, or one list for all cases together
+    scores=dict(labels=[str], headline=[int], cases=[str],
+                figures={'dsc': [FIGURES], 'dsc_pooled': FIGURES, str: list}))
+OF_CONFIG = SCORED | dict(
+    config=str, hardware=HARDWARE, training=dict(steps=int, last_loss=float, curve=[float]),
+    settings=({str: str}, None, ...), data=(DATA | dict(protocol=str, input_size=[int]), None, ...),
+    load=(OTHERS, None, ...),  # what became of its source's keys
+    cost=dict(parameters=float, encoder_parameters=(float, ...), flops=float, encoder_flops=float,
+              seconds=float, start_seconds=(float, ...), step_seconds=(float, ...), window_seconds=(float, ...),
+              checkpoint_seconds=(float, ...), cpu_share=(float, ...), peak_memory_mib=float, memory_of=(str, ...),
+              kind=(str, ...), processes=(int, ...), resumed_from=(int, ...)))
+OF_LABEL_MAPS = SCORED | dict(
+    method=dict(label_maps=str, made_by=(str, None), missing=[str], notes=[str]), data=DATA,
+    cost=(dict(seconds=float), ...))
+# What figures were called until version 2.
+NAMES_2 = dict(dsc='per_case', hd95='hd95_per_case', nsd='nsd_per_case', dsc_pooled='pooled')
+# What tables read of a dataset's summary, see mmseg_plugins/datasets/statistics.py.
+SUMMARY = OTHERS | dict(
+    modality=(str, None), labels=[str], headline=[int], split_hash=(str, None), size=[float], cases={str: int},
+    voxels=[int], slices=[int], variation=FIGURES, mean_variation=(float, None))
+
+
+def seal(record: dict) -> dict:
+    """The record with the checksum of its content; whoever edits it by hand breaks it."""
+    content = {key: value for key, value in record.items() if key != 'checksum'}
+    canonical = json.dumps(content, sort_keys=True)
+    return content | dict(checksum=hashlib.sha256(canonical.encode()).hexdigest()[:16])
+
+
+def open_record(text: str) -> dict:
+    """A record from its file's text, of this version and checked.
+
+    Raises:
+        UserError: why it is no record.
+    """
+    try:
+        record = json.loads(text, **CHECKED)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f'not whole ({error})') from None
+    if not isinstance(record, dict):
+        raise UserError('not a record')
+    version = record.get('version')
+    if type(version) is not int or not 1 <= version <= VERSION:
+        raise UserError(f'of version {reprlib.repr(version)}, this code knows 1 to {VERSION}')
+    if record.get('checksum') != (seal(record)['checksum'] if version > 1 else None):
+        raise UserError('edited since it was written (its checksum differs)')
+    record = _migrate(record)
+    state = record.get('state')
+    if state not in ('done', 'failed'):
+        raise UserError(f'its state is {reprlib.repr(state)}, not done or failed')
+    wanted = FAILED if state == 'failed' else OF_CONFIG if 'config' in record else OF_LABEL_MAPS
+    if fault := find_fault(record, wanted):
+        raise UserError(fault)
+    check_cell(record['cell'])
+    if state == 'done':
+        _check_scores(record['scores'])
+    return record
+
+
+def _migrate(record: dict) -> dict:
+    """Version 1 had no checksum; until 2, each figure had a key of its own, and the mean of cases stood beside."""
+    if record['version'] == VERSION:
+        return record
+    if isinstance(scores := record.get('scores'), dict):
+        figures = {name: scores[key] for name, key in NAMES_2.items() if scores.get(key) is not None}
+        others = {key: value for key, value in scores.items() if key not in (*NAMES_2.values(), 'case')}
+        record = record | dict(scores=others | dict(figures=figures))
+    return seal(record | dict(version=VERSION))
+
+
+def _check_scores(scores: dict) -> None:
+    """Every list as long as the labels or cases that it is about."""
+    labels, cases = len(scores['labels']), len(scores['cases'])
+    for name, figures in scores['figures'].items():
+        per_case = any(isinstance(row, list) for row in figures)
+        if fault := find_fault(figures, [FIGURES] if per_case else FIGURES, f'scores.figures.{name}'):
+            raise UserError(fault)
+        rows = figures if per_case else [figures]
+        if per_case and len(rows) != cases or any(len(row) != labels for row in rows):
+            raise UserError(f'scores.figures.{name} is not of {f"{cases} cases x " * per_case}{labels} labels')
+    if not set(scores['headline']) <= set(range(labels)):
+        raise UserError('the headline names labels that are not there')
+
+
+def record_path(out: Path, run: Run) -> Path:
+    return out / 'records' / f'{run.name}.json'
+
+
+def predictions_path(out: Path, name: str) -> Path:
+    """Of the slices that figures show: a dataset's image and label, or a run's prediction of them."""
+    return out / 'predictions' / f'{name}.npz'
+
+
+def write_arrays(path: Path, **arrays) -> None:
+    """Write arrays as a compressed .npz, atomically; the same arrays give the same bytes."""
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    write_atomic(path, content.getvalue())
+
+
+def write_record(out: Path, run: Run, body: dict) -> Path:
+    """Write a run's record, atomically."""
+    path, config = record_path(out, run), {} if run.cell.is_method else dict(config=run.config)
+    record = dict(version=VERSION, run=run.name, identity=run.identity, cell=asdict(run.cell), seed=run.seed,
+                  command=run.command(portable=True), **config, **body)
+    write_atomic(path, json.dumps(seal(record), indent=1, allow_nan=False) + '\n')
+    return path
+
+
+def describe_result(scores: Scores, index: dict, split: str) -> dict:
+    """The body of a record of a dataset's evaluated split, as far as its figures and data tell.
+
+    Every metric is by label and case, or by label where it is of all cases; null where a label has no figure.
+    """
+    def rounded(values):
+        if np.ndim(values):
+            return [rounded(value) for value in values]
+        return None if np.isnan(values) else round(float(values), 4)
+
+    return dict(
+        state='done',
+        scores=dict(labels=index['labels'], headline=index['headline'], cases=list(scores.cases),
+                    figures={name: rounded(values) for name, values in scores.figures.items()}),
+        data=dict(dataset=index['dataset'], split_hash=index['split_hash'], evaluated=split,
+                  cases={part: len(cases) for part, cases in index['split'].items()}))
+
+
+def describe_method(found: ScoredFolder, index: dict, label_maps: Path, made_by: str | None) -> dict:
+    """The body of a record of scored label maps, as far as it can be known."""
+    return describe_result(found.scores, index, found.split) | dict(
+        method=dict(label_maps=str(label_maps), made_by=made_by, missing=found.missing, notes=found.notes))
+
+
+def set_superseded_aside(out: Path, runs: Iterable[Run]) -> int:
+    """Move records of what used to be these runs, before their config or data changed; returns how many.
+
+    They stay under `out`/superseded, where no table looks.
+    """
+    old = [path for run in runs
+           for path in (out / 'records').glob(f'{glob.escape(f"{run.cell}-seed{run.seed}")}-*.json')
+           if path != record_path(out, run)]
+    for path in old:
+        (out / 'superseded').mkdir(exist_ok=True)
+        path.replace(out / 'superseded' / path.name)
+        predictions_path(out, path.stem).unlink(missing_ok=True)
+    return len(old)
+
+
+def read_record(path: Path) -> dict | None:
+    """A record, or None where there is none that counts."""
+    try:
+        return _open(path)
+    except (OSError, UnicodeDecodeError, UserError):
+        return None
+
+
+def _open(path: Path) -> dict:
+    record = open_record(path.read_text())
+    if path.stem != record['run']:
+        raise UserError(f'named otherwise than its run {record["run"]}')
+    return record
+
+
+def read_object(path: Path) -> dict | None:
+    """A JSON file's mapping; None where there is none."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def read_records(folder: Path) -> tuple[list[dict], dict[str, str]]:
+    """All records below `folder`/records by file name, and why other files there are left out."""
+    records, left_out = {}, {}
+    for path in sorted((folder / 'records').glob('*.json')):
+        try:
+            record = _open(path)
+        except (UnicodeDecodeError, UserError) as error:
+            left_out[path.name] = str(error)
+            continue
+        # two would count as two seeds
+        if records.setdefault((Cell(**record['cell']), record['seed']), record) is not record:
+            left_out[path.name] = 'a second record of this cell and seed; keep one'
+    return list(records.values()), left_out
+
+
+def write_summary(out: Path, dataset: str, summary: dict) -> None:
+    """Write what tables tell of a dataset beside the records, so that they render without the data."""
+    write_json(out / 'datasets' / f'{dataset}.json', summary)
+
+
+def read_summaries(folder: Path) -> tuple[dict[str, dict], dict[str, str]]:
+    """What there is below `folder`/datasets, by dataset, and why files that lack what tables need are left out."""
+    found, left_out = {}, {}
+    for path in sorted((folder / 'datasets').glob('*.json')):
+        try:
+            summary = read_json(path, 'call run_grid.py again')
+            fault = find_fault(summary, SUMMARY)
+        except (OSError, UserError) as error:
+            fault = str(error).removeprefix(f'{path}: ')
+        if fault:
+            left_out[path.name] = fault
+        else:
+            found[path.stem] = summary
+    return found, left_out

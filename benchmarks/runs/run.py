@@ -1,0 +1,74 @@
+"""A run: a cell with a seed, by what it is known, the command that repeats it alone, and the kind of its work."""
+
+import hashlib
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmseg_plugins.commands import REPO, command
+from mmseg_plugins.options import format_value
+
+from ..grid.axes import Cell
+
+
+@dataclass(frozen=True)
+class Run:
+    """A cell with a seed, and all that makes it: config (of a method, its command), options, identity."""
+    cell: Cell
+    seed: int
+    config: str
+    options: dict[str, Any]
+    identity: str
+
+    @property
+    def name(self) -> str:
+        return f'{self.cell}-seed{self.seed}-{self.identity}'
+
+    @property
+    def title(self) -> str:
+        """What is trained, and on what, in plans."""
+        return f'{self.cell.dataset} {self.cell.encoder}'
+
+    def command(self, portable: bool = False) -> str:
+        """What repeats this run alone: from any folder here or, portable, from the repository's root elsewhere."""
+        if self.cell.is_method:
+            return self.config
+        places = {'experiment.data_root', 'experiment.source'}
+        options = [(key, Path(value) if key in places and value else format_value(key, value))
+                   for key, value in self.options.items()]
+        return command('tools/train.py', REPO / self.config, '--work-dir', Path('work_dirs') / self.name,
+                       '--cfg-options', *options, modules=_module_folders(self.options), portable=portable)
+
+
+def _module_folders(options: dict[str, Any]) -> list[Path]:
+    """Where Python finds the user's own modules that a run imports."""
+    names = {name.split('.')[0] for name in options.get('custom_imports.imports', ())} - {'mmseg_plugins'}
+    files = [Path(sys.modules[name].__file__) for name in sorted(names)]
+    return [file.parents[1] if file.name == '__init__.py' else file.parent for file in files]
+
+
+def content_hash(content: Any) -> str:
+    """Eight digits that tell contents apart: of a run's determinants they are its identity."""
+    canonical = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+
+def describe_kind(title: str, experiment, labels: int) -> str:
+    """The kind of a run in words: steps of one kind and of as many FLOPs cost the same.
+
+    Args:
+        title: what is trained, and on what.
+        experiment: of its config.
+        labels: K with background.
+    """
+    size, passes = experiment.img_size, experiment.accumulate
+    size = (size, size) if isinstance(size, int) else size
+    target = ' to all' if experiment.target == 'all' else ''
+    words = [title, f'{"x".join(map(str, (experiment.slices, *size)))}{target}', f'{labels} labels',
+             f'batch {experiment.batch}' + (f' in {passes} passes' if passes > 1 else '')]
+    words += [experiment.precision] if experiment.get('precision') not in (None, 'fp32') else []
+    words += [key.replace('_', ' ') for key in ('activation_checkpointing', 'compile', 'channels_last')
+              if experiment.get(key)]
+    return ', '.join(words)

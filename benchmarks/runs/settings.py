@@ -1,0 +1,36 @@
+"""The settings of a run as the paper's Table 6 has them, read from the config that it ran with."""
+
+from mmengine.config import Config
+
+
+def describe_settings(cfg: Config) -> dict[str, str]:
+    """Settings by the names of benchmarks/paper/table6_settings.csv, as text.
+
+    Args:
+        cfg: carried through by `load_config`.
+    """
+    experiment, optimizer, model = cfg.experiment, cfg.optim_wrapper.optimizer, cfg.model
+    size = experiment.img_size if isinstance(experiment.img_size, int) else tuple(experiment.img_size)
+    losses = model.decode_head.loss_decode
+    losses = losses if isinstance(losses, list | tuple) else [losses]
+    scheduler = ('slanted triangular (linear warm-up then linear decay to zero)' if cfg.param_scheduler.warmup else
+                 'linear decay to zero')
+    return dict(
+        batch_size=str(experiment.batch), loss=' + '.join(map(_describe, losses)),
+        learning_rate=f'{experiment.lr:g}', scheduler=scheduler,
+        steps=str(experiment.steps), input=f'{size} pixels, {experiment.slices} slices',
+        optimizer=optimizer.type, weight_decay=str(optimizer.get('weight_decay', 'the optimizer\'s own')),
+        warmup_steps=str(experiment.warmup),
+        train_augmentation='; '.join(map(_describe, cfg.train_dataloader.dataset.pipeline[1:-1])),
+        intensity=f'protocol {experiment.protocol}',
+        inference='; '.join(map(_describe, cfg.val_dataloader.dataset.pipeline[1:-1])) or 'none')
+
+
+def _describe(part: dict) -> str:
+    """A loss or a transform and, in brackets, its options; `size` is the input's."""
+    options = []
+    for key, value in part.items():
+        if key not in ('type', 'size'):
+            pair = isinstance(value, list | tuple) and len(value) == 2
+            options.append(f'{key} {"..".join(map(str, value)) if pair else value}')
+    return part['type'].removesuffix('Loss') + (f' ({", ".join(options)})' if options else '')
