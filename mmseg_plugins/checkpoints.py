@@ -83,7 +83,7 @@ class LoadReport:
 
     `root` is where in the file the encoder lies, and `kernel` its patch embedding's before inflation.
     """
-    source: str
+    file: str
     root: str = ''
     loaded: list[str] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)
@@ -94,7 +94,7 @@ class LoadReport:
 
     def __str__(self) -> str:
         below = f' (below {self.root!r})' if self.root else ''
-        return (f'{Path(self.source).name}{below}: {len(self.loaded)} keys loaded, '
+        return (f'{Path(self.file).name}{below}: {len(self.loaded)} keys loaded, '
                 f'{len(self.resized)} resized, {len(self.inflated)} inflated, '
                 f'{len(self.dropped)} dropped by rule, {len(self.missing)} left at initialization')
 
@@ -316,7 +316,7 @@ def video_swin_naming(model: SwinTransformer3d) -> Naming:
 
 def _fill(model: nn.Module, naming: Naming, state: State, kernel: Tensor | None, report: LoadReport) -> None:
     """Check every key against the model's and load them all, or raise and load none."""
-    path, family = report.source, type(model).__name__
+    path, family = report.file, type(model).__name__
     parameters = {name for name, _ in model.named_parameters()}
     wanted = {key: value for key, value in model.state_dict().items()
               if key in parameters or not re.search(BUFFERS, key)}

@@ -63,7 +63,7 @@ def test_a_dataset_layout(tmp_path):
             names = list(cases)
             return RawDataset(info, cases, dict(train=names[:-2], test=names[-2:]))
 
-        CATALOGUE['knee'] = DatasetInfo('pairs', 'Knee', 'MRI', source='our hospital', licence='none',
+        CATALOGUE['knee'] = DatasetInfo('pairs', 'Knee', 'MRI', origin='our hospital', licence='none',
                                         channels=['T1'], labels=['background', 'bone', 'marrow'])
         ''')
     raw = write_msd(tmp_path / 'data/Knee', cases=7)

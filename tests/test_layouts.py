@@ -253,7 +253,7 @@ def test_json_is_read_in_any_of_unicodes_encodings(tmp_path, encoding):
     path = raw / 'dataset.json'
     path.write_text(json.dumps(json.loads(path.read_text()), ensure_ascii=False), encoding=encoding)
     _, info = describe_folder(raw, 'nnunet')
-    assert info.source == 'Universität' and find_cases(info, raw).split == folds[0]
+    assert info.origin == 'Universität' and find_cases(info, raw).split == folds[0]
 
 
 @pytest.mark.parametrize('layout', ['msd', 'nnunet'])
@@ -375,7 +375,7 @@ def test_an_empty_split_is_said(tmp_path):
     (dict(paper_intensity=(1, float('nan'))), 'paper_intensity'), (dict(paper_intensity='max'), "'max' is")])
 def test_a_users_entry_is_what_it_can_be(changes, message):
     with pytest.raises(UserError, match=f'^dataset Spine: .*{message}.*; correct its DatasetInfo'):
-        DatasetInfo(**dict(layout='bcv', folder='Spine', modality='CT', source='here', licence='none') | changes)
+        DatasetInfo(**dict(layout='bcv', folder='Spine', modality='CT', origin='here', licence='none') | changes)
 
 
 def test_a_layout_must_be_known_and_name_its_labels(tmp_path, monkeypatch):

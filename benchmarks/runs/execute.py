@@ -236,7 +236,7 @@ def _training_summary(runner) -> dict:
 
 def _load_report(encoder) -> dict | None:
     report = encoder.load_report
-    return report and dict(file=Path(report.source).name, loaded=len(report.loaded),
+    return report and dict(file=Path(report.file).name, loaded=len(report.loaded),
                            resized=report.resized, inflated=report.inflated, dropped=report.dropped,
                            missing=report.missing)
 

@@ -28,7 +28,7 @@ class DatasetInfo:
         layout: `bcv`, `acdc`, `msd`, `nnunet` or one that a user's module registers (layouts.py).
         folder: the archive's own folder, below the raw data root.
         modality: `CT` (Hounsfield units) or `MRI` (arbitrary units): decides the intensity rule.
-        source: where to get it.
+        origin: where to get it.
         licence: its terms.
         channels: names of the image channels, in the file's order; None: read from dataset.json.
         labels: names by id, background first; None: read from dataset.json.
@@ -45,7 +45,7 @@ class DatasetInfo:
     layout: str
     folder: str
     modality: str
-    source: str
+    origin: str
     licence: str
     channels: Sequence[str] | None = None
     labels: Sequence[str] | None = None
@@ -116,7 +116,7 @@ CATALOGUE: dict[str, DatasetInfo] = {
 }
 PAPER_DATASETS = tuple(CATALOGUE)  # the rows of Table 1, in its order
 CATALOGUE['phantom'] = replace(
-    CATALOGUE['bcv'], folder='phantom', source='made by tools/prepare_data.py phantom: nothing to fetch',
+    CATALOGUE['bcv'], folder='phantom', origin='made by tools/prepare_data.py phantom: nothing to fetch',
     licence='the project\'s', input_size=64,
     split=dict(train=tuple(range(1, 25)), val=tuple(range(25, 35))))
 BUILT_IN = tuple(CATALOGUE)
@@ -145,4 +145,4 @@ def how_to_prepare(folder: Path) -> str:
         return f'run: {run}'
     if name not in BUILT_IN:
         run += ' --imports MODULE (the module that adds it)'
-    return f'get {info.source}, unpack it into {os.path.abspath(raw)}, and run: {run}'
+    return f'get {info.origin}, unpack it into {os.path.abspath(raw)}, and run: {run}'

@@ -10,7 +10,7 @@ entry of the catalogue (catalogue.py) for each dataset that is laid out so:
         names = list(cases)
         return RawDataset(info, cases, dict(train=names[:-9], test=names[-9:]))
 
-    CATALOGUE['knee'] = DatasetInfo('pairs', 'Knee', 'MRI', source='our hospital', licence='none',
+    CATALOGUE['knee'] = DatasetInfo('pairs', 'Knee', 'MRI', origin='our hospital', licence='none',
                                     channels=['T1'], labels=['background', 'bone'])
 """
 
@@ -121,7 +121,7 @@ def describe_folder(folder: Path, layout: str) -> tuple[str, DatasetInfo]:
     key = 'channel_names' if layout == 'nnunet' else 'modality'
     channels = _read_names(declared, key, folder / 'dataset.json')
     modality = 'CT' if all(name.upper() == 'CT' for name in channels) else 'MRI'
-    info = DatasetInfo(layout, folder.name, modality, source=_line(declared.get('reference') or folder.name),
+    info = DatasetInfo(layout, folder.name, modality, origin=_line(declared.get('reference') or folder.name),
                        licence=_line(declared.get('licence') or declared.get('license') or 'not stated'))
     return name, info
 
@@ -130,7 +130,7 @@ def describe_folder(folder: Path, layout: str) -> tuple[str, DatasetInfo]:
 def _find_bcv(info: DatasetInfo, raw: Path) -> RawDataset:
     training = raw / 'RawData' / 'Training'
     if not (training / 'img').is_dir():
-        raise UserError(f'{training / "img"}: folder not found; get {info.source}, unpack it into {raw}')
+        raise UserError(f'{training / "img"}: folder not found; get {info.origin}, unpack it into {raw}')
     if not info.split or not info.labels:
         raise UserError(f'{info.folder}: a dataset in BCV\'s layout needs `split` and `labels` in the catalogue')
     split = {name: [f'{number:04d}' for number in numbers] for name, numbers in info.split.items()}
@@ -147,7 +147,7 @@ def _find_acdc(info: DatasetInfo, raw: Path) -> RawDataset:
                      and path.is_dir() and '__MACOSX' not in path.parts)
     training = [path for path in folders if 'testing' not in path.relative_to(raw).parts]
     if not training:
-        raise UserError(f'{raw}: no patient folders; get {info.source}, unpack it so that patient001/ is below '
+        raise UserError(f'{raw}: no patient folders; get {info.origin}, unpack it so that patient001/ is below '
                         f'{raw}')
     cases, patients = {}, {}
     for folder in training:
@@ -166,7 +166,7 @@ def _find_acdc(info: DatasetInfo, raw: Path) -> RawDataset:
 @register_layout('msd')
 def _find_msd(info: DatasetInfo, raw: Path) -> RawDataset:
     path = raw / 'dataset.json'
-    declared = _read_declaration(raw, f'get {info.source}, unpack it so that this file is there')
+    declared = _read_declaration(raw, f'get {info.origin}, unpack it so that this file is there')
     # MONAI writes a list of images where there is one per channel
     entry = OTHERS | dict(image=(str, [str]), label=str)
     if fault := find_fault(declared, OTHERS | dict(training=[entry])):
