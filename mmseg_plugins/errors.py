@@ -39,7 +39,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean ...` for a misspelt name, else the list of known ones."""
     known = sorted(map(str, known))
     close = difflib.get_close_matches(str(name), known, n=1)
-    return f'; did you mean {close[0]!r}?' if close else f'; known: {", ".join(known)}'
+    return f'; did you mean {close[0]!r}?' if close else f'; known: {", ".join(known)}' if known else ''
 
 
 def check_number(name: str, value: Any, least: float, most: float = math.inf) -> float:

@@ -114,6 +114,46 @@ def test_a_pre_training_objective(tmp_path):
     assert all(torch.equal(made[key], alone[key]) for key in made)
 
 
+def test_a_loss_and_mmsegmentations_own(tmp_path):
+    write(tmp_path / 'my_losses.py', '''
+        from mmseg.registry import MODELS
+        from torch import nn
+
+        @MODELS.register_module()
+        class Surprise(nn.Module):
+            loss_name = 'loss_surprise'
+
+            def forward(self, logits, label, weight=None, ignore_index=None):
+                return -logits.log_softmax(1).gather(1, label[:, None]).mean()
+        ''')
+    losses = {}
+    for loss in ('Surprise', 'CrossEntropyLoss'):
+        write(tmp_path / 'config.py', f'''
+            _base_ = {str(REPO / CONFIG)!r}
+            model = dict(decode_head=dict(loss_decode=dict(_delete_=True, type={loss!r})))
+            ''')
+        write_msd(tmp_path / 'data/Task04_Hippocampus', cases=7)
+        [record] = run_grid(tmp_path, imports=['my_losses'], axes=dict(slices=[3], target=['all']),
+                            configs=dict(beit=str(tmp_path / 'config.py')))
+        losses[loss] = record['training']['curve']
+    assert losses['Surprise'] == losses['CrossEntropyLoss']
+
+
+def test_a_table(tmp_path):
+    write(tmp_path / 'my_table.py', '''
+        from benchmarks.grid.tables import Table, register_table
+
+        register_table(Table('looks', dict(one=dict(slices=1), three=dict(slices=3)), 'How far it looks',
+                             against='three', figure='table_looks'))
+        ''')
+    write_msd(tmp_path / 'data/Task04_Hippocampus', cases=7)
+    run_grid(tmp_path, imports=['my_table'], tables=['looks'])
+    table = (tmp_path / 'out/tables/table_looks.md').read_text().splitlines()
+    assert [line.split(' | ')[0] for line in table] == ['| Method', '| ---', '| one', '| three']
+    assert 'three - one' in (tmp_path / 'out/tables/table_contrasts.csv').read_text()
+    assert (tmp_path / 'out/figures/table_looks.png').is_file()
+
+
 def test_a_value_of_an_axis(tmp_path):
     write(tmp_path / 'my_methods.py', '''
         from mmseg_plugins import register_inflation

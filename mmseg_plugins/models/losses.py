@@ -1,4 +1,16 @@
-"""Dice + Focal over softmax classes, as the paper names its loss."""
+"""Dice + Focal over softmax classes, as the paper names its loss.
+
+A loss of one's own is a module that a config names, here or in any module that a grid imports; MMSegmentation's do too:
+
+    @MODELS.register_module()
+    class Tversky(nn.Module):
+        loss_name = 'loss_tversky'
+
+        def forward(self, logits, label, weight=None, ignore_index=None):   # (B, K, H, W), (B, H, W) int64
+            return ...                                                      # a number
+
+    model = dict(decode_head=dict(loss_decode=dict(_delete_=True, type='Tversky')))
+"""
 
 import torch
 from mmseg.registry import MODELS

@@ -33,6 +33,8 @@ class WindowPreProcessor(BaseDataPreprocessor):
         shifts = [sample.get('intensity_shift', 0.0) for sample in samples]
         if any(shifts):
             inputs += inputs.new_tensor(shifts)[:, None, None, None]
+        for sample in samples if training else ():
+            sample.gt_sem_seg.data = sample.gt_sem_seg.data.long()  # what losses want; they travel as bytes
         return dict(inputs=inputs.contiguous(memory_format=self.memory_format), data_samples=samples)
 
 
