@@ -184,7 +184,7 @@ def collect_tables(measured: Measured, grid: Grid, committed: Measured | None) -
     if len(contrasts):
         tables.append(Rendered('contrasts', contrasts, 'Rows against each other. One row of a table minus each '
                                'other, over the labels that the table is of.', [NOTE]))
-    difference, pairs = main_cells(measured, grid) or (None, [])
+    difference, pairs = main_cells(measured, grid)
     if len(grid.datasets) == 1 and pairs:
         tables.append(Rendered('organs', contrast_organs(measured, *pairs[0]),
                                f'{difference} by organ. {difference.first} minus {difference.second}.', [NOTE]))

@@ -34,7 +34,7 @@ def _difference(difference: Difference, table: Table, measured: Measured, grid: 
     sentence = (f'{difference}: {_points(gain, figures)} ({names[0]} {figures[0]:.2f}, {names[1]} {figures[1]:.2f}'
                 f'{", all labels" if table.labels == "all" else ""}).')
     published = table.published(grid.dataset)
-    if published and set(names) <= set(published.rows):
+    if set(names) <= set(published.rows):
         paper = published.rows[names[0]] - published.rows[names[1]]
         sentence += f' In the {published.heading}: {paper:+.2f}.'
     return sentence
@@ -49,11 +49,11 @@ def _points(gain: Gain | None, figures: list[float]) -> str:
             f'{word} noise')
 
 
-def main_cells(measured: Measured, grid: Grid) -> tuple[Difference, list[tuple[Cell, Cell]]] | None:
-    """The main table's first difference, and its two cells on every dataset where both were run."""
+def main_cells(measured: Measured, grid: Grid) -> tuple[Difference | None, list[tuple[Cell, Cell]]]:
+    """The main table's first difference, if it has one, and its two cells on every dataset where both were run."""
     table = main_table(measured, grid)
     if not table or not table.shown_differences:
-        return None
+        return None, []
     difference = table.shown_differences[0]
     pairs = [tuple(replace(table.rows[row], dataset=dataset) for row in (difference.first, difference.second))
              for dataset in grid.datasets]
@@ -62,7 +62,7 @@ def main_cells(measured: Measured, grid: Grid) -> tuple[Difference, list[tuple[C
 
 def dataset_gains(measured: Measured, grid: Grid) -> dict[str, Gain | None]:
     """Dataset -> the main difference there."""
-    _, pairs = main_cells(measured, grid) or (None, [])
+    _, pairs = main_cells(measured, grid)
     return {first.dataset: gain_between(first, second, measured, grid) for first, second in pairs}
 
 

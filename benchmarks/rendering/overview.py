@@ -46,7 +46,7 @@ def _row(grid: Grid, records: list[dict]) -> dict:
 
 def _main_difference(measured: Measured, grid: Grid) -> str:
     """Both rows' DSC; their averages over the datasets that have both, where there are several."""
-    difference, pairs = main_cells(measured, grid) or (None, [])
+    difference, pairs = main_cells(measured, grid)
     if not pairs:
         return '—'
     first, second = ([measured.value(cell) for cell in cells] for cells in zip(*pairs, strict=True))

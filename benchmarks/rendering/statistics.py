@@ -1,6 +1,6 @@
 """Are two rows different? Over seeds and over cases; a test that its data cannot carry gives None."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,12 +21,10 @@ class SeedTest:
 
     Args:
         n: seeds.
-        difference: mean of first minus second.
-        std: sample standard deviation of the differences.
+        difference, std: mean and sample standard deviation of first minus second.
         t: statistic, n - 1 degrees of freedom.
         one_sided: p that the first is not better.
         two_sided: p.
-        effect: Cohen's d of the paired differences.
     """
     n: int
     difference: float
@@ -34,7 +32,6 @@ class SeedTest:
     t: float
     one_sided: float
     two_sided: float
-    effect: float
 
 
 @dataclass(frozen=True)
@@ -86,9 +83,11 @@ class Noise:
                      * np.sqrt(sum(1 / len(value.seeds) for value in values)))
 
 
-def pool_noise(*parts: Noise) -> Noise:
-    freedom = sum(part.freedom for part in parts)
-    squares = sum(part.std ** 2 * part.freedom for part in parts if part.freedom)
+def pool_noise(values: Iterable[Value]) -> Noise:
+    """From all of them that have several seeds."""
+    values = [value for value in values if len(value.seeds) > 1]
+    freedom = sum(len(value.seeds) - 1 for value in values)
+    squares = sum(value.std ** 2 * (len(value.seeds) - 1) for value in values)
     return Noise(float(np.sqrt(squares / freedom)) if freedom else np.nan, freedom)
 
 
@@ -99,8 +98,8 @@ def seed_noise(measured: Measured, grid: Grid, labels: Labels = 'headline', data
         labels: those of the figure that it is the noise of.
         dataset: of cells on this one alone; None: of all.
     """
-    values = [measured.value(cell, labels=labels) for cell in grid.cells() if dataset in (None, cell.dataset)]
-    return pool_noise(*(Noise(value.std, len(value.seeds) - 1) for value in values if len(value.seeds) > 1))
+    return pool_noise(measured.value(cell, labels=labels) for cell in grid.cells()
+                      if dataset in (None, cell.dataset))
 
 
 def compare_seeds(first: Mapping[int, float], second: Mapping[int, float], higher_is_better: bool = True
@@ -114,8 +113,7 @@ def compare_seeds(first: Mapping[int, float], second: Mapping[int, float], highe
     t = mean / std * np.sqrt(n)
     above = stats.t.sf(t, n - 1)
     worse = above if higher_is_better else 1 - above
-    return SeedTest(n, float(mean), float(std), float(t), float(worse), float(2 * min(above, 1 - above)),
-                    float(mean / std))
+    return SeedTest(n, float(mean), float(std), float(t), float(worse), float(2 * min(above, 1 - above)))
 
 
 def compare_cases(first: Mapping[str, float], second: Mapping[str, float]) -> CaseTest | None:

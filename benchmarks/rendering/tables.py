@@ -1,7 +1,6 @@
 """Records -> tables as text: measured beside published, every row with the number of runs behind it."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -77,7 +76,7 @@ def build_table(table: Table, measured: Measured, grid: Grid, committed: Measure
 def _metric_table(table: Table, measured: Measured, grid: Grid, committed: Measured | None) -> pd.DataFrame:
     """Rows by metrics; methods that only the publication ran come first."""
     published, labels = table.published(grid.dataset), table.labels
-    paper = {label: figure for label, figure in (published.rows if published else {}).items() if figure == figure}
+    paper = {label: figure for label, figure in published.rows.items() if figure == figure}
     if not set(paper) & set(table.rows):
         paper = {}
     noise = seed_noise(committed, grid, labels) if committed else None
@@ -121,7 +120,7 @@ def _dataset_table(table: Table, measured: Measured, grid: Grid, committed: Meas
         rows.append({'Method': label, 'figures': figures, **(texts or means.map(_number)),
                      f'average of {len(common)}': _number(means[common].mean(skipna=False))})
 
-    published = {dataset: found for dataset in grid.datasets if (found := table.published(dataset))}
+    published = {dataset: table.published(dataset) for dataset in grid.datasets}
     paper = {label: {dataset: found.rows[label] for dataset, found in published.items() if label in found.rows}
              for label in dict.fromkeys(label for found in published.values() for label in found.rows)}
     for label in paper:
@@ -143,30 +142,29 @@ def _dataset_table(table: Table, measured: Measured, grid: Grid, committed: Meas
     return pd.DataFrame(rows)
 
 
-def _number(figure: float, form: str = '{:.2f}') -> str:
-    return '—' if np.isnan(figure) else form.format(figure)
+def _number(figure: float | None, form: str = '{:.2f}') -> str:
+    return '—' if figure is None or np.isnan(figure) else form.format(figure)
 
 
 def _organ_table(table: Table, measured: Measured, grid: Grid, committed: Measured | None) -> pd.DataFrame:
     """Rows by organs, and below them what is known of the organs themselves."""
-    done, published = measured.done(), table.published(grid.dataset)
+    done, paper, rows = measured.done(), table.published(grid.dataset), []
     if not done:
         return pd.DataFrame([{'Method': row} for row in table.rows])
-    scores, rows = done[0]['scores'], []
+    scores = done[0]['scores']
     organs = {i: scores['labels'][i] for i in scores['headline']}
-    paper = published.organs if published and published.organs is not None else pd.DataFrame(columns=[*organs])
 
     def add(label: str, figures: str, values: Mapping[int, str]) -> None:
         rows.append({'Method': label, 'figures': figures, **{name: values[i] for i, name in organs.items()}})
 
     def add_paper(label: str, form: str = '{:.2f}') -> None:
-        if label in paper.index:
-            per_case = ', per case' * (label in published.per_case)
-            add(label, published.heading + per_case, {i: _number(paper.loc[label, i], form) for i in organs})
+        if label in paper.organs.index:
+            per_case = ', per case' * (label in paper.per_case)
+            add(label, paper.heading + per_case, {i: _number(paper.organs.loc[label, i], form) for i in organs})
 
     statistics = dict.fromkeys(name for name, *_ in ORGAN_STATISTICS)
-    for label in paper.index.difference([*table.rows, *statistics], sort=False):  # that only the publication ran
-        add_paper(label)
+    for label in paper.organs.index.difference([*table.rows, *statistics], sort=False):
+        add_paper(label)  # that only the publication ran
     for label, cell in table.rows.items():
         for name, figures in {'measured': measured, 'committed': committed}.items():
             if figures:
@@ -174,8 +172,7 @@ def _organ_table(table: Table, measured: Measured, grid: Grid, committed: Measur
         add_paper(label)
     if summary := measured.data.get(grid.dataset):
         for label, key, form in ORGAN_STATISTICS:
-            add(label, 'measured', {i: _number(np.nan if summary[key][i] is None else summary[key][i], form)
-                                    for i in organs})
+            add(label, 'measured', {i: _number(summary[key][i], form) for i in organs})
             add_paper(label, form)
     return pd.DataFrame(rows)
 
@@ -227,9 +224,8 @@ def free_table(measured: Measured, grid: Grid) -> Rendered:
              for axis in varying}
             | _figures(measured, cell, 'headline') | {'runs': str(len(measured.value(cell).seeds))}
             for cell in cells]
-    shared = [f'{axis} {getattr(cells[0], axis)}' for axis in ('dataset', *AXES)
-              if axis not in varying and getattr(cells[0], axis) is not None]
-    as_table = Table('free', {}, title=f'Free axes ({", ".join(shared)})')
+    shared = [axis for axis, value in vars(cells[0]).items() if axis not in varying and value is not None]
+    as_table = Table('free', {}, title=f'Free axes ({cell_label(cells[0], shared)})')
     return Rendered('free', pd.DataFrame(rows), caption(as_table, measured, grid))
 
 
@@ -239,8 +235,11 @@ def cell_names(measured: Measured, grid: Grid) -> dict[Cell, str]:
     return {cell: names.get(cell) or cell_label(cell) for cell in dict.fromkeys([*names, *measured.cells()])}
 
 
-def cell_label(cell: Cell) -> str:
-    return ', '.join(f'{axis} {value}' for axis, value in asdict(cell).items() if value is not None)
+def cell_label(cell: Cell, axes: Iterable[str] | None = None) -> str:
+    """A cell by these axes; by all that it has."""
+    if axes is None:
+        axes = [axis for axis, value in vars(cell).items() if value is not None]
+    return ', '.join(f'{axis} {getattr(cell, axis)}' for axis in axes)
 
 
 def settings_table(measured: Measured, paper: Mapping[str, str]) -> pd.DataFrame:
@@ -257,9 +256,8 @@ def settings_table(measured: Measured, paper: Mapping[str, str]) -> pd.DataFrame
 def seed_table(table: Table, measured: Measured, grid: Grid) -> pd.DataFrame:
     """The rows that several seeds have, and the published ones: paired t-tests of `against` with each."""
     published, reference = table.published(grid.dataset), table.against
-    lines = {('measured', label): measured.value(cell, labels=table.labels) for label, cell in table.rows.items()}
-    if published:
-        lines = {(published.heading, row): Value(seeds) for row, seeds in published.seeds.items()} | lines
+    lines = {(published.heading, row): Value(seeds) for row, seeds in published.seeds.items()} | {
+        ('measured', label): measured.value(cell, labels=table.labels) for label, cell in table.rows.items()}
     rows = []
     for (figures, label), value in lines.items():
         if len(value.seeds) < 2:
