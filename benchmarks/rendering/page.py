@@ -3,15 +3,18 @@
 import base64
 import re
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
+import pandas as pd
 
 from ..grid.reader import GRIDS, Grid, load_grid
 from .figures import Drawn
-from .findings import main_findings
+from .findings import main_cells, main_findings
 from .frame import Measured
-from .tables import Rendered, cell_label, cell_names
+from .markup import to_markdown
+from .tables import Rendered, caption, cell_label, cell_names
 
 ABSENT = ('—', 'not run', 'not prepared', 'failed', 'not enough data')
 NUMBER = re.compile(r'(< )?[-+]?[\d,]*\.?\d+(?![\d.]*[x:])')  # with what may follow, as ± 0.41; 48x64 is text
@@ -25,28 +28,73 @@ def fill(template: str, **values) -> str:
 
 
 def fill_page(grid: Grid, measured: Measured, records: list[dict], left_out: dict[str, str],
-              tables: list[Rendered], absent: list[str], drawn: list[Drawn], compared: bool) -> str:
+              tables: list[Rendered], drawn: list[Drawn], compared: bool) -> str:
     """The page of a grid.
 
     Args:
         left_out: file name -> why it is no record.
-        absent: tables that the grid has and nobody ran.
         compared: whether tables show the committed figures as well.
     """
     done = measured.done()
     failed = [record for record in records if record['state'] == 'failed']
-    finished = {record['cell']['dataset'] for record in done}
+    built = {table.name for table in tables}
+    absent = [caption(table, measured, grid).split('.')[0] for name, table in grid.tables.items()
+              if name not in built]
     return fill(
         'report.html.j2', grid=grid, done=len(done),
         cells=sum(bool(measured.done(cell)) for cell in measured.cells()),
         seeds=sorted({record['seed'] for record in done}), failed=failed, left_out=left_out,
-        datasets=[dataset for dataset in grid.datasets if dataset in finished] or grid.datasets,
+        datasets=finished_datasets(measured, grid) or grid.datasets,
         data=describe_data(done), findings=main_findings(measured, grid), hardware=describe_hardware(records),
         code=describe_code(records),
         command=repeat_command(grid), tables=[shown_table(table) for table in tables if table.name != 'claims'],
         claims=[shown_table(table) for table in tables if table.name == 'claims'], absent=absent,
         figures=[shown_figure(figure) for figure in drawn], compared=compared,
         cells_with_runs=shown_runs(measured, grid))
+
+
+def fill_index(grids: Sequence[tuple[Grid, list[dict]]]) -> dict[str, str]:
+    """The index of all grids, a line for each, by file name: a page, and the same for GitHub.
+
+    Args:
+        grids: each with its records, in a folder of its name.
+    """
+    headings = ('Grid', 'Datasets', 'Runs', 'Main difference', 'Hardware', 'Files')
+    rows = [dict(name=grid.name, title=grid.title, cells=index_cells(grid, records)) for grid, records in grids]
+    table = pd.DataFrame([[f'[{row["title"]}]({row["name"]}/report.html)', *row['cells'],
+                           f'[page]({row["name"]}/report.html), [records]({row["name"]}/records)']
+                          for row in rows], columns=headings)
+    text = ('# Results\n\nMean DSC in percent, pooled, over the reported labels, ± the sample deviation over '
+            'seeds. Pages open from a file: [index.html](index.html).\n\n')
+    return {'index.html': fill('index.html.j2', headings=headings, rows=rows, absent=ABSENT),
+            'README.md': text + to_markdown(table)}
+
+
+def index_cells(grid: Grid, records: list[dict]) -> list[str]:
+    """Of a grid's line, all but its links."""
+    measured = Measured(records)
+    failed = sum(record['state'] == 'failed' for record in records)
+    return [', '.join(finished_datasets(measured, grid)) or '—',
+            f'{len(measured.done())}' + (f', {failed} failed' if failed else ''),
+            describe_main(measured, grid), '; '.join(describe_hardware(records)) or '—']
+
+
+def describe_main(measured: Measured, grid: Grid) -> str:
+    """Both rows' DSC; their averages over the datasets that have both, where there are several."""
+    difference, pairs = main_cells(measured, grid)
+    if not pairs:
+        return '—'
+    first, second = ([measured.value(cell) for cell in cells] for cells in zip(*pairs, strict=True))
+    if len(grid.datasets) == 1:
+        return f'{difference.first} {first[0]}, {difference.second} {second[0]}'
+    means = [sum(value.mean for value in values) / len(values) for values in (first, second)]
+    return (f'{difference.first} {means[0]:.2f}, {difference.second} {means[1]:.2f} '
+            f'(average of {len(pairs)})')
+
+
+def finished_datasets(measured: Measured, grid: Grid) -> list[str]:
+    finished = {record['cell']['dataset'] for record in measured.done()}
+    return [dataset for dataset in grid.datasets if dataset in finished]
 
 
 def describe_data(done: list[dict]) -> list[str]:

@@ -1,6 +1,6 @@
 """Records -> tables as text: measured beside published, every row with the number of runs behind it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,12 +15,6 @@ from .frame import Labels, Measured, Value
 from .statistics import agreement, compare_seeds, seed_noise
 
 TOO_FEW = 'not enough data'
-DATA = ('Table 1. The data: mean raw size and network input (columns x rows x slices), labels without background, '
-        'cases by split (patients where one has several cases).')
-SEEDS = ("Seed study. DSC pooled of every seed; ± is the sample deviation, the paper's the population's (ddof 0).")
-COST = ('Cost. FLOPs (2 x multiply-accumulate) of one window; seconds are of the whole run, with evaluation, '
-        'medians over seeds.')
-SETTINGS = 'Table 6. Settings, read from the configs of the runs.'
 ORGAN_STATISTICS = (('# voxels', 'voxels', '{:,.0f}'), ('# slices', 'slices', '{:,.0f}'),
                     ('slice variation', 'variation', '{:.2f}'))  # what a dataset's summary tells of its labels
 
@@ -30,7 +24,7 @@ class Rendered(NamedTuple):
     name: str
     frame: pd.DataFrame
     caption: str
-    notes: list[str] = []
+    notes: Sequence[str] = ()
 
 
 def was_run(table: Table, measured: Measured, grid: Grid) -> bool:
@@ -216,8 +210,8 @@ def varying_axes(cells: list[Cell]) -> list[str]:
     return [axis for axis in ('dataset', *AXES) if len({getattr(cell, axis) for cell in cells}) > 1]
 
 
-def free_table(measured: Measured, grid: Grid) -> Rendered:
-    """One row per cell that no table names; what all of them share is in the caption."""
+def free_table(measured: Measured, grid: Grid) -> tuple[pd.DataFrame, str]:
+    """One row per cell that no table names, and a caption of what all of them share."""
     cells = free_cells(measured, grid)
     varying = varying_axes(cells)
     rows = [{axis: '—' if cell.is_method and getattr(cell, axis) is None else str(getattr(cell, axis))
@@ -226,7 +220,7 @@ def free_table(measured: Measured, grid: Grid) -> Rendered:
             for cell in cells]
     shared = [axis for axis, value in vars(cells[0]).items() if axis not in varying and value is not None]
     as_table = Table('free', {}, title=f'Free axes ({cell_label(cells[0], shared)})')
-    return Rendered('free', pd.DataFrame(rows), caption(as_table, measured, grid))
+    return pd.DataFrame(rows), caption(as_table, measured, grid)
 
 
 def cell_names(measured: Measured, grid: Grid) -> dict[Cell, str]:
