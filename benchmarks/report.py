@@ -54,7 +54,7 @@ def main() -> int:
         print(describe_changes(new, args.against))
     elif args.compare:
         grid = load_folder(args.folders[0])
-        print(contrasts.compare(Measured(read_counting(args.folders[0])), grid, *args.compare))
+        print(contrasts.compare(read_folder(args.folders[0])[0], grid, *args.compare))
     elif args.watch:
         watch(load_folder(args.folders[0]), args.folders[0])
     else:  # without a folder all of them, and the index
@@ -82,16 +82,13 @@ def load_folder(folder: Path) -> Grid:
     return load_grid(str(folder / 'grid.yaml'))
 
 
-def read_counting(folder: Path) -> list[dict]:
-    """The records of a folder that count; the others are named."""
-    records, left_out = read_records(folder)
-    tell(folder / 'records', left_out)
-    return records
-
-
-def tell(folder: Path, left_out: dict[str, str]) -> None:
-    for name, reason in left_out.items():
-        print(f'{folder / name}: {reason}; left out', file=sys.stderr)
+def read_folder(folder: Path) -> tuple[Measured, dict[str, str]]:
+    """What counts of a result folder, and which of its records do not, with the reason; what does not is said."""
+    (records, left_out), (summaries, unread) = read_records(folder), read_summaries(folder)
+    for place, faults in ((folder / 'records', left_out), (folder / 'datasets', unread)):
+        for name, reason in faults.items():
+            print(f'{place / name}: {reason}; left out', file=sys.stderr)
+    return Measured(records, summaries), left_out
 
 
 def rendered_files(folder: Path) -> list[Path]:
@@ -108,24 +105,19 @@ def render(folder: Path, into: Path | None = None) -> Path:
         into: where to write instead of `folder`.
     """
     grid, into = load_folder(folder), into or folder
-    records, left_out = read_records(folder)
-    tell(folder / 'records', left_out)
-    if not records:
+    measured, left_out = read_folder(folder)
+    if not measured.records:
         raise UserError(f'{folder / "records"}: no record that counts; nothing was rendered')
-    summaries, unread = read_summaries(folder)
-    tell(folder / 'datasets', unread)
-    measured, committed = Measured(records, summaries), read_committed(folder)
+    committed = read_committed(folder)
     built = collect_tables(measured, grid, committed)
     for path in rendered_files(into):  # what the records no longer give must not stay behind
         path.unlink()
     for name, frame, caption, notes in built:
-        stem = into / 'tables' / f'table_{name}'
-        write_atomic(stem.with_suffix('.csv'), frame.to_csv(index=False))
-        write_atomic(stem.with_suffix('.md'), to_markdown(frame, notes))
-        write_atomic(stem.with_suffix('.tex'), to_latex(frame, caption, notes))
+        for suffix, text in dict(csv=frame.to_csv(index=False), md=to_markdown(frame, notes),
+                                 tex=to_latex(frame, caption, notes)).items():
+            write_atomic(into / 'tables' / f'table_{name}.{suffix}', text)
     drawn = draw_all(measured, grid, folder, into / 'figures')
-    page = fill_page(grid, measured, records, left_out, built, drawn, committed is not None)
-    write_atomic(into / 'report.html', page)
+    write_atomic(into / 'report.html', fill_page(grid, measured, left_out, built, drawn, committed is not None))
     return into / 'report.html'
 
 
@@ -188,7 +180,7 @@ def collect_tables(measured: Measured, grid: Grid, committed: Measured | None) -
 
 def render_index(root: Path, into: Path | None = None) -> Path:
     """Write the index of all result folders below `root`; returns its path."""
-    grids = [(load_folder(folder), read_records(folder)[0]) for folder in find_folders(root)]
+    grids = [(load_folder(folder), Measured(read_records(folder)[0])) for folder in find_folders(root)]
     for name, content in fill_index(grids).items():
         write_atomic((into or root) / name, content)
     return (into or root) / 'index.html'
@@ -212,7 +204,7 @@ def check(folder: Path, draw: Callable = render) -> int:
 def describe_changes(new: Path, old: Path) -> str:
     """A Markdown table of what moved between two result folders of one grid."""
     grid, earlier = load_folder(new), load_folder(old)
-    now, before = (Measured(read_counting(folder)) for folder in (new, old))
+    now, before = (read_folder(folder)[0] for folder in (new, old))
     if not set(grid.cells()) & set(earlier.cells()):
         raise UserError(f'{old}: has no cell in common with {new}; name two folders of the same grid')
     table = contrasts.compare_results(now, before, grid)

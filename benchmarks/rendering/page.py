@@ -27,40 +27,37 @@ def fill(template: str, **values) -> str:
     return environment.get_template(template).render(**values)
 
 
-def fill_page(grid: Grid, measured: Measured, records: list[dict], left_out: dict[str, str],
-              tables: list[Rendered], drawn: list[Drawn], compared: bool) -> str:
+def fill_page(grid: Grid, measured: Measured, left_out: dict[str, str], tables: list[Rendered], drawn: list[Drawn],
+              compared: bool) -> str:
     """The page of a grid.
 
     Args:
         left_out: file name -> why it is no record.
         compared: whether tables show the committed figures as well.
     """
-    done = measured.done()
-    failed = [record for record in records if record['state'] == 'failed']
-    built = {table.name for table in tables}
-    absent = [caption(table, measured, grid).split('.')[0] for name, table in grid.tables.items()
-              if name not in built]
+    done, built = measured.done(), {table.name for table in tables}
+    shown = {claims: [shown_table(table) for table in tables if (table.name == 'claims') == claims]
+             for claims in (True, False)}
     return fill(
-        'report.html.j2', grid=grid, done=len(done),
+        'report.html.j2', grid=grid, done=len(done), left_out=left_out, compared=compared,
         cells=sum(bool(measured.done(cell)) for cell in measured.cells()),
-        seeds=sorted({record['seed'] for record in done}), failed=failed, left_out=left_out,
-        datasets=finished_datasets(measured, grid) or grid.datasets,
-        data=describe_data(done), findings=main_findings(measured, grid), hardware=describe_hardware(records),
-        code=describe_code(records),
-        command=repeat_command(grid), tables=[shown_table(table) for table in tables if table.name != 'claims'],
-        claims=[shown_table(table) for table in tables if table.name == 'claims'], absent=absent,
-        figures=[shown_figure(figure) for figure in drawn], compared=compared,
-        cells_with_runs=shown_runs(measured, grid))
+        seeds=sorted({record['seed'] for record in done}), failed=measured.failed(),
+        datasets=finished_datasets(measured, grid) or grid.datasets, data=describe_data(done),
+        findings=main_findings(measured, grid), hardware=describe_hardware(measured), code=describe_code(measured),
+        command=repeat_command(grid), tables=shown[False], claims=shown[True],
+        absent=[caption(table, measured, grid).split('.')[0] for name, table in grid.tables.items()
+                if name not in built],
+        figures=[shown_figure(figure) for figure in drawn], cells_with_runs=shown_runs(measured, grid))
 
 
-def fill_index(grids: Sequence[tuple[Grid, list[dict]]]) -> dict[str, str]:
+def fill_index(grids: Sequence[tuple[Grid, Measured]]) -> dict[str, str]:
     """The index of all grids, a line for each, by file name: a page, and the same for GitHub.
 
     Args:
-        grids: each with its records, in a folder of its name.
+        grids: each with what was measured, in a folder of its name.
     """
     headings = ('Grid', 'Datasets', 'Runs', 'Main difference', 'Hardware', 'Files')
-    rows = [dict(name=grid.name, title=grid.title, cells=index_cells(grid, records)) for grid, records in grids]
+    rows = [dict(name=grid.name, title=grid.title, cells=index_cells(measured, grid)) for grid, measured in grids]
     table = pd.DataFrame([[f'[{row["title"]}]({row["name"]}/report.html)', *row['cells'],
                            f'[page]({row["name"]}/report.html), [records]({row["name"]}/records)']
                           for row in rows], columns=headings)
@@ -70,13 +67,11 @@ def fill_index(grids: Sequence[tuple[Grid, list[dict]]]) -> dict[str, str]:
             'README.md': text + to_markdown(table)}
 
 
-def index_cells(grid: Grid, records: list[dict]) -> list[str]:
+def index_cells(measured: Measured, grid: Grid) -> list[str]:
     """Of a grid's line, all but its links."""
-    measured = Measured(records)
-    failed = sum(record['state'] == 'failed' for record in records)
-    return [', '.join(finished_datasets(measured, grid)) or '—',
-            f'{len(measured.done())}' + (f', {failed} failed' if failed else ''),
-            describe_main(measured, grid), '; '.join(describe_hardware(records)) or '—']
+    failed = f', {len(measured.failed())} failed' if measured.failed() else ''
+    return [', '.join(finished_datasets(measured, grid)) or '—', f'{len(measured.done())}{failed}',
+            describe_main(measured, grid), '; '.join(describe_hardware(measured)) or '—']
 
 
 def describe_main(measured: Measured, grid: Grid) -> str:
@@ -101,27 +96,25 @@ def describe_data(done: list[dict]) -> list[str]:
     """Per dataset and split: how many cases were trained on and evaluated."""
     facts = {}
     for record in done:
-        dataset, scores = record['cell']['dataset'], record['scores']
-        cases, data = len(scores.get('cases', ())), record.get('data')
-        if data and 'protocol' in data:
-            facts[f'{dataset}: {cases} cases evaluated ({data["evaluated"]}), {data["cases"]["train"]} trained '
-                  f'on; split {data["split_hash"]}, intensities by protocol {data["protocol"]}'] = None
-        else:
-            facts[f'{dataset}: {cases} cases evaluated'] = None
+        data = record.get('data') or {}
+        fact = f'{record["cell"]["dataset"]}: {len(record["scores"]["cases"])} cases evaluated'
+        if 'protocol' in data:
+            fact += (f' ({data["evaluated"]}), {data["cases"]["train"]} trained on; split {data["split_hash"]}, '
+                     f'intensities by protocol {data["protocol"]}')
+        facts[fact] = None
     return list(facts)
 
 
-def describe_hardware(records: list[dict]) -> list[str]:
+def describe_hardware(measured: Measured) -> list[str]:
     """Every kind of machine that runs were on."""
-    return sorted({f"{r['hardware']['gpu'] or r['hardware']['cpu']}, {r['hardware']['threads']} thread(s) each"
-                   for r in records if 'hardware' in r})
+    machines = [record['hardware'] for record in measured.records if 'hardware' in record]
+    return sorted({f'{each["gpu"] or each["cpu"]}, {each["threads"]} thread(s) each' for each in machines})
 
 
-def describe_code(records: list[dict]) -> list[str]:
+def describe_code(measured: Measured) -> list[str]:
     """Every revision of the code that runs were made by."""
-    found = {(r['code']['revision'], r['code']['modified']) for r in records if 'code' in r}
-    return sorted(f'revision {revision}' + (' with uncommitted changes' if modified else '')
-                  for revision, modified in found)
+    return sorted({f'revision {record["code"]["revision"]}'
+                   + ' with uncommitted changes' * record['code']['modified'] for record in measured.records})
 
 
 def repeat_command(grid: Grid) -> str | None:
