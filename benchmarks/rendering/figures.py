@@ -113,8 +113,7 @@ def organ_bars(table: Table, measured: Measured, grid: Grid):
 
 def dataset_dots(difference: Difference, measured: Measured, grid: Grid):
     """A difference on every dataset, the published one beside it; None where no dataset has one."""
-    gains = {dataset: gain for dataset, gain in dataset_gains(measured, grid).items() if gain}
-    if not gains:
+    if not (gains := dataset_gains(measured, grid)):
         return None
     figure, axes = plt.subplots(figsize=(5.6, 0.9 + 0.32 * len(gains)))
     published, table = {}, main_table(measured, grid)
@@ -266,7 +265,7 @@ def curve_plot(rows: dict[str, dict[str, Cell]], measured: Measured):
     if not rows:
         return None
     columns = min(len(rows), 3)
-    lines = -(-len(rows) // columns)  # rounded up
+    lines = -(-len(rows) // columns)
     size = (5.2, 3.4) if len(rows) == 1 else (3.2 * columns, 2.6 * lines)
     figure, panels = plt.subplots(lines, columns, squeeze=False, figsize=size)
     labelled = {}

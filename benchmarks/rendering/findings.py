@@ -60,10 +60,11 @@ def main_cells(measured: Measured, grid: Grid) -> tuple[Difference | None, list[
     return difference, [pair for pair in pairs if all(measured.value(cell).seeds for cell in pair)]
 
 
-def dataset_gains(measured: Measured, grid: Grid) -> dict[str, Gain | None]:
-    """Dataset -> the main difference there."""
+def dataset_gains(measured: Measured, grid: Grid) -> dict[str, Gain]:
+    """Dataset -> the main difference there, where there is enough to tell."""
     _, pairs = main_cells(measured, grid)
-    return {first.dataset: gain_between(first, second, measured, grid) for first, second in pairs}
+    gains = {pair[0].dataset: gain_between(*pair, measured, grid) for pair in pairs}
+    return {dataset: gain for dataset, gain in gains.items() if gain}
 
 
 def variation_points(measured: Measured, *cells: Cell) -> pd.DataFrame:
@@ -79,14 +80,13 @@ def variation_points(measured: Measured, *cells: Cell) -> pd.DataFrame:
 
 
 def _datasets(measured: Measured, grid: Grid) -> str | None:
-    known = {dataset: gain for dataset, gain in dataset_gains(measured, grid).items() if gain}
-    if len(grid.datasets) == 1 or not known:
+    gains = [*dataset_gains(measured, grid).values()]
+    if len(grid.datasets) == 1 or not gains:
         return None
     difference, _ = main_cells(measured, grid)
-    better = [dataset for dataset, gain in known.items() if gain.low > 0]
-    worse = [dataset for dataset, gain in known.items() if gain.high < 0]
-    return (f'{difference}, on {len(known)} datasets: better beyond noise on {len(better)}, worse on '
-            f'{len(worse)}; {np.mean([gain.value for gain in known.values()]):+.2f} points of DSC on average.')
+    better, worse = sum(gain.low > 0 for gain in gains), sum(gain.high < 0 for gain in gains)
+    return (f'{difference}, on {len(gains)} datasets: better beyond noise on {better}, worse on {worse}; '
+            f'{np.mean([gain.value for gain in gains]):+.2f} points of DSC on average.')
 
 
 def _ranked(table: Table, measured: Measured, grid: Grid) -> list[str]:

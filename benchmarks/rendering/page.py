@@ -39,15 +39,15 @@ def fill_page(grid: Grid, measured: Measured, left_out: dict[str, str], tables: 
     shown = {claims: [shown_table(table) for table in tables if (table.name == 'claims') == claims]
              for claims in (True, False)}
     return fill(
-        'report.html.j2', grid=grid, done=len(done), left_out=left_out, compared=compared,
-        cells=sum(bool(measured.done(cell)) for cell in measured.cells()),
-        seeds=sorted({record['seed'] for record in done}), failed=measured.failed(),
+        'report.html.j2', grid=grid, measured=measured, done=len(done), left_out=left_out, compared=compared,
+        names=cell_names(measured, grid), label=cell_label, seeds=sorted({record['seed'] for record in done}),
+        cells=sum(bool(measured.done(cell)) for cell in measured.cells()), failed=measured.failed(),
         datasets=finished_datasets(measured, grid) or grid.datasets, data=describe_data(done),
         findings=main_findings(measured, grid), hardware=describe_hardware(measured), code=describe_code(measured),
         command=repeat_command(grid), tables=shown[False], claims=shown[True],
         absent=[caption(table, measured, grid).split('.')[0] for name, table in grid.tables.items()
                 if name not in built],
-        figures=[shown_figure(figure) for figure in drawn], cells_with_runs=shown_runs(measured, grid))
+        figures=[shown_figure(figure) for figure in drawn])
 
 
 def fill_index(grids: Sequence[tuple[Grid, Measured]]) -> dict[str, str]:
@@ -68,23 +68,18 @@ def fill_index(grids: Sequence[tuple[Grid, Measured]]) -> dict[str, str]:
 
 
 def index_cells(measured: Measured, grid: Grid) -> list[str]:
-    """Of a grid's line, all but its links."""
+    """Of a grid's line, all but its links; where it has several datasets, averages over those with both rows."""
     failed = f', {len(measured.failed())} failed' if measured.failed() else ''
-    return [', '.join(finished_datasets(measured, grid)) or '—', f'{len(measured.done())}{failed}',
-            describe_main(measured, grid), '; '.join(describe_hardware(measured)) or '—']
-
-
-def describe_main(measured: Measured, grid: Grid) -> str:
-    """Both rows' DSC; their averages over the datasets that have both, where there are several."""
-    difference, pairs = main_cells(measured, grid)
-    if not pairs:
-        return '—'
-    first, second = ([measured.value(cell) for cell in cells] for cells in zip(*pairs, strict=True))
-    if len(grid.datasets) == 1:
-        return f'{difference.first} {first[0]}, {difference.second} {second[0]}'
-    means = [sum(value.mean for value in values) / len(values) for values in (first, second)]
-    return (f'{difference.first} {means[0]:.2f}, {difference.second} {means[1]:.2f} '
-            f'(average of {len(pairs)})')
+    (difference, pairs), main = main_cells(measured, grid), '—'
+    if pairs:
+        first, second = ([measured.value(cell) for cell in cells] for cells in zip(*pairs, strict=True))
+        main = f'{difference.first} {first[0]}, {difference.second} {second[0]}'
+        if len(grid.datasets) > 1:
+            means = [sum(value.mean for value in values) / len(values) for values in (first, second)]
+            main = (f'{difference.first} {means[0]:.2f}, {difference.second} {means[1]:.2f} '
+                    f'(average of {len(pairs)})')
+    return [', '.join(finished_datasets(measured, grid)) or '—', f'{len(measured.done())}{failed}', main,
+            '; '.join(describe_hardware(measured)) or '—']
 
 
 def finished_datasets(measured: Measured, grid: Grid) -> list[str]:
@@ -147,10 +142,3 @@ def shown_figure(figure: Drawn) -> dict:
     width, height = struct.unpack('>II', content[16:24])
     return dict(title=figure.title, caption=figure.caption, name=figure.path.stem, width=round(width / 1.5),
                 height=round(height / 1.5), data=base64.b64encode(content).decode())
-
-
-def shown_runs(measured: Measured, grid: Grid) -> list[dict]:
-    """Every cell that was run, by the rows it fills, with its records."""
-    return [dict(name=name, label=cell_label(cell), runs=measured.runs(cell),
-                 value=str(measured.value(cell)))
-            for cell, name in cell_names(measured, grid).items() if measured.runs(cell)]

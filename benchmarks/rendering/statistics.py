@@ -39,13 +39,11 @@ class CaseTest:
     """Paired comparison over cases.
 
     Args:
-        n: cases.
         difference: mean of first minus second.
         interval: 95 % of it, by resampling cases.
         p: two-sided, Wilcoxon's signed-rank test.
         effect: matched-pairs rank-biserial correlation, -1 to 1.
     """
-    n: int
     difference: float
     interval: tuple[float, float]
     p: float
@@ -123,7 +121,7 @@ def compare_cases(first: Mapping[str, float], second: Mapping[str, float]) -> Ca
     if len(differences) < LEAST_CASES or not len(moved):
         return None
     ranks = stats.rankdata(np.abs(moved))
-    return CaseTest(len(differences), float(differences.mean()), _resample(differences),
+    return CaseTest(float(differences.mean()), _resample(differences),
                     float(stats.wilcoxon(differences).pvalue),
                     float((ranks[moved > 0].sum() - ranks[moved < 0].sum()) / ranks.sum()))
 

@@ -42,18 +42,6 @@ OPTIONS = {
 GPU_ONLY = ('tf32', 'fp16')
 
 
-def parse_args() -> argparse.Namespace:
-    parser = make_parser('Time training steps with each option.', repeats=3)
-    parser.add_argument('--models', nargs='+', choices=['mini', 'base'], default=['mini', 'base'])
-    parser.add_argument('--size', type=int, help='height and width of the input, in pixels')
-    parser.add_argument('--batch', type=int, help='windows per step')
-    parser.add_argument('--steps', type=int, default=4, help='per round; all but the first are timed (default: 4)')
-    args = parse(parser)
-    if args.steps < 2:
-        parser.error('--steps must be at least 2')
-    return args
-
-
 def missing_for(option: dict) -> str | None:
     """What an option needs and this machine lacks."""
     gpu = torch.cuda.is_available()
@@ -149,13 +137,19 @@ def section(name: str, config: str, options: dict, args: argparse.Namespace) -> 
 
 
 def main() -> int:
-    args = parse_args()
+    parser = make_parser('Time training steps with each option.', repeats=3)
+    parser.add_argument('--models', nargs='+', choices=['mini', 'base'], default=['mini', 'base'])
+    parser.add_argument('--size', type=int, help='height and width of the input, in pixels')
+    parser.add_argument('--batch', type=int, help='windows per step')
+    parser.add_argument('--steps', type=int, default=4, help='per round; all but the first are timed (default: 4)')
+    args, gpu = parse(parser), torch.cuda.is_available()
+    if args.steps < 2:
+        parser.error('--steps must be at least 2')
+    if args.batch == 1:
+        raise UserError('--batch 1: the decoder\'s norm over a pooled map needs two windows')
     from mmengine.registry import init_default_scope
 
     init_default_scope('mmseg')
-    gpu = torch.cuda.is_available()
-    if args.batch == 1:
-        raise UserError('--batch 1: the decoder\'s norm over a pooled map needs two windows')
     chosen = {'experiment.img_size': args.size, 'experiment.batch': args.batch}
     given = {key: value for key, value in chosen.items() if value}
     base = {'experiment.img_size': 512 if gpu else 224, 'experiment.batch': 8 if gpu else 2} | given
