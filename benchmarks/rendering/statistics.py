@@ -104,14 +104,11 @@ def compare_seeds(first: Mapping[int, float], second: Mapping[int, float], highe
                   ) -> SeedTest | None:
     """None for fewer than three common seeds, or where all differ by the same."""
     differences = _differences(first, second)
-    n = len(differences)
-    if n < LEAST_SEEDS or np.ptp(differences) == 0:
+    if len(differences) < LEAST_SEEDS or np.ptp(differences) == 0:
         return None
-    mean, std = differences.mean(), differences.std(ddof=1)
-    t = mean / std * np.sqrt(n)
-    above = stats.t.sf(t, n - 1)
-    worse = above if higher_is_better else 1 - above
-    return SeedTest(n, float(mean), float(std), float(t), float(worse), float(2 * min(above, 1 - above)))
+    t, above = stats.ttest_1samp(differences, 0, alternative='greater')
+    return SeedTest(len(differences), float(differences.mean()), float(differences.std(ddof=1)), float(t),
+                    float(above if higher_is_better else 1 - above), float(2 * min(above, 1 - above)))
 
 
 def compare_cases(first: Mapping[str, float], second: Mapping[str, float]) -> CaseTest | None:
