@@ -7,54 +7,29 @@ records give the same bytes.
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
+
+import pandas as pd
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
 from benchmarks.executors.watch import watch  # noqa: E402
 from benchmarks.grid.reader import Grid, load_grid  # noqa: E402
-from benchmarks.paper.claims import check_claims, claim_table, footnotes  # noqa: E402
+from benchmarks.paper.claims import CAPTION, NOT_RUN, check_claims, claim_table  # noqa: E402
 from benchmarks.paper.published import published_data, published_flops, published_settings  # noqa: E402
-from benchmarks.rendering import figures  # noqa: E402
-from benchmarks.rendering.contrasts import (  # noqa: E402
-    NOTE,
-    compare,
-    compare_results,
-    contrast_organs,
-    contrast_tables,
-)
+from benchmarks.rendering import contrasts, tables  # noqa: E402
+from benchmarks.rendering.figures import draw_all  # noqa: E402
 from benchmarks.rendering.findings import main_cells  # noqa: E402
 from benchmarks.rendering.frame import Measured  # noqa: E402
 from benchmarks.rendering.markup import to_latex, to_markdown  # noqa: E402
-from benchmarks.rendering.overview import NAMES, write_overview  # noqa: E402
-from benchmarks.rendering.page import fill_page  # noqa: E402
-from benchmarks.rendering.tables import (  # noqa: E402
-    COST,
-    DATA,
-    SEEDS,
-    SETTINGS,
-    Rendered,
-    build_table,
-    caption,
-    cost_table,
-    data_table,
-    free_cells,
-    free_table,
-    main_table,
-    seed_table,
-    settings_table,
-)
+from benchmarks.rendering.page import fill_index, fill_page  # noqa: E402
 from benchmarks.runs.records import read_records, read_summaries  # noqa: E402
 from mmseg_plugins.errors import UserError, run_main  # noqa: E402
 from mmseg_plugins.files import write_atomic  # noqa: E402
 
 RESULTS = REPO / 'results'
-CLAIMS = ('What the paper says, its published figures\' arithmetic, and these records\'. A published claim holds '
-          'where its number comes out; a measured one where the difference has the claimed sign, whatever its '
-          'size: its 95 % interval, in brackets, is above zero (over seeds where cells have several, else over '
-          'cases). Datasets are counted by sign alone, as in the paper.')
 
 
 def main() -> int:
@@ -70,36 +45,26 @@ def main() -> int:
     args = parser.parse_args()
     if sum(map(bool, (args.against, args.compare, args.check, args.watch))) > 1:
         raise UserError('--against, --compare, --check and --watch exclude each other')
-    if args.compare or args.watch:
-        if len(args.folders) != 1:
-            raise UserError(f'{"--compare" if args.compare else "--watch"} is of one folder; name it')
-        [folder] = args.folders
-        grid = load_folder(folder)
-    if args.compare:
-        print(compare(Measured(read_counting(folder)), grid, *args.compare))
-        return 0
-    if args.watch:
-        watch(grid, folder)
-        return 0
+    if args.against and len(args.folders) > 1:
+        raise UserError('--against compares one folder with OLD; name one')
+    if (args.compare or args.watch) and len(args.folders) != 1:
+        raise UserError(f'{"--compare" if args.compare else "--watch"} is of one folder; name it')
     if args.against:
-        if len(args.folders) > 1:
-            raise UserError('--against compares one folder with OLD; name one')
         new = args.folders[0] if args.folders else RESULTS / args.against.resolve().name
         print(describe_changes(new, args.against))
-        return 0
-    folders = args.folders or find_folders(RESULTS)
-    stale = 0
-    for folder in folders:
+    elif args.compare:
+        grid = load_folder(args.folders[0])
+        print(contrasts.compare(read_folder(args.folders[0])[0], grid, *args.compare))
+    elif args.watch:
+        watch(load_folder(args.folders[0]), args.folders[0])
+    else:  # without a folder all of them, and the index
+        jobs = [(folder, render) for folder in args.folders or find_folders(RESULTS)]
+        jobs += [] if args.folders else [(RESULTS, render_index)]
         if args.check:
-            stale += check(folder)
-        else:
-            print(render(folder))
-    if not args.folders:  # all of them: the index too
-        if args.check:
-            stale += check_index(RESULTS)
-        else:
-            print(render_index(RESULTS))
-    return 1 if stale else 0
+            return 1 if sum([check(folder, draw) for folder, draw in jobs]) else 0
+        for folder, draw in jobs:
+            print(draw(folder))
+    return 0
 
 
 def find_folders(root: Path) -> list[Path]:
@@ -117,19 +82,16 @@ def load_folder(folder: Path) -> Grid:
     return load_grid(str(folder / 'grid.yaml'))
 
 
-def read_counting(folder: Path) -> list[dict]:
-    """The records of a folder that count; the others are named."""
-    records, left_out = read_records(folder)
-    tell(folder / 'records', left_out)
-    return records
+def read_folder(folder: Path) -> tuple[Measured, dict[str, str]]:
+    """What counts of a result folder, and which of its records do not, with the reason; what does not is said."""
+    (records, left_out), (summaries, unread) = read_records(folder), read_summaries(folder)
+    for place, faults in ((folder / 'records', left_out), (folder / 'datasets', unread)):
+        for name, reason in faults.items():
+            print(f'{place / name}: {reason}; left out', file=sys.stderr)
+    return Measured(records, summaries), left_out
 
 
-def tell(folder: Path, left_out: dict[str, str]) -> None:
-    for name, reason in left_out.items():
-        print(f'{folder / name}: {reason}; left out', file=sys.stderr)
-
-
-def _rendered(folder: Path) -> list[Path]:
+def rendered_files(folder: Path) -> list[Path]:
     """The tables and figures of a folder, by the names that rendering gives; a user may keep others there."""
     return [path for pattern in ('tables/table_*.csv', 'tables/table_*.md', 'tables/table_*.tex', 'figures/*.png',
                                  'figures/*.pdf') for path in folder.glob(pattern)]
@@ -143,65 +105,23 @@ def render(folder: Path, into: Path | None = None) -> Path:
         into: where to write instead of `folder`.
     """
     grid, into = load_folder(folder), into or folder
-    records, left_out = read_records(folder)
-    tell(folder / 'records', left_out)
-    if not records:
+    measured, left_out = read_folder(folder)
+    if not measured.records:
         raise UserError(f'{folder / "records"}: no record that counts; nothing was rendered')
-    summaries, unread = read_summaries(folder)
-    tell(folder / 'datasets', unread)
-    measured, committed = Measured(records, summaries), _committed(folder)
-    tables = collect_tables(measured, grid, committed)
-    for path in _rendered(into):  # what the records no longer give must not stay behind
+    committed = read_committed(folder)
+    built = collect_tables(measured, grid, committed)
+    for path in rendered_files(into):  # what the records no longer give must not stay behind
         path.unlink()
-    for name, frame, text, notes in tables:
-        stem = into / 'tables' / f'table_{name}'
-        write_atomic(stem.with_suffix('.csv'), frame.to_csv(index=False))
-        write_atomic(stem.with_suffix('.md'), to_markdown(frame, notes))
-        write_atomic(stem.with_suffix('.tex'), to_latex(frame, text, notes))
-    drawn = figures.draw_all(measured, grid, folder, into / 'figures')
-    page, built = into / 'report.html', {table.name for table in tables}
-    absent = [caption(table, measured, grid).split('.')[0] for name, table in grid.tables.items()
-              if name not in built]
-    write_atomic(page, fill_page(grid, measured, records, left_out, tables, absent, drawn, committed is not None))
-    return page
+    for name, frame, caption, notes in built:
+        for suffix, text in dict(csv=frame.to_csv(index=False), md=to_markdown(frame, notes),
+                                 tex=to_latex(frame, caption, notes)).items():
+            write_atomic(into / 'tables' / f'table_{name}.{suffix}', text)
+    drawn = draw_all(measured, grid, folder, into / 'figures')
+    write_atomic(into / 'report.html', fill_page(grid, measured, left_out, built, drawn, committed is not None))
+    return into / 'report.html'
 
 
-def collect_tables(measured: Measured, grid: Grid, committed: Measured | None) -> list[Rendered]:
-    """Every table that the records allow, in the page's order; the claims have a section of their own.
-
-    Args:
-        committed: the committed results' figures, to be shown beside a newcomer's own.
-    """
-    tables, done, main = [], measured.done(), main_table(measured, grid)
-    if measured.data:
-        tables.append(Rendered('1', data_table(measured, grid, published_data()), DATA))
-    tables += [Rendered(table.name, build_table(table, measured, grid, committed), caption(table, measured, grid))
-               for table in grid.tables.values()
-               if any(measured.runs(cell) for cell in grid.on_each(table.rows.values()))]
-    if free_cells(measured, grid):
-        tables.append(free_table(measured, grid))
-    contrasts = contrast_tables(measured, grid)
-    if len(contrasts):
-        tables.append(Rendered('contrasts', contrasts, 'Rows against each other. One row of a table minus each '
-                               'other, over the labels that the table is of.', [NOTE]))
-    difference, pairs = main_cells(measured, grid) or (None, [])
-    if len(grid.datasets) == 1 and pairs:
-        tables.append(Rendered('organs', contrast_organs(measured, *pairs[0]),
-                               f'{difference} by organ. {difference.first} minus {difference.second}.', [NOTE]))
-    if len(grid.datasets) == 1 and main and any(
-            len(measured.value(cell, labels=main.labels).seeds) > 1 for cell in main.rows.values()):
-        tables.append(Rendered('seeds', seed_table(main, measured, grid), SEEDS))
-    if done:
-        tables.append(Rendered('cost', cost_table(measured, grid, published_flops()), COST))
-    if any('settings' in record for record in done):
-        tables.append(Rendered('6', settings_table(measured, published_settings()), SETTINGS))
-    claims = check_claims(measured, grid)
-    if any(claim.here.arithmetic != 'not run' for claim in claims):
-        tables.append(Rendered('claims', claim_table(claims), 'Claims. ' + CLAIMS, footnotes(claims)))
-    return tables
-
-
-def _committed(folder: Path) -> Measured | None:
+def read_committed(folder: Path) -> Measured | None:
     """The committed records of the same grid, for a folder that is not the committed one."""
     if folder.resolve().is_relative_to(RESULTS):
         return None
@@ -209,50 +129,85 @@ def _committed(folder: Path) -> Measured | None:
     return Measured(records) if records else None
 
 
+def collect_tables(measured: Measured, grid: Grid, committed: Measured | None) -> list[tables.Rendered]:
+    """Every table that the records allow, in the page's order; the claims have a section of their own.
+
+    Args:
+        committed: the committed results' figures, to be shown beside a newcomer's own.
+    """
+    collected: list[tables.Rendered] = []
+    main, alone = tables.main_table(measured, grid), len(grid.datasets) == 1
+
+    def add(name: str, frame: pd.DataFrame, caption: str, *notes: str) -> None:
+        collected.append(tables.Rendered(name, frame, caption, notes))
+
+    if measured.data:
+        add('1', tables.data_table(measured, grid, published_data()),
+            'Table 1. The data: mean raw size and network input (columns x rows x slices), labels without '
+            'background, cases by split (patients where one has several cases).')
+    for table in grid.tables.values():
+        if any(measured.runs(cell) for cell in grid.on_each(table.rows.values())):
+            add(table.name, tables.build_table(table, measured, grid, committed),
+                tables.caption(table, measured, grid))
+    if tables.free_cells(measured, grid):
+        add('free', *tables.free_table(measured, grid))
+    against = contrasts.contrast_tables(measured, grid)
+    if len(against):
+        add('contrasts', against,
+            'Rows against each other. One row of a table minus each other, over the labels that the table is of.',
+            contrasts.NOTE)
+    difference, pairs = main_cells(measured, grid)
+    if pairs and alone:
+        add('organs', contrasts.contrast_organs(measured, *pairs[0]),
+            f'{difference} by organ. {difference.first} minus {difference.second}.', contrasts.NOTE)
+    if main and alone and any(len(measured.value(cell, labels=main.labels).seeds) > 1
+                              for cell in main.rows.values()):
+        add('seeds', tables.seed_table(main, measured, grid),
+            "Seed study. DSC pooled of every seed; ± is the sample deviation, the paper's the population's (ddof "
+            '0).')
+    if measured.done():
+        add('cost', tables.cost_table(measured, grid, published_flops()),
+            'Cost. FLOPs (2 x multiply-accumulate) of one window; seconds are of the whole run, with evaluation, '
+            'medians over seeds.')
+    if any('settings' in record for record in measured.done()):
+        add('6', tables.settings_table(measured, published_settings()),
+            'Table 6. Settings, read from the configs of the runs.')
+    claims = check_claims(measured, grid)
+    if any(claim.here != NOT_RUN for claim in claims):
+        add('claims', claim_table(claims), CAPTION, *(claim.note for claim in claims if claim.note))
+    return collected
+
+
 def render_index(root: Path, into: Path | None = None) -> Path:
     """Write the index of all result folders below `root`; returns its path."""
-    into = into or root
-    write_overview(into, [(load_folder(folder), read_records(folder)[0]) for folder in find_folders(root)])
-    return into / NAMES[0]
+    grids = [(load_folder(folder), Measured(read_records(folder)[0])) for folder in find_folders(root)]
+    for name, content in fill_index(grids).items():
+        write_atomic((into or root) / name, content)
+    return (into or root) / 'index.html'
 
 
-def check(folder: Path) -> int:
-    """Render into a temporary folder; returns how many files differ, and names them."""
+def check(folder: Path, draw: Callable = render) -> int:
+    """`draw` into a temporary folder; returns how many files differ from those of `folder`, and names them."""
     with tempfile.TemporaryDirectory() as temporary:
-        into = Path(temporary) / folder.resolve().name
-        render(folder, into)
-        rendered = {path.relative_to(into) for path in into.rglob('*') if path.is_file()}
-        here = {path.relative_to(folder) for path in (*_rendered(folder), folder / 'report.html')
-                if path.is_file()}
-        return _compare(into, folder, rendered, here)
-
-
-def check_index(root: Path) -> int:
-    """The same for the index of the folders below `root`."""
-    with tempfile.TemporaryDirectory() as temporary:
-        render_index(root, Path(temporary))
-        names = [Path(name) for name in NAMES]
-        return _compare(Path(temporary), root, names, [name for name in names if (root / name).is_file()])
-
-
-def _compare(into: Path, folder: Path, fresh: Iterable[Path], here: Iterable[Path]) -> int:
-    """How many of the files, as rendered into `into` and in `folder`, are not the same in both."""
-    fresh, here = set(fresh), set(here)
-    stale = sorted(path for path in fresh | here if path not in fresh & here
-                   or (into / path).read_bytes() != (folder / path).read_bytes())
+        into = Path(temporary)
+        draw(folder, into)
+        fresh = {path.relative_to(into): path.read_bytes() for path in into.rglob('*') if path.is_file()}
+    here = {*fresh, *(path.relative_to(folder) for path in rendered_files(folder))}
+    stale = [path for path in sorted(here) if not (folder / path).is_file()
+             or (folder / path).read_bytes() != fresh.get(path)]
     for path in stale:
         print(f'{folder / path}: differs from what its records render to')
-    print(f'{folder}: {len(fresh) - len(fresh & set(stale))} of {len(fresh)} files are what the records render to')
+    print(f'{folder}: {len(fresh.keys() - stale)} of {len(fresh)} files are what the records render to')
     return len(stale)
 
 
 def describe_changes(new: Path, old: Path) -> str:
     """A Markdown table of what moved between two result folders of one grid."""
     grid, earlier = load_folder(new), load_folder(old)
-    now, before = (Measured(read_counting(folder)) for folder in (new, old))
+    now, before = (read_folder(folder)[0] for folder in (new, old))
     if not set(grid.cells()) & set(earlier.cells()):
         raise UserError(f'{old}: has no cell in common with {new}; name two folders of the same grid')
-    table = compare_results(now, before, grid)
+    table = contrasts.compare_results(now, before, grid)
     moved = (table['beyond noise'] == 'yes').sum()
     compared = table['beyond noise'].isin(['yes', 'no']).sum()
     return (f'{new} against {old}: DSC pooled over the reported labels\n\n{to_markdown(table)}\n'

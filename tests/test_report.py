@@ -23,7 +23,7 @@ from benchmarks.rendering.page import repeat_command, shown_table
 from benchmarks.rendering.prediction_figure import paint
 from benchmarks.rendering.statistics import case_interval, gain_between
 from benchmarks.rendering.tables import Rendered
-from benchmarks.report import check, check_index, render, render_index
+from benchmarks.report import check, render, render_index
 from benchmarks.runs.records import predictions_path, write_arrays
 from mmseg_plugins.datasets.catalogue import BCV_EIGHT, BCV_LABELS
 from mmseg_plugins.datasets.pictures import COLOURS
@@ -165,17 +165,17 @@ def test_figures_are_drawn_and_carry_nothing_that_changes(results):
 def test_check_names_what_differs_and_covers_the_index(results, tmp_path, capsys):
     copy = tmp_path / 'results'
     shutil.copytree(results, copy)
-    assert check_index(copy) == 0
+    assert check(copy, render_index) == 0
     grid = load_grid('phantom')
     write(copy / 'phantom', failed(grid.cells()[0], grid.seeds[0], 'torn <b>cable</b>'))
-    assert check_index(copy) == 2 and check(copy / 'phantom') > 0
+    assert check(copy, render_index) == 2 and check(copy / 'phantom') > 0
     said = capsys.readouterr().out
     assert all(f'{copy / name}: differs' in said for name in ('index.html', 'README.md', 'phantom/report.html'))
     render(copy / 'phantom')
     page = (copy / 'phantom/report.html').read_text()
     assert '1 failed' in page and 'torn &lt;b&gt;cable' in page
     (copy / 'index.html').unlink()
-    assert check_index(copy) == 2
+    assert check(copy, render_index) == 2
 
 
 def test_the_index_has_a_line_for_every_grid(results):

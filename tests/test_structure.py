@@ -5,7 +5,7 @@ import ast
 from conftest import REPO
 
 BENCHMARKS = REPO / 'benchmarks'
-FLOORS = ('', 'planning', 'executors', 'paper', 'rendering', 'runs', 'grid', 'methods', 'speed')  # from above
+FLOORS = ('', 'speed', 'planning', 'executors', 'paper', 'rendering', 'runs', 'grid', 'methods')  # from above
 
 
 def _package(path) -> str:

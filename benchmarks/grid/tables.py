@@ -35,18 +35,18 @@ class Difference:
 
 @dataclass(frozen=True)
 class Published:
-    """What a publication reports on a dataset: DSC in percent.
+    """What a publication reports on a dataset: DSC in percent; nothing, if nothing is said.
 
     Args:
         heading: of its column, as `paper (BCV)`.
         rows: row -> mean over the table's labels; NaN where none is reported.
-        organs: rows by label ids, and statistics of the labels themselves; None without any.
+        organs: rows by label ids, and statistics of the labels themselves.
         seeds: row -> seed -> mean, where it tells of several.
         per_case: rows whose figures are means of cases; the others' are pooled.
     """
-    heading: str
-    rows: Mapping[str, float]
-    organs: pd.DataFrame | None = None
+    heading: str = ''
+    rows: Mapping[str, float] = field(default_factory=dict)
+    organs: pd.DataFrame = field(default_factory=pd.DataFrame)
     seeds: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     per_case: Collection[str] = ()
 
@@ -84,7 +84,7 @@ class Table:
     axis: str = ''
     columns: Mapping[str, Callable[[Cell, Mapping], str]] = field(default_factory=dict)
     figure: str = ''
-    published: Callable[[str], Published | None] = lambda dataset: None
+    published: Callable[[str], Published] = lambda dataset: Published()
 
     @property
     def shown_differences(self) -> list[Difference]:

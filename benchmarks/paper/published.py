@@ -17,7 +17,7 @@ def _read(name: str, index: str, column: str) -> dict[str, float]:
     return pd.read_csv(PAPER / f'{name}.csv', dtype={index: str}).set_index(index)[column].to_dict()
 
 
-def published_methods(dataset: str) -> Published | None:
+def published_methods(dataset: str) -> Published:
     """Tables 2(a), 3 and 5: methods on BCV's eight organs with their seeds, or on one of the other datasets."""
     if dataset in BCV_ORGANS:
         seeds = pd.read_csv(PAPER / 'seeds.csv').groupby('method', sort=False)
@@ -26,18 +26,19 @@ def published_methods(dataset: str) -> Published | None:
     datasets = published_datasets()
     if dataset in datasets:
         return Published('paper (Table 5)', datasets[dataset].to_dict(), per_case=PER_CASE)
-    return None
+    return Published()
 
 
-def published_sources(dataset: str) -> Published | None:
+def published_sources(dataset: str) -> Published:
     """Table 2(b): encoders and their sources."""
-    return Published('paper (BCV)', _read('table2b_source', 'encoder', 'dsc8')) if dataset in BCV_ORGANS else None
+    rows = _read('table2b_source', 'encoder', 'dsc8')
+    return Published('paper (BCV)', rows) if dataset in BCV_ORGANS else Published()
 
 
-def published_axis(axis: str, dataset: str) -> Published | None:
+def published_axis(axis: str, dataset: str) -> Published:
     """Table 4: values of one axis, by the paper's word for it; mean over all 14 labels."""
     if dataset not in BCV_ORGANS:
-        return None
+        return Published()
     rows = pd.read_csv(PAPER / 'table4_best_practice.csv', dtype={'value': str})
     return Published('paper (BCV)', rows[rows['axis'] == axis].set_index('value')['dsc14'].to_dict())
 

@@ -5,25 +5,13 @@ from dataclasses import replace
 import pandas as pd
 
 from mmseg_plugins.errors import UserError, nearest
-from mmseg_plugins.evaluation.metrics import METRICS, Metric
+from mmseg_plugins.evaluation.metrics import METRICS
 
 from ..grid.axes import Cell
 from ..grid.reader import Grid
-from .frame import Labels, Measured, Value
+from .frame import Labels, Measured
 from .markup import to_markdown
-from .statistics import (
-    LEAST_CASES,
-    LEAST_SEEDS,
-    CaseTest,
-    Noise,
-    SeedTest,
-    compare_cases,
-    compare_seeds,
-    holm,
-    measure_gain,
-    pool_noise,
-    seed_noise,
-)
+from .statistics import LEAST_CASES, LEAST_SEEDS, compare_cases, compare_seeds, holm, measure_gain, pool_noise
 from .tables import TOO_FEW, cell_label, cell_names, format_p
 
 NOTE = ('Per case: mean over labels and seeds, a label that the case lacks counting 100 where one row leaves it '
@@ -50,21 +38,48 @@ def contrast_tables(measured: Measured, grid: Grid) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def contrast_rows(measured: Measured, rows: dict[str, Cell], reference: str, labels: Labels = 'headline',
-                  metric: str = 'dsc') -> pd.DataFrame:
-    """One row against every other by a metric (with `dsc` over seeds by the pooled one); Holm's correction."""
-    others = {label: cell for label, cell in rows.items() if label != reference and measured.done(cell)}
-    return _table({f'{reference} - {label}': _tests(measured, rows[reference], cell, labels, metric)
-                   for label, cell in others.items()}, 'Contrast', metric)
+def contrast_rows(measured: Measured, rows: dict[str, Cell], reference: str, labels: Labels = 'headline'
+                  ) -> pd.DataFrame:
+    """One row's DSC against every other's."""
+    return _contrast(measured, {f'{reference} - {label}': (rows[reference], cell, labels)
+                                for label, cell in rows.items() if label != reference and measured.done(cell)},
+                     'Contrast')
 
 
 def contrast_organs(measured: Measured, first: Cell, second: Cell, metric: str = 'dsc') -> pd.DataFrame:
     """Two rows by a metric, organ by organ; Holm's correction over the organs, the line of all organs apart."""
     scores = measured.done(first)[0]['scores']
-    overall = _table({'all of these': _tests(measured, first, second, 'headline', metric)}, 'Organ', metric)
-    organs = _table({scores['labels'][i]: _tests(measured, first, second, [i], metric)
-                     for i in scores['headline']}, 'Organ', metric)
-    return pd.concat([organs, overall], ignore_index=True)
+    organs = {scores['labels'][i]: (first, second, [i]) for i in scores['headline']}
+    overall = {'all of these': (first, second, 'headline')}
+    return pd.concat([_contrast(measured, pairs, 'Organ', metric) for pairs in (organs, overall)],
+                     ignore_index=True)
+
+
+def _contrast(measured: Measured, pairs: dict[str, tuple[Cell, Cell, Labels]], heading: str, metric: str = 'dsc'
+              ) -> pd.DataFrame:
+    """A line for each pair, by a metric over cases and over seeds; Holm's correction over the lines."""
+    over_cases, over_seeds = METRICS[metric], METRICS['dsc_pooled' if metric == 'dsc' else metric]  # as the paper
+    case_title = f'{"DSC" if metric == "dsc" else over_cases.title} per case'
+    by_case = [compare_cases(*measured.pair_cases(*pair, metric)) if over_cases.per_case else None
+               for pair in pairs.values()]
+    rows = []
+    for (label, (first, second, labels)), cases, adjusted in zip(
+            pairs.items(), by_case, holm([test and test.p for test in by_case]), strict=True):
+        row = {heading: label, case_title: TOO_FEW, over_seeds.title: TOO_FEW}
+        if cases:
+            low, high = cases.interval
+            row |= {case_title: f'{cases.difference:+.2f}', '95 % over cases': f'{low:+.2f} to {high:+.2f}',
+                    'p (Wilcoxon)': format_p(cases.p), 'p (Holm)': format_p(adjusted),
+                    'effect': f'{cases.effect:+.2f}'}
+        by_seed = (measured.value(cell, over_seeds.name, labels).seeds for cell in (first, second))
+        if seeds := compare_seeds(*by_seed, over_seeds.higher_is_better):
+            row |= {over_seeds.title: f'{seeds.difference:+.2f} ± {seeds.std:.2f}',
+                    't': f'{seeds.t:.2f} ({seeds.n} seeds)', 'p (t, two-sided)': format_p(seeds.two_sided),
+                    'p (t, one-sided)': format_p(seeds.one_sided)}
+        rows.append(row)
+    case_columns = [case_title, '95 % over cases', 'p (Wilcoxon)', 'p (Holm)', 'effect'] * over_cases.per_case
+    columns = [heading, *case_columns, over_seeds.title, 't', 'p (t, two-sided)', 'p (t, one-sided)']
+    return pd.DataFrame(rows, columns=columns).fillna('—')
 
 
 def find_cell(measured: Measured, grid: Grid, name: str) -> Cell:
@@ -99,72 +114,29 @@ def compare(measured: Measured, grid: Grid, first: str, second: str) -> str:
     return '\n'.join([f'{first} - {second}', *lines, NOTE])
 
 
-def _over_seeds(metric: str) -> Metric:
-    """What seeds are compared by where cases are by a metric: DSC by the pooled one, as the paper has it."""
-    return METRICS['dsc_pooled' if metric == 'dsc' else metric]
-
-
-def _tests(measured: Measured, first: Cell, second: Cell, labels: Labels, metric: str
-           ) -> tuple[CaseTest | None, SeedTest | None]:
-    over_seeds = _over_seeds(metric)
-    cases = METRICS[metric].per_case and compare_cases(*measured.pair_cases(first, second, labels, metric))
-    return cases or None, compare_seeds(
-        *(measured.value(cell, over_seeds.name, labels).seeds for cell in (first, second)),
-        over_seeds.higher_is_better)
-
-
-def _table(tests: dict[str, tuple[CaseTest | None, SeedTest | None]], heading: str, metric: str) -> pd.DataFrame:
-    adjusted = holm([cases and cases.p for cases, _ in tests.values()])
-    per_case = 'DSC per case' if metric == 'dsc' else f'{METRICS[metric].title} per case'
-    over_seeds, rows = _over_seeds(metric).title, []
-    for (label, (cases, seeds)), p in zip(tests.items(), adjusted, strict=True):
-        rows.append({heading: label, **(_case_columns(cases, p, per_case) if cases else {per_case: TOO_FEW}),
-                     **(_seed_columns(seeds, over_seeds) if seeds else {over_seeds: TOO_FEW})})
-    columns = [heading, *([per_case, '95 % over cases', 'p (Wilcoxon)', 'p (Holm)', 'effect']
-                          if METRICS[metric].per_case else []),
-               over_seeds, 't', 'p (t, two-sided)', 'p (t, one-sided)']
-    return pd.DataFrame(rows, columns=columns).fillna('—')
-
-
-def _case_columns(test: CaseTest, adjusted: float, title: str) -> dict[str, str]:
-    low, high = test.interval
-    return {title: f'{test.difference:+.2f}', '95 % over cases': f'{low:+.2f} to {high:+.2f}',
-            'p (Wilcoxon)': format_p(test.p), 'p (Holm)': format_p(adjusted), 'effect': f'{test.effect:+.2f}'}
-
-
-def _seed_columns(test: SeedTest, title: str) -> dict[str, str]:
-    return {title: f'{test.difference:+.2f} ± {test.std:.2f}', 't': f'{test.t:.2f} ({test.n} seeds)',
-            'p (t, two-sided)': format_p(test.two_sided), 'p (t, one-sided)': format_p(test.one_sided)}
-
-
 def compare_results(new: Measured, old: Measured, grid: Grid) -> pd.DataFrame:
     """What moved between two folders of a grid: pooled DSC of every cell of either, new minus old.
 
     Noise is half the width of the difference's 95 % interval: from the deviation between seeds in both folders
     together, or, where no cell has several seeds, from resampling the cases that both evaluated.
     """
-    noise = pool_noise(*(seed_noise(folder, grid) for folder in (new, old)))
-    names = cell_names(old, grid) | cell_names(new, grid)
-    lines = [_line(name, cell, new, old, noise) for cell, name in names.items()
-             if new.runs(cell) or old.runs(cell)]
+    noise = pool_noise(folder.value(cell) for folder in (new, old) for cell in grid.cells())
+    rows = []
+    for cell, name in (cell_names(old, grid) | cell_names(new, grid)).items():
+        if not new.runs(cell) and not old.runs(cell):
+            continue
+        now, before = new.value(cell), old.value(cell)
+        row = {'Cell': name, 'old': str(before).replace('not run', '—'), 'new': str(now).replace('not run', '—'),
+               'beyond noise': 'cannot tell'}
+        if now.seeds and before.seeds:
+            row['difference'] = f'{now.mean - before.mean:+.2f}'
+            if now.seeds == before.seeds:
+                row['beyond noise'] = 'no'
+            elif gain := measure_gain(now, before, noise, new.per_case(cell), old.per_case(cell)):
+                row |= {'noise (95 %)': f'± {(gain.high - gain.low) / 2:.2f}', 'over': gain.over,
+                        'beyond noise': 'yes' if gain.beyond_noise else 'no'}
+        elif now.seeds or before.seeds:
+            row['beyond noise'] = 'only new' if now.seeds else 'only old'
+        rows.append(row)
     columns = ['Cell', 'old', 'new', 'difference', 'noise (95 %)', 'over', 'beyond noise']
-    return pd.DataFrame(lines, columns=columns).fillna('—')
-
-
-def _line(name: str, cell: Cell, new: Measured, old: Measured, noise: Noise) -> dict[str, str]:
-    now, before = new.value(cell), old.value(cell)
-    line = {'Cell': name, 'old': _shown(before), 'new': _shown(now)}
-    if not now.seeds or not before.seeds:
-        return line | {'beyond noise': 'only new' if now.seeds else 'only old' if before.seeds else 'cannot tell'}
-    line['difference'] = f'{now.mean - before.mean:+.2f}'
-    if now.seeds == before.seeds:
-        return line | {'beyond noise': 'no'}
-    gain = measure_gain(now, before, noise, new.per_case(cell), old.per_case(cell))
-    if gain is None:
-        return line | {'beyond noise': 'cannot tell'}
-    return line | {'noise (95 %)': f'± {(gain.high - gain.low) / 2:.2f}', 'over': gain.over,
-                   'beyond noise': 'yes' if gain.beyond_noise else 'no'}
-
-
-def _shown(value: Value) -> str:
-    return str(value) if value.seeds or value.failed else '—'
+    return pd.DataFrame(rows, columns=columns).fillna('—')

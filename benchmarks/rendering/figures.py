@@ -1,25 +1,24 @@
 """Every figure of a grid's records, with its caption."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib import ticker
 from scipy import stats
 
 from ..grid.axes import Cell
 from ..grid.reader import Grid
-from ..grid.tables import Published, Table
+from ..grid.tables import Difference, Table
 from .findings import dataset_gains, main_cells, variation_points
 from .frame import Measured
-from .plotting import COLOURS, STYLE, place_texts, save, styled
+from .plotting import BELOW, BESIDE, COLOURS, STYLE, place_texts, save, styled
 from .prediction_figure import draw_predictions
 from .statistics import case_interval
-from .tables import free_cells, main_table, varying_axes, was_run
+from .tables import cell_label, free_cells, main_table, varying_axes, was_run
 
 
 class Drawn(NamedTuple):
@@ -38,12 +37,12 @@ def draw_all(measured: Measured, grid: Grid, results: Path, into: Path) -> list[
     """
     drawn: list[Drawn] = []
 
-    def add(title: str, caption: str, name: str, draw: Callable, *arguments) -> None:
+    def add(name: str, title: str, caption: str, draw: Callable, *arguments) -> None:
         figure = draw(*arguments)
         if figure is not None:
             drawn.append(Drawn(title, caption, save(figure, into / f'{name}.png')))
 
-    rows, main = rows_by_dataset(measured, grid), main_cells(measured, grid)
+    rows, (difference, pairs) = rows_by_dataset(measured, grid), main_cells(measured, grid)
     alone = len(grid.datasets) == 1
     with plt.rc_context():  # a user's own matplotlibrc must not show
         plt.rcdefaults()
@@ -52,48 +51,46 @@ def draw_all(measured: Measured, grid: Grid, results: Path, into: Path) -> list[
             if not table.figure or not was_run(table, measured, grid):
                 continue
             if table.by == 'organs':
-                published = _organs(table.published(grid.dataset)) is not None
-                add('DSC by organ', 'Bars: mean of cases, averaged over seeds. Whiskers: 95 % interval over cases '
-                    f'(bootstrap; from six cases on).{" Black dashes: published, pooled." * published}',
-                    table.figure, organ_bars, table, measured, grid)
+                marks = ' Black dashes: published, pooled.' if len(table.published(grid.dataset).organs) else ''
+                add(table.figure, 'DSC by organ', 'Bars: mean of cases, averaged over seeds. Whiskers: 95 % '
+                    f'interval over cases (bootstrap; from six cases on).{marks}',
+                    organ_bars, table, measured, grid)
             else:
-                add(f'DSC against {table.axis}' if table.axis else f'DSC of the rows of {table.name}',
-                    'Grey dots: seeds. Diamonds: their mean, ± their sample standard deviation. Panels span the '
-                    'same number of points.', table.figure, row_plot, table, measured, grid)
-        if main and not alone:
-            add(f'Gain by dataset: {main[0].what}', f'{main[0].first} minus {main[0].second}. Whiskers: 95 % '
-                'interval over seeds; over cases where no row has several. Diamonds: published.', 'datasets',
-                dataset_dots, measured, grid)
+                title = f'DSC against {table.axis}' if table.axis else f'DSC of the rows of {table.name}'
+                add(table.figure, title, 'Grey dots: seeds. Diamonds: their mean, ± their sample standard '
+                    'deviation. Panels span the same number of points.', row_plot, table, measured, grid)
+        if difference and not alone:
+            add('datasets', f'Gain by dataset: {difference.what}', f'{difference.first} minus '
+                f'{difference.second}. Whiskers: 95 % interval over seeds; over cases where no row has several. '
+                'Diamonds: published.', dataset_dots, difference, measured, grid)
         cells = [cell for cell in free_cells(measured, grid) if measured.value(cell).seeds and not cell.is_method]
         for axis in varying_axes(cells):
-            add(f'DSC against {axis}, free axes', 'Mean over seeds ± their sample standard deviation.',
-                f'free_{axis}', free_plot, axis, cells, measured)
-        if main and alone:
-            add(f'Gain by {main[0].what} against slice variation', 'Each dot is an organ; further left, '
-                'neighbouring slices differ more. Line: least squares. p is two-sided.', 'variation',
-                variation_plot, measured, grid)
-        add('DSC against cost', 'Mean over seeds; whiskers: lowest and highest seed. Time is of training and '
-            'evaluation, of runs that were not interrupted.', 'cost', cost_plot, rows, measured, grid)
-        add('Learning curves', 'Mean loss of each twentieth of the training; bands: lowest and highest seed.',
-            'curves', curve_plot, rows, measured)
-        add('DSC of every case', 'Mean over reported labels and seeds. Bars: medians. Named: cases further than '
-            '1.5 interquartile ranges from the middle half, and the lowest of each row.', 'cases', case_dots, rows,
-            measured)
-        if alone:
-            add('Five consecutive slices', 'Image, reference, and the prediction of the first seed that kept one; '
-                'DSC is of the whole case.', 'predictions', draw_predictions, rows.get(grid.dataset, {}), measured,
-                grid, results)
+            add(f'free_{axis}', f'DSC against {axis}, free axes',
+                'Mean over seeds ± their sample standard deviation.', free_plot, axis, cells, measured)
+        if pairs and alone:
+            add('variation', f'Gain by {difference.what} against slice variation', 'Each dot is an organ; further '
+                'left, neighbouring slices differ more. Line: least squares. p is two-sided.',
+                variation_plot, difference, pairs[0], measured, grid)
+        if rows and alone:  # DSC of several datasets has no common axis
+            add('cost', 'DSC against cost', 'Mean over seeds; whiskers: lowest and highest seed. Time is of '
+                'training and evaluation, of runs that were not interrupted.', cost_plot, rows[grid.dataset],
+                measured)
+        add('curves', 'Learning curves', 'Mean loss of each twentieth of the training; bands: lowest and highest '
+            'seed.', curve_plot, rows, measured)
+        add('cases', 'DSC of every case', 'Mean over reported labels and seeds. Bars: medians. Named: cases '
+            'further than 1.5 interquartile ranges from the middle half, and the lowest of each row.',
+            case_dots, rows, measured)
+        if rows and alone:
+            add('predictions', 'Five consecutive slices', 'Image, reference, and the prediction of the first seed '
+                'that kept one; DSC is of the whole case.', draw_predictions, rows[grid.dataset], measured, grid,
+                results)
     return drawn
-
-
-def _organs(published: Published | None) -> pd.DataFrame | None:
-    return published and published.organs
 
 
 def organ_bars(table: Table, measured: Measured, grid: Grid):
     """Bars by organ: per-case DSC with its interval over cases; published pooled figures as black marks."""
     scores, published, rows = measured.done()[0]['scores'], table.published(grid.dataset), table.rows
-    organs, paper = scores['headline'], _organs(published)
+    organs = scores['headline']
     figure, axes = plt.subplots(figsize=(min(max(5.0, 1.15 * len(organs)), 11), 3.6))
     width = 0.8 / len(rows)
     for number, (label, cell) in enumerate(rows.items()):
@@ -103,68 +100,59 @@ def organ_bars(table: Table, measured: Measured, grid: Grid):
         for place, organ in zip(x, organs, strict=True):
             if interval := case_interval(measured.per_case(cell, [organ])):
                 axes.vlines(place, *interval, color='#333333', lw=0.8)
-        if paper is not None and label in paper.index:
-            axes.plot(x, paper.loc[label, organs], 'k_', ms=6, mew=1.4,
+        if label in published.organs.index:
+            axes.plot(x, published.organs.loc[label, organs], 'k_', ms=6, mew=1.4,
                       label=f'{published.heading}, pooled' if number == 0 else None)
     axes.set_xticks(range(len(organs)), [scores['labels'][i].replace(' ', '\n') for i in organs])
-    axes.set_ylabel('DSC case (%), 95 % over cases')
-    axes.set_ylim(0, 100)
+    axes.set(ylabel='DSC case (%), 95 % over cases', ylim=(0, 100))
     axes.grid(axis='x', visible=False)
-    figure.legend(ncols=3, loc='upper center', bbox_to_anchor=(0.5, 0))
+    figure.legend(ncols=3, **BELOW)
     figure.tight_layout()
     return figure
 
 
-def dataset_dots(measured: Measured, grid: Grid):
-    """The main difference on every dataset, the published one beside it; None where no dataset has one."""
-    gains = {dataset: gain for dataset, gain in dataset_gains(measured, grid).items() if gain}
-    if not gains:
+def dataset_dots(difference: Difference, measured: Measured, grid: Grid):
+    """A difference on every dataset, the published one beside it; None where no dataset has one."""
+    if not (gains := dataset_gains(measured, grid)):
         return None
-    difference, _ = main_cells(measured, grid)
     figure, axes = plt.subplots(figsize=(5.6, 0.9 + 0.32 * len(gains)))
-    for y, gain in enumerate(gains.values()):
+    published, table = {}, main_table(measured, grid)
+    for y, (dataset, gain) in enumerate(gains.items()):
         axes.hlines(y, gain.low, gain.high, color=COLOURS[3], lw=1)
         axes.plot(gain.value, y, 'o', color=COLOURS[3], label='measured' if y == 0 else None)
-    rows = [(y, published.rows) for y, dataset in enumerate(gains)
-            if (published := main_table(measured, grid).published(dataset))
-            and {difference.first, difference.second} <= set(published.rows)]
-    if rows:
-        axes.plot([paper[difference.first] - paper[difference.second] for _, paper in rows],
-                  [y for y, _ in rows], 'D', color=COLOURS[2], ms=5, label='published')
+        paper = table.published(dataset).rows
+        if {difference.first, difference.second} <= set(paper):
+            published[y] = paper[difference.first] - paper[difference.second]
+    if published:
+        axes.plot([*published.values()], [*published], 'D', color=COLOURS[2], ms=5, label='published')
     axes.axvline(0, color='#333333', lw=0.8)
     axes.set_yticks(range(len(gains)), gains)
-    axes.set_ylim(len(gains) - 0.5, -0.5)
-    axes.set_xlabel(f'gain by {difference.what}, DSC pooled (points)')
-    axes.legend(loc='upper left', bbox_to_anchor=(1, 1))
+    axes.set(ylim=(len(gains) - 0.5, -0.5), xlabel=f'gain by {difference.what}, DSC pooled (points)')
+    axes.legend(**BESIDE)
     return figure
 
 
 def row_plot(table: Table, measured: Measured, grid: Grid):
     """Measured DSC of a table's rows, every seed a dot, and what is published beside it at the same scale."""
     rows, published = list(table.rows), table.published(grid.dataset)
-    size = (6.4 if published else 3.4, 2.8)
-    figure, panels = plt.subplots(1, 2 if published else 1, figsize=size, squeeze=False)
-    left = panels[0, 0]
+    number, width = (2, 6.4) if published.rows else (1, 3.4)
+    figure, [panels] = plt.subplots(1, number, figsize=(width, 2.8), squeeze=False)
     joined = '-' if all(row.isdigit() for row in rows) else ''
     values = [measured.value(cell, labels=table.labels) for cell in table.rows.values()]
     for x, value in enumerate(values):
-        left.plot([x - 0.12] * len(value.seeds), list(value.seeds.values()), 'o', color=COLOURS[0], ms=3.5)
-    left.errorbar(range(len(rows)), [v.mean for v in values], yerr=[np.nan_to_num(v.std) for v in values],
-                  fmt='D' + joined, color=COLOURS[3], ms=5, elinewidth=0.8, capsize=2)
-    left.set_title('measured')
-    if published:
-        right = panels[0, 1]
-        right.plot(range(len(rows)), [published.rows.get(row, np.nan) for row in rows], 'D' + joined,
-                   color=COLOURS[2], ms=5)
-        right.set_title(published.heading)
-    span = max(np.ptp(axes.get_ylim()) for axes in panels[0])
-    for axes in panels[0]:
+        panels[0].plot([x - 0.12] * len(value.seeds), list(value.seeds.values()), 'o', color=COLOURS[0], ms=3.5)
+    panels[0].errorbar(range(len(rows)), [v.mean for v in values], yerr=[np.nan_to_num(v.std) for v in values],
+                       fmt='D' + joined, color=COLOURS[3], ms=5, elinewidth=0.8, capsize=2)
+    if published.rows:
+        panels[1].plot(range(len(rows)), [published.rows.get(row, np.nan) for row in rows], 'D' + joined,
+                       color=COLOURS[2], ms=5)
+    span = max(np.ptp(axes.get_ylim()) for axes in panels)
+    for axes, title in zip(panels, ('measured', published.heading), strict=False):
         middle = np.mean(axes.get_ylim())
-        axes.set_ylim(middle - span / 2, middle + span / 2)
         axes.set_xticks(range(len(rows)), rows)
-        axes.set_xlim(-0.4, len(rows) - 0.6)
-        axes.set_xlabel(table.axis)
-    left.set_ylabel(f'DSC pooled (%), {"all" if table.labels == "all" else "reported"} labels')
+        axes.set(ylim=(middle - span / 2, middle + span / 2), xlim=(-0.4, len(rows) - 0.6), xlabel=table.axis,
+                 title=title)
+    panels[0].set_ylabel(f'DSC pooled (%), {"all" if table.labels == "all" else "reported"} labels')
     figure.tight_layout()
     return figure
 
@@ -175,7 +163,7 @@ def free_plot(axis: str, cells: list[Cell], measured: Measured):
     others = [other for other in varying_axes(cells) if other != axis]
     lines: dict[str, list[Cell]] = {}
     for cell in cells:
-        lines.setdefault(', '.join(f'{other} {getattr(cell, other)}' for other in others), []).append(cell)
+        lines.setdefault(cell_label(cell, others), []).append(cell)
     figure, axes = plt.subplots(figsize=(5.0, 3.0))
     for number, (label, members) in enumerate(lines.items()):
         members.sort(key=lambda cell: values.index(getattr(cell, axis)))
@@ -184,42 +172,40 @@ def free_plot(axis: str, cells: list[Cell], measured: Measured):
                       yerr=[np.nan_to_num(score.std) for score in scores], ms=4, lw=1, capsize=2,
                       label=label or None, **styled(number + 3))
     axes.set_xticks(range(len(values)), [str(value) for value in values])
-    axes.set_xlabel(axis)
-    axes.set_ylabel('DSC pooled (%), reported labels')
+    axes.set(xlabel=axis, ylabel='DSC pooled (%), reported labels')
     if any(lines):
-        axes.legend(loc='upper left', bbox_to_anchor=(1, 1))
+        axes.legend(**BESIDE)
     return figure
 
 
-def variation_plot(measured: Measured, grid: Grid):
-    """The main difference against neighbouring slices' Dice by organ, and the published one; None if not run."""
-    difference, pairs = main_cells(measured, grid)
-    points = variation_points(measured, *pairs[0]) if pairs else ()
+def variation_plot(difference: Difference, pair: tuple[Cell, Cell], measured: Measured, grid: Grid):
+    """A difference against neighbouring slices' Dice by organ, and the published one; None for less than two."""
+    points = variation_points(measured, *pair)
     if len(points) < 2:
         return None
     published = main_table(measured, grid).published(grid.dataset)
     panels = {'measured': (points['similarity'], points['gain'])}
-    if (paper := _organs(published)) is not None:
-        paper = paper.rename(columns=dict(enumerate(measured.done()[0]['scores']['labels'])))
+    if len(published.organs):
+        paper = published.organs.rename(columns=dict(enumerate(measured.done()[0]['scores']['labels'])))
         panels[published.heading] = (paper.loc['slice variation'],
                                      paper.loc[difference.first] - paper.loc[difference.second])
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 3.6), squeeze=False)
-    for panel, colour, (title, (similarity, gain)) in zip(axes[0], (COLOURS[3], COLOURS[2]), panels.items(),
-                                                          strict=False):
-        panel.plot(similarity, gain, 'o', color=colour, ms=5)
-        panel.axhline(0, color='#333333', lw=0.5, ls=':')
+    figure, [row] = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 3.6), squeeze=False)
+    for axes, colour, (title, (similarity, gain)) in zip(row, (COLOURS[3], COLOURS[2]), panels.items(),
+                                                         strict=False):
+        axes.plot(similarity, gain, 'o', color=colour, ms=5)
+        axes.axhline(0, color='#333333', lw=0.5, ls=':')
         correlations = f'{len(gain)} organs: too few for a fit'
         if len(gain) > 3:
             fit, ends = np.polyfit(similarity, gain, 1), np.array([similarity.min(), similarity.max()])
-            panel.plot(ends, np.polyval(fit, ends), color='#333333', lw=1, zorder=1)
+            axes.plot(ends, np.polyval(fit, ends), color='#333333', lw=1, zorder=1)
             pearson, spearman = stats.pearsonr(similarity, gain), stats.spearmanr(similarity, gain)
             correlations = (f'Pearson r = {pearson.statistic:.2f} (p = {pearson.pvalue:.3f}), '
                             f'Spearman ρ = {spearman.statistic:.2f} (p = {spearman.pvalue:.2f})')
-        panel.set_title(f'{title}\n{correlations}', fontsize=8)
-        panel.set_xlabel('Dice between neighbouring slices (%)')
-        panel.margins(0.12)
-        place_texts(panel, list(zip(similarity, gain, strict=True)), list(similarity.index))
-    axes[0, 0].set_ylabel(f'gain by {difference.what}, DSC pooled (points)')
+        axes.set_title(f'{title}\n{correlations}', fontsize=8)
+        axes.set_xlabel('Dice between neighbouring slices (%)')
+        axes.margins(0.12)
+        place_texts(axes, list(zip(similarity, gain, strict=True)), list(similarity.index))
+    row[0].set_ylabel(f'gain by {difference.what}, DSC pooled (points)')
     figure.tight_layout()
     return figure
 
@@ -230,53 +216,46 @@ def rows_by_dataset(measured: Measured, grid: Grid) -> dict[str, dict[str, Cell]
         rows = table.rows
     else:
         cells = free_cells(measured, grid)[:len(COLOURS)]
-        axes = varying_axes(cells)
-        rows = {', '.join(f'{axis} {getattr(cell, axis)}' for axis in axes) or 'the cell': cell for cell in cells}
+        rows = {cell_label(cell, varying_axes(cells)) or 'the cell': cell for cell in cells}
     placed = {dataset: {label: same for label, cell in rows.items()
                         if measured.done(same := replace(cell, dataset=dataset))} for dataset in grid.datasets}
     return {dataset: found for dataset, found in placed.items() if found}
 
 
-def cost_plot(rows: dict[str, dict[str, Cell]], measured: Measured, grid: Grid):
+def cost_plot(rows: dict[str, Cell], measured: Measured):
     """DSC against FLOPs of a window and against training time; rows in colour, the grid's other cells hollow."""
-    if len(rows) != 1 or len(grid.datasets) > 1:  # DSC of several datasets has no common axis
-        return None
-    [named] = rows.values()
     finished = [cell for cell in measured.cells() if measured.done(cell) and not cell.is_method]
     if not finished:
         return None
-    others = [cell for cell in finished if cell not in named.values()]
     figure, panels = plt.subplots(1, 2, figsize=(7.2, 3.2), sharey=True)
     largest = max(record['cost']['flops'] for cell in finished for record in measured.done(cell))
     scale, unit = (1e9, 'GFLOPs') if largest >= 1e9 else (1e6, 'MFLOPs')
-    plain = dict(color='#777777', marker='o', mfc='white', ms=4)
-    drawn = [('other cells of the grid', cell, plain) for cell in others]
-    drawn += [(label, cell, dict(styled(number), ms=6)) for number, (label, cell) in enumerate(named.items())
+    drawn = [('other cells of the grid', cell, dict(color='#777777', marker='o', mfc='white', ms=4))
+             for cell in finished if cell not in rows.values()]
+    drawn += [(label, cell, dict(styled(number), ms=6)) for number, (label, cell) in enumerate(rows.items())
               if cell in finished]
     for label, cell, style in drawn:
-        score = measured.value(cell)
-        runs = measured.done(cell)
-        amounts = ([run['cost']['flops'] / scale for run in runs],
-                   [run['cost']['seconds'] for run in runs if not run['cost'].get('resumed_from')])
-        for panel, amount in zip(panels, amounts, strict=True):
+        score, costs = measured.value(cell), [run['cost'] for run in measured.done(cell)]
+        amounts = ([cost['flops'] / scale for cost in costs],
+                   [cost['seconds'] for cost in costs if not cost.get('resumed_from')])
+        for axes, amount in zip(panels, amounts, strict=True):
             if amount:
-                seeds = list(score.seeds.values())
-                panel.errorbar(np.mean(amount), score.mean, **_reach(amount, 'xerr'), **_reach(seeds, 'yerr'),
-                               lw=0, elinewidth=0.7, label=label, **style)
-    panels[0].set_xlabel(f'{unit} per window, whole model')
+                axes.errorbar(np.mean(amount), score.mean, xerr=_reach(amount), yerr=_reach(score.seeds.values()),
+                              lw=0, elinewidth=0.7, label=label, **style)
+    panels[0].set(xlabel=f'{unit} per window, whole model', ylabel='DSC pooled (%), reported labels')
     panels[1].set_xlabel('time of a run (s)')
-    panels[0].set_ylabel('DSC pooled (%), reported labels')
     labelled = {label: bars[0] for bars, label in zip(*panels[0].get_legend_handles_labels(), strict=True)}
-    figure.legend(labelled.values(), labelled, loc='upper center', bbox_to_anchor=(0.5, 0),
-                  ncols=1 if max(map(len, labelled)) > 36 else 2 if max(map(len, labelled)) > 20 else 3)
+    longest = max(map(len, labelled))
+    figure.legend(labelled.values(), labelled, ncols=1 if longest > 36 else 2 if longest > 20 else 3, **BELOW)
     figure.tight_layout()
     return figure
 
 
-def _reach(values: Sequence[float], key: str) -> dict:
+def _reach(values: Iterable[float]) -> list[list[float]]:
     """An error bar from the lowest to the highest."""
+    values = list(values)
     mean = np.mean(values)  # may round to beside equal values
-    return {key: [[max(mean - min(values), 0)], [max(max(values) - mean, 0)]]}
+    return [[max(mean - min(values), 0)], [max(max(values) - mean, 0)]]
 
 
 def curve_plot(rows: dict[str, dict[str, Cell]], measured: Measured):
@@ -303,14 +282,12 @@ def curve_plot(rows: dict[str, dict[str, Cell]], measured: Measured):
         panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         panel.yaxis.set_major_formatter(ticker.FormatStrFormatter('%g'))
         panel.yaxis.set_minor_locator(ticker.NullLocator())
-        panel.set_xlabel('training step')
-        panel.set_title(dataset)
+        panel.set(xlabel='training step', title=dataset)
     for panel in panels.flat[len(rows):]:
         panel.set_axis_off()
     for line in panels:
         line[0].set_ylabel('training loss')
-    figure.legend(labelled.values(), labelled, loc='upper center', bbox_to_anchor=(0.5, 0),
-                  ncols=1 if max(map(len, labelled)) > 24 else 3)
+    figure.legend(labelled.values(), labelled, ncols=1 if max(map(len, labelled)) > 24 else 3, **BELOW)
     figure.tight_layout()
     return figure
 
@@ -333,10 +310,9 @@ def case_dots(rows: dict[str, dict[str, Cell]], measured: Measured):
         dots += zip(values, heights, strict=True)
         named += [(values[i], heights[i], list(cases)[i]) for i in _outliers(values)]
     axes.set_yticks(range(len(lines)), [label for label, *_ in lines])
-    axes.set_ylim(len(lines) - 0.4, -0.6)
+    axes.set(ylim=(len(lines) - 0.4, -0.6), xlabel='DSC case (%), reported labels')
     axes.grid(axis='y', visible=False)
     axes.margins(x=0.08)
-    axes.set_xlabel('DSC case (%), reported labels')
     figure.tight_layout()
     place_texts(axes, [(x, y) for x, y, _ in named], [text for *_, text in named], dots)
     return figure

@@ -34,7 +34,7 @@ def _difference(difference: Difference, table: Table, measured: Measured, grid: 
     sentence = (f'{difference}: {_points(gain, figures)} ({names[0]} {figures[0]:.2f}, {names[1]} {figures[1]:.2f}'
                 f'{", all labels" if table.labels == "all" else ""}).')
     published = table.published(grid.dataset)
-    if published and set(names) <= set(published.rows):
+    if set(names) <= set(published.rows):
         paper = published.rows[names[0]] - published.rows[names[1]]
         sentence += f' In the {published.heading}: {paper:+.2f}.'
     return sentence
@@ -49,21 +49,22 @@ def _points(gain: Gain | None, figures: list[float]) -> str:
             f'{word} noise')
 
 
-def main_cells(measured: Measured, grid: Grid) -> tuple[Difference, list[tuple[Cell, Cell]]] | None:
-    """The main table's first difference, and its two cells on every dataset where both were run."""
+def main_cells(measured: Measured, grid: Grid) -> tuple[Difference | None, list[tuple[Cell, Cell]]]:
+    """The main table's first difference, if it has one, and its two cells on every dataset where both were run."""
     table = main_table(measured, grid)
     if not table or not table.shown_differences:
-        return None
+        return None, []
     difference = table.shown_differences[0]
     pairs = [tuple(replace(table.rows[row], dataset=dataset) for row in (difference.first, difference.second))
              for dataset in grid.datasets]
     return difference, [pair for pair in pairs if all(measured.value(cell).seeds for cell in pair)]
 
 
-def dataset_gains(measured: Measured, grid: Grid) -> dict[str, Gain | None]:
-    """Dataset -> the main difference there."""
-    _, pairs = main_cells(measured, grid) or (None, [])
-    return {first.dataset: gain_between(first, second, measured, grid) for first, second in pairs}
+def dataset_gains(measured: Measured, grid: Grid) -> dict[str, Gain]:
+    """Dataset -> the main difference there, where there is enough to tell."""
+    _, pairs = main_cells(measured, grid)
+    gains = {pair[0].dataset: gain_between(*pair, measured, grid) for pair in pairs}
+    return {dataset: gain for dataset, gain in gains.items() if gain}
 
 
 def variation_points(measured: Measured, *cells: Cell) -> pd.DataFrame:
@@ -79,14 +80,13 @@ def variation_points(measured: Measured, *cells: Cell) -> pd.DataFrame:
 
 
 def _datasets(measured: Measured, grid: Grid) -> str | None:
-    known = {dataset: gain for dataset, gain in dataset_gains(measured, grid).items() if gain}
-    if len(grid.datasets) == 1 or not known:
+    gains = [*dataset_gains(measured, grid).values()]
+    if len(grid.datasets) == 1 or not gains:
         return None
     difference, _ = main_cells(measured, grid)
-    better = [dataset for dataset, gain in known.items() if gain.low > 0]
-    worse = [dataset for dataset, gain in known.items() if gain.high < 0]
-    return (f'{difference}, on {len(known)} datasets: better beyond noise on {len(better)}, worse on '
-            f'{len(worse)}; {np.mean([gain.value for gain in known.values()]):+.2f} points of DSC on average.')
+    better, worse = sum(gain.low > 0 for gain in gains), sum(gain.high < 0 for gain in gains)
+    return (f'{difference}, on {len(gains)} datasets: better beyond noise on {better}, worse on {worse}; '
+            f'{np.mean([gain.value for gain in gains]):+.2f} points of DSC on average.')
 
 
 def _ranked(table: Table, measured: Measured, grid: Grid) -> list[str]:

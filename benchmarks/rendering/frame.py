@@ -79,7 +79,7 @@ class Measured:
     """
 
     def __init__(self, records: list[dict], data: dict[str, dict] | None = None):
-        self.data = data or {}
+        self.records, self.data = records, data or {}
         self.frame = tidy_records(records)
         self._by_cell: dict[Cell, list[dict]] = {}
         for record in records:
@@ -100,6 +100,9 @@ class Measured:
         """Finished runs, of one cell or of all."""
         cells = self._by_cell if cell is None else [cell]
         return [record for each in cells for record in self.runs(each) if record['state'] == 'done']
+
+    def failed(self) -> list[dict]:
+        return [record for record in self.records if record['state'] == 'failed']
 
     def metrics(self) -> list[Metric]:
         """Both kinds of DSC and what else finished runs have figures of, in the order of registration."""

@@ -9,9 +9,10 @@ TEX = {letter: f'\\{letter}' for letter in '&%_#${}'} | {
     '±': r'$\pm$', '✓': r'$\checkmark$', '✗': r'$\times$', '—': '--'}
 
 
-def to_markdown(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:
-    """GitHub's table syntax, the notes below."""
-    rows = [list(table.columns), ['---'] * len(table.columns), *table.astype(str).values.tolist()]
+def to_markdown(table: pd.DataFrame, notes: Sequence[str] = (), rule: str = '---') -> str:
+    """GitHub's table syntax, the notes below; `rule` aligns all columns but the first."""
+    rules = ['---', *[rule] * (len(table.columns) - 1)]
+    rows = [list(table.columns), rules, *table.astype(str).values.tolist()]
     lines = [f'| {" | ".join(cell.replace("|", "/") for cell in row)} |' for row in rows]
     return '\n'.join([*lines, *(f'\n{note}' for note in number_notes(notes))]) + '\n'
 

@@ -3,15 +3,18 @@
 import base64
 import re
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
+import pandas as pd
 
 from ..grid.reader import GRIDS, Grid, load_grid
 from .figures import Drawn
-from .findings import main_findings
+from .findings import main_cells, main_findings
 from .frame import Measured
-from .tables import Rendered, cell_label, cell_names
+from .markup import to_markdown
+from .tables import Rendered, caption, cell_label, cell_names
 
 ABSENT = ('—', 'not run', 'not prepared', 'failed', 'not enough data')
 NUMBER = re.compile(r'(< )?[-+]?[\d,]*\.?\d+(?![\d.]*[x:])')  # with what may follow, as ± 0.41; 48x64 is text
@@ -24,56 +27,89 @@ def fill(template: str, **values) -> str:
     return environment.get_template(template).render(**values)
 
 
-def fill_page(grid: Grid, measured: Measured, records: list[dict], left_out: dict[str, str],
-              tables: list[Rendered], absent: list[str], drawn: list[Drawn], compared: bool) -> str:
+def fill_page(grid: Grid, measured: Measured, left_out: dict[str, str], tables: list[Rendered], drawn: list[Drawn],
+              compared: bool) -> str:
     """The page of a grid.
 
     Args:
         left_out: file name -> why it is no record.
-        absent: tables that the grid has and nobody ran.
         compared: whether tables show the committed figures as well.
     """
-    done = measured.done()
-    failed = [record for record in records if record['state'] == 'failed']
-    finished = {record['cell']['dataset'] for record in done}
+    done, built = measured.done(), {table.name for table in tables}
+    shown = {claims: [shown_table(table) for table in tables if (table.name == 'claims') == claims]
+             for claims in (True, False)}
     return fill(
-        'report.html.j2', grid=grid, done=len(done),
-        cells=sum(bool(measured.done(cell)) for cell in measured.cells()),
-        seeds=sorted({record['seed'] for record in done}), failed=failed, left_out=left_out,
-        datasets=[dataset for dataset in grid.datasets if dataset in finished] or grid.datasets,
-        data=describe_data(done), findings=main_findings(measured, grid), hardware=describe_hardware(records),
-        code=describe_code(records),
-        command=repeat_command(grid), tables=[shown_table(table) for table in tables if table.name != 'claims'],
-        claims=[shown_table(table) for table in tables if table.name == 'claims'], absent=absent,
-        figures=[shown_figure(figure) for figure in drawn], compared=compared,
-        cells_with_runs=shown_runs(measured, grid))
+        'report.html.j2', grid=grid, measured=measured, done=len(done), left_out=left_out, compared=compared,
+        names=cell_names(measured, grid), label=cell_label, seeds=sorted({record['seed'] for record in done}),
+        cells=sum(bool(measured.done(cell)) for cell in measured.cells()), failed=measured.failed(),
+        datasets=finished_datasets(measured, grid) or grid.datasets, data=describe_data(done),
+        findings=main_findings(measured, grid), hardware=describe_hardware(measured), code=describe_code(measured),
+        command=repeat_command(grid), tables=shown[False], claims=shown[True],
+        absent=[caption(table, measured, grid).split('.')[0] for name, table in grid.tables.items()
+                if name not in built],
+        figures=[shown_figure(figure) for figure in drawn])
+
+
+def fill_index(grids: Sequence[tuple[Grid, Measured]]) -> dict[str, str]:
+    """The index of all grids, a line for each, by file name: a page, and the same for GitHub.
+
+    Args:
+        grids: each with what was measured, in a folder of its name.
+    """
+    headings = ('Grid', 'Datasets', 'Runs', 'Main difference', 'Hardware', 'Files')
+    rows = [dict(name=grid.name, title=grid.title, cells=index_cells(measured, grid)) for grid, measured in grids]
+    table = pd.DataFrame([[f'[{row["title"]}]({row["name"]}/report.html)', *row['cells'],
+                           f'[page]({row["name"]}/report.html), [records]({row["name"]}/records)']
+                          for row in rows], columns=headings)
+    text = ('# Results\n\nMean DSC in percent, pooled, over the reported labels, ± the sample deviation over '
+            'seeds. Pages open from a file: [index.html](index.html).\n\n')
+    return {'index.html': fill('index.html.j2', headings=headings, rows=rows, absent=ABSENT),
+            'README.md': text + to_markdown(table)}
+
+
+def index_cells(measured: Measured, grid: Grid) -> list[str]:
+    """Of a grid's line, all but its links; where it has several datasets, averages over those with both rows."""
+    failed = f', {len(measured.failed())} failed' if measured.failed() else ''
+    (difference, pairs), main = main_cells(measured, grid), '—'
+    if pairs:
+        first, second = ([measured.value(cell) for cell in cells] for cells in zip(*pairs, strict=True))
+        main = f'{difference.first} {first[0]}, {difference.second} {second[0]}'
+        if len(grid.datasets) > 1:
+            means = [sum(value.mean for value in values) / len(values) for values in (first, second)]
+            main = (f'{difference.first} {means[0]:.2f}, {difference.second} {means[1]:.2f} '
+                    f'(average of {len(pairs)})')
+    return [', '.join(finished_datasets(measured, grid)) or '—', f'{len(measured.done())}{failed}', main,
+            '; '.join(describe_hardware(measured)) or '—']
+
+
+def finished_datasets(measured: Measured, grid: Grid) -> list[str]:
+    finished = {record['cell']['dataset'] for record in measured.done()}
+    return [dataset for dataset in grid.datasets if dataset in finished]
 
 
 def describe_data(done: list[dict]) -> list[str]:
     """Per dataset and split: how many cases were trained on and evaluated."""
     facts = {}
     for record in done:
-        dataset, scores = record['cell']['dataset'], record['scores']
-        cases, data = len(scores.get('cases', ())), record.get('data')
-        if data and 'protocol' in data:
-            facts[f'{dataset}: {cases} cases evaluated ({data["evaluated"]}), {data["cases"]["train"]} trained '
-                  f'on; split {data["split_hash"]}, intensities by protocol {data["protocol"]}'] = None
-        else:
-            facts[f'{dataset}: {cases} cases evaluated'] = None
+        data = record.get('data') or {}
+        fact = f'{record["cell"]["dataset"]}: {len(record["scores"]["cases"])} cases evaluated'
+        if 'protocol' in data:
+            fact += (f' ({data["evaluated"]}), {data["cases"]["train"]} trained on; split {data["split_hash"]}, '
+                     f'intensities by protocol {data["protocol"]}')
+        facts[fact] = None
     return list(facts)
 
 
-def describe_hardware(records: list[dict]) -> list[str]:
+def describe_hardware(measured: Measured) -> list[str]:
     """Every kind of machine that runs were on."""
-    return sorted({f"{r['hardware']['gpu'] or r['hardware']['cpu']}, {r['hardware']['threads']} thread(s) each"
-                   for r in records if 'hardware' in r})
+    machines = [record['hardware'] for record in measured.records if 'hardware' in record]
+    return sorted({f'{each["gpu"] or each["cpu"]}, {each["threads"]} thread(s) each' for each in machines})
 
 
-def describe_code(records: list[dict]) -> list[str]:
+def describe_code(measured: Measured) -> list[str]:
     """Every revision of the code that runs were made by."""
-    found = {(r['code']['revision'], r['code']['modified']) for r in records if 'code' in r}
-    return sorted(f'revision {revision}' + (' with uncommitted changes' if modified else '')
-                  for revision, modified in found)
+    return sorted({f'revision {record["code"]["revision"]}'
+                   + ' with uncommitted changes' * record['code']['modified'] for record in measured.records})
 
 
 def repeat_command(grid: Grid) -> str | None:
@@ -106,10 +142,3 @@ def shown_figure(figure: Drawn) -> dict:
     width, height = struct.unpack('>II', content[16:24])
     return dict(title=figure.title, caption=figure.caption, name=figure.path.stem, width=round(width / 1.5),
                 height=round(height / 1.5), data=base64.b64encode(content).decode())
-
-
-def shown_runs(measured: Measured, grid: Grid) -> list[dict]:
-    """Every cell that was run, by the rows it fills, with its records."""
-    return [dict(name=name, label=cell_label(cell), runs=measured.runs(cell),
-                 value=str(measured.value(cell)))
-            for cell, name in cell_names(measured, grid).items() if measured.runs(cell)]

@@ -20,6 +20,8 @@ MARKERS = 'osD^vPX*'
 PLACES = ((6, 0, 'left', 'center'), (-6, 0, 'right', 'center'), (0, 6, 'center', 'bottom'),
           (0, -6, 'center', 'top'), (5, 5, 'left', 'bottom'), (-5, 5, 'right', 'bottom'), (5, -5, 'left', 'top'),
           (-5, -5, 'right', 'top'))  # of a text about its point, best first
+BELOW = dict(loc='upper center', bbox_to_anchor=(0.5, 0))  # a figure's legend
+BESIDE = dict(loc='upper left', bbox_to_anchor=(1, 1))  # a panel's
 UNDATED = dict(png={'Software': None}, pdf={'CreationDate': None, 'Creator': None, 'Producer': None})
 
 

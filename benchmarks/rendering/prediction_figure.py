@@ -29,7 +29,7 @@ def draw_predictions(rows: dict[str, Cell], measured: Measured, grid: Grid, resu
     case, image, label = str(kept['case']), kept['image'], kept['label']
     lines = {'image': None, 'reference': label}
     for name, (record, prediction) in predicted.items():
-        lines[f'{name}\n{_case_score(record, case)}'] = prediction
+        lines[f'{name}\n{_case_score(measured, record["run"], case)}'] = prediction
     names = measured.done()[0]['scores']['labels']
     aspect = float(kept['spacing'][1] / kept['spacing'][2])
     height, width = image.shape[1] * aspect, image.shape[2]
@@ -81,10 +81,7 @@ def _read_arrays(path: Path, *names: str) -> dict[str, np.ndarray] | None:
         return None
 
 
-def _case_score(record: dict, case: str) -> str:
-    scores = record['scores']
-    if case not in scores['cases']:
-        return ''
-    values = scores['figures']['dsc'][scores['cases'].index(case)]
-    figures = [values[i] for i in scores['headline'] if values[i] is not None]
-    return f'DSC {np.mean(figures):.1f}' if figures else ''
+def _case_score(measured: Measured, run: str, case: str) -> str:
+    frame = measured.frame
+    score = frame.loc[(frame['run'] == run) & (frame['case'] == case) & frame['headline'], 'dsc'].mean()
+    return '' if np.isnan(score) else f'DSC {score:.1f}'

@@ -1,6 +1,6 @@
 """Are two rows different? Over seeds and over cases; a test that its data cannot carry gives None."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,12 +21,10 @@ class SeedTest:
 
     Args:
         n: seeds.
-        difference: mean of first minus second.
-        std: sample standard deviation of the differences.
+        difference, std: mean and sample standard deviation of first minus second.
         t: statistic, n - 1 degrees of freedom.
         one_sided: p that the first is not better.
         two_sided: p.
-        effect: Cohen's d of the paired differences.
     """
     n: int
     difference: float
@@ -34,7 +32,6 @@ class SeedTest:
     t: float
     one_sided: float
     two_sided: float
-    effect: float
 
 
 @dataclass(frozen=True)
@@ -42,13 +39,11 @@ class CaseTest:
     """Paired comparison over cases.
 
     Args:
-        n: cases.
         difference: mean of first minus second.
         interval: 95 % of it, by resampling cases.
         p: two-sided, Wilcoxon's signed-rank test.
         effect: matched-pairs rank-biserial correlation, -1 to 1.
     """
-    n: int
     difference: float
     interval: tuple[float, float]
     p: float
@@ -86,9 +81,11 @@ class Noise:
                      * np.sqrt(sum(1 / len(value.seeds) for value in values)))
 
 
-def pool_noise(*parts: Noise) -> Noise:
-    freedom = sum(part.freedom for part in parts)
-    squares = sum(part.std ** 2 * part.freedom for part in parts if part.freedom)
+def pool_noise(values: Iterable[Value]) -> Noise:
+    """From all of them that have several seeds."""
+    values = [value for value in values if len(value.seeds) > 1]
+    freedom = sum(len(value.seeds) - 1 for value in values)
+    squares = sum(value.std ** 2 * (len(value.seeds) - 1) for value in values)
     return Noise(float(np.sqrt(squares / freedom)) if freedom else np.nan, freedom)
 
 
@@ -99,23 +96,19 @@ def seed_noise(measured: Measured, grid: Grid, labels: Labels = 'headline', data
         labels: those of the figure that it is the noise of.
         dataset: of cells on this one alone; None: of all.
     """
-    values = [measured.value(cell, labels=labels) for cell in grid.cells() if dataset in (None, cell.dataset)]
-    return pool_noise(*(Noise(value.std, len(value.seeds) - 1) for value in values if len(value.seeds) > 1))
+    return pool_noise(measured.value(cell, labels=labels) for cell in grid.cells()
+                      if dataset in (None, cell.dataset))
 
 
 def compare_seeds(first: Mapping[int, float], second: Mapping[int, float], higher_is_better: bool = True
                   ) -> SeedTest | None:
     """None for fewer than three common seeds, or where all differ by the same."""
     differences = _differences(first, second)
-    n = len(differences)
-    if n < LEAST_SEEDS or np.ptp(differences) == 0:
+    if len(differences) < LEAST_SEEDS or np.ptp(differences) == 0:
         return None
-    mean, std = differences.mean(), differences.std(ddof=1)
-    t = mean / std * np.sqrt(n)
-    above = stats.t.sf(t, n - 1)
-    worse = above if higher_is_better else 1 - above
-    return SeedTest(n, float(mean), float(std), float(t), float(worse), float(2 * min(above, 1 - above)),
-                    float(mean / std))
+    t, above = stats.ttest_1samp(differences, 0, alternative='greater')
+    return SeedTest(len(differences), float(differences.mean()), float(differences.std(ddof=1)), float(t),
+                    float(above if higher_is_better else 1 - above), float(2 * min(above, 1 - above)))
 
 
 def compare_cases(first: Mapping[str, float], second: Mapping[str, float]) -> CaseTest | None:
@@ -125,7 +118,7 @@ def compare_cases(first: Mapping[str, float], second: Mapping[str, float]) -> Ca
     if len(differences) < LEAST_CASES or not len(moved):
         return None
     ranks = stats.rankdata(np.abs(moved))
-    return CaseTest(len(differences), float(differences.mean()), _resample(differences),
+    return CaseTest(float(differences.mean()), _resample(differences),
                     float(stats.wilcoxon(differences).pvalue),
                     float((ranks[moved > 0].sum() - ranks[moved < 0].sum()) / ranks.sum()))
 

@@ -1,7 +1,6 @@
 """Records -> tables as text: measured beside published, every row with the number of runs behind it."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,14 +15,8 @@ from .frame import Labels, Measured, Value
 from .statistics import agreement, compare_seeds, seed_noise
 
 TOO_FEW = 'not enough data'
-DATA = ('Table 1. The data: mean raw size and network input (columns x rows x slices), labels without background, '
-        'cases by split (patients where one has several cases).')
-SEEDS = ("Seed study. DSC pooled of every seed; ± is the sample deviation, the paper's the population's (ddof 0).")
-COST = ('Cost. FLOPs (2 x multiply-accumulate) of one window; seconds are of the whole run, with evaluation, '
-        'medians over seeds.')
-SETTINGS = 'Table 6. Settings, read from the configs of the runs.'
-ORGAN_STATISTICS = (('# voxels', 'voxels', '{:,.0f}'), ('# slices', 'slices', '{:,.0f}'),
-                    ('slice variation', 'variation', '{:.2f}'))  # what a dataset's summary tells of its labels
+ORGAN_STATISTICS = {'# voxels': ('voxels', '{:,.0f}'), '# slices': ('slices', '{:,.0f}'),
+                    'slice variation': ('variation', '{:.2f}')}  # what a dataset's summary tells of its labels
 
 
 class Rendered(NamedTuple):
@@ -31,7 +24,7 @@ class Rendered(NamedTuple):
     name: str
     frame: pd.DataFrame
     caption: str
-    notes: list[str] = []
+    notes: Sequence[str] = ()
 
 
 def was_run(table: Table, measured: Measured, grid: Grid) -> bool:
@@ -77,7 +70,7 @@ def build_table(table: Table, measured: Measured, grid: Grid, committed: Measure
 def _metric_table(table: Table, measured: Measured, grid: Grid, committed: Measured | None) -> pd.DataFrame:
     """Rows by metrics; methods that only the publication ran come first."""
     published, labels = table.published(grid.dataset), table.labels
-    paper = {label: figure for label, figure in (published.rows if published else {}).items() if figure == figure}
+    paper = {label: figure for label, figure in published.rows.items() if figure == figure}
     if not set(paper) & set(table.rows):
         paper = {}
     noise = seed_noise(committed, grid, labels) if committed else None
@@ -108,76 +101,68 @@ def _figures(measured: Measured, cell: Cell, labels: Labels) -> dict[str, str]:
 
 
 def _dataset_table(table: Table, measured: Measured, grid: Grid, committed: Measured | None) -> pd.DataFrame:
-    """Rows by datasets."""
+    """Rows by datasets, and below them how alike neighbouring slices are."""
     def values(cell: Cell, figures: Measured, metric: str = 'dsc_pooled') -> dict[str, Value]:
         return {same.dataset: figures.value(same, metric, table.labels) for same in grid.on_each([cell])}
 
     pooled = {label: values(cell, measured) for label, cell in table.rows.items()}
     common = [dataset for dataset in grid.datasets if all(row[dataset].seeds for row in pooled.values())]
-    rows = []
 
-    def add(label: str, figures: str, means: Mapping[str, float], texts: dict[str, str] | None = None) -> None:
-        means = pd.Series(means, dtype=float).reindex(grid.datasets)
-        rows.append({'Method': label, 'figures': figures, **(texts or means.map(_number)),
-                     f'average of {len(common)}': _number(means[common].mean(skipna=False))})
+    def texts(figures: Mapping[str, Value | float | None]) -> dict[str, str]:
+        means = pd.Series({dataset: figure.mean if isinstance(figure, Value) else figure
+                           for dataset, figure in figures.items()}, dtype=float).reindex(grid.datasets)
+        return {**means.map(_number), **{dataset: str(figure) for dataset, figure in figures.items()
+                                         if isinstance(figure, Value)},
+                f'average of {len(common)}': _number(means[common].mean(skipna=False))}
 
-    published = {dataset: found for dataset in grid.datasets if (found := table.published(dataset))}
-    paper = {label: {dataset: found.rows[label] for dataset, found in published.items() if label in found.rows}
-             for label in dict.fromkeys(label for found in published.values() for label in found.rows)}
-    for label in paper:
-        if label not in pooled:
-            per_case = any(label in found.per_case for found in published.values())
-            add(label, f'paper{", per case" * per_case}', paper[label])
+    shown = {}
     for label, cell in table.rows.items():
-        shown = {'pooled': pooled[label], 'case': values(cell, measured, 'dsc')}
+        shown[label] = {'pooled': texts(pooled[label]), 'case': texts(values(cell, measured, 'dsc'))}
         if committed:
-            shown['committed, pooled'] = values(cell, committed)
-        for figures, row in shown.items():
-            add(label, figures, {dataset: value.mean for dataset, value in row.items()},
-                {dataset: str(value) for dataset, value in row.items()})
-        if label in paper:
-            add(label, 'paper', paper[label])
+            shown[label]['committed, pooled'] = texts(values(cell, committed))
     if measured.data:
-        add('slice variation', 'measured', {dataset: measured.data.get(dataset, {}).get('mean_variation')
-                                            for dataset in grid.datasets})
-    return pd.DataFrame(rows)
-
-
-def _number(figure: float, form: str = '{:.2f}') -> str:
-    return '—' if np.isnan(figure) else form.format(figure)
+        variation = {dataset: summary.get('mean_variation') for dataset, summary in measured.data.items()}
+        shown['slice variation'] = {'measured': texts(variation)}
+    published = {dataset: table.published(dataset) for dataset in grid.datasets}
+    paper = {}
+    for label in dict.fromkeys(label for found in published.values() for label in found.rows):
+        per_case = ', per case' * any(label in found.per_case for found in published.values())
+        paper[label] = f'paper{per_case}', texts({
+            dataset: found.rows[label] for dataset, found in published.items() if label in found.rows})
+    return _lines(shown, paper)
 
 
 def _organ_table(table: Table, measured: Measured, grid: Grid, committed: Measured | None) -> pd.DataFrame:
     """Rows by organs, and below them what is known of the organs themselves."""
-    done, published = measured.done(), table.published(grid.dataset)
+    done, published, summary = measured.done(), table.published(grid.dataset), measured.data.get(grid.dataset)
     if not done:
         return pd.DataFrame([{'Method': row} for row in table.rows])
-    scores, rows = done[0]['scores'], []
-    organs = {i: scores['labels'][i] for i in scores['headline']}
-    paper = published.organs if published and published.organs is not None else pd.DataFrame(columns=[*organs])
+    organs = {done[0]['scores']['labels'][i]: i for i in done[0]['scores']['headline']}
+    sides = {'measured': measured} | ({'committed': committed} if committed else {})
+    shown = {label: {side: {organ: str(figures.value(cell, labels=[i])) for organ, i in organs.items()}
+                     for side, figures in sides.items()} for label, cell in table.rows.items()}
+    if summary:
+        shown |= {label: {'measured': {organ: _number(summary[key][i], form) for organ, i in organs.items()}}
+                  for label, (key, form) in ORGAN_STATISTICS.items()}
+    paper = {}
+    for label, figures in published.organs.iterrows():
+        _, form = ORGAN_STATISTICS.get(label, ('', '{:.2f}'))
+        if summary or label not in ORGAN_STATISTICS:
+            paper[label] = (published.heading + ', per case' * (label in published.per_case),
+                            {organ: _number(figures[i], form) for organ, i in organs.items()})
+    return _lines(shown, paper)
 
-    def add(label: str, figures: str, values: Mapping[int, str]) -> None:
-        rows.append({'Method': label, 'figures': figures, **{name: values[i] for i, name in organs.items()}})
 
-    def add_paper(label: str, form: str = '{:.2f}') -> None:
-        if label in paper.index:
-            per_case = ', per case' * (label in published.per_case)
-            add(label, published.heading + per_case, {i: _number(paper.loc[label, i], form) for i in organs})
+def _lines(shown: Mapping[str, Mapping[str, dict]], paper: Mapping[str, tuple[str, dict]]) -> pd.DataFrame:
+    """Each row's kinds of figures, the published ones below; first the rows that only the publication has."""
+    lines = [(label, *paper[label]) for label in paper if label not in shown]
+    for label, kinds in shown.items():
+        lines += [(label, *kind) for kind in kinds.items()] + ([(label, *paper[label])] if label in paper else [])
+    return pd.DataFrame([{'Method': label, 'figures': kind, **texts} for label, kind, texts in lines])
 
-    statistics = dict.fromkeys(name for name, *_ in ORGAN_STATISTICS)
-    for label in paper.index.difference([*table.rows, *statistics], sort=False):  # that only the publication ran
-        add_paper(label)
-    for label, cell in table.rows.items():
-        for name, figures in {'measured': measured, 'committed': committed}.items():
-            if figures:
-                add(label, name, {i: str(figures.value(cell, labels=[i])) for i in organs})
-        add_paper(label)
-    if summary := measured.data.get(grid.dataset):
-        for label, key, form in ORGAN_STATISTICS:
-            add(label, 'measured', {i: _number(np.nan if summary[key][i] is None else summary[key][i], form)
-                                    for i in organs})
-            add_paper(label, form)
-    return pd.DataFrame(rows)
+
+def _number(figure: float | None, form: str = '{:.2f}') -> str:
+    return '—' if figure is None or np.isnan(figure) else form.format(figure)
 
 
 def data_table(measured: Measured, grid: Grid, paper: pd.DataFrame) -> pd.DataFrame:
@@ -219,18 +204,17 @@ def varying_axes(cells: list[Cell]) -> list[str]:
     return [axis for axis in ('dataset', *AXES) if len({getattr(cell, axis) for cell in cells}) > 1]
 
 
-def free_table(measured: Measured, grid: Grid) -> Rendered:
-    """One row per cell that no table names; what all of them share is in the caption."""
+def free_table(measured: Measured, grid: Grid) -> tuple[pd.DataFrame, str]:
+    """One row per cell that no table names, and a caption of what all of them share."""
     cells = free_cells(measured, grid)
     varying = varying_axes(cells)
     rows = [{axis: '—' if cell.is_method and getattr(cell, axis) is None else str(getattr(cell, axis))
              for axis in varying}
             | _figures(measured, cell, 'headline') | {'runs': str(len(measured.value(cell).seeds))}
             for cell in cells]
-    shared = [f'{axis} {getattr(cells[0], axis)}' for axis in ('dataset', *AXES)
-              if axis not in varying and getattr(cells[0], axis) is not None]
-    as_table = Table('free', {}, title=f'Free axes ({", ".join(shared)})')
-    return Rendered('free', pd.DataFrame(rows), caption(as_table, measured, grid))
+    shared = [axis for axis, value in vars(cells[0]).items() if axis not in varying and value is not None]
+    as_table = Table('free', {}, title=f'Free axes ({cell_label(cells[0], shared)})')
+    return pd.DataFrame(rows), caption(as_table, measured, grid)
 
 
 def cell_names(measured: Measured, grid: Grid) -> dict[Cell, str]:
@@ -239,8 +223,11 @@ def cell_names(measured: Measured, grid: Grid) -> dict[Cell, str]:
     return {cell: names.get(cell) or cell_label(cell) for cell in dict.fromkeys([*names, *measured.cells()])}
 
 
-def cell_label(cell: Cell) -> str:
-    return ', '.join(f'{axis} {value}' for axis, value in asdict(cell).items() if value is not None)
+def cell_label(cell: Cell, axes: Iterable[str] | None = None) -> str:
+    """A cell by these axes; by all that it has."""
+    if axes is None:
+        axes = [axis for axis, value in vars(cell).items() if value is not None]
+    return ', '.join(f'{axis} {getattr(cell, axis)}' for axis in axes)
 
 
 def settings_table(measured: Measured, paper: Mapping[str, str]) -> pd.DataFrame:
@@ -257,9 +244,8 @@ def settings_table(measured: Measured, paper: Mapping[str, str]) -> pd.DataFrame
 def seed_table(table: Table, measured: Measured, grid: Grid) -> pd.DataFrame:
     """The rows that several seeds have, and the published ones: paired t-tests of `against` with each."""
     published, reference = table.published(grid.dataset), table.against
-    lines = {('measured', label): measured.value(cell, labels=table.labels) for label, cell in table.rows.items()}
-    if published:
-        lines = {(published.heading, row): Value(seeds) for row, seeds in published.seeds.items()} | lines
+    lines = {(published.heading, row): Value(seeds) for row, seeds in published.seeds.items()} | {
+        ('measured', label): measured.value(cell, labels=table.labels) for label, cell in table.rows.items()}
     rows = []
     for (figures, label), value in lines.items():
         if len(value.seeds) < 2:
@@ -284,26 +270,19 @@ def cost_table(measured: Measured, grid: Grid, paper: Mapping[str, int]) -> pd.D
         costs = [record['cost'] for record in measured.done(cell) if 'cost' in record]
         if not costs:
             continue
-        if cell.is_method:
-            rows.append({'Runs': name, 'seconds': _median_time(costs)})
-            continue
-        on_gpu = all(cost.get('memory_of') == 'GPU, training' for cost in costs)
-        rows.append({
-            'Runs': name, 'slices': str(cell.slices), 'parameters (M)': f'{costs[0]["parameters"] / 1e6:.2f}',
-            'encoder GFLOPs': f'{costs[0]["encoder_flops"] / 1e9:#.4g}',
-            'GFLOPs': f'{costs[0]["flops"] / 1e9:#.4g}',
-            'seconds': _median_time(costs),
-            'peak MiB': f'{max(cost["peak_memory_mib"] for cost in costs)}' if on_gpu else '—'})
+        whole = [cost['seconds'] for cost in costs if not cost.get('resumed_from')]  # the others' is of a part
+        row = {'Runs': name, 'seconds': f'{np.median(whole):.0f}' if whole else '—'}
+        if not cell.is_method:
+            on_gpu = all(cost.get('memory_of') == 'GPU, training' for cost in costs)
+            row |= {'slices': str(cell.slices), 'parameters (M)': f'{costs[0]["parameters"] / 1e6:.2f}',
+                    'encoder GFLOPs': f'{costs[0]["encoder_flops"] / 1e9:#.4g}',
+                    'GFLOPs': f'{costs[0]["flops"] / 1e9:#.4g}',
+                    'peak MiB': f'{max(cost["peak_memory_mib"] for cost in costs)}' if on_gpu else '—'}
+        rows.append(row)
     rows += [{'Runs': f'paper: {model}', 'encoder GFLOPs': f'{flops / 1e9:#.4g}'}
              for model, flops in paper.items()]
     columns = ['Runs', 'slices', 'parameters (M)', 'encoder GFLOPs', 'GFLOPs', 'seconds', 'peak MiB']
     return pd.DataFrame(rows, columns=columns).fillna('—')
-
-
-def _median_time(costs: list[dict]) -> str:
-    """Of the runs that were not interrupted: a resumed one counts its last part alone."""
-    whole = [cost['seconds'] for cost in costs if not cost.get('resumed_from')]
-    return f'{np.median(whole):.0f}' if whole else '—'
 
 
 def format_p(value: float) -> str:

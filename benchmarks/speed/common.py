@@ -8,15 +8,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from rich.console import Console
 from scipy import ndimage
 
+from benchmarks.rendering.markup import to_markdown
 from benchmarks.runs.provenance import provenance
 from mmseg_plugins.commands import command
 from mmseg_plugins.datasets.phantom import make_phantom
 from mmseg_plugins.datasets.volumes import Volume, read_volume, write_nifti
 from mmseg_plugins.files import write_atomic
+from mmseg_plugins.threads import use_threads
 
 CONSOLE = Console(stderr=True, soft_wrap=True)
 PHANTOM = 'a phantom CT made on the spot'
@@ -47,14 +50,17 @@ def parse_case_args(description: str, repeats: int) -> argparse.Namespace:
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Read the command line; `given` holds what is not a default, for the command that repeats it."""
+    """Read the command line, and compute with one thread, unless the user has chosen otherwise.
+
+    Its `given` holds what is not a default, for the command that repeats it.
+    """
+    use_threads(1)
     args = parser.parse_args()
     if args.repeats < 1:
         parser.error('--repeats must be at least 1')
-    args.given = []
-    for name, value in list(vars(args).items()):
-        if name != 'given' and value != parser.get_default(name):
-            args.given += [f'--{name}', *(value if isinstance(value, list) else [value])]
+    chosen = {name: value for name, value in vars(args).items() if value != parser.get_default(name)}
+    args.given = [word for name, value in chosen.items()
+                  for word in (f'--{name}', *(value if isinstance(value, list) else [value]))]
     return args
 
 
@@ -76,31 +82,30 @@ def make_case(args: argparse.Namespace, folder: Path) -> tuple[Path, Path, Volum
     return image, label, read_volume(image, label)
 
 
-def interleave(competitors: dict[str, tuple[Callable[[], object], int]], repeats: int) -> dict[str, float]:
-    """Median CPU-seconds per item of each competitor, all of them once per round, in this process.
-
-    Each goes twice in a row, of which the second is timed: its memory is there by then, as in a loop that
-    goes on. (A virtual machine may take seconds to get back what another competitor left.)
-
-    Args:
-        competitors: name -> (what does one round, number of items in it).
-        repeats: rounds.
-    """
-    seconds = {name: [] for name in competitors}
+def take_turns(ways: dict[str, Callable[[], float]], repeats: int) -> pd.DataFrame:
+    """The seconds that each way says it took, rounds by ways: all of them once per round, in this process."""
+    seconds = {name: [] for name in ways}
     for number in range(1, repeats + 1):
-        for name, (work, items) in competitors.items():
-            work()
-            start = time.process_time()
-            work()
-            seconds[name].append((time.process_time() - start) / items)
+        for name, way in ways.items():
+            seconds[name].append(way())
             CONSOLE.print(f'round {number}/{repeats}  {name:<52} {seconds[name][-1] * 1000:10.2f} ms')
-    return {name: float(np.median(times)) for name, times in seconds.items()}
+    return pd.DataFrame(seconds)
+
+
+def time_second(work: Callable[[], object]) -> float:
+    """CPU-seconds of `work` at its second time: its memory is there by then, as in a loop that goes on.
+
+    (A virtual machine may take seconds to get back what another way left.)
+    """
+    work()
+    start = time.process_time()
+    work()
+    return time.process_time() - start
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
     """Markdown; the first column is text, the others are numbers."""
-    rule = ['---', *['---:'] * (len(header) - 1)]
-    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in [header, rule, *rows]) + '\n'
+    return to_markdown(pd.DataFrame(rows, columns=header), rule='---:')
 
 
 def write_page(script: str, args: argparse.Namespace, text: str, packages: list[str], gpu: bool = False,
@@ -118,11 +123,11 @@ def write_page(script: str, args: argparse.Namespace, text: str, packages: list[
     hardware, threads = provenance()['hardware'], torch.get_num_threads()
     device = f', {hardware["gpu"]}' if gpu else ''
     repeat = command(f'benchmarks/speed/{Path(script).name}', *args.given, portable=True)
+    versions = ', '.join(f'{name} {version(name)}' for name in packages)
     text += (f'\nBy `{repeat}` on {hardware["cpu"]} ({hardware["cores"]} cores){device}, {threads} '
-             f'thread{"s" * (threads > 1)}, Python {sys.version.split()[0]}, '
-             + ', '.join(f'{name} {version(name)}' for name in packages)
-             + f'. {"Wall-clock" if gpu else "CPU"} time; medians of {args.repeats} rounds in which all took '
-             f'turns in one process, each after a {untimed} that was not timed.\n')
+             f'thread{"s" * (threads > 1)}, Python {sys.version.split()[0]}, {versions}. '
+             f'{"Wall-clock" if gpu else "CPU"} time; medians of {args.repeats} rounds in which all took turns in '
+             f'one process, each after a {untimed} that was not timed.\n')
     print(text)
     path = args.out or Path(script).with_suffix('.md')
     write_atomic(path, text)

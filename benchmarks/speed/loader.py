@@ -19,7 +19,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.speed.common import CONSOLE, interleave, make_case, parse_case_args, table, write_page  # noqa: E402
+from benchmarks.speed import common  # noqa: E402
 from mmseg_plugins.datasets import WindowDataset, read_index, window_indices  # noqa: E402
 from mmseg_plugins.datasets.intensity import CT_RANGE  # noqa: E402
 from mmseg_plugins.datasets.layouts import describe_folder  # noqa: E402
@@ -28,7 +28,6 @@ from mmseg_plugins.datasets.volumes import Volume, read_volume, write_nifti  # n
 from mmseg_plugins.errors import run_main  # noqa: E402
 from mmseg_plugins.files import write_json  # noqa: E402
 from mmseg_plugins.models.preprocessor import WindowPreProcessor  # noqa: E402
-from mmseg_plugins.threads import use_threads  # noqa: E402
 
 KEYS, BATCH = ('image', 'label'), 16
 PAPER = 'the paper\'s: a .nii.gz per window, MONAI transforms'
@@ -85,8 +84,8 @@ def store(raw: Path, folder: Path, mapped: bool) -> Callable[[int], WindowDatase
         dict(type='RandomIntensityShift', offset=0.1, prob=0.5), dict(type='PackWindow')])
 
 
-def draw(get: Callable[[int], object], windows: int, depth: int) -> tuple[Callable[[], None], int]:
-    """A round: random windows, as many as this way can take; ours all get the same windows and augmentation."""
+def draw(get: Callable[[int], object], windows: int, depth: int) -> Callable[[], float]:
+    """A round's seconds per window: random ones, as many as this way can take; ours all get the same."""
     rounds = itertools.count()
 
     def work():
@@ -94,20 +93,19 @@ def draw(get: Callable[[int], object], windows: int, depth: int) -> tuple[Callab
         held = []
         for z in np.random.randint(0, depth, windows).tolist():
             held = [*held, get(z)] if len(held) < BATCH else [get(z)]
-    return work, windows
+    return lambda: common.time_second(work) / windows
 
 
 def main() -> int:
-    args = parse_case_args('Time the loading of windows.', repeats=9)
+    args = common.parse_case_args('Time the loading of windows.', repeats=9)
     from mmengine.registry import init_default_scope
     from monai.data import PersistentDataset
     from monai.transforms import Compose
 
     init_default_scope('mmseg')
-    use_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
-        disk, seconds = {}, {}
-        image, label, volume = make_case(args, Path(scratch))
+        prepared = {}  # way -> MB on disk and CPU-seconds, as text
+        image, label, volume = common.make_case(args, Path(scratch))
         raw = write_dataset(image, label, int(volume.label.max()) + 1, Path(scratch) / 'raw')
         case_bytes = image.stat().st_size + label.stat().st_size
         depth, _, *size = volume.image.shape
@@ -116,13 +114,14 @@ def main() -> int:
 
         def prepare(name: str, make: Callable[[Path], object]):
             """Make what a way reads, in a folder of its own; note time and bytes."""
-            place = Path(scratch) / str(len(disk))
+            place = Path(scratch) / str(len(prepared))
             place.mkdir()
             start = time.process_time()
             made = make(place)
-            seconds[name] = time.process_time() - start
-            disk[name] = sum(path.stat().st_size for path in place.rglob('*') if path.is_file())
-            CONSOLE.print(f'prepared {name:<54} {seconds[name]:6.1f} s {disk[name] / 1e6:8.1f} MB')
+            seconds = time.process_time() - start
+            disk = sum(path.stat().st_size for path in place.rglob('*') if path.is_file())
+            prepared[name] = [f'{disk / 1e6:.1f}', f'{seconds:.1f}']
+            common.CONSOLE.print(f'prepared {name:<54} {seconds:6.1f} s {disk / 1e6:8.1f} MB')
             return made
 
         def cache(place: Path):
@@ -157,14 +156,13 @@ def main() -> int:
                 f'{OURS}, 21 slices': (compressed(21).__getitem__, 48),
                 f'{MAPPED}, 21 slices': (mapped(21).__getitem__, 48),
                 'a copy of the window in memory (the floor)': (lambda z: volume.image[indices[z]], 200)}
-        times = interleave({name: draw(*way, depth) for name, way in ways.items()}, args.repeats)
+        times = common.take_turns({name: draw(*way, depth) for name, way in ways.items()}, args.repeats).median()
 
-    rows = [[name, f'{1 / times[name]:.1f}', f'{times[PAPER] / times[name]:.1f}',
-             f'{disk[name] / 1e6:.1f}' if name in disk else '', f'{seconds[name]:.1f}' if name in disk else '']
+    rows = [[name, f'{1 / times[name]:.1f}', f'{times[PAPER] / times[name]:.1f}', *prepared.get(name, ['', ''])]
             for name in ways]
     ratios = ' and '.join(f'{times[f"{name}, 21 slices"] / times[name]:.2f}' for name in (OURS, MAPPED))
     title = f'Loading windows: 5 slices of {size[1]} x {size[0]} x {depth}, {volume.image.dtype}'
-    write_page(__file__, args, f'# {title}\n\n' + table(
+    common.write_page(__file__, args, f'# {title}\n\n' + common.table(
         ['way', 'windows per CPU-s', 'x the paper\'s', 'MB on disk', 'preparation, CPU-s'], rows)
         + f'\nThe case itself is {case_bytes / 1e6:.1f} MB as .nii.gz, label included. A window of 21 slices '
           f'costs {ratios} times one of 5 (compressed, memory-mapped).\n',

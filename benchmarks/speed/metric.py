@@ -5,6 +5,7 @@ One volume's label against a prediction that errs at the organs' edges and in si
 
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.speed.common import interleave, make_case, parse_case_args, table, write_page  # noqa: E402
+from benchmarks.speed import common  # noqa: E402
 from mmseg_plugins.errors import run_main  # noqa: E402
 from mmseg_plugins.evaluation.scores import confusion_matrix  # noqa: E402
-from mmseg_plugins.threads import use_threads  # noqa: E402
 
 CLASSES = 14
 
@@ -59,10 +59,9 @@ def dice(counts: np.ndarray) -> np.ndarray:
 
 
 def main() -> int:
-    args = parse_case_args('Time the counting of a Dice.', repeats=5)
-    use_threads(1)
+    args = common.parse_case_args('Time the counting of a Dice.', repeats=5)
     with tempfile.TemporaryDirectory() as folder:
-        volume = make_case(args, Path(folder))[2]
+        volume = common.make_case(args, Path(folder))[2]
     label = torch.from_numpy(volume.label)
     rng = np.random.default_rng(0)
     prediction = np.roll(volume.label, (1, 2), (1, 2))
@@ -74,21 +73,21 @@ def main() -> int:
             'mmseg, IoUMetric.intersect_and_union': mmseg_metric,
             'MONAI, DiceMetric on one-hot volumes': monai_metric,
             'ours: a byte per voxel, counted': ours}
-    seconds = interleave({name: (lambda way=way: way(label, prediction), 1) for name, way in ways.items()},
-                         args.repeats)
-    true, first, rows = ours(label, prediction), seconds[next(iter(ways))], []
+    seconds = common.take_turns({name: partial(common.time_second, partial(way, label, prediction))
+                                 for name, way in ways.items()}, args.repeats).median()
+    true, rows = ours(label, prediction), []
     for name, way in ways.items():
         got = way(label, prediction)
         counted = got.ndim == 2
         error = np.nanmax(np.abs((dice(got) if counted else 100 * got) - dice(true)))
-        rows.append([name, f'{seconds[name]:.3f}', f'{first / seconds[name]:.1f}',
+        rows.append([name, f'{seconds[name]:.3f}', f'{seconds.iloc[0] / seconds[name]:.1f}',
                      str(int(np.abs(got - true).sum())) if counted else 'gives no counts', f'{error:.1e}'])
     depth, height, width = label.shape
-    write_page(__file__, args, f'# Counting a Dice: {width} x {height} x {depth} voxels, {CLASSES} classes\n\n'
-               + table(['way', 'CPU-s', 'x the paper\'s', 'voxels miscounted', 'largest error of a Dice, points'],
-                       rows)
-               + '\nA float32 sum cannot hold every integer beyond 2^24 = 16,777,216.\n',
-               ['torch', 'numpy', 'mmsegmentation', 'monai'])
+    columns = ['way', 'CPU-s', 'x the paper\'s', 'voxels miscounted', 'largest error of a Dice, points']
+    title = f'Counting a Dice: {width} x {height} x {depth} voxels, {CLASSES} classes'
+    common.write_page(__file__, args, f'# {title}\n\n{common.table(columns, rows)}\n'
+                      'A float32 sum cannot hold every integer beyond 2^24 = 16,777,216.\n',
+                      ['torch', 'numpy', 'mmsegmentation', 'monai'])
     return 0
 
 

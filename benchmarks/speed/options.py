@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,12 @@ os.environ.setdefault('KINETO_LOG_LEVEL', '6')  # torch's profiler says when it 
 import torch  # noqa: E402
 
 import mmseg_plugins  # noqa: E402, F401
-from benchmarks.speed.common import CONSOLE, make_parser, parse, table, write_page  # noqa: E402
+from benchmarks.speed.common import CONSOLE, make_parser, parse, table, take_turns, write_page  # noqa: E402
 from mmseg_plugins.acceleration import missing_for_compilation  # noqa: E402
 from mmseg_plugins.datasets.phantom import write_phantom  # noqa: E402
 from mmseg_plugins.datasets.prepare import prepare_dataset  # noqa: E402
 from mmseg_plugins.errors import UserError, run_main  # noqa: E402
 from mmseg_plugins.experiment import load_config, prepare_for_device  # noqa: E402
-from mmseg_plugins.threads import use_threads  # noqa: E402
 
 REPO = Path(__file__).parents[2]
 DEFAULT = 'float32 (default)'
@@ -40,18 +40,6 @@ OPTIONS = {
         dict(precision='bf16', channels_last=True, activation_checkpointing=True),
     'bf16, channels last, compile': dict(precision='bf16', channels_last=True, compile=True)}
 GPU_ONLY = ('tf32', 'fp16')
-
-
-def parse_args() -> argparse.Namespace:
-    parser = make_parser('Time training steps with each option.', repeats=3)
-    parser.add_argument('--models', nargs='+', choices=['mini', 'base'], default=['mini', 'base'])
-    parser.add_argument('--size', type=int, help='height and width of the input, in pixels')
-    parser.add_argument('--batch', type=int, help='windows per step')
-    parser.add_argument('--steps', type=int, default=4, help='per round; all but the first are timed (default: 4)')
-    args = parse(parser)
-    if args.steps < 2:
-        parser.error('--steps must be at least 2')
-    return args
 
 
 def missing_for(option: dict) -> str | None:
@@ -120,24 +108,24 @@ def measure_peak(step) -> float:
 def section(name: str, config: str, options: dict, args: argparse.Namespace) -> str:
     """Measure one model with every option; a heading and its table."""
     missing = {label: missing_for(option) for label, option in OPTIONS.items()}
-    chosen = {label: {f'experiment.{key}': value for key, value in option.items()}
-              for label, option in OPTIONS.items() if not missing[label]}
-    seconds = {label: [] for label in chosen}
-    losses, peak = {}, {}
-    for number in range(1, args.repeats + 1):
-        for label, option in chosen.items():
-            taken, losses[label], peak[label] = train(config, options | option, args.steps)
-            seconds[label].append(float(np.median(taken)))
-            gc.collect()
-            CONSOLE.print(f'{name}, round {number}/{args.repeats}  {label:<36} {seconds[label][-1]:8.3f} s')
-    rows = []
+    losses, peak, rows = {}, {}, []
+
+    def time_step(label: str) -> float:
+        chosen = {f'experiment.{key}': value for key, value in OPTIONS[label].items()}
+        seconds, losses[label], peak[label] = train(config, options | chosen, args.steps)
+        gc.collect()
+        return float(np.median(seconds))
+
+    CONSOLE.print(name)
+    ways = {label: partial(time_step, label) for label in OPTIONS if not missing[label]}
+    seconds = take_turns(ways, args.repeats)
     for label in OPTIONS:
         if missing[label]:
             rows.append([label, *[f'needs {missing[label]}'] * 4])
             continue
-        ratio = np.median([mine / first for mine, first in zip(seconds[label], seconds[DEFAULT], strict=True)])
+        ratio = (seconds[label] / seconds[DEFAULT]).median()
         difference = np.abs(np.subtract(losses[label], losses[DEFAULT])).max()
-        rows.append([label, f'{np.median(seconds[label]):.3f}', f'{ratio:.2f}', f'{peak[label] / 2 ** 20:.0f}',
+        rows.append([label, f'{seconds[label].median():.3f}', f'{ratio:.2f}', f'{peak[label] / 2 ** 20:.0f}',
                      '0' if difference == 0 else f'{difference:.1e}'])
     cfg = load_config(REPO / config, options)
     size = cfg.experiment.img_size
@@ -149,14 +137,19 @@ def section(name: str, config: str, options: dict, args: argparse.Namespace) -> 
 
 
 def main() -> int:
-    args = parse_args()
+    parser = make_parser('Time training steps with each option.', repeats=3)
+    parser.add_argument('--models', nargs='+', choices=['mini', 'base'], default=['mini', 'base'])
+    parser.add_argument('--size', type=int, help='height and width of the input, in pixels')
+    parser.add_argument('--batch', type=int, help='windows per step')
+    parser.add_argument('--steps', type=int, default=4, help='per round; all but the first are timed (default: 4)')
+    args, gpu = parse(parser), torch.cuda.is_available()
+    if args.steps < 2:
+        parser.error('--steps must be at least 2')
+    if args.batch == 1:
+        raise UserError('--batch 1: the decoder\'s norm over a pooled map needs two windows')
     from mmengine.registry import init_default_scope
 
     init_default_scope('mmseg')
-    use_threads(1)
-    gpu = torch.cuda.is_available()
-    if args.batch == 1:
-        raise UserError('--batch 1: the decoder\'s norm over a pooled map needs two windows')
     chosen = {'experiment.img_size': args.size, 'experiment.batch': args.batch}
     given = {key: value for key, value in chosen.items() if value}
     base = {'experiment.img_size': 512 if gpu else 224, 'experiment.batch': 8 if gpu else 2} | given
