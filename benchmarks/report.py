@@ -5,6 +5,7 @@ records give the same bytes.
 """
 
 import argparse
+import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -91,10 +92,11 @@ def read_folder(folder: Path) -> tuple[Measured, dict[str, str]]:
     return Measured(records, summaries), left_out
 
 
-def rendered_files(folder: Path) -> list[Path]:
-    """The tables and figures of a folder, by the names that rendering gives; a user may keep others there."""
-    return [path for pattern in ('tables/table_*.csv', 'tables/table_*.md', 'tables/table_*.tex', 'figures/*.png',
-                                 'figures/*.pdf') for path in folder.glob(pattern)]
+def rendered_files(folder: Path) -> set[Path]:
+    """The tables and figures of a folder that its page names; what else lies there is a user's."""
+    page = folder / 'report.html'
+    links = re.findall(r'href="((?:tables|figures)/[^"/]+)"', page.read_text()) if page.is_file() else []
+    return {path for path in map(Path, links) if (folder / path).is_file()}
 
 
 def render(folder: Path, into: Path | None = None) -> Path:
@@ -102,16 +104,23 @@ def render(folder: Path, into: Path | None = None) -> Path:
 
     Args:
         folder: holds grid.yaml, records/, datasets/ and predictions/.
-        into: where to write instead of `folder`.
+        into: an empty folder to write to instead of `folder`.
     """
-    grid, into = load_folder(folder), into or folder
-    measured, left_out = read_folder(folder)
+    if into is None:  # all is drawn before anything is replaced
+        with tempfile.TemporaryDirectory() as temporary:
+            page = render(folder, Path(temporary))
+            fresh = {path.relative_to(temporary): path.read_bytes()
+                     for path in sorted(Path(temporary).rglob('*')) if path.is_file()}
+        for path in rendered_files(folder) - set(fresh):  # what the records no longer give must not stay behind
+            (folder / path).unlink()
+        for path in sorted(fresh, key=lambda path: path.name == page.name):  # the page last
+            write_atomic(folder / path, fresh[path])
+        return folder / page.name
+    grid, (measured, left_out) = load_folder(folder), read_folder(folder)
     if not measured.records:
         raise UserError(f'{folder / "records"}: no record that counts; nothing was rendered')
     committed = read_committed(folder)
     built = collect_tables(measured, grid, committed)
-    for path in rendered_files(into):  # what the records no longer give must not stay behind
-        path.unlink()
     for name, frame, caption, notes in built:
         for suffix, text in dict(csv=frame.to_csv(index=False), md=to_markdown(frame, notes),
                                  tex=to_latex(frame, caption, notes)).items():
@@ -192,7 +201,7 @@ def check(folder: Path, draw: Callable = render) -> int:
         into = Path(temporary)
         draw(folder, into)
         fresh = {path.relative_to(into): path.read_bytes() for path in into.rglob('*') if path.is_file()}
-    here = {*fresh, *(path.relative_to(folder) for path in rendered_files(folder))}
+    here = {*fresh, *rendered_files(folder)}
     stale = [path for path in sorted(here) if not (folder / path).is_file()
              or (folder / path).read_bytes() != fresh.get(path)]
     for path in stale:

@@ -131,19 +131,24 @@ def output_folder(grid: Grid, args: argparse.Namespace) -> Path:
 
 def list_cells(grid: Grid, args: argparse.Namespace) -> int:
     from benchmarks.runs.agenda import make_run
+    from benchmarks.runs.inputs import is_prepared
 
-    cells = grid.row_names()
+    cells, to_run = grid.row_names(), grid.cells_to_run()
     for cell, rows in cells.items():
         print(f'{cell}    {rows or "free axes"}')
-        for seed in grid.seeds:
+        for seed in grid.seeds if cell in to_run else ():
             print(f'    {make_run(grid, cell, seed, args.weights_root, args.max_iters).command()}')
+        if cell not in to_run:
+            print('    label maps from elsewhere; tools/score.py scores them')
     for name in dict.fromkeys(cell.source for cell in cells if cell.source not in ('none', None)):
         source = grid.sources[name]
         path = args.weights_root / source.file
         state = ('found' if path.is_file() else f'made by the grid from {source.made_by}' if source.made_by
                  else f'missing: {source.origin}')
         print(f'source {name}: {path} ({state})')
-    print(f'{len(cells)} cells, {len(cells) * len(grid.seeds)} runs')
+    if unprepared := [name for name in grid.datasets if not is_prepared(name)]:
+        print(f'not prepared yet, so that the names of their runs will be others: {", ".join(unprepared)}')
+    print(f'{len(cells)} cells, {len(to_run) * len(grid.seeds)} runs')
     return 0
 
 

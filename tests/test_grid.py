@@ -128,7 +128,7 @@ def test_another_dataset_is_another_grid():
     (dict(tables={'2a': dict(rows=dict(a={}))}), 'there is a table of this name'),
     (dict(tables=dict(depth=dict(row={}))), "did you mean 'rows'"),
     (dict(tables=dict(depth=dict(rows={}))), 'has no rows; write them as'),
-    (dict(tables=dict(depth=dict(rows=dict(flat=dict(slices=1)), against='deep'))), "against: unknown row 'deep'"),
+    (dict(tables=dict(depth=dict(rows=dict(flat=dict(slices=1)), against='deep'))), "unknown against 'deep'"),
     (dict(tables=dict(depth=dict(rows=dict(flat=dict(slice=1))))), "row 'flat': unknown axis 'slice'"),
     (dict(tables=dict(depth=dict(rows=dict(flat={}), labels='al'))), "unknown labels 'al'; did you mean 'all'")])
 def test_a_misspelt_grid_is_one_line(tmp_path, changes, message):

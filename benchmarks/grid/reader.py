@@ -13,11 +13,11 @@ from mmseg_plugins.experiment import import_extensions
 from mmseg_plugins.inflation import parse_inflation
 from mmseg_plugins.keys import KEYS, decided_by
 from mmseg_plugins.sources import SOURCES, Source
-from mmseg_plugins.untrusted import check_name, find_fault
+from mmseg_plugins.untrusted import check_name, find_fault, find_twins
 
 from ..methods.command import check_command
 from .axes import AXES, Cell, method_cell
-from .tables import TABLES, Table
+from .tables import TABLES, Table, check_table
 from .yaml_file import read_yaml
 
 GRIDS = Path(__file__).parents[1] / 'grids'
@@ -80,6 +80,11 @@ class Grid:
     def cells(self) -> list[Cell]:
         """Every cell once, dataset by dataset in the tables' order."""
         return list(dict.fromkeys([*self.in_tables(), *self.on_each(self.free)]))
+
+    def cells_to_run(self) -> list[Cell]:
+        """Without those whose label maps others have made, which tools/score.py scores."""
+        return [cell for cell in self.cells() if 'label_maps' not in (self.configs.get(cell.encoder) or ())
+                or not cell.is_method]
 
     def row_names(self) -> dict[Cell, str]:
         """Every cell -> the rows that it fills, as `depth flat; stride 1`; '' for one of free axes."""
@@ -224,19 +229,19 @@ def _read_sources(spec: dict, path: Path) -> dict[str, Source]:
 
 def _own_table(name: str, entry: dict, where: str) -> Table:
     """A table that a grid file writes: `rows`, and what else is to be otherwise than usual."""
-    check_name(name, where)
-    if name in TABLES:
-        raise UserError(f"{where}: there is a table of this name; choose another, or change its rows under 'rows'")
-    rows = {str(row): changes or {} for row, changes in entry['rows'].items()}
-    if not rows:
-        raise UserError(f'{where}: has no rows; write them as rows: {{row: {{axis: value}}}}')
-    for key, choices in (('labels', ('headline', 'all')), ('by', ('metrics', 'organs')), ('axis', AXES)):
-        if key in entry:
-            _known(entry[key], choices, key, where)
+    rows = {row: changes or {} for row, changes in _rows(entry['rows']).items()}
     against = str(entry.get('against', 'first'))
-    against = next(iter(rows)) if against == 'first' else against
-    _known(against, rows, 'row', f'{where}: against')
-    return Table(**{**entry, 'name': name, 'rows': rows, 'against': against, 'figure': f'table_{name}'})
+    if against == 'first' not in rows:
+        against = next(iter(rows), None)
+    table = Table(**{**entry, 'name': name, 'rows': rows, 'against': against, 'figure': f'table_{name}'})
+    check_table(table, where)
+    return table
+
+
+def _rows(written: dict) -> dict[str, dict | None]:
+    """Rows by their names as text, as YAML's may be numbers."""
+    return {str(row) if isinstance(row, int | float) and not isinstance(row, bool) else row: changes
+            for row, changes in written.items()}
 
 
 def _choose_tables(spec: dict, wanted: Iterable[str] | None, path: Path) -> list[Table]:
@@ -245,14 +250,18 @@ def _choose_tables(spec: dict, wanted: Iterable[str] | None, path: Path) -> list
     written = {str(name): entry for name, entry in listed.items() if entry} if isinstance(listed, dict) else {}
     known = TABLES | {name: _own_table(name, entry, f'{path}: table {name}') for name, entry in written.items()}
     names = [str(name) for name in wanted or listed]
+    if twins := find_twins(names):
+        raise UserError(f'{path}: tables {twins[0]!r} and {twins[1]!r} could be one file; name one otherwise')
     for name in names:
         _known(name, known, 'table', f'{path}')
-    changed = {str(name): changes or {} for name, changes in (spec.get('rows') or {}).items()}
+    changed = {str(name): _rows(changes or {}) for name, changes in (spec.get('rows') or {}).items()}
     for name, changes in changed.items():
         where = f'{path}: rows of table {name!r}'
         if name not in names and not wanted:
             raise UserError(f'{where}, which is not one of its tables{nearest(name, names)}')
         for row, change in changes.items():
+            if not isinstance(row, str) or not row.strip() or not row.isprintable():
+                raise UserError(f'{where}: {row!r} cannot be a row; name it by text on one line')
             if change is None and name in known and row not in known[name].rows:
                 raise UserError(f'{where}: no row {row!r} to take away{nearest(row, known[name].rows)}')
     return [replace(known[name], rows={row: changes for row, changes in

@@ -11,7 +11,13 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from .axes import Cell
+from mmseg_plugins.errors import UserError, nearest
+from mmseg_plugins.untrusted import check_name, find_twins
+
+from .axes import AXES, Cell
+
+# Files of a report beside the grid's own tables.
+RESERVED = ('1', '6', 'free', 'contrasts', 'organs', 'seeds', 'cost', 'claims')
 
 
 @dataclass(frozen=True)
@@ -87,11 +93,16 @@ class Table:
     published: Callable[[str], Published] = lambda dataset: Published()
 
     @property
+    def reference(self) -> str | None:
+        """`against`, or the first row where a grid has taken that one away."""
+        return self.against if self.against in (None, *self.rows) else next(iter(self.rows), None)
+
+    @property
     def shown_differences(self) -> list[Difference]:
         """Those whose rows are both there."""
         each = self.differences
         if each is None:
-            each = [Difference(f'{self.against} instead of {row}', self.against, row) for row in self.rows]
+            each = [Difference(f'{self.reference} instead of {row}', self.reference, row) for row in self.rows]
         return [one for one in each if one.first != one.second and {one.first, one.second} <= set(self.rows)]
 
 
@@ -99,5 +110,30 @@ TABLES: dict[str, Table] = {}
 
 
 def register_table(table: Table) -> None:
-    """Make a table known by its name to all grid files."""
+    """Make a table known by its name to all grid files.
+
+    Raises:
+        UserError: it contradicts itself, or there is one of its name.
+    """
+    check_table(table, f'table {table.name}')
     TABLES[table.name] = table
+
+
+def check_table(table: Table, where: str) -> None:
+    """Raise a UserError, which begins with `where`, for a table that could not be shown as it says."""
+    check_name(table.name, where)
+    if find_twins([*RESERVED, *TABLES, table.name]):
+        raise UserError(f"{where}: there is a table of this name; choose another, or change its rows under 'rows'")
+    if not table.rows:
+        raise UserError(f'{where}: has no rows; write them as rows: {{row: {{axis: value}}}}')
+    for row in table.rows:
+        if not isinstance(row, str) or not row.strip() or not row.isprintable():
+            raise UserError(f'{where}: {row!r} cannot be a row; name it by text on one line')
+    for key, choices in (('labels', ('headline', 'all')), ('by', ('metrics', 'organs')), ('axis', ('', *AXES)),
+                         ('against', (None, *table.rows))):
+        if (value := getattr(table, key)) not in choices:
+            raise UserError(f'{where}: unknown {key} {value!r}{nearest(value, filter(None, choices))}')
+    if table.by == 'organs' and table.labels == 'all':
+        raise UserError(f'{where}: labels: all is for a mean over labels, and by: organs has none; leave one out')
+    if table.axis and not any(table.axis in changes for changes in table.rows.values()):
+        raise UserError(f'{where}: axis {table.axis!r} is set by none of its rows; leave it out')

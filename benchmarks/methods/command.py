@@ -54,6 +54,7 @@ def run_command(command: str, seed: int, prepared: Path, split: str, work_dir: P
         UserError: it ended with an error, or left no label map that could be scored.
     """
     cases, out, log = (work_dir / name for name in ('cases', 'label_maps', 'command/command.log'))
+    shutil.rmtree(out, ignore_errors=True)  # what an earlier attempt left is not this one's
     for folder in (out, log.parent):
         folder.mkdir(parents=True, exist_ok=True)
     write_cases(prepared, cases, split)

@@ -53,7 +53,7 @@ def check_claims(measured: Measured, grid: Grid) -> list[Claim]:
     def here(judge: Callable[..., Finding], table: str, *rows: str, **options) -> Finding:
         """What this grid's cells of these rows say, if they ran."""
         cells = [grid.tables[table].rows.get(row) if table in grid.tables else None for row in rows]
-        if not all(cell and measured.value(cell).seeds for cell in cells):
+        if len(grid.datasets) > 1 or not all(cell and measured.value(cell).seeds for cell in cells):
             return NOT_RUN
         return judge(measured, grid, *cells, **options)
 
@@ -121,7 +121,7 @@ def _published(first: float, second: float, printed: float | None = None) -> Fin
 def _difference(measured: Measured, grid: Grid, *cells: Cell, labels: str = 'headline') -> Finding:
     first, second = (measured.value(cell, labels=labels).mean for cell in cells)
     text = f'{first:.2f} - {second:.2f} = {first - second:.2f}'
-    gain = gain_between(*cells, measured, grid, labels)
+    gain = gain_between(*cells, measured, labels)
     if gain is None:
         return Finding(UNKNOWN, text + '; too few seeds and cases')
     per_case = f'; per case {gain.value:+.2f}' if gain.over == 'cases' else ''
@@ -135,6 +135,8 @@ def _published_cost() -> Finding:
 
 
 def _cost(measured: Measured, grid: Grid, *cells: Cell) -> Finding:
+    if any(cell.is_method for cell in cells):
+        return NOT_RUN
     flops = [measured.done(cell)[0]['cost']['encoder_flops'] for cell in cells]
     if flops == [*published_flops().values()]:
         return Finding(HOLDS, _more(*flops))
@@ -182,8 +184,8 @@ def _significance(*seeds: Mapping[int, float]) -> Finding:
 
 
 def _variation(measured: Measured, grid: Grid, *cells: Cell) -> Finding:
-    points = variation_points(measured, *cells) if len(grid.datasets) == 1 else pd.DataFrame()
-    if len(points) < 4:
+    points = variation_points(measured, *cells)
+    if len(points) < 4 or np.ptp(points['gain']) == 0:
         return NOT_RUN if points.empty else Finding(UNKNOWN, f'{len(points)} organs are too few')
     return _correlation(points['similarity'], points['gain'])
 

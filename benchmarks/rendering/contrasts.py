@@ -22,15 +22,14 @@ NOTE = ('Per case: mean over labels and seeds, a label that the case lacks count
 
 
 def contrast_tables(measured: Measured, grid: Grid) -> pd.DataFrame:
-    """Each table's `against` with its other rows, on every dataset; Holm's correction within a table on one."""
+    """Each table's reference with its other rows, on every dataset; Holm's correction within a table on one."""
     frames = []
     for table in grid.tables.values():
         for dataset in grid.datasets if table.against else ():
             rows = {label: same for label, cell in table.rows.items()
                     if measured.done(same := replace(cell, dataset=dataset))}
-            if len(rows) > 1:
-                reference = table.against if table.against in rows else next(iter(rows))
-                frame = contrast_rows(measured, rows, reference, table.labels)
+            if len(rows) > 1 and table.reference in rows:
+                frame = contrast_rows(measured, rows, table.reference, table.labels)
                 frame.insert(0, 'Table', table.name)
                 if len(grid.datasets) > 1:
                     frame.insert(1, 'Data', dataset)
@@ -120,7 +119,7 @@ def compare_results(new: Measured, old: Measured, grid: Grid) -> pd.DataFrame:
     Noise is half the width of the difference's 95 % interval: from the deviation between seeds in both folders
     together, or, where no cell has several seeds, from resampling the cases that both evaluated.
     """
-    noise = pool_noise(folder.value(cell) for folder in (new, old) for cell in grid.cells())
+    noise = pool_noise(folder.value(cell) for folder in (new, old) for cell in folder.cells())
     rows = []
     for cell, name in (cell_names(old, grid) | cell_names(new, grid)).items():
         if not new.runs(cell) and not old.runs(cell):

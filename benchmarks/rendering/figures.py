@@ -89,7 +89,7 @@ def draw_all(measured: Measured, grid: Grid, results: Path, into: Path) -> list[
 
 def organ_bars(table: Table, measured: Measured, grid: Grid):
     """Bars by organ: per-case DSC with its interval over cases; published pooled figures as black marks."""
-    scores, published, rows = measured.done()[0]['scores'], table.published(grid.dataset), table.rows
+    scores, published, rows = measured.scores(grid.dataset), table.published(grid.dataset), table.rows
     organs = scores['headline']
     figure, axes = plt.subplots(figsize=(min(max(5.0, 1.15 * len(organs)), 11), 3.6))
     width = 0.8 / len(rows)
@@ -186,7 +186,7 @@ def variation_plot(difference: Difference, pair: tuple[Cell, Cell], measured: Me
     published = main_table(measured, grid).published(grid.dataset)
     panels = {'measured': (points['similarity'], points['gain'])}
     if len(published.organs):
-        paper = published.organs.rename(columns=dict(enumerate(measured.done()[0]['scores']['labels'])))
+        paper = published.organs.rename(columns=dict(enumerate(measured.scores(grid.dataset)['labels'])))
         panels[published.heading] = (paper.loc['slice variation'],
                                      paper.loc[difference.first] - paper.loc[difference.second])
     figure, [row] = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 3.6), squeeze=False)
@@ -195,7 +195,7 @@ def variation_plot(difference: Difference, pair: tuple[Cell, Cell], measured: Me
         axes.plot(similarity, gain, 'o', color=colour, ms=5)
         axes.axhline(0, color='#333333', lw=0.5, ls=':')
         correlations = f'{len(gain)} organs: too few for a fit'
-        if len(gain) > 3:
+        if len(gain) > 3 and np.ptp(gain) and np.ptp(similarity):
             fit, ends = np.polyfit(similarity, gain, 1), np.array([similarity.min(), similarity.max()])
             axes.plot(ends, np.polyval(fit, ends), color='#333333', lw=1, zorder=1)
             pearson, spearman = stats.pearsonr(similarity, gain), stats.spearmanr(similarity, gain)

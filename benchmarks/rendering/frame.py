@@ -104,6 +104,10 @@ class Measured:
     def failed(self) -> list[dict]:
         return [record for record in self.records if record['state'] == 'failed']
 
+    def scores(self, dataset: str) -> dict | None:
+        """Of a finished run on a dataset, whose labels are all its runs'."""
+        return next((record['scores'] for record in self.done() if record['cell']['dataset'] == dataset), None)
+
     def metrics(self) -> list[Metric]:
         """Both kinds of DSC and what else finished runs have figures of, in the order of registration."""
         held = {'dsc_pooled', 'dsc', *self.frame.columns[self.frame.notna().any()]}

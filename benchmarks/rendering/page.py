@@ -14,7 +14,7 @@ from .figures import Drawn
 from .findings import main_cells, main_findings
 from .frame import Measured
 from .markup import to_markdown
-from .tables import Rendered, caption, cell_label, cell_names
+from .tables import Rendered, caption, cell_label, cell_names, main_table
 
 ABSENT = ('—', 'not run', 'not prepared', 'failed', 'not enough data')
 NUMBER = re.compile(r'(< )?[-+]?[\d,]*\.?\d+(?![\d.]*[x:])')  # with what may follow, as ± 0.41; 48x64 is text
@@ -72,12 +72,15 @@ def index_cells(measured: Measured, grid: Grid) -> list[str]:
     failed = f', {len(measured.failed())} failed' if measured.failed() else ''
     (difference, pairs), main = main_cells(measured, grid), '—'
     if pairs:
-        first, second = ([measured.value(cell) for cell in cells] for cells in zip(*pairs, strict=True))
+        labels = main_table(measured, grid).labels
+        first, second = ([measured.value(cell, labels=labels) for cell in cells]
+                         for cells in zip(*pairs, strict=True))
         main = f'{difference.first} {first[0]}, {difference.second} {second[0]}'
         if len(grid.datasets) > 1:
             means = [sum(value.mean for value in values) / len(values) for values in (first, second)]
             main = (f'{difference.first} {means[0]:.2f}, {difference.second} {means[1]:.2f} '
                     f'(average of {len(pairs)})')
+        main += ' (all labels)' if labels == 'all' else ''
     return [', '.join(finished_datasets(measured, grid)) or '—', f'{len(measured.done())}{failed}', main,
             '; '.join(describe_hardware(measured)) or '—']
 
@@ -93,9 +96,10 @@ def describe_data(done: list[dict]) -> list[str]:
     for record in done:
         data = record.get('data') or {}
         fact = f'{record["cell"]["dataset"]}: {len(record["scores"]["cases"])} cases evaluated'
+        fact += f' ({data["evaluated"]})' if data else ''
         if 'protocol' in data:
-            fact += (f' ({data["evaluated"]}), {data["cases"]["train"]} trained on; split {data["split_hash"]}, '
-                     f'intensities by protocol {data["protocol"]}')
+            fact += (f', {data["cases"]["train"]} trained on; split {data["split_hash"]}, intensities by protocol '
+                     f'{data["protocol"]}')
         facts[fact] = None
     return list(facts)
 

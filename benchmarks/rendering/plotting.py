@@ -13,7 +13,7 @@ from matplotlib.transforms import Bbox  # noqa: E402
 STYLE = {'font.family': 'DejaVu Sans', 'font.size': 9, 'axes.labelsize': 9, 'axes.titlesize': 9,
          'legend.fontsize': 8, 'axes.spines.top': False, 'axes.spines.right': False,
          'axes.grid': True, 'grid.color': '#dddddd', 'axes.axisbelow': True, 'legend.frameon': False,
-         'figure.dpi': 150, 'savefig.dpi': 150, 'pdf.fonttype': 42}
+         'text.parse_math': False, 'figure.dpi': 150, 'savefig.dpi': 150, 'pdf.fonttype': 42}
 # Okabe and Ito's; with a marker each, so that they differ in grey as well
 COLOURS = ('#999999', '#56B4E9', '#E69F00', '#0072B2', '#009E73', '#CC79A7', '#D55E00', '#000000')
 MARKERS = 'osD^vPX*'

@@ -30,7 +30,7 @@ def draw_predictions(rows: dict[str, Cell], measured: Measured, grid: Grid, resu
     lines = {'image': None, 'reference': label}
     for name, (record, prediction) in predicted.items():
         lines[f'{name}\n{_case_score(measured, record["run"], case)}'] = prediction
-    names = measured.done()[0]['scores']['labels']
+    names = measured.scores(grid.dataset)['labels']
     aspect = float(kept['spacing'][1] / kept['spacing'][2])
     height, width = image.shape[1] * aspect, image.shape[2]
     side = 1.35

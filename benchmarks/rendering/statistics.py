@@ -7,7 +7,6 @@ import numpy as np
 from scipy import stats
 
 from ..grid.axes import Cell
-from ..grid.reader import Grid
 from .frame import Labels, Measured, Value
 
 LEAST_SEEDS = 3
@@ -89,14 +88,14 @@ def pool_noise(values: Iterable[Value]) -> Noise:
     return Noise(float(np.sqrt(squares / freedom)) if freedom else np.nan, freedom)
 
 
-def seed_noise(measured: Measured, grid: Grid, labels: Labels = 'headline', dataset: str | None = None) -> Noise:
+def seed_noise(measured: Measured, labels: Labels = 'headline', dataset: str | None = None) -> Noise:
     """The noise of pooled DSC.
 
     Args:
         labels: those of the figure that it is the noise of.
         dataset: of cells on this one alone; None: of all.
     """
-    return pool_noise(measured.value(cell, labels=labels) for cell in grid.cells()
+    return pool_noise(measured.value(cell, labels=labels) for cell in measured.cells()
                       if dataset in (None, cell.dataset))
 
 
@@ -176,9 +175,8 @@ def measure_gain(first: Value, second: Value, noise: Noise, first_cases: Mapping
     return test and Gain(test.difference, *test.interval, 'cases')
 
 
-def gain_between(first: Cell, second: Cell, measured: Measured, grid: Grid, labels: Labels = 'headline'
-                 ) -> Gain | None:
-    """`measure_gain` of two cells on one dataset of a grid, with the noise of these labels there."""
+def gain_between(first: Cell, second: Cell, measured: Measured, labels: Labels = 'headline') -> Gain | None:
+    """`measure_gain` of two cells on one dataset, with the noise of these labels there."""
     return measure_gain(*(measured.value(cell, labels=labels) for cell in (first, second)),
-                        seed_noise(measured, grid, labels, first.dataset),
+                        seed_noise(measured, labels, first.dataset),
                         *measured.pair_cases(first, second, labels))

@@ -45,16 +45,16 @@ def caption(table: Table, measured: Measured, grid: Grid) -> str:
         over = f'{headline} organs' if table.labels == 'headline' else f'all {labels} labels, background included'
     else:  # no run yet, or several datasets
         over = 'the reported organs' if table.labels == 'headline' else 'all labels, background included'
-    what = f'{table.title or f"Table {table.name}"}. {table.caption}'
+    title, what = table.title or f'Table {table.name}', f'{table.caption}: ' if table.caption else ''
     if len(grid.datasets) > 1:
-        return f'{what}: mean DSC over {over}; average over the datasets on which every row was run.'
+        return f'{title}. {what}mean DSC over {over}; average over the datasets on which every row was run.'
     if table.by == 'organs':
         below = ('; below: voxels and slices in all evaluated cases, and the mean Dice (%) between a label in a '
                  'slice and in the next' if measured.data else '')
-        return f'{what} by organ, pooled DSC{below}.'
+        return f'{title}. {table.caption or "Its rows"} by organ, pooled DSC{below}.'
     surfaces = ('; HD95 and NSD are means of cases, HD95 of those where label and prediction both have the organ'
                 if table.labels == 'headline' and METRICS['hd95'] in measured.metrics() else '')
-    return f'{what}: mean over {over}{surfaces}.'
+    return f'{title}. {what}mean over {over}{surfaces}.'
 
 
 def build_table(table: Table, measured: Measured, grid: Grid, committed: Measured | None = None) -> pd.DataFrame:
@@ -73,7 +73,7 @@ def _metric_table(table: Table, measured: Measured, grid: Grid, committed: Measu
     paper = {label: figure for label, figure in published.rows.items() if figure == figure}
     if not set(paper) & set(table.rows):
         paper = {}
-    noise = seed_noise(committed, grid, labels) if committed else None
+    noise = seed_noise(committed, labels) if committed else None
     heading, rows = table.axis or 'Method', []
     for label, cell in table.rows.items():
         value = measured.value(cell, labels=labels)
@@ -134,10 +134,11 @@ def _dataset_table(table: Table, measured: Measured, grid: Grid, committed: Meas
 
 def _organ_table(table: Table, measured: Measured, grid: Grid, committed: Measured | None) -> pd.DataFrame:
     """Rows by organs, and below them what is known of the organs themselves."""
-    done, published, summary = measured.done(), table.published(grid.dataset), measured.data.get(grid.dataset)
-    if not done:
+    scores, published, summary = (find(grid.dataset) for find in (measured.scores, table.published,
+                                                                  measured.data.get))
+    if not scores:
         return pd.DataFrame([{'Method': row} for row in table.rows])
-    organs = {done[0]['scores']['labels'][i]: i for i in done[0]['scores']['headline']}
+    organs = {scores['labels'][i]: i for i in scores['headline']}
     sides = {'measured': measured} | ({'committed': committed} if committed else {})
     shown = {label: {side: {organ: str(figures.value(cell, labels=[i])) for organ, i in organs.items()}
                      for side, figures in sides.items()} for label, cell in table.rows.items()}
@@ -208,7 +209,7 @@ def free_table(measured: Measured, grid: Grid) -> tuple[pd.DataFrame, str]:
     """One row per cell that no table names, and a caption of what all of them share."""
     cells = free_cells(measured, grid)
     varying = varying_axes(cells)
-    rows = [{axis: '—' if cell.is_method and getattr(cell, axis) is None else str(getattr(cell, axis))
+    rows = [{axis: '—' if getattr(cell, axis) is None else str(getattr(cell, axis))
              for axis in varying}
             | _figures(measured, cell, 'headline') | {'runs': str(len(measured.value(cell).seeds))}
             for cell in cells]
@@ -243,7 +244,7 @@ def settings_table(measured: Measured, paper: Mapping[str, str]) -> pd.DataFrame
 
 def seed_table(table: Table, measured: Measured, grid: Grid) -> pd.DataFrame:
     """The rows that several seeds have, and the published ones: paired t-tests of `against` with each."""
-    published, reference = table.published(grid.dataset), table.against
+    published, reference = table.published(grid.dataset), table.reference
     lines = {(published.heading, row): Value(seeds) for row, seeds in published.seeds.items()} | {
         ('measured', label): measured.value(cell, labels=table.labels) for label, cell in table.rows.items()}
     rows = []

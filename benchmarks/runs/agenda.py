@@ -1,7 +1,8 @@
 """The runs of a grid, each known by what determines its result, and which of them are still to do."""
 
+import ast
 import re
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from mmseg_plugins.datasets.layout_images import prepare_layout
 from mmseg_plugins.datasets.store import read_index
 from mmseg_plugins.errors import UserError, nearest
 from mmseg_plugins.experiment import check_splits, places, read_config
-from mmseg_plugins.keys import KEYS, check_size, decided_by
+from mmseg_plugins.keys import KEYS, check_size
 from mmseg_plugins.models.encoders import timm_encoder
 from mmseg_plugins.sources import file_sha256
 
@@ -20,12 +21,14 @@ from ..grid.axes import AXES, Cell
 from ..grid.reader import TIMM, Grid
 from .inputs import PREPARED, is_prepared
 from .records import read_object, read_record, record_path
-from .run import Run, content_hash
+from .run import OURS, Run, content_hash, module_folders
 
-# Parts of a config that a result depends on; of the loaders what they load, and not how.
-DETERMINING = re.compile(r'(model|optim_wrapper|train_cfg|val_cfg|val_evaluator|load_from|experiment|custom_hooks'
-                         r'|default_hooks\.(?!timer|logger|param_scheduler|checkpoint|visualization)\w+'
-                         r'|(train|val)_dataloader\.(dataset|sampler))(\.|$)')
+# Parts of a config that no result depends on: how windows come, what is logged and saved, what a test would be.
+UNDETERMINING = re.compile(
+    r'(work_dir|experiment_name|launcher|resume|log_level|log_processor|visualizer|vis_backends|custom_imports'
+    r'|env_cfg\.(mp_cfg|dist_cfg)|test_(dataloader|cfg|evaluator)|val_dataloader\.batch_size'
+    r'|\w+_dataloader\.(num_workers|persistent_workers|pin_memory|prefetch_factor)'
+    r'|default_hooks\.(timer|logger|checkpoint|visualization)\.(?!type$)\w+)(\.|$)')
 
 
 @dataclass(frozen=True)
@@ -92,20 +95,34 @@ def _make_method_run(grid: Grid, cell: Cell, seed: int) -> Run:
         raise UserError(f'grid {grid.name}: experiment.evaluate={evaluate!r}{nearest(evaluate, index["split"])}')
     options = {'custom_imports.imports': grid.options.get('custom_imports.imports', []),  # metrics, perhaps
                'experiment.evaluate': evaluate}
+    own = _own_modules(options['custom_imports.imports'])
     return Run(cell, seed, command, options, content_hash(
-        [command, seed, index and data_digest(index), *([evaluate] if evaluate else [])]))
+        [command, seed, index and data_digest(index), *([evaluate] if evaluate else []), *([own] if own else [])]))
 
 
 def determinants(cfg) -> dict[str, Any]:
-    """What of a config determines a result, by place, each once: not where things lie, how fast windows come, what
-    is logged and saved. A place without a value is as if it were not there."""
-    found = {place: value for place, value in places(cfg)
-             if DETERMINING.match(place) and not decided_by(place) and value is not None}
-    for name, key in KEYS.items():
-        if not key.determines or cfg.experiment.get(name) is False:  # a switch that is off is as if left out
+    """What of a config determines a result, by place. A user's modules count by what they say."""
+    found = {place: value for place, value in places(cfg) if not UNDETERMINING.match(place)}
+    for name, key in KEYS.items():  # what is as usual is as if left out
+        if not key.determines or cfg.experiment.get(name) in (None, 'fp32') or cfg.experiment.get(name) is False:
             found.pop(f'experiment.{name}', None)
-    own = [name for name in cfg.get('custom_imports', {}).get('imports', ()) if name != 'mmseg_plugins']
-    return found | {name: file_sha256(Path(sys.modules[name].__file__)) for name in own}  # by what they say
+    return found | _own_modules((cfg.get('custom_imports') or {}).get('imports') or ())
+
+
+def _own_modules(imports: str | Sequence[str]) -> dict[str, str]:
+    """sha256 of the user's modules among these, of their packages, and of what they import from beside them."""
+    waiting = [imports] if isinstance(imports, str) else [*imports]
+    folders, found = module_folders(waiting), {}
+    while waiting:
+        name = waiting.pop().split('.')[0]
+        for folder in folders if name not in OURS else ():
+            for file in [*folder.glob(f'{name}.py'), *sorted((folder / name).rglob('*.py'))]:
+                if (place := str(file.relative_to(folder))) not in found:
+                    found[place] = file_sha256(file)
+                    for node in ast.walk(ast.parse(file.read_bytes())):
+                        waiting += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                        waiting += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+    return found
 
 
 @cache
@@ -147,7 +164,8 @@ def _source_digest(name: str, grid: Grid, weights_root: Path) -> str:
 
 def make_agenda(grid: Grid, weights_root: Path, out: Path, max_iters: int | None, retry_failed: bool) -> Agenda:
     """All runs of the grid, those still to do, and the embedded sources these need."""
-    runs = [make_run(grid, cell, seed, weights_root, max_iters) for cell in grid.cells() for seed in grid.seeds]
+    runs = [make_run(grid, cell, seed, weights_root, max_iters) for cell in grid.cells_to_run()
+            for seed in grid.seeds]
     states = {run.name: (read_record(record_path(out, run)) or {}).get('state') for run in runs}
     failed = [run for run in runs if states[run.name] == 'failed' and not retry_failed]
     todo = [run for run in runs if states[run.name] != 'done' and run not in failed]

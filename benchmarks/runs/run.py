@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from mmseg_plugins.commands import REPO, command
 from mmseg_plugins.options import format_value
 
 from ..grid.axes import Cell
+
+OURS = {'mmseg_plugins', 'benchmarks'}  # imports of a config that are no user's
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,15 @@ class Run:
         options = [(key, Path(value) if key in places and value else format_value(key, value))
                    for key, value in self.options.items()]
         return command('tools/train.py', REPO / self.config, '--work-dir', Path('work_dirs') / self.name,
-                       '--cfg-options', *options, modules=_module_folders(self.options), portable=portable)
+                       '--cfg-options', *options, portable=portable,
+                       modules=module_folders(self.options.get('custom_imports.imports', ())))
 
 
-def _module_folders(options: dict[str, Any]) -> list[Path]:
-    """Where Python finds the user's own modules that a run imports."""
-    names = {name.split('.')[0] for name in options.get('custom_imports.imports', ())} - {'mmseg_plugins'}
-    files = [Path(sys.modules[name].__file__) for name in sorted(names)]
-    return [file.parents[1] if file.name == '__init__.py' else file.parent for file in files]
+def module_folders(imports: Iterable[str]) -> list[Path]:
+    """Where Python finds the user's own modules among these, which are imported."""
+    modules = [sys.modules[name] for name in sorted({name.split('.')[0] for name in imports} - OURS)]
+    return [Path([*module.__path__][0] if hasattr(module, '__path__') else module.__file__).parent
+            for module in modules]
 
 
 def content_hash(content: Any) -> str:

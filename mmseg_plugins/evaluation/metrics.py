@@ -16,7 +16,10 @@ import numpy as np
 from scipy import ndimage
 
 from ..errors import UserError, nearest
+from ..keys import KEYS
 
+# Columns of a frame of results, beside those of metrics.
+RESERVED = {'run', 'seed', 'label_id', 'label', 'headline', 'case', 'dataset', *KEYS}
 TOLERANCE = 2.0  # mm by which surfaces may differ in NSD
 
 
@@ -94,6 +97,9 @@ def register_metric(name: str, unit: str = '', *, higher_is_better: bool, per_ca
                     title: str | None = None, best: float | None = None) -> Callable[[Callable], Callable]:
     """Register a function `(Pair) -> (K,)`; the arguments are Metric's, the title by default name and unit."""
     def register(function: Callable[[Pair], np.ndarray]) -> Callable[[Pair], np.ndarray]:
+        if not name.isidentifier() or name in RESERVED:
+            raise UserError(f'metric {name!r}: choose another name, an identifier that no other column of a frame '
+                            f'of results has; these are {", ".join(sorted(RESERVED))}')
         if name in METRICS:
             raise KeyError(f'metric {name!r} is registered already')
         METRICS[name] = Metric(name, function, title or (f'{name} ({unit})' if unit else name), unit,

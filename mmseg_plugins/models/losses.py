@@ -1,6 +1,6 @@
 """Dice + Focal over softmax classes, as the paper names its loss.
 
-A loss of one's own is a module that a config names, here or in any module that a grid imports; MMSegmentation's do too:
+A loss of one's own is a module that a config names, here or in one that a grid imports; MMSegmentation's do too:
 
     @MODELS.register_module()
     class Tversky(nn.Module):
