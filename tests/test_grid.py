@@ -65,12 +65,13 @@ def test_tables_share_cells_and_fields_that_cannot_matter_are_held():
 def test_every_axis_has_a_flag(tmp_path):
     values = dict(encoder='timm/deit_tiny_patch16_224', source='none', inflation='average', slices='3', stride='2',
                   target='all', lr='1e-3')
-    assert values.keys() == AXES.keys()
     flags = [word for name, value in values.items() for word in (AXES[name].flag, value)]
     output = run(tmp_path, *flags, '--dry-run')
     assert 'phantom-timm_deit_tiny_patch16_224-none-random-s3-t2-all-lr0.001 ' in output
     assert 'experiment.lr=0.001' in output and 'experiment.target=all' in output
     assert '1 cells' in output
+    usage = run(tmp_path, '--help')
+    assert all(axis.flag in usage for axis in AXES.values())
 
 
 def test_each_encoder_starts_from_a_source_of_its_own(tmp_path):
@@ -127,6 +128,12 @@ def test_another_dataset_is_another_grid():
     (dict(tables=['2a'], rows={'2a': {'Mine': 5}}), 'axis: value'),
     (dict(tables={'2a': dict(rows=dict(a={}))}), 'there is a table of this name'),
     (dict(tables=dict(depth=dict(row={}))), "did you mean 'rows'"),
+    (dict(tables=dict(cost=dict(rows=dict(a={})))), 'there is a table of this name'),
+    (dict(tables=dict(depth=dict(rows={'a\nb': {}}))), 'cannot be a row'),
+    (dict(tables=['4d'], rows={'4d': {None: dict(slices=7)}}), 'None cannot be a row'),
+    (dict(tables=dict(depth=dict(rows=dict(a={}), by='organs', labels='all'))), 'leave one out'),
+    (dict(tables=dict(depth=dict(rows=dict(a=dict(slices=1)), axis='stride'))), 'set by none of its rows'),
+    (dict(tables=dict(depth=dict(rows=dict(a={})), Depth=dict(rows=dict(a={})))), 'could be one file'),
     (dict(tables=dict(depth=dict(rows={}))), 'has no rows; write them as'),
     (dict(tables=dict(depth=dict(rows=dict(flat=dict(slices=1)), against='deep'))), "unknown against 'deep'"),
     (dict(tables=dict(depth=dict(rows=dict(flat=dict(slice=1))))), "row 'flat': unknown axis 'slice'"),

@@ -8,6 +8,7 @@ from conftest import REPO
 from benchmarks.grid.reader import load_grid
 from benchmarks.runs import agenda
 from mmseg_plugins.experiment import read_config
+from mmseg_plugins.sources import file_sha256
 
 RESULTS = REPO / 'results'
 DATA = {'phantom': '1527422c', 'hippocampus': '3ca5abbd'}  # agenda.data_digest of each, prepared whole
@@ -47,3 +48,16 @@ def test_a_run_is_known_by_what_determines_its_result():
                          'default_hooks.mine': dict(type='EMAHook'), 'load_from': 'x.pth',
                          'train_dataloader.dataset.pipeline.1.zoom': (0.5, 2.0)}.items():
         assert known(**{place: value}) != plain, place
+
+
+def test_a_users_module_counts_with_what_it_imports_from_beside_itself(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / 'outer_part.py').write_text('import json\n\nimport helper_part\n')
+    helper = tmp_path / 'helper_part.py'
+    helper.write_text('RATE = 1\n')
+    cfg = read_config(REPO / 'configs/beit_centering_phantom.py', {'custom_imports.imports': ['outer_part']})
+    before = agenda.determinants(cfg)
+    assert {'outer_part.py', 'helper_part.py'} <= set(before) and 'json.py' not in before
+    helper.write_text('RATE = 2\n')
+    file_sha256.cache_clear()  # as another call of the grid
+    assert agenda.determinants(cfg) != before

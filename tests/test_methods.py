@@ -56,6 +56,24 @@ def test_a_command_that_fails_is_recorded_with_its_reason(tmp_path):
     assert 'ended with status 1' in reason and log.read_text() == 'torn cable\n'
 
 
+def test_only_label_maps_of_this_attempt_count_and_those_of_others_are_left_to_scoring(tmp_path):
+    path = write_grid(tmp_path, f'{sys.executable} threshold.py {{cases}} {{split}} {{out}} 1; test -f second')
+    spec = yaml.safe_load(path.read_text())
+    spec['configs']['theirs'] = dict(label_maps='elsewhere')
+    spec['axes']['encoder'].append('theirs')
+    path.write_text(yaml.safe_dump(spec))
+    write_msd(tmp_path / 'data/Task04_Hippocampus', cases=7)
+    command = [sys.executable, str(REPO / 'benchmarks/run_grid.py'), '--grid', 'mine.yaml', '--executor', 'debug']
+    assert children.run(command, tmp_path).returncode == 1  # its label maps are there, and it failed
+    (tmp_path / 'second').touch()
+    (tmp_path / 'threshold.py').write_text('')
+    run = children.run([*command, '--retry-failed'], tmp_path)
+    assert run.returncode == 1 and '1 runs, 0 finished' in run.stdout
+    assert 'no label map' in json.loads(next((tmp_path / 'work_dirs/grids/mine/records').iterdir()).read_text())[
+        'reason']
+    assert 'tools/score.py scores them' in children.run([*command, '--dry-run'], tmp_path).stdout
+
+
 def test_a_method_is_given_what_was_prepared_and_no_label_of_what_it_is_tested_on(prepared, msd_raw, tmp_path):
     write_cases(prepared, tmp_path, 'test')
     split = read_index(prepared)['split']

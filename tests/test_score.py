@@ -101,6 +101,7 @@ def test_a_folder_becomes_a_record_that_tables_and_comparisons_read(prepared, ma
     assert 'made by: by hand' in page and f'counted as 0: {cases[0]}' in page
     grid = report.load_folder(tmp_path / 'scored')
     assert '| Anterior | +' in compare(Measured(records), grid, 'hippocampus-perfect', 'hippocampus-shells')
-    with pytest.raises(UserError, match='tools/score.py'):
-        make_agenda(grid, tmp_path, tmp_path, None, False)
+    with pytest.raises(UserError, match='on train, not on val; name another folder, or --split train'):
+        call_tool('score', *arguments, '--method', 'other', '--split', 'val')
+    assert not make_agenda(grid, tmp_path, tmp_path, None, False).todo  # nothing that could be run
     assert perfect['command'].startswith('python tools/score.py ')

@@ -14,12 +14,13 @@ from made_records import failed, record, write
 from test_grid import grid_file, run
 from test_layouts import write_acdc
 
+from benchmarks.grid.axes import Cell
 from benchmarks.grid.reader import load_grid
 from benchmarks.paper.published import published_data
 from benchmarks.rendering.frame import Measured
 from benchmarks.rendering.markup import to_latex
 from benchmarks.rendering.tables import build_table, data_table
-from benchmarks.report import render
+from benchmarks.report import render, render_index
 from benchmarks.runs.agenda import data_digest, make_agenda
 from benchmarks.runs.inputs import find_archives, prepare_inputs
 from benchmarks.runs.records import read_records, read_summaries
@@ -274,3 +275,25 @@ def test_a_module_registers_a_table_that_is_shown_over_several_datasets(tmp_path
     assert contrasts[['Data', 'Contrast']].values.tolist() == [['heart', 'deep - flat'], ['spleen', 'deep - flat']]
     assert 'Deep instead of flat, on 2 datasets: better beyond noise on 2' in page
     assert (tmp_path / 'figures/datasets.png').is_file()
+
+
+def test_all_labels_are_all_in_sentences_and_the_index_too(tmp_path):
+    folder = tmp_path / 'both'
+    folder.mkdir()
+    page = write_runs(folder, dict(
+        datasets=['heart', 'spleen'], configs=dict(beit='configs/beit_centering_{dataset}.py'),
+        tables=dict(depth=dict(rows={'flat': dict(slices=1), 5: {}}, labels='all', against=5))))
+    table = pd.read_csv(folder / 'tables/table_depth.csv', dtype=str).set_index(['Method', 'figures'])
+    flat, five = (float(table.loc[(row, 'pooled'), 'average of 2']) for row in ('flat', '5'))
+    assert f'better beyond noise on 2, worse on 0; {five - flat:+.2f} points of DSC on average, all labels' in page
+    assert f'5 {five:.2f}, flat {flat:.2f} (average of 2) (all labels)' in render_index(tmp_path).parent.joinpath(
+        'README.md').read_text()
+
+
+def test_a_table_by_organ_has_the_organs_of_its_own_dataset(tmp_path):
+    write(tmp_path, record(Cell('a', slices=3), 1, (99, 50.0), ['background', 'aorta']))  # first by its name
+    write_runs(tmp_path, dict(
+        dataset='phantom', configs=dict(beit='configs/beit_centering_phantom.py'), source='layout',
+        tables=dict(parts=dict(rows=dict(flat=dict(slices=1), deep={}), by='organs'))))
+    table = pd.read_csv(tmp_path / 'tables/table_parts.csv')
+    assert list(table) == ['Method', 'figures', *(f'organ {i}' for i in range(1, 5))]

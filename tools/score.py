@@ -18,7 +18,13 @@ from benchmarks.grid.reader import load_grid  # noqa: E402
 from benchmarks.runs.agenda import data_digest  # noqa: E402
 from benchmarks.runs.inputs import PREPARED  # noqa: E402
 from benchmarks.runs.provenance import provenance  # noqa: E402
-from benchmarks.runs.records import describe_method, set_superseded_aside, write_record, write_summary  # noqa: E402
+from benchmarks.runs.records import (  # noqa: E402
+    describe_method,
+    read_records,
+    set_superseded_aside,
+    write_record,
+    write_summary,
+)
 from benchmarks.runs.run import Run, content_hash  # noqa: E402
 from mmseg_plugins.commands import command  # noqa: E402
 from mmseg_plugins.datasets import read_index  # noqa: E402
@@ -52,7 +58,7 @@ def main() -> None:
     check_name(args.method, '--method')
     prepared = PREPARED / args.dataset
     index = read_index(prepared)
-    check_results(args)
+    check_results(args, args.split or index['evaluate'])
     with counting('scoring') as count:
         found = score_folder(args.folder, prepared, args.split, progress=count)
     for note in found.notes:
@@ -77,8 +83,8 @@ def main() -> None:
     print(f'its tables: {command("benchmarks/report.py", args.out, modules=[Path()] if args.imports else [])}')
 
 
-def check_results(args: argparse.Namespace) -> None:
-    """That the folder of results, where there is one, is of this dataset, before the work of scoring."""
+def check_results(args: argparse.Namespace, split: str) -> None:
+    """That the folder of results, where there is one, is of this dataset and split, before the work of scoring."""
     if (args.out / 'grid.yaml').exists():
         grid = load_grid(str(args.out / 'grid.yaml'))
         if args.dataset not in grid.datasets:
@@ -87,6 +93,11 @@ def check_results(args: argparse.Namespace) -> None:
         if isinstance(grid.configs.get(args.method), str):
             raise UserError(f'--method {args.method}: is the name of a config in {args.out / "grid.yaml"}; choose '
                             'another')
+    others = {record['data']['evaluated'] for record in read_records(args.out)[0] if 'data' in record
+              and record['data']['dataset'] == args.dataset} - {split}
+    if others:
+        raise UserError(f'--out {args.out}: its records on {args.dataset} are evaluated on {some(others)}, not on '
+                        f'{split}; name another folder, or --split {min(others)}')
 
 
 def own_command(args: argparse.Namespace) -> str:

@@ -96,8 +96,9 @@ def _find_files(folder: Path, cases: Sequence[str], split: str) -> tuple[dict[st
     others = sorted(files.keys() - set(cases))
     found = {case: path for case, path in files.items() if case in cases}
     if not found:
+        unlike = f', not {others[0]}' if others else ''
         raise UserError(f'{folder}: no label map of the {len(cases)} cases of split {split!r}; name each by its '
-                        f'case, as {cases[0] if cases else "case"}.nii.gz' + f', not {others[0]}' * bool(others))
+                        f'case, as {cases[0] if cases else "case"}.nii.gz{unlike}')
     return found, [f'{folder}: left out, no case of split {split!r} is called so: {some(others)}'] * bool(others)
 
 
