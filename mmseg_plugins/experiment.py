@@ -274,6 +274,8 @@ def _carry_into_schedule(cfg: Config, experiment: ConfigDict) -> None:
     if cfg.train_cfg.type != 'StepLoop':
         raise UserError(f'train_cfg.type={cfg.train_cfg.type!r}: training is by StepLoop alone, whose steps are '
                         'experiment.steps')
+    if cfg.get('auto_scale_lr'):
+        raise UserError('auto_scale_lr: the rate is experiment.lr, whatever the number of processes; leave it out')
     if cfg.optim_wrapper.type == 'AmpOptimWrapper':
         raise UserError('optim_wrapper.type=AmpOptimWrapper: set experiment.precision to bf16 or fp16 instead')
     cfg.optim_wrapper.optimizer.lr = experiment.lr

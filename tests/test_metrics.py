@@ -21,5 +21,8 @@ def test_a_metric_must_give_finite_figures_of_every_label_and_have_a_name_of_its
             faulty(Pair(np.eye(labels, dtype=int)))
     with pytest.raises(KeyError, match='registered already'):
         register_metric('faulty', higher_is_better=True)(print)
+    for name in ('case', 'slices', 'not one'):
+        with pytest.raises(UserError, match='choose another name'):
+            register_metric(name, higher_is_better=True)(print)
     with pytest.raises(UserError, match="no metric 'fautly'; did you mean 'faulty'"):
         choose_metrics(['fautly'])

@@ -188,3 +188,13 @@ model = dict(decode_head=dict(
 """)
     with pytest.raises(UserError, match='a pass of one window.*; take a smaller experiment.accumulate'):
         train(prepared, tmp_path, False, tmp_path / 'uper.py', batch=2, accumulate=2)
+
+
+@pytest.mark.parametrize('text, message', [
+    ("auto_scale_lr = dict(enable=True, base_batch_size=8)", 'auto_scale_lr: the rate is experiment.lr'),
+    ("train_cfg = dict(type='IterBasedTrainLoop')", 'training is by StepLoop alone'),
+    ("optim_wrapper = dict(type='AmpOptimWrapper')", 'set experiment.precision to bf16')])
+def test_schedules_that_would_not_be_followed_are_refused(prepared, tmp_path, text, message):
+    (tmp_path / 'config.py').write_text(f'_base_ = {str(CONFIG)!r}\n{text}\n')
+    with pytest.raises(UserError, match=message):
+        load_config(tmp_path / 'config.py', {'experiment.data_root': str(prepared)})

@@ -14,6 +14,7 @@ import numpy as np
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.evaluation import Scores
 from mmseg_plugins.evaluation.folder import ScoredFolder
+from mmseg_plugins.evaluation.metrics import RESERVED
 from mmseg_plugins.files import write_atomic, write_json
 from mmseg_plugins.untrusted import CHECKED, OTHERS, find_fault, read_json
 
@@ -108,6 +109,8 @@ def _check_scores(scores: dict) -> None:
     """Every list as long as the labels or cases that it is about."""
     labels, cases = len(scores['labels']), len(scores['cases'])
     for name, figures in scores['figures'].items():
+        if name in RESERVED:
+            raise UserError(f'scores.figures.{name} has the name of another column')
         per_case = any(isinstance(row, list) for row in figures)
         if fault := find_fault(figures, [FIGURES] if per_case else FIGURES, f'scores.figures.{name}'):
             raise UserError(fault)
