@@ -15,6 +15,7 @@ from conftest import REPO
 from made_records import failed, record, write
 from PIL import Image
 
+from benchmarks.grid.axes import Cell
 from benchmarks.grid.reader import load_grid
 from benchmarks.rendering.contrasts import compare_results
 from benchmarks.rendering.findings import main_findings
@@ -274,9 +275,13 @@ def test_columns_of_numbers_are_known():
 
 
 def test_the_command_is_only_of_a_grid_as_the_project_has_it():
-    assert repeat_command(load_grid('phantom')) == 'python benchmarks/run_grid.py --grid phantom'
-    assert repeat_command(load_grid('phantom', seeds=[1])) is None
-    assert repeat_command(load_grid('phantom', datasets=['hippocampus'])) is None
+    grid = load_grid('phantom')
+    done = Measured([run_of(grid.cells()[0], grid.seeds[0], 50)])
+    assert repeat_command(grid, done) == 'python benchmarks/run_grid.py --grid phantom'
+    assert repeat_command(load_grid('phantom', seeds=[1]), Measured([])) is None
+    assert repeat_command(load_grid('phantom', datasets=['hippocampus']), Measured([])) is None
+    for cell, seed in ((grid.cells()[0], 1), (Cell('phantom', slices=7), grid.seeds[0])):  # by flags
+        assert repeat_command(grid, Measured([run_of(cell, seed, 50)])) is None
 
 
 def test_labels_are_painted_in_their_colours():

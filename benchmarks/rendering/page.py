@@ -44,7 +44,7 @@ def fill_page(grid: Grid, measured: Measured, left_out: dict[str, str], tables: 
         cells=sum(bool(measured.done(cell)) for cell in measured.cells()), failed=measured.failed(),
         datasets=finished_datasets(measured, grid) or grid.datasets, data=describe_data(done),
         findings=main_findings(measured, grid), hardware=describe_hardware(measured), code=describe_code(measured),
-        command=repeat_command(grid), tables=shown[False], claims=shown[True],
+        command=repeat_command(grid, measured), tables=shown[False], claims=shown[True],
         absent=[caption(table, measured, grid).split('.')[0] for name, table in grid.tables.items()
                 if name not in built],
         figures=[shown_figure(figure) for figure in drawn])
@@ -116,12 +116,14 @@ def describe_code(measured: Measured) -> list[str]:
                    + ' with uncommitted changes' * record['code']['modified'] for record in measured.records})
 
 
-def repeat_command(grid: Grid) -> str | None:
-    """What repeats the whole grid, where it is one of those that the project has."""
+def repeat_command(grid: Grid, measured: Measured) -> str | None:
+    """What repeats all runs, where they are a grid's that the project has."""
     if not (GRIDS / f'{grid.name}.yaml').is_file():
         return None
     known = load_grid(grid.name)
-    same = known.cells() == grid.cells() and known.seeds == grid.seeds and known.options == grid.options
+    same = (known.cells() == grid.cells() and known.seeds == grid.seeds and known.options == grid.options
+            and {*measured.cells()} <= {*known.cells()}
+            and {record['seed'] for record in measured.records} <= {*known.seeds})
     return f'python benchmarks/run_grid.py --grid {grid.name}' if same else None
 
 
