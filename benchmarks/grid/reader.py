@@ -41,7 +41,7 @@ class Grid:
         datasets: names of the catalogue or of prepared datasets.
         configs: encoder -> config file that cells of that encoder start from, with `{dataset}` for the dataset's
             name. The first is of cells that name no encoder, and what one named `timm/<model>` starts from.
-            `{command: ...}` is a method that is no config (methods.py), `{label_maps: FOLDER}` one whose label
+            `{command: ...}` is a method that is no config (methods/command.py), `{label_maps: FOLDER}` one whose label
             maps tools/score.py scored.
         sources: source name -> where its weights are; the catalogue's and the file's own.
         tables: by name, with the cells of their rows on the first dataset.
