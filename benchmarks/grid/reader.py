@@ -41,8 +41,8 @@ class Grid:
         datasets: names of the catalogue or of prepared datasets.
         configs: encoder -> config file that cells of that encoder start from, with `{dataset}` for the dataset's
             name. The first is of cells that name no encoder, and what one named `timm/<model>` starts from.
-            `{command: ...}` is a method that is no config (methods/command.py), `{label_maps: FOLDER}` one whose label
-            maps tools/score.py scored.
+            `{command: ...}` is a method that is no config (methods/command.py), `{label_maps: FOLDER}` one whose
+            label maps tools/score.py scored.
         sources: source name -> where its weights are; the catalogue's and the file's own.
         tables: by name, with the cells of their rows on the first dataset.
         free: cells of free axes, a product, on the first dataset.
