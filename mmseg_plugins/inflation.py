@@ -41,6 +41,7 @@ import torch
 from torch import Tensor
 
 from .errors import UserError, nearest
+from .registering import register_once
 
 Method = Callable[..., Tensor]
 INFLATIONS: dict[str, Method | None] = {'none': None, 'random': None}
@@ -49,12 +50,7 @@ LEAST = {'triangular': 0, 'gaussian': 0, 'centering_noise': 0}  # of their numbe
 
 def register_inflation(name: str) -> Callable[[Method], Method]:
     """Register a method `(gray (E, P, P), slices, channels) -> (E, channels, slices, P, P)`."""
-    def register(method: Method) -> Method:
-        if name in INFLATIONS:
-            raise KeyError(f'inflation method {name!r} is registered already')
-        INFLATIONS[name] = method
-        return method
-    return register
+    return register_once(INFLATIONS, name, 'inflation method')
 
 
 def over_depth(gray: Tensor, weights: Tensor, channels: int) -> Tensor:

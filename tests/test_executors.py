@@ -13,7 +13,7 @@ import torch
 from small_jobs import creep, die, divide, look, mistake
 
 from benchmarks.executors import local
-from benchmarks.executors.base import choose_executor
+from benchmarks.executors.base import choose_executor, register_executor
 from benchmarks.executors.jobs import Controller, Job
 from benchmarks.executors.local import DebugExecutor, LocalExecutor
 from benchmarks.grid.axes import Cell
@@ -152,3 +152,8 @@ def test_threads_rest_unless_the_user_wants_them_to_spin(monkeypatch, environmen
     assert gc.isenabled()
     found = {name: os.environ[name] for name in startup.WAITING if name in os.environ}
     assert found == (environment or dict(GOMP_SPINCOUNT='1000'))
+
+
+def test_no_executor_takes_anothers_name():
+    with pytest.raises(KeyError, match="executor 'local' is registered already"):
+        register_executor('local')(DebugExecutor)

@@ -29,10 +29,20 @@ METHOD = '''
         label = (np.asarray(image.dataobj) > 125).astype(np.uint8)
         nib.save(nib.Nifti1Image(label, image.affine), Path(out, f'{case}.nii.gz'))
     '''
+THRESHOLD = f'{sys.executable} threshold.py {{cases}} {{split}} {{out}} {{seed}}'
 
 
 def write(path: Path, text: str) -> None:
     path.write_text(textwrap.dedent(text))
+
+
+def write_grid(folder: Path, command: str = THRESHOLD, **spec) -> Path:
+    """A grid file of a command; the usual one is METHOD's, which lies beside it."""
+    write(folder / 'threshold.py', METHOD)
+    (folder / 'mine.yaml').write_text(yaml.safe_dump(dict(
+        dataset='hippocampus', configs=dict(threshold=dict(command=command)), axes=dict(encoder=['threshold']),
+        seeds=[1]) | spec))
+    return folder / 'mine.yaml'
 
 
 def call(folder: Path, script: str, *arguments) -> str:
@@ -198,14 +208,7 @@ def test_a_metric(tmp_path):
 
 
 def test_a_command_as_method(tmp_path):
-    write(tmp_path / 'threshold.py', METHOD)
-    write(tmp_path / 'mine.yaml', f'''
-        dataset: hippocampus
-        configs:
-          threshold: {{command: '{sys.executable} threshold.py {{cases}} {{split}} {{out}} {{seed}}'}}
-        axes: {{encoder: [threshold]}}
-        seeds: [1]
-        ''')
+    write_grid(tmp_path)
     write_msd(tmp_path / 'data/Task04_Hippocampus', cases=7)
     grid = 'benchmarks/run_grid.py', '--grid', 'mine.yaml', '--out', 'out', '--workers', '1'
     call(tmp_path, *grid)
@@ -223,15 +226,7 @@ def test_a_command_as_method(tmp_path):
 def test_an_executor(tmp_path):
     [module] = re.findall(r'```python\n# my_pool.py\n(.*?)```', (REPO / 'README.md').read_text(), re.S)
     write(tmp_path / 'my_pool.py', module)
-    write(tmp_path / 'threshold.py', METHOD)
-    write(tmp_path / 'mine.yaml', f'''
-        dataset: hippocampus
-        configs:
-          threshold: {{command: '{sys.executable} threshold.py {{cases}} {{split}} {{out}} {{seed}}'}}
-        axes: {{encoder: [threshold]}}
-        seeds: [1, 2]
-        imports: [my_pool]
-        ''')
+    write_grid(tmp_path, seeds=[1, 2], imports=['my_pool'])
     write_msd(tmp_path / 'data/Task04_Hippocampus', cases=7)
     grid = 'benchmarks/run_grid.py', '--grid', 'mine.yaml', '--out', 'out', '--executor'
     misspelt = children.run([sys.executable, str(REPO / grid[0]), *grid[1:], 'pol'], tmp_path)

@@ -2,8 +2,6 @@
 
 import json
 import sys
-import textwrap
-from pathlib import Path
 
 import children
 import nibabel as nib
@@ -11,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import REPO, write_msd
-from test_extensions import METHOD
+from test_extensions import THRESHOLD, write_grid
 
 from benchmarks.grid.reader import load_grid
 from benchmarks.methods.command import write_cases
@@ -19,19 +17,10 @@ from mmseg_plugins.datasets import read_index
 from mmseg_plugins.errors import UserError
 
 
-def write_grid(folder: Path, command: str, **options) -> Path:
-    (folder / 'threshold.py').write_text(textwrap.dedent(METHOD))
-    (folder / 'mine.yaml').write_text(yaml.safe_dump(dict(
-        dataset='hippocampus', configs=dict(threshold=dict(command=command)),
-        axes=dict(encoder=['threshold']), seeds=[1], options=options)))
-    return folder / 'mine.yaml'
-
-
 @pytest.mark.parametrize('split, said', [
     ('train', None), ('trian', "experiment.evaluate='trian'; did you mean 'train'")])
 def test_a_command_is_scored_on_the_split_that_configs_are_evaluated_on(tmp_path, split, said):
-    write_grid(tmp_path, f'{sys.executable} threshold.py {{cases}} {{split}} {{out}} {{seed}}',
-               **{'experiment.evaluate': split})
+    write_grid(tmp_path, options={'experiment.evaluate': split})
     write_msd(tmp_path / 'data/Task04_Hippocampus', cases=7)
     run = children.run([sys.executable, str(REPO / 'benchmarks/run_grid.py'), '--grid', 'mine.yaml', '--executor',
                         'debug'], tmp_path)
@@ -57,7 +46,7 @@ def test_a_command_that_fails_is_recorded_with_its_reason(tmp_path):
 
 
 def test_only_label_maps_of_this_attempt_count_and_those_of_others_are_left_to_scoring(tmp_path):
-    path = write_grid(tmp_path, f'{sys.executable} threshold.py {{cases}} {{split}} {{out}} 1; test -f second')
+    path = write_grid(tmp_path, f'{THRESHOLD}; test -f second')
     spec = yaml.safe_load(path.read_text())
     spec['configs']['theirs'] = dict(label_maps='elsewhere')
     spec['axes']['encoder'].append('theirs')

@@ -10,6 +10,7 @@ from typing import Any
 
 from mmseg_plugins.errors import UserError, nearest
 from mmseg_plugins.progress import Progress
+from mmseg_plugins.registering import register_once
 
 from ..runs.agenda import Agenda
 from .jobs import Controller, make_jobs
@@ -54,10 +55,7 @@ class Executor(ABC):
 
 def register_executor(name: str) -> Callable[[type[Executor]], type[Executor]]:
     """A decorator of an executor's class: `run_grid.py --executor NAME` chooses it."""
-    def register(executor: type[Executor]) -> type[Executor]:
-        EXECUTORS[name] = executor
-        return executor
-    return register
+    return register_once(EXECUTORS, name, 'executor')
 
 
 def choose_executor(args: Namespace) -> Executor:

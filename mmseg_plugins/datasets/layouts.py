@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, nearest, some
+from ..registering import register_once
 from ..untrusted import LONGEST_NAME, OTHERS, check_inside, check_name, find_fault, find_twins, read_json
 from .catalogue import DatasetInfo
 from .splits import msd_split, patient_split
@@ -70,12 +71,7 @@ def register_layout(name: str) -> Callable[[Layout], Layout]:
 
     It may fill in `channels` and `labels` where the catalogue's entry has none: `replace(info, labels=...)`.
     """
-    def register(layout: Layout) -> Layout:
-        if name in LAYOUTS:
-            raise KeyError(f'layout {name!r} is registered already')
-        LAYOUTS[name] = layout
-        return layout
-    return register
+    return register_once(LAYOUTS, name, 'layout')
 
 
 def find_cases(info: DatasetInfo, raw: Path) -> RawDataset:

@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from ..errors import UserError, nearest
 from ..keys import KEYS
+from ..registering import register_once
 
 # Columns of a frame of results, beside those of metrics.
 RESERVED = {'run', 'seed', 'label_id', 'label', 'headline', 'case', 'dataset', *KEYS}
@@ -100,10 +101,9 @@ def register_metric(name: str, unit: str = '', *, higher_is_better: bool, per_ca
         if not name.isidentifier() or name in RESERVED:
             raise UserError(f'metric {name!r}: choose another name, an identifier that no other column of a frame '
                             f'of results has; these are {", ".join(sorted(RESERVED))}')
-        if name in METRICS:
-            raise KeyError(f'metric {name!r} is registered already')
-        METRICS[name] = Metric(name, function, title or (f'{name} ({unit})' if unit else name), unit,
-                               higher_is_better, per_case, best)
+        shown = title or (f'{name} ({unit})' if unit else name)
+        metric = Metric(name, function, shown, unit, higher_is_better, per_case, best)
+        register_once(METRICS, name, 'metric')(metric)
         return function
     return register
 
