@@ -190,7 +190,7 @@ def estimate_grids(grids: list[Grid], args: argparse.Namespace) -> int:
         *(['--workers', args.workers] if args.workers else [])))
     device.memory = total_memory() / 2**20 if device.name == here else None
     show_estimate(works, device)
-    if methods := {run.cell.encoder for agenda, _ in works for run in agenda.todo if run.cell.is_method}:
+    if methods := {run.cell.encoder for agenda, _ in works for run in agenda.todo if run.cell.without_config}:
         print(f'without {", ".join(sorted(methods))}: how long a command takes, it alone knows')
     if args.calibrate:
         print(device_folder(here))

@@ -13,7 +13,7 @@ import yaml
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
-from benchmarks.grid.axes import method_cell  # noqa: E402
+from benchmarks.grid.axes import cell_without_config  # noqa: E402
 from benchmarks.grid.reader import load_grid  # noqa: E402
 from benchmarks.runs.agenda import data_digest  # noqa: E402
 from benchmarks.runs.inputs import PREPARED  # noqa: E402
@@ -66,7 +66,7 @@ def main() -> None:
     if found.missing:
         print(f'warning: {len(found.missing)} of {len(found.scores.cases)} cases have no label map and count 0: '
               f'{some(found.missing)}')
-    run = Run(method_cell(args.dataset, args.method), args.seed, own_command(args), {},
+    run = Run(cell_without_config(args.dataset, args.method), args.seed, own_command(args), {},
               content_hash([data_digest(index), found.split, found.digest, sorted(found.scores.figures)]))
     with only_writer(args.out):
         if not (args.out / 'grid.yaml').exists():

@@ -25,7 +25,7 @@ class Cell:
 
     Fields that cannot matter are held at one value, so that tables share the cell: a single slice has
     stride 1 and nothing to inflate over, random weights have nothing to inflate. A method that is no config has
-    its name for an encoder and None for all that only a config has (`method_cell`).
+    its name for an encoder and None for all that only a config has (`cell_without_config`).
     """
     dataset: str
     encoder: str = _axis('beit')
@@ -46,8 +46,8 @@ class Cell:
             object.__setattr__(self, 'inflation', 'random')
 
     @property
-    def is_method(self) -> bool:
-        """Whether it is of a method that is no config."""
+    def without_config(self) -> bool:
+        """Whether its method is a command, or label maps from elsewhere."""
         return self.slices is None
 
     def __str__(self) -> str:
@@ -83,7 +83,7 @@ AXES = {line.name: Axis(line.name, line.default, line.metadata['part'], line.typ
         for line in fields(Cell) if line.default is not MISSING}
 
 
-def method_cell(dataset: str, method: str) -> Cell:
+def cell_without_config(dataset: str, method: str) -> Cell:
     """The cell of a method that is no config: whatever it is, it has no axes here."""
     return Cell(dataset, method, **dict.fromkeys(set(AXES) - {'encoder'}))
 

@@ -16,7 +16,7 @@ from mmseg_plugins.sources import SOURCES, Source
 from mmseg_plugins.untrusted import check_name, find_fault, find_twins
 
 from ..methods.command import check_command
-from .axes import AXES, Cell, method_cell
+from .axes import AXES, Cell, cell_without_config
 from .tables import TABLES, Table, check_table
 from .yaml_file import read_yaml
 
@@ -84,7 +84,7 @@ class Grid:
     def cells_to_run(self) -> list[Cell]:
         """Without those whose label maps others have made, which tools/score.py scores."""
         return [cell for cell in self.cells() if 'label_maps' not in (self.configs.get(cell.encoder) or ())
-                or not cell.is_method]
+                or not cell.without_config]
 
     def row_names(self) -> dict[Cell, str]:
         """Every cell -> the rows that it fills, as `depth flat; stride 1`; '' for one of free axes."""
@@ -293,7 +293,7 @@ class _Cells:
             if others := set(changes) - {'encoder'}:
                 raise UserError(f'{where}: {encoder} is no config, so it has no {", ".join(sorted(others))}; '
                                 'leave that out')
-            return method_cell(self.dataset, encoder)
+            return cell_without_config(self.dataset, encoder)
         if 'inflation' in changes:
             try:
                 parse_inflation(changes['inflation'])

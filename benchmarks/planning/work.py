@@ -94,7 +94,7 @@ def list_kinds(agenda: Agenda, out: Path) -> list[Kind]:
         kinds[name] = Kind(job.config, job.options, name)
         kinds[name].to_do[name] = job.needs and f'source {job.needs}'
     for run in agenda.runs:
-        if run.cell.is_method or run in agenda.failed:
+        if run.cell.without_config or run in agenda.failed:
             continue
         key = content_hash([run.config, {name: value for name, value in run.options.items() if name not in FREE}])
         if key not in kinds:

@@ -63,7 +63,8 @@ def draw_all(measured: Measured, grid: Grid, results: Path, into: Path) -> list[
             add('datasets', f'Gain by dataset: {difference.what}', f'{difference.first} minus '
                 f'{difference.second}. Whiskers: 95 % interval over seeds; over cases where no row has several. '
                 'Diamonds: published.', dataset_dots, difference, measured, grid)
-        cells = [cell for cell in free_cells(measured, grid) if measured.value(cell).seeds and not cell.is_method]
+        cells = [cell for cell in free_cells(measured, grid)
+                 if measured.value(cell).seeds and not cell.without_config]
         for axis in varying_axes(cells):
             add(f'free_{axis}', f'DSC against {axis}, free axes',
                 'Mean over seeds ± their sample standard deviation.', free_plot, axis, cells, measured)
@@ -224,7 +225,7 @@ def rows_by_dataset(measured: Measured, grid: Grid) -> dict[str, dict[str, Cell]
 
 def cost_plot(rows: dict[str, Cell], measured: Measured):
     """DSC against FLOPs of a window and against training time; rows in colour, the grid's other cells hollow."""
-    finished = [cell for cell in measured.cells() if measured.done(cell) and not cell.is_method]
+    finished = [cell for cell in measured.cells() if measured.done(cell) and not cell.without_config]
     if not finished:
         return None
     figure, panels = plt.subplots(1, 2, figsize=(7.2, 3.2), sharey=True)
@@ -261,7 +262,7 @@ def _reach(values: Iterable[float]) -> list[list[float]]:
 def curve_plot(rows: dict[str, dict[str, Cell]], measured: Measured):
     """Training loss of every row, a panel for each dataset; None without records of it."""
     rows = {dataset: trained for dataset, named in rows.items()
-            if (trained := {label: cell for label, cell in named.items() if not cell.is_method})}
+            if (trained := {label: cell for label, cell in named.items() if not cell.without_config})}
     if not rows:
         return None
     columns = min(len(rows), 3)

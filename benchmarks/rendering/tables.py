@@ -78,7 +78,7 @@ def _metric_table(table: Table, measured: Measured, grid: Grid, committed: Measu
     for label, cell in table.rows.items():
         value = measured.value(cell, labels=labels)
         row = {heading: label}
-        if not cell.is_method:
+        if not cell.without_config:
             row |= {name: text(cell, grid.sources) for name, text in table.columns.items()}
         row |= _figures(measured, cell, labels)
         row['runs'] = str(len(value.seeds))
@@ -273,7 +273,7 @@ def cost_table(measured: Measured, grid: Grid, paper: Mapping[str, int]) -> pd.D
             continue
         whole = [cost['seconds'] for cost in costs if not cost.get('resumed_from')]  # the others' is of a part
         row = {'Runs': name, 'seconds': f'{np.median(whole):.0f}' if whole else '—'}
-        if not cell.is_method:
+        if not cell.without_config:
             on_gpu = all(cost.get('memory_of') == 'GPU, training' for cost in costs)
             row |= {'slices': str(cell.slices), 'parameters (M)': f'{costs[0]["parameters"] / 1e6:.2f}',
                     'encoder GFLOPs': f'{costs[0]["encoder_flops"] / 1e9:#.4g}',

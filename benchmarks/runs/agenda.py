@@ -63,8 +63,8 @@ class Agenda:
 
 def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: int | None) -> Run:
     """The config and options of a cell with a seed."""
-    if cell.is_method:
-        return _make_method_run(grid, cell, seed)
+    if cell.without_config:
+        return _make_command_run(grid, cell, seed)
     source = None if cell.source == 'none' else str(weights_root / grid.sources[cell.source].file)
     axes = {name: getattr(cell, name) for name in AXES if name not in ('encoder', 'source')}
     options = {'experiment.data_root': str(PREPARED / cell.dataset), 'experiment.source': source,
@@ -83,7 +83,7 @@ def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: i
     return Run(cell, seed, config, options, content_hash([determinants(cfg), data, source_digest]))
 
 
-def _make_method_run(grid: Grid, cell: Cell, seed: int) -> Run:
+def _make_command_run(grid: Grid, cell: Cell, seed: int) -> Run:
     """A command with a seed. What it calls is not looked into: who changes that says so in the command."""
     command = grid.configs[cell.encoder].get('command')
     if not command:
@@ -172,8 +172,8 @@ def make_agenda(grid: Grid, weights_root: Path, out: Path, max_iters: int | None
     sources: dict[str, SourceJob] = {}
     for name in sorted({run.cell.source for run in todo} - {'none', None}):
         _add_source_jobs(name, grid, weights_root, sources)
-    steps = {run.name: 1 if run.cell.is_method else read_config(REPO / run.config, run.options).experiment.steps
-             for run in todo}
+    steps = {run.name: 1 if run.cell.without_config else
+             read_config(REPO / run.config, run.options).experiment.steps for run in todo}
     return Agenda(grid, runs, todo, failed, list(sources.values()), steps)
 
 

@@ -105,7 +105,7 @@ def execute_run(run: Run, out: Path, work_dir: Path, report: Callable[[int, int]
         Stopped: by a signal; the run goes on from its checkpoint when it is called again.
     """
     path, main = records.record_path(out, run), process_rank(launcher) == 0
-    if run.cell.is_method and not main:
+    if run.cell.without_config and not main:
         return None  # a command runs once
     before = records.read_record(path)
     try:
@@ -136,8 +136,8 @@ def record_failure(run: Run, out: Path, work_dir: Path, reason: str) -> None:
 def _attempt(run: Run, out: Path, work_dir: Path, report: Callable, launcher: str, debug: bool) -> dict:
     """The record's body: of the finished run, or of its fault; `own`: that is surely this process's."""
     try:
-        if run.cell.is_method:
-            return _run_method(run, work_dir, report)
+        if run.cell.without_config:
+            return _call_command(run, work_dir, report)
         return _train_and_evaluate(run, out, work_dir, report, launcher)
     except UserError as error:
         facts = dict(out_of_memory=error.facts) if isinstance(error, OutOfMemory) else {}
@@ -196,7 +196,7 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
                   memory_of='GPU, training' if gpu else 'worker process, all its runs so far'))
 
 
-def _run_method(run: Run, work_dir: Path, report: Callable) -> dict:
+def _call_command(run: Run, work_dir: Path, report: Callable) -> dict:
     import_extensions(run.options['custom_imports.imports'], run.config)
     prepared, start = PREPARED / run.cell.dataset, time.perf_counter()
     index = read_index(prepared)

@@ -139,7 +139,7 @@ def write_arrays(path: Path, **arrays) -> None:
 
 def write_record(out: Path, run: Run, body: dict) -> Path:
     """Write a run's record, atomically."""
-    path, config = record_path(out, run), {} if run.cell.is_method else dict(config=run.config)
+    path, config = record_path(out, run), {} if run.cell.without_config else dict(config=run.config)
     record = dict(version=VERSION, run=run.name, identity=run.identity, cell=asdict(run.cell), seed=run.seed,
                   command=run.command(portable=True), **config, **body)
     write_atomic(path, json.dumps(seal(record), indent=1, allow_nan=False) + '\n')

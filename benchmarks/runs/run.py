@@ -36,7 +36,7 @@ class Run:
 
     def command(self, portable: bool = False) -> str:
         """What repeats this run alone: from any folder here or, portable, from the repository's root elsewhere."""
-        if self.cell.is_method:
+        if self.cell.without_config:
             return self.config
         places = {'experiment.data_root', 'experiment.source'}
         options = [(key, Path(value) if key in places and value else format_value(key, value))
