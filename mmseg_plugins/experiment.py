@@ -33,6 +33,7 @@ from .arguments import check_arguments, check_options
 from .checkpoints import check_source_file
 from .datasets.catalogue import CATALOGUE, DatasetInfo
 from .datasets.layout_images import CHANNELS, LABELS
+from .datasets.splits import split_cases
 from .datasets.store import read_index
 from .errors import UserError, nearest
 from .keys import PLACEHOLDERS, check_experiment, check_place, decided_by
@@ -179,15 +180,18 @@ def check_splits(cfg: Config, index: dict) -> tuple[int, int]:
     Raises:
         UserError: a split of the prepared dataset that it names is not there, or empty.
     """
-    experiment, counts = cfg.experiment, {split: len(cases) for split, cases in index['split'].items()}
+    experiment = cfg.experiment
     splits = dict(split=experiment.split)
     if cfg.val_dataloader:
         splits['evaluate'] = experiment.get('evaluate') or index['evaluate']
+    counts = []
     for key, split in splits.items():
-        if not counts.get(split):
-            raise UserError(f'{experiment.data_root}: split {split!r} (experiment.{key}) has no cases'
-                            f'{nearest(split, counts) if split not in counts else "; prepare more of them"}')
-    return counts[experiment.split], counts.get(splits.get('evaluate'), 0)
+        counts.append(len(split_cases(index, split, f'experiment.{key}')))
+        if not counts[-1]:
+            raise UserError(f'{experiment.data_root}: split {split!r} (experiment.{key}) has no cases; prepare '
+                            'more of them')
+    trained, evaluated = (*counts, 0)[:2]
+    return trained, evaluated
 
 
 def places(value: Any, place: str = '') -> Iterator[tuple[str, Any]]:

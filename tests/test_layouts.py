@@ -25,7 +25,7 @@ from mmseg_plugins.datasets import (
 from mmseg_plugins.datasets.layout_images import prepare_layout
 from mmseg_plugins.datasets.layouts import describe_folder, find_cases
 from mmseg_plugins.datasets.prepare import prepare_dataset
-from mmseg_plugins.datasets.splits import patient_split
+from mmseg_plugins.datasets.splits import patient_split, split_cases
 from mmseg_plugins.datasets.verification import verify_dataset
 from mmseg_plugins.datasets.volumes import read_volume
 from mmseg_plugins.errors import UserError
@@ -133,6 +133,26 @@ def test_the_acdc_rule_gives_the_papers_counts():
     split = patient_split({f'patient{n:03d}': [f'patient{n:03d}_frame01', f'patient{n:03d}_frame12']
                            for n in range(1, 101)})
     assert {part: len(cases) for part, cases in split.items()} == dict(train=140, val=20, test=40)
+
+
+def test_folds_are_of_whole_patients_and_parts_have_parts():
+    patients = {f'p{n}': [f'p{n}_a', f'p{n}_b'] for n in range(10)}
+    index = dict(dataset='heart', split=patient_split(patients),
+                 groups={case: patient for patient, cases in patients.items() for case in cases})
+    every = split_cases(index, 'all')
+    assert len(every) == 20 and split_cases(index, 'val') == index['split']['val']
+    folds = [split_cases(index, f'all:{fold}/3') for fold in range(3)]
+    assert sorted(sum(folds, [])) == sorted(every) and [len(fold) for fold in folds] == [8, 6, 6]
+    for fold, cases in enumerate(folds):
+        others = split_cases(index, f'all:-{fold}/3')
+        assert sorted(others + cases) == sorted(every)
+        assert not {index['groups'][case] for case in others} & {index['groups'][case] for case in cases}
+    inner, rest = (split_cases(index, f'all:-0/3:{part}/2') for part in ('0', '-0'))
+    assert sorted(inner + rest) == sorted(split_cases(index, 'all:-0/3')) and not set(inner) & set(rest)
+    for wrong, message in (('trian', "did you mean 'train'"), ('train:3/3', "'train:3/3': a part is written"),
+                           ('all:0/11', '11 folds of 10 patients'), ('train:x', "'train:x': a part is")):
+        with pytest.raises(UserError, match=message):
+            split_cases(index, wrong)
 
 
 def test_a_frame_without_its_label_is_a_fault(tmp_path):

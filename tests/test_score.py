@@ -70,7 +70,7 @@ def test_a_folder_or_split_that_has_nothing_to_score_is_refused(prepared, tmp_pa
     (tmp_path / 'other.nii.gz').write_bytes(b'')
     with pytest.raises(UserError, match='no label map of .* not other'):
         score_folder(tmp_path, prepared)
-    with pytest.raises(UserError, match="no such split; did you mean 'train'"):
+    with pytest.raises(UserError, match="--split='trian'; did you mean 'train'"):
         score_folder(tmp_path, prepared, 'trian')
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.datasets.nifti import write_nifti
+from mmseg_plugins.datasets.splits import split_cases
 from mmseg_plugins.datasets.store import Store, read_meta
 from mmseg_plugins.datasets.volumes import from_slices
 from mmseg_plugins.errors import UserError, nearest
@@ -81,6 +82,7 @@ def run_command(command: str, seed: int, prepared: Path, split: str, work_dir: P
 def write_cases(prepared: Path, folder: Path, evaluated: str) -> None:
     """A prepared dataset as NIfTI files, without the labels of the evaluated split; files that are there stay."""
     index, store = read_index(prepared), Store(prepared)
+    hidden = split_cases(index, evaluated)
     for case, entry in index['cases'].items():
         slices, meta = list(range(entry['shape'][0])), read_meta(prepared, case)
         if meta is None:
@@ -88,7 +90,7 @@ def write_cases(prepared: Path, folder: Path, evaluated: str) -> None:
         depth, channels, *plane = entry['shape']
         image = np.asarray(store.window(case, slices)).reshape(channels, depth, *plane).transpose(1, 2, 3, 0)
         parts = {'images': image[..., 0] if channels == 1 else image}
-        if case not in index['split'][evaluated]:
+        if case not in hidden:
             parts['labels'] = np.asarray(store.label(case, slices))
         for part, array in parts.items():
             if not (path := folder / part / f'{case}.nii.gz').exists():

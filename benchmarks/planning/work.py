@@ -8,6 +8,7 @@ from pathlib import Path
 from mmseg_plugins.commands import REPO
 from mmseg_plugins.datasets import layout_images, phantom
 from mmseg_plugins.datasets.catalogue import CATALOGUE, DatasetInfo
+from mmseg_plugins.datasets.splits import split_cases
 from mmseg_plugins.experiment import load_model_config
 from mmseg_plugins.flops import count_config
 
@@ -42,20 +43,23 @@ class Kind:
         self.checkpoints = math.ceil(self.steps / experiment.checkpoint_interval)
         slices, self.windows = self._look_at_data(), 0
         if self.cfg.val_dataloader:
-            split = experiment.get('evaluate') or self.index['evaluate']
-            self.windows = self.steps // (experiment.get('val_interval') or self.steps) * slices.get(split, 0)
+            cases = split_cases(self.index, experiment.get('evaluate') or self.index['evaluate'])
+            self.windows = (self.steps // (experiment.get('val_interval') or self.steps)
+                            * sum(slices[case] for case in cases))
 
     def _look_at_data(self) -> dict[str, int]:
-        """Slices by split."""
+        """Slices by case; of a dataset that is not prepared its split is made up."""
         if 'cases' in self.index:
             self.assumed = ''
             self.stored = sum(path.stat().st_size for path in self.folder.rglob('*') if path.is_file())
-            return {part: sum(self.index['cases'][case]['shape'][0] for case in cases)
-                    for part, cases in self.index['split'].items()}
+            return {case: entry['shape'][0] for case, entry in self.index['cases'].items()}
         cases, (*self.size, depth), self.assumed = _expect(self.folder.name)
         voxel = 2 * self.index['channels'] + 1  # bytes, with its label
         self.stored = sum(cases.values()) * math.prod(self.size) * depth * voxel * STORED
-        return {part: number * depth for part, number in cases.items()}
+        split = {part: [f'{part}{number}' for number in range(count)]
+                 for part, count in ({self.index['evaluate']: 0} | cases).items()}
+        self.index |= dict(dataset=self.folder.name, split=split)
+        return {case: depth for names in split.values() for case in names}
 
     @cached_property
     def counts(self) -> tuple[int, int] | None:

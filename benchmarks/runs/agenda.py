@@ -10,8 +10,9 @@ from typing import Any
 
 from mmseg_plugins.commands import REPO
 from mmseg_plugins.datasets.layout_images import prepare_layout
+from mmseg_plugins.datasets.splits import split_cases
 from mmseg_plugins.datasets.store import read_index
-from mmseg_plugins.errors import UserError, nearest
+from mmseg_plugins.errors import UserError
 from mmseg_plugins.experiment import check_splits, places, read_config
 from mmseg_plugins.keys import KEYS, check_size
 from mmseg_plugins.models.encoders import timm_encoder
@@ -91,8 +92,8 @@ def _make_command_run(grid: Grid, cell: Cell, seed: int) -> Run:
                         'tools/score.py')
     index = read_index(PREPARED / cell.dataset) if is_prepared(cell.dataset) else None
     evaluate = grid.options.get('experiment.evaluate')  # as the configs beside it
-    if evaluate and index and evaluate not in index['split']:
-        raise UserError(f'grid {grid.name}: experiment.evaluate={evaluate!r}{nearest(evaluate, index["split"])}')
+    if evaluate and index:
+        split_cases(index, evaluate, 'experiment.evaluate')  # or it is said that there is none
     options = {'custom_imports.imports': grid.options.get('custom_imports.imports', []),  # metrics, perhaps
                'experiment.evaluate': evaluate}
     own = _own_modules(options['custom_imports.imports'])

@@ -214,7 +214,7 @@ def choose_shown(evaluated) -> dict:
         in mm along (D, H, W). In the middle is the slice with most labels, of these the fullest.
     """
     index, store = evaluated.index, evaluated.store
-    case = max(index['split'][evaluated.split], key=lambda name: np.count_nonzero(index['cases'][name]['voxels']))
+    case = max(evaluated.cases, key=lambda name: np.count_nonzero(index['cases'][name]['voxels']))
     entry = index['cases'][case]
     depth, _, *size = entry['shape']
     label = np.asarray(store.label(case, list(range(depth))))

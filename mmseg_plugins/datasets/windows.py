@@ -12,8 +12,9 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
 from torch.utils.data import Sampler
 
-from ..errors import UserError, nearest
+from ..errors import UserError
 from .intensity import intensity_ranges
+from .splits import split_cases
 from .store import Store, read_index, window_indices
 
 
@@ -23,7 +24,7 @@ class WindowDataset(BaseSegDataset):
 
     Args:
         data_root: a prepared dataset (tools/prepare_data.py).
-        split: a split's name, e.g. `train`, `val`, `test`.
+        split: a split's name, e.g. `train`, `val`, `test`, or a part of one (`split_cases`).
         slices: S.
         stride: distance of neighbouring window slices, in slices.
         target: `center` or `all`: which label planes a sample carries.
@@ -37,8 +38,7 @@ class WindowDataset(BaseSegDataset):
         if slices < 1 or stride < 1:
             raise UserError(f'slices={slices}, stride={stride}: both must be at least 1')
         self.index = read_index(data_root)
-        if split not in self.index['split']:
-            raise UserError(f'{data_root}: no split {split!r}{nearest(split, self.index["split"])}')
+        self.cases = split_cases(self.index, split)
         self.split, self.slices, self.stride, self.target = split, slices, stride, target
         self.protocol = protocol
         self.store = Store(data_root)
@@ -49,7 +49,7 @@ class WindowDataset(BaseSegDataset):
 
     def load_data_list(self) -> list[dict]:
         samples = []
-        for case in self.index['split'][self.split]:
+        for case in self.cases:
             entry = self.index['cases'][case]
             depth, _, height, width = entry['shape']
             intensity_range = intensity_ranges(self.index, self.protocol, entry)

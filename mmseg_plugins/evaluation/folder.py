@@ -10,9 +10,10 @@ import numpy as np
 
 from ..datasets.layouts import ENDINGS
 from ..datasets.nifti import find_difference, read_affine, read_array
+from ..datasets.splits import split_cases
 from ..datasets.store import Store, read_index, read_meta
 from ..datasets.volumes import to_slices
-from ..errors import UserError, nearest, some
+from ..errors import UserError, some
 from ..sources import file_sha256
 from .metrics import choose_metrics
 from .scores import Scores, collect_scores, compare, score_case
@@ -55,16 +56,15 @@ def score_folder(folder: Path, prepared: Path, split: str | None = None, metrics
     """
     index, store, chosen = read_index(prepared), Store(prepared), choose_metrics(metrics)
     split = split or index['evaluate']
-    if split not in index['split']:
-        raise UserError(f'--split {split}: {index["dataset"]} has no such split{nearest(split, index["split"])}')
-    files, notes = _find_files(folder, index['split'][split], split)
+    cases = split_cases(index, split, '--split')
+    files, notes = _find_files(folder, cases, split)
     labels = len(index['labels'])
-    missing = [case for case in index['split'][split] if case not in files]
+    missing = [case for case in cases if case not in files]
     # what a voxel of a missing case is predicted as: an id of its own, whose figures are cut off again
     nothing = labels
     scored = {}
-    for number, case in enumerate(index['split'][split]):
-        progress(number, len(index['split'][split]), case)
+    for number, case in enumerate(cases):
+        progress(number, len(cases), case)
         entry = index['cases'][case]
         label = np.asarray(store.label(case, list(range(entry['shape'][0]))))
         if case in files:
