@@ -160,6 +160,12 @@ def collect_tables(measured: Measured, grid: Grid, committed: Measured | None) -
                 tables.caption(table, measured, grid))
     if tables.free_cells(measured, grid):
         add('free', *tables.free_table(measured, grid))
+    if len(search := tables.search_table(measured, grid)):
+        without = tables.untuned(measured, grid)
+        add('search', search, 'Search. Each cell runs with the setting of the highest DSC (mean of cases, over '
+            'the reported labels) on cases that are not reported, with one seed; seconds are of all settings. '
+            'Beside the lowest or highest that was tried a better one may lie.',
+            *([f'Without a search: {"; ".join(without)}.'] if without else []))
     against = contrasts.contrast_tables(measured, grid)
     if len(against):
         add('contrasts', against,

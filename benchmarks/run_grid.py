@@ -48,6 +48,8 @@ def parse_args() -> argparse.Namespace:
                         help='your own modules that register an executor; those of runs stand in the grid file')
     parser.add_argument('--workers', type=int, help='of --executor local (default: one per GPU, or per core)')
     parser.add_argument('--dry-run', action='store_true', help='list the cells and their commands')
+    parser.add_argument('--search', action='store_true',
+                        help='of a grid with `tune`: only choose the settings, anew, whatever is committed')
     parser.add_argument('--retry-failed', action='store_true', help='from their last good checkpoint')
     parser.add_argument('--halve-on-oom', action='store_true',
                         help='try a step that does not fit into memory once more, in passes of half the size')
@@ -79,9 +81,12 @@ def main() -> int:
     if len(grids) > 1:
         raise UserError('--grid: one grid at a time; only --plan takes several')
     [grid] = grids
+    if args.search and not grid.tune:
+        raise UserError(f'--search: grid {grid.name} has no `tune`, which says what to choose from')
     out = output_folder(grid, args)
-    from benchmarks.runs.agenda import make_agenda, prepare_sources
+    from benchmarks.runs.agenda import Agenda, list_runs, make_agenda, prepare_sources
     from benchmarks.runs.inputs import PREPARED, find_archives, prepare_inputs
+    from benchmarks.runs.search import choose, describe_choice, list_search
 
     archives = find_archives(grid, args.data_root)
     executor = choose_executor(args)
@@ -97,30 +102,51 @@ def main() -> int:
     with ExitStack() as locks, Progress(shown=not isinstance(executor, DebugExecutor)) as progress:
         for folder in dict.fromkeys([work.resolve(), out.resolve()]):
             locks.enter_context(only_writer(folder))
+
+        def carry_out(agenda: Agenda, into: Path) -> bool:
+            """Whether there is nothing more to do."""
+            prepare_sources(agenda)
+            if moved := set_superseded_aside(into, agenda.runs):
+                progress.say(f'{moved} records of an earlier config or data set aside in {into / "superseded"}')
+            print(f'{agenda.title}: {agenda.counts} with {executor}')
+            failed, lost = execute(agenda, executor, work, into, progress, args.halve_on_oom)
+            if failed:
+                print(f'{failed} runs failed; their records under {into / "records"} say why '
+                      '(--retry-failed runs them again)', file=sys.stderr)
+            if lost:
+                print(f'{lost} runs ended without a record, for the reasons above; call again to run these',
+                      file=sys.stderr)
+            return not failed and not lost
+
         prepare_inputs(grid, archives, args.weights_root, progress)
-        agenda = make_agenda(grid, args.weights_root, out, args.max_iters, args.retry_failed)
         write_atomic(out / 'grid.yaml', grid.text)
         for dataset in grid.datasets:
             write_summary(out, dataset, summarize_dataset(read_index(PREPARED / dataset)))
-        prepare_sources(agenda)
-        if moved := set_superseded_aside(out, agenda.runs):
-            progress.say(f'{moved} records of an earlier config or data set aside in {out / "superseded"}')
-        print(f'{grid.title}: {agenda.counts} with {executor}')
-        failed, lost = execute(agenda, executor, work, out, progress, args.halve_on_oom)
+        search, folders = list_search(grid, args.weights_root, args.max_iters), search_folders(grid, out, args)
+        if search:
+            agenda = make_agenda(grid, sum(search.values(), []), args.weights_root, folders, args.retry_failed,
+                                 f', search (kept in {" or ".join(map(str, folders))})')
+            carry_out(agenda, folders[0])
+        choices = choose(grid, search, folders)
+        for cell, choice in choices.items():
+            print(describe_choice(cell, choice))
+        if undecided := [cell for cell in search if cell not in choices]:
+            if executor.detach:
+                print('call again for the runs, once their search has ended')
+                return 0
+            raise UserError(f'no setting of {undecided[0]} came to its end; see the records under {folders[0]}')
+        if args.search:
+            return 0
+        runs = list_runs(grid, args.weights_root, args.max_iters, choices)
+        agenda = make_agenda(grid, runs, args.weights_root, [out], args.retry_failed)
+        complete = carry_out(agenda, out)
     if executor.detach:
         return 0
     from benchmarks.report import render
 
-    page = render(out) if any((out / 'records').glob('*.json')) else None  # jobs may have left none
-    if failed:
-        print(f'{failed} runs failed; their records under {out / "records"} say why '
-              '(--retry-failed runs them again)', file=sys.stderr)
-    if lost:
-        print(f'{lost} runs ended without a record, for the reasons above; call again to run these',
-              file=sys.stderr)
-    if page:
-        print(page)
-    return 1 if failed or lost else 0
+    if any((out / 'records').glob('*.json')):  # jobs may have left none
+        print(render(out))
+    return 0 if complete else 1
 
 
 def output_folder(grid: Grid, args: argparse.Namespace) -> Path:
@@ -129,17 +155,31 @@ def output_folder(grid: Grid, args: argparse.Namespace) -> Path:
     return args.out or Path('work_dirs/grids') / f'{grid.name}{trial}'
 
 
+def search_folders(grid: Grid, out: Path, args: argparse.Namespace) -> list[Path]:
+    """Where records of its search are: a grid's own, then the committed ones."""
+    return [out / 'search', *([] if args.search else [REPO / 'results' / grid.name / 'search'])]
+
+
 def list_cells(grid: Grid, args: argparse.Namespace) -> int:
-    from benchmarks.runs.agenda import make_run
+    from benchmarks.runs.agenda import list_runs
     from benchmarks.runs.inputs import is_prepared
+    from benchmarks.runs.search import choose, list_search
 
     cells, to_run = grid.row_names(), grid.cells_to_run()
+    search = list_search(grid, args.weights_root, args.max_iters)
+    choices = choose(grid, search, search_folders(grid, output_folder(grid, args), args))
+    runs = list_runs(grid, args.weights_root, args.max_iters, choices)
     for cell, rows in cells.items():
         print(f'{cell}    {rows or "free axes"}')
-        for seed in grid.seeds if cell in to_run else ():
-            print(f'    {make_run(grid, cell, seed, args.weights_root, args.max_iters).command()}')
+        for run in search.get(cell, ()) if cell not in choices else ():
+            print(f'    search: {run.command()}')
+        for run in runs:
+            if run.cell == cell:
+                print(f'    {run.command()}')
         if cell not in to_run:
             print('    label maps from elsewhere; tools/score.py scores them')
+        elif cell in search and cell not in choices:
+            print(f'    (with what the search chooses of {", ".join(grid.tune)})')
     for name in dict.fromkeys(cell.source for cell in cells if cell.source not in ('none', None)):
         source = grid.sources[name]
         path = args.weights_root / source.file
@@ -148,7 +188,8 @@ def list_cells(grid: Grid, args: argparse.Namespace) -> int:
         print(f'source {name}: {path} ({state})')
     if unprepared := [name for name in grid.datasets if not is_prepared(name)]:
         print(f'not prepared yet, so that the names of their runs will be others: {", ".join(unprepared)}')
-    print(f'{len(cells)} cells, {len(to_run) * len(grid.seeds)} runs')
+    searched = sum(len(search[cell]) for cell in search if cell not in choices)
+    print(f'{len(cells)} cells, {len(runs)} runs' + f', {searched} of their search' * bool(searched))
     return 0
 
 
@@ -158,9 +199,10 @@ def estimate_grids(grids: list[Grid], args: argparse.Namespace) -> int:
     from benchmarks.planning.estimate import choose_device, device_folder, device_name
     from benchmarks.planning.text import show_estimate
     from benchmarks.planning.work import list_kinds
-    from benchmarks.runs.agenda import make_agenda
+    from benchmarks.runs.agenda import list_runs, make_agenda
     from benchmarks.runs.inputs import find_archives
     from benchmarks.runs.provenance import provenance
+    from benchmarks.runs.search import choose, list_search
     from mmseg_plugins.faults import total_memory
     from mmseg_plugins.progress import Progress, counting
 
@@ -178,8 +220,12 @@ def estimate_grids(grids: list[Grid], args: argparse.Namespace) -> int:
             count(number, len(grids), grid.name)
             find_archives(grid, args.data_root)  # knows every dataset, or says which it does not
             out = output_folder(grid, args)
-            agenda = make_agenda(grid, args.weights_root, out, args.max_iters, args.retry_failed)
-            works.append((agenda, list_kinds(agenda, out)))
+            search, folders = list_search(grid, args.weights_root, args.max_iters), search_folders(grid, out, args)
+            runs = list_runs(grid, args.weights_root, args.max_iters, choose(grid, search, folders))
+            for title, listed, kept in ((', search', sum(search.values(), []), folders), ('', runs, [out])):
+                if listed:
+                    agenda = make_agenda(grid, listed, args.weights_root, kept, args.retry_failed, title)
+                    works.append((agenda, list_kinds(agenda, kept)))
     if args.calibrate:
         with Progress() as progress:
             here = calibrate(works, local, local.workers, progress,

@@ -20,7 +20,7 @@ from benchmarks.grid.axes import AXES, Cell
 from benchmarks.grid.reader import load_grid
 from benchmarks.rendering.frame import Value
 from benchmarks.rendering.statistics import Noise, agreement
-from benchmarks.runs.agenda import make_agenda, prepare_sources
+from benchmarks.runs.agenda import list_runs, make_agenda, prepare_sources
 from benchmarks.runs.records import read_records
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.files import only_writer
@@ -94,7 +94,8 @@ def test_a_cell_that_names_no_encoder_has_the_first_configs(tmp_path):
 def test_sources_are_made_once_each_after_what_they_start_from(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     grid = load_grid('phantom-sources')
-    plan = make_agenda(grid, tmp_path / 'weights', tmp_path / 'out', None, False)
+    runs = list_runs(grid, tmp_path / 'weights', None)
+    plan = make_agenda(grid, runs, tmp_path / 'weights', [tmp_path / 'out'], False)
     jobs = plan.sources
     assert [job.name for job in jobs] == ['dino_layout', 'dino_layout_sl', 'dino_phantom', 'layout', 'layout_swin']
     assert [job.needs for job in jobs] == [None, 'dino_layout', None, None, None]

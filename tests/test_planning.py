@@ -20,7 +20,7 @@ from benchmarks.planning.calibration import calibrate
 from benchmarks.planning.estimate import PUBLISHED, Pace, choose_device, device_folder, read_pace, schedule
 from benchmarks.planning.text import show_estimate
 from benchmarks.planning.work import list_kinds
-from benchmarks.runs.agenda import make_agenda
+from benchmarks.runs.agenda import list_runs, make_agenda
 from benchmarks.runs.records import open_record, seal
 from mmseg_plugins.datasets import CATALOGUE, DatasetInfo
 from mmseg_plugins.errors import UserError
@@ -52,8 +52,9 @@ def test_schedules_against_every_assignment():
 
 def work_of(grid, folder: Path, max_iters=None):
     """A grid's agenda and kinds."""
-    agenda = make_agenda(grid, folder / 'weights', folder / 'out', max_iters, False)
-    return agenda, list_kinds(agenda, folder / 'out')
+    runs = list_runs(grid, folder / 'weights', max_iters)
+    agenda = make_agenda(grid, runs, folder / 'weights', [folder / 'out'], False)
+    return agenda, list_kinds(agenda, [folder / 'out'])
 
 
 def shown(works, device) -> str:

@@ -11,7 +11,7 @@ from conftest import call_tool, write_nifti
 from benchmarks import report, results
 from benchmarks.rendering.contrasts import compare
 from benchmarks.rendering.frame import Measured
-from benchmarks.runs.agenda import make_agenda
+from benchmarks.runs.agenda import list_runs
 from benchmarks.runs.records import read_records
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.errors import UserError
@@ -103,5 +103,5 @@ def test_a_folder_becomes_a_record_that_tables_and_comparisons_read(prepared, ma
     assert '| Anterior | +' in compare(Measured(records), grid, 'hippocampus-perfect', 'hippocampus-shells')
     with pytest.raises(UserError, match='on train, not on val; name another folder, or --split train'):
         call_tool('score', *arguments, '--method', 'other', '--split', 'val')
-    assert not make_agenda(grid, tmp_path, tmp_path, None, False).todo  # nothing that could be run
+    assert not list_runs(grid, tmp_path, None)  # nothing that could be run
     assert perfect['command'].startswith('python tools/score.py ')

@@ -21,7 +21,7 @@ from benchmarks.rendering.frame import Measured
 from benchmarks.rendering.markup import to_latex
 from benchmarks.rendering.tables import build_table, data_table
 from benchmarks.report import render, render_index
-from benchmarks.runs.agenda import data_digest, make_agenda
+from benchmarks.runs.agenda import data_digest, list_runs, make_agenda
 from benchmarks.runs.inputs import find_archives, prepare_inputs
 from benchmarks.runs.records import read_records, read_summaries
 from mmseg_plugins.datasets import CATALOGUE, read_index
@@ -231,7 +231,8 @@ def test_a_grid_over_several_datasets_end_to_end(tmp_path, monkeypatch):
     render(out)
     assert before == {path: path.read_bytes() for path in before}
     grid = load_grid(str(path), datasets=['heart'])
-    assert len(make_agenda(grid, tmp_path / 'weights', out, None, False).todo) == 3
+    runs = list_runs(grid, tmp_path / 'weights', None)
+    assert len(make_agenda(grid, runs, tmp_path / 'weights', [out], False).todo) == 3
 
 
 def write_runs(folder: Path, spec: dict) -> str:

@@ -47,7 +47,9 @@ class Job:
             return str(error)
 
     def __str__(self) -> str:
-        return f'{self.run.cell} seed {self.run.seed}' if self.run else self.name
+        if not self.run:
+            return self.name
+        return f'{self.run.cell} seed {self.run.seed}' + (f', {self.run.setting}' if self.run.setting else '')
 
     def left(self) -> dict | None:
         """What it has left, of a run with `state` and, where it failed, `reason`; None: nothing yet."""

@@ -49,6 +49,7 @@ class Grid:
         seeds: one run each.
         notes: sentences shown on the page.
         options: extra `--cfg-options` for every run of this grid.
+        tune: option -> the values of which a search chooses one for each cell, on cases that are not reported.
         text: the file itself, kept beside the records.
     """
     name: str
@@ -61,6 +62,7 @@ class Grid:
     title: str = ''
     notes: Sequence[str] = ()
     options: dict[str, Any] = field(default_factory=dict)
+    tune: dict[str, list] = field(default_factory=dict)
     text: str = ''
 
     @property
@@ -120,6 +122,7 @@ GRID_KEYS = {
     'seeds': ([int], '[first, second]'),
     'notes': ([str], '[a sentence]'),
     'options': ({str: object}, '{key: value}'),
+    'tune': ({str: [object]}, '{lr: [first, second]}'),
     'imports': ([str], '[first, second]'),
 }
 
@@ -131,7 +134,7 @@ def _check_shapes(spec: dict, path: Path) -> None:
         shape, example = GRID_KEYS[key]
         if fault := value is not None and find_fault({key: value}, {key: shape}):
             raise UserError(f'{path}: {fault}; write it as {key}: {example}')
-    for key in ('configs', 'sources', 'axes', 'options'):
+    for key in ('configs', 'sources', 'axes', 'options', 'tune'):
         for name in spec.get(key) or ():
             if not isinstance(name, str):
                 raise UserError(f'{path}: {name!r} in {key} is no name; put it in quotes')
@@ -141,7 +144,8 @@ def _check_shapes(spec: dict, path: Path) -> None:
         if isinstance(config, dict) and 'command' in config:
             check_command(config['command'], f'{path}: the command of {name!r}')
     lists = {key: spec.get(key) for key in ('datasets', 'tables', 'seeds', 'imports')} | {
-        f'axis {axis!r}': values for axis, values in (spec.get('axes') or {}).items()}
+        f'{what} {name!r}': values for what, key in (('axis', 'axes'), ('tune', 'tune'))
+        for name, values in (spec.get(key) or {}).items()}
     for where, values in lists.items():
         if values is not None and not values:
             raise UserError(f'{path}: {where} is empty; name at least one, or leave it out')
@@ -175,30 +179,47 @@ def _flatten(options: dict, prefix: str = '') -> Iterator[tuple[str, Any]]:
             yield f'{prefix}{key}', value
 
 
-def _read_options(spec: dict, cells: Iterable[Cell], path: Path) -> dict[str, Any]:
-    """Options of all runs: what the grid sets by itself, seeds and cells and datasets, is not to be set again.
+def _read_options(spec: dict, cells: Iterable[Cell], path: Path) -> tuple[dict[str, Any], dict[str, list]]:
+    """Options of all runs, and those that a search varies.
 
     Raises:
         UserError: names the option and what to set instead.
     """
     varied = {name for cell in cells for name in AXES if getattr(cell, name) is not None}
-    options = {}
+    options, tune = {}, {}
     for option, value in _flatten(spec.get('options') or {}):
         if option in options:
             raise UserError(f'{path}: options: {option} stands twice, once within a mapping; leave one out')
+        _check_option(option, varied, f'{path}: options')
         options[option] = value
-        part, _, name = option.partition('.')
-        if part == 'experiment' and name not in KEYS:
-            raise UserError(f'{path}: options: unknown key {option!r}{nearest(name, KEYS)}')
-        decided = decided_by(option)
-        key = f'experiment.{decided}' if decided else option
-        by = SET_BY.get(key) or SET_BY.get(key.split('.')[0]) or (f'axis {name}' if name in varied else None)
-        if by or decided:
-            setter = f'{by} of the grid' if by else key
-            raise UserError(f'{path}: options: {option} is set by {setter}; set it there')
+    for name, values in (spec.get('tune') or {}).items():
+        option = name if '.' in name else f'experiment.{name}'
+        if option in options:
+            raise UserError(f'{path}: {option} is set by options and tuned; leave one out')
+        _check_option(option, varied, f'{path}: tune')
+        if len(values) < 2:
+            raise UserError(f'{path}: tune: {name} has one value; set it under options')
+        key = KEYS.get(option.removeprefix('experiment.'))
+        for value in values:
+            if key and not key.fits(value):
+                raise UserError(f'{path}: tune: {name} is {value!r}; it must be {key.must_be}')
+        tune[option] = values
     if spec.get('imports'):
         options['custom_imports.imports'] = ['mmseg_plugins', *spec['imports']]
-    return options
+    return options, tune
+
+
+def _check_option(option: str, varied: Iterable[str], where: str) -> None:
+    """What the grid sets by itself, seeds and cells and datasets, is not to be set again."""
+    part, _, name = option.partition('.')
+    if part == 'experiment' and name not in KEYS:
+        raise UserError(f'{where}: unknown key {option!r}{nearest(name, KEYS)}')
+    decided = decided_by(option)
+    key = f'experiment.{decided}' if decided else option
+    by = SET_BY.get(key) or SET_BY.get(key.split('.')[0]) or (f'axis {name}' if name in varied else None)
+    if by or decided:
+        setter = f'{by} of the grid' if by else key
+        raise UserError(f'{where}: {option} is set by {setter}; set it there')
 
 
 def _choose_datasets(spec: dict, wanted: Sequence[str] | None, path: Path) -> list[str]:
@@ -374,5 +395,5 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
                 spec.get('title', name), tuple(spec.get('notes') or ()), text=text)
     if not grid.cells():
         raise UserError(f'{path}: has no cells; add tables, as tables: [NAME], or axes, as axes: {{slices: [1]}}')
-    grid.options.update(_read_options(spec, grid.cells(), path))
+    grid.options, grid.tune = _read_options(spec, grid.cells(), path)
     return grid

@@ -17,7 +17,7 @@ from mmseg_plugins.untrusted import check_name, find_twins
 from .axes import AXES, Cell
 
 # Files of a report beside the grid's own tables.
-RESERVED = ('1', '6', 'free', 'contrasts', 'organs', 'seeds', 'cost', 'claims')
+RESERVED = ('1', '6', 'free', 'search', 'contrasts', 'organs', 'seeds', 'cost', 'claims')
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,8 @@ def calibrate(works: Works, executor: Executor, at_once: int, progress, command:
             cell = replace(kind.run.cell, source='none', lr=None)
             run = make_run(grid, cell, number // len(kinds), Path(), _steps(kind))
             runs.append(replace(run, options=run.options | {'experiment.data_root': str(data)}))
-        execute(Agenda(None, runs, runs, [], [], {}), executor, place / 'work', place / 'out', progress, False)
+        agenda = Agenda(None, 'calibration', runs, runs, [], [], {})
+        execute(agenda, executor, place / 'work', place / 'out', progress, False)
         records = [open_record(path.read_text()) for path in sorted((place / 'out' / 'records').glob('*.json'))]
     records = [record for record in records if record['state'] == 'done']
     if not records:

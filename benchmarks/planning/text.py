@@ -36,7 +36,7 @@ def _describe(works: Works, device: Device) -> Iterator[str | Table]:
     everything = []
     for agenda, kinds in works:
         made = f', {len(agenda.sources)} sources to make' if agenda.sources else ''
-        yield f'\n{agenda.grid.title}: {agenda.counts}{made}'
+        yield f'\n{agenda.title}: {agenda.counts}{made}'
         found = {kind: device.estimate(kind) for kind in kinds if kind.to_do}
         estimates = list(filter(None, found.values()))
         if estimates:

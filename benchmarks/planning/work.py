@@ -14,7 +14,7 @@ from mmseg_plugins.flops import count_config
 
 from ..paper.published import published_data
 from ..runs.agenda import Agenda
-from ..runs.records import read_record, record_path
+from ..runs.records import find_record
 from ..runs.run import Run, content_hash, describe_kind
 
 STORED = 0.36  # of a case's bytes, compressed (benchmarks/speed/loader.md)
@@ -85,12 +85,12 @@ def _expect(name: str) -> tuple[dict[str, int], tuple[int, ...], str]:
     return {}, (size, size, 0), 'nothing known of its cases: no evaluation and no store counted'
 
 
-def list_kinds(agenda: Agenda, out: Path) -> list[Kind]:
+def list_kinds(agenda: Agenda, folders: Sequence[Path]) -> list[Kind]:
     """The kinds of a grid's sources and runs. Of a method that is no config nothing is known beforehand.
 
     Args:
         agenda: the grid's runs, and which of them are to do.
-        out: folder of its records.
+        folders: of their records.
     """
     kinds, waiting = {}, {run.name for run in agenda.todo}
     for job in agenda.sources:
@@ -106,7 +106,7 @@ def list_kinds(agenda: Agenda, out: Path) -> list[Kind]:
         if run.name in waiting:
             kinds[key].to_do[run.name] = f'source {run.cell.source}'
         else:
-            kinds[key].finished[run.name] = read_record(record_path(out, run))
+            kinds[key].finished[run.name] = find_record(folders, run)
     return list(kinds.values())
 
 

@@ -14,7 +14,7 @@ from .figures import Drawn
 from .findings import main_cells, main_findings
 from .frame import Measured
 from .markup import to_markdown
-from .tables import Rendered, caption, cell_label, cell_names, main_table
+from .tables import Rendered, caption, cell_label, cell_names, main_table, untuned
 
 ABSENT = ('—', 'not run', 'not prepared', 'failed', 'not enough data')
 NUMBER = re.compile(r'(< )?[-+]?[\d,]*\.?\d+(?![\d.]*[x:])')  # with what may follow, as ± 0.41; 48x64 is text
@@ -43,7 +43,8 @@ def fill_page(grid: Grid, measured: Measured, left_out: dict[str, str], tables: 
         names=cell_names(measured, grid), label=cell_label, seeds=sorted({record['seed'] for record in done}),
         cells=sum(bool(measured.done(cell)) for cell in measured.cells()), failed=measured.failed(),
         datasets=finished_datasets(measured, grid) or grid.datasets, data=describe_data(done),
-        findings=main_findings(measured, grid), hardware=describe_hardware(measured), code=describe_code(measured),
+        findings=main_findings(measured, grid), untuned=untuned(measured, grid),
+        hardware=describe_hardware(measured), code=describe_code(measured),
         command=repeat_command(grid, measured), tables=shown[False], claims=shown[True],
         absent=[caption(table, measured, grid).split('.')[0] for name, table in grid.tables.items()
                 if name not in built],

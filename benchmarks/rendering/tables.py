@@ -11,6 +11,7 @@ from mmseg_plugins.evaluation.metrics import METRICS
 from ..grid.axes import AXES, Cell
 from ..grid.reader import Grid
 from ..grid.tables import Table
+from ..runs.run import describe_options
 from .frame import Labels, Measured, Value
 from .statistics import agreement, compare_seeds, seed_noise
 
@@ -240,6 +241,38 @@ def settings_table(measured: Measured, paper: Mapping[str, str]) -> pd.DataFrame
         'Setting': name.replace('_', ' '),
         'these runs': ' / '.join(dict.fromkeys(settings[name] for settings in found if name in settings)) or '—',
         'paper': paper.get(name, '—')} for name in names])
+
+
+def search_table(measured: Measured, grid: Grid) -> pd.DataFrame:
+    """What a search chose for each cell, and the DSC of every setting; empty where nothing was tuned."""
+    rows = []
+    for cell, name in cell_names(measured, grid).items():
+        found = next((run['search'] for run in measured.done(cell) if 'search' in run), None)
+        if found:
+            rows.append({'Runs': name, **{
+                describe_options(line['options']): 'failed' if line['dsc'] is None else f'{line["dsc"]:.2f}'
+                for line in found['tried']}, 'chosen': _describe_choice(found), 'evaluated on': found['evaluated'],
+                'seconds': f'{sum(line["seconds"] or 0 for line in found["tried"]):.0f}'})
+    columns = dict.fromkeys(name for row in rows for name in row)  # settings that only some have tried come last
+    last = ['chosen', 'evaluated on', 'seconds']
+    return pd.DataFrame(rows, columns=[*(name for name in columns if name not in last), *last]).fillna('—')
+
+
+def _describe_choice(search: Mapping) -> str:
+    """The options, and which of them are the lowest or highest that were tried."""
+    parts = []
+    for option, value in search['chosen'].items():
+        tried = {line['options'][option] for line in search['tried']}
+        numbers = len(tried) > 1 and all(isinstance(each, int | float) for each in tried)
+        edge = 'lowest' if numbers and value == min(tried) else 'highest' if numbers and value == max(tried) else ''
+        parts.append(describe_options({option: value}) + (f' (the {edge} tried)' if edge else ''))
+    return ', '.join(parts)
+
+
+def untuned(measured: Measured, grid: Grid) -> list[str]:
+    """The names of the cells that were run without a search."""
+    return [name for cell, name in cell_names(measured, grid).items()
+            if any('search' not in run for run in measured.done(cell))]
 
 
 def seed_table(table: Table, measured: Measured, grid: Grid) -> pd.DataFrame:

@@ -2,8 +2,8 @@
 
 import ast
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from mmseg_plugins.sources import file_sha256
 from ..grid.axes import AXES, Cell
 from ..grid.reader import TIMM, Grid
 from .inputs import PREPARED, is_prepared
-from .records import read_object, read_record, record_path
+from .records import find_record, read_object
 from .run import OURS, Run, content_hash, module_folders
 
 # Parts of a config that no result depends on: how windows come, what is logged and saved, what a test would be.
@@ -49,6 +49,7 @@ class Agenda:
     """A grid's runs: `todo`, with each one's steps and the embedded sources they need; `failed` before and not
     to be tried again; the rest is finished."""
     grid: Grid
+    title: str
     runs: list[Run]
     todo: list[Run]
     failed: list[Run]
@@ -62,15 +63,20 @@ class Agenda:
         return f'{len(self.runs)} runs, {finished} finished, {failed}{len(self.todo)} to do'
 
 
-def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: int | None) -> Run:
-    """The config and options of a cell with a seed."""
+def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: int | None,
+             chosen: Mapping[str, Any] | None = None) -> Run:
+    """The config and options of a cell with a seed.
+
+    Args:
+        chosen: options of this cell alone.
+    """
     if cell.without_config:
         return _make_command_run(grid, cell, seed)
     source = None if cell.source == 'none' else str(weights_root / grid.sources[cell.source].file)
     axes = {name: getattr(cell, name) for name in AXES if name not in ('encoder', 'source')}
     options = {'experiment.data_root': str(PREPARED / cell.dataset), 'experiment.source': source,
                **{f'experiment.{name}': value for name, value in axes.items() if value is not None},
-               'experiment.seed': seed, **grid.options}
+               'experiment.seed': seed, **grid.options, **(chosen or {})}
     if max_iters is not None:
         options['experiment.steps'] = max_iters
     if cell.encoder.startswith(TIMM):
@@ -163,11 +169,30 @@ def _source_digest(name: str, grid: Grid, weights_root: Path) -> str:
     return file_sha256(path) if path.is_file() else 'missing'
 
 
-def make_agenda(grid: Grid, weights_root: Path, out: Path, max_iters: int | None, retry_failed: bool) -> Agenda:
-    """All runs of the grid, those still to do, and the embedded sources these need."""
-    runs = [make_run(grid, cell, seed, weights_root, max_iters) for cell in grid.cells_to_run()
-            for seed in grid.seeds]
-    states = {run.name: (read_record(record_path(out, run)) or {}).get('state') for run in runs}
+def list_runs(grid: Grid, weights_root: Path, max_iters: int | None, choices: Mapping[Cell, dict] | None = None
+              ) -> list[Run]:
+    """All runs of a grid.
+
+    Args:
+        choices: cell -> what a search chose for it (search.py); what it knows nothing of runs as its config says.
+    """
+    runs = []
+    for cell in grid.cells_to_run():
+        found = (choices or {}).get(cell)
+        runs += [replace(make_run(grid, cell, seed, weights_root, max_iters, found and found['chosen']),
+                         search=found) for seed in grid.seeds]
+    return runs
+
+
+def make_agenda(grid: Grid, runs: list[Run], weights_root: Path, folders: Sequence[Path], retry_failed: bool,
+                what: str = '') -> Agenda:
+    """Which of a grid's runs are still to do, and the embedded sources that these need.
+
+    Args:
+        folders: each with records; the first that has a run's counts.
+        what: the runs are, behind the grid's title.
+    """
+    states = {run.name: (find_record(folders, run) or {}).get('state') for run in runs}
     failed = [run for run in runs if states[run.name] == 'failed' and not retry_failed]
     todo = [run for run in runs if states[run.name] != 'done' and run not in failed]
     sources: dict[str, SourceJob] = {}
@@ -175,7 +200,7 @@ def make_agenda(grid: Grid, weights_root: Path, out: Path, max_iters: int | None
         _add_source_jobs(name, grid, weights_root, sources)
     steps = {run.name: 1 if run.cell.without_config else
              read_config(REPO / run.config, run.options).experiment.steps for run in todo}
-    return Agenda(grid, runs, todo, failed, list(sources.values()), steps)
+    return Agenda(grid, grid.title + what, runs, todo, failed, list(sources.values()), steps)
 
 
 def _add_source_jobs(name: str, grid: Grid, weights_root: Path, jobs: dict[str, SourceJob]) -> None:

@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,11 +26,15 @@ VERSION = 3
 # What a record holds, in the words of find_fault; `...` marks what not all have, as most of it came later.
 FIGURES = [(float, None)]  # of every label; None: of nothing, as where a label is absent
 DATA = dict(dataset=str, split_hash=str, cases={str: int}, evaluated=str)
+# What chose some of its options, see search.py.
+SEARCH = dict(seed=int, trained=str, evaluated=str, chosen=OTHERS,
+              tried=[dict(run=str, options=OTHERS, dsc=(float, None), seconds=(float, None))])
 HARDWARE = dict(cpu=str, cores=(int, None), threads=int, gpu=(str, None))
 RECORD = dict(
     version=int, checksum=str, run=str, identity=str, cell=OTHERS, seed=int, command=str, state=str,
     code=dict(revision=(str, None), modified=bool), python=(str, ...), packages={str: (str, None)},
     hardware=(HARDWARE, ...),  # not of label maps that were scored alone
+    search=(SEARCH, ...),
     attempts=([OTHERS], ...))  # that ran out of memory before this one
 FAILED = RECORD | dict(
     config=(str, ...), reason=str, checkpoint=(str, None, ...), out_of_memory=(OTHERS, ...))
@@ -140,6 +144,7 @@ def write_arrays(path: Path, **arrays) -> None:
 def write_record(out: Path, run: Run, body: dict) -> Path:
     """Write a run's record, atomically."""
     path, config = record_path(out, run), {} if run.cell.without_config else dict(config=run.config)
+    config |= dict(search=run.search) if run.search else {}
     record = dict(version=VERSION, run=run.name, identity=run.identity, cell=asdict(run.cell), seed=run.seed,
                   command=run.command(portable=True), **config, **body)
     write_atomic(path, json.dumps(seal(record), indent=1, allow_nan=False) + '\n')
@@ -170,14 +175,14 @@ def describe_method(found: ScoredFolder, index: dict, label_maps: Path, made_by:
         method=dict(label_maps=str(label_maps), made_by=made_by, missing=found.missing, notes=found.notes))
 
 
-def set_superseded_aside(out: Path, runs: Iterable[Run]) -> int:
+def set_superseded_aside(out: Path, runs: Collection[Run]) -> int:
     """Move records of what used to be these runs, before their config or data changed; returns how many.
 
     They stay under `out`/superseded, where no table looks.
     """
-    old = [path for run in runs
-           for path in (out / 'records').glob(f'{glob.escape(f"{run.cell}-seed{run.seed}")}-*.json')
-           if path != record_path(out, run)]
+    names = {f'{run.cell}-seed{run.seed}' for run in runs}
+    old = {path for name in names for path in (out / 'records').glob(f'{glob.escape(name)}-*.json')}
+    old -= {record_path(out, run) for run in runs}
     for path in old:
         (out / 'superseded').mkdir(exist_ok=True)
         path.replace(out / 'superseded' / path.name)
@@ -191,6 +196,11 @@ def read_record(path: Path) -> dict | None:
         return _open(path)
     except (OSError, UnicodeDecodeError, UserError):
         return None
+
+
+def find_record(folders: Iterable[Path], run: Run) -> dict | None:
+    """A run's record in the first of the folders that has one."""
+    return next(filter(None, (read_record(record_path(folder, run)) for folder in folders)), None)
 
 
 def _open(path: Path) -> dict:

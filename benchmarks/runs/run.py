@@ -18,12 +18,17 @@ OURS = {'mmseg_plugins', 'benchmarks'}  # imports of a config that are no user's
 
 @dataclass(frozen=True)
 class Run:
-    """A cell with a seed, and all that makes it: config (of a method, its command), options, identity."""
+    """A cell with a seed, and all that makes it: config (of a method, its command), options, identity.
+
+    `setting` is what a search tries with it, in words; `search` what chose some of the options (search.py).
+    """
     cell: Cell
     seed: int
     config: str
     options: dict[str, Any]
     identity: str
+    setting: str = ''
+    search: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -57,6 +62,11 @@ def content_hash(content: Any) -> str:
     """Eight digits that tell contents apart: of a run's determinants they are its identity."""
     canonical = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+
+def describe_options(options: dict[str, Any]) -> str:
+    """In words, as `lr 0.002`."""
+    return ', '.join(f'{option.removeprefix("experiment.")} {value}' for option, value in options.items())
 
 
 def describe_kind(title: str, experiment, labels: int) -> str:

@@ -1,0 +1,112 @@
+"""The search of a grid with `tune`: each cell gets the setting that does best on cases that are not reported.
+
+A run for each cell and setting, with the grid's first seed. Chosen is the highest mean DSC of cases over the
+headline's labels, evaluated where nothing is reported: on the split `val`, or where that is reported (or folds
+are), on a quarter of the patients that are trained on.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmseg_plugins.commands import REPO
+from mmseg_plugins.datasets.catalogue import CATALOGUE, DatasetInfo
+from mmseg_plugins.datasets.splits import split_cases
+from mmseg_plugins.datasets.store import read_index
+from mmseg_plugins.errors import UserError
+from mmseg_plugins.experiment import read_config
+
+from ..grid.axes import Cell
+from ..grid.reader import Grid
+from .agenda import make_run
+from .inputs import PREPARED, is_prepared
+from .records import find_record
+from .run import Run, describe_options
+
+QUARTER = ':0/4', ':-0/4'  # of what is trained on: evaluated, and trained on, by a search
+
+
+def list_search(grid: Grid, weights_root: Path, max_iters: int | None) -> dict[Cell, list[Run]]:
+    """Every cell that is a config -> a run for each setting; nothing for a grid without `tune`.
+
+    Raises:
+        UserError: cases that are reported would be read.
+    """
+    settings = [dict(zip(grid.tune, values, strict=True)) for values in itertools.product(*grid.tune.values())]
+    found = {}
+    for cell in grid.cells_to_run() if grid.tune else ():
+        if not cell.without_config:
+            parts = _inner_parts(grid, cell)
+            found[cell] = [replace(make_run(grid, cell, grid.seeds[0], weights_root, max_iters, parts | setting),
+                                   setting=describe_options(setting)) for setting in settings]
+    return found
+
+
+def _inner_parts(grid: Grid, cell: Cell) -> dict[str, str]:
+    """What a cell's search is trained and evaluated on."""
+    experiment = read_config(REPO / grid.config(cell), grid.options).experiment
+    index = read_index(PREPARED / cell.dataset) if is_prepared(cell.dataset) else None
+    expected = CATALOGUE.get(cell.dataset, DatasetInfo).evaluate  # of data that is yet to be prepared
+    reported = experiment.get('evaluate') or (index['evaluate'] if index else expected)
+    trained, evaluated = experiment.split + QUARTER[1], experiment.split + QUARTER[0]
+    if (experiment.split, reported) == ('train', 'test') and (not index or index['split'].get('val')):
+        trained, evaluated = 'train', 'val'
+    if index:
+        check_apart(index, trained, evaluated, reported)
+    return {'experiment.split': trained, 'experiment.evaluate': evaluated}
+
+
+def check_apart(index: dict, trained: str, evaluated: str, reported: str) -> None:
+    """Raise a UserError where a search would read a case that is reported."""
+    read = {*split_cases(index, trained), *split_cases(index, evaluated)}
+    if common := read & {*split_cases(index, reported)}:
+        raise UserError(f'{index["dataset"]}: the search would read {sorted(common)[0]!r}, a reported case '
+                        f'(trained on {trained}, evaluated on {evaluated}, reported {reported}); set '
+                        'experiment.split and experiment.evaluate to parts that have no case in common')
+
+
+def choose(grid: Grid, search: Mapping[Cell, Sequence[Run]], folders: Sequence[Path]) -> dict[Cell, dict]:
+    """What the search chose for each cell all of whose runs have ended, as records of its runs tell it.
+
+    Args:
+        search: `list_search`.
+        folders: each with records of search runs; the first that has one counts.
+
+    Returns:
+        Cell -> `seed`, `trained` and `evaluated` of the search, `tried` (a line for each setting: `run`, `options`
+        and, where it did not fail, `dsc` in percent and `seconds`), and `chosen`, the options of the best.
+    """
+    choices = {}
+    for cell, runs in search.items():
+        records = [find_record(folders, run) for run in runs]
+        if None in records:
+            continue
+        tried = [dict(run=run.name, options={option: run.options[option] for option in grid.tune},
+                      **_outcome(record)) for run, record in zip(runs, records, strict=True)]
+        ended = [line for line in tried if line['dsc'] is not None]
+        if ended:
+            choices[cell] = dict(
+                seed=runs[0].seed, trained=runs[0].options['experiment.split'],
+                evaluated=runs[0].options['experiment.evaluate'], tried=tried,
+                chosen=max(ended, key=lambda line: line['dsc'])['options'])
+    return choices
+
+
+def _outcome(record: dict) -> dict[str, Any]:
+    if record['state'] != 'done':
+        return dict(dsc=None, seconds=None)
+    scores = record['scores']
+    figures = np.array(scores['figures']['dsc'], float)[:, scores['headline']]
+    by_label = [column[~np.isnan(column)].mean() for column in figures.T if not np.isnan(column).all()]
+    return dict(dsc=round(float(np.mean(by_label)), 4) if by_label else None, seconds=record['cost']['seconds'])
+
+
+def describe_choice(cell: Cell, choice: dict) -> str:
+    """One line: what was chosen for a cell, and what each setting came to."""
+    tried = ', '.join(f'{describe_options(line["options"])}: {"failed" if line["dsc"] is None else line["dsc"]}'
+                      for line in choice['tried'])
+    return f'{cell}: {describe_options(choice["chosen"])}, by DSC on {choice["evaluated"]} ({tried})'

@@ -1,0 +1,115 @@
+"""The search: settings are chosen for each cell alike, on cases that are not reported, and told with figures."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import write_msd
+from test_grid import grid_file, run
+
+from benchmarks.grid.reader import load_grid
+from benchmarks.runs.agenda import list_runs
+from benchmarks.runs.search import check_apart, choose, list_search
+from mmseg_plugins.datasets.splits import split_cases
+from mmseg_plugins.datasets.store import read_index
+from mmseg_plugins.errors import UserError
+
+TUNED = dict(tune=dict(lr=[1e-4, 1e-2], warmup=[0, 1]), axes=dict(slices=[1, 3]), seeds=[1, 2])
+
+
+@pytest.fixture(scope='module')
+def searched(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp('search')
+    write_msd(place / 'data/Task04_Hippocampus', cases=14)
+    output = run(place, '--grid', str(grid_file(place, **TUNED)), '--max-iters', '2')
+    (place / 'output.txt').write_text(output)
+    return place
+
+
+def records(folder: Path) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted((folder / 'records').glob('*.json'))]
+
+
+def test_every_cell_gets_the_best_of_the_same_settings_on_cases_that_are_not_reported(searched):
+    out, index = searched / 'work_dirs/grids/tiny-2-steps', read_index(searched / 'data/prepared/hippocampus')
+    tried = {record['run']: record for record in records(out / 'search')}
+    assert len(tried) == 2 * 4 and {record['data']['evaluated'] for record in tried.values()} == {'val'}
+    reported = set(index['split'][index['evaluate']])
+    assert not reported & {case for record in tried.values() for case in record['scores']['cases']}
+    runs = records(out)
+    assert len(runs) == 2 * 2 and all(set(record['scores']['cases']) == reported for record in runs)
+    for record in runs:
+        lines = record['search']['tried']
+        assert [line['options'] for line in lines] == [
+            {'experiment.lr': lr, 'experiment.warmup': warmup} for lr in (1e-4, 1e-2) for warmup in (0, 1)]
+        assert record['search']['chosen'] == max(lines, key=lambda line: line['dsc'])['options']
+        assert f'experiment.lr={record["search"]["chosen"]["experiment.lr"]}' in record['command']
+        for line in lines:  # the figure is the search run's own: mean of cases, then of organs
+            scores = tried[line['run']]['scores']
+            of_organs = [sum(filter(None, column)) / len(column) for column in
+                         list(zip(*scores['figures']['dsc'], strict=True))[1:]]
+            assert line['dsc'] == pytest.approx(sum(of_organs) / len(of_organs), abs=1e-3)
+
+
+def test_the_page_tells_of_the_search(searched):
+    out = searched / 'work_dirs/grids/tiny-2-steps'
+    table = (out / 'tables/table_search.md').read_text()
+    assert 'lr 0.0001, warmup 0' in table and ' tried)' in table and '| val |' in table
+    assert 'what a <a href="#table-search">search</a> chose' in (out / 'report.html').read_text()
+    assert ', by DSC on val (lr 0.0001, warmup 0: ' in (searched / 'output.txt').read_text()
+
+
+def test_a_search_that_was_made_is_read_wherever_it_is_kept(searched, monkeypatch):
+    monkeypatch.chdir(searched)
+    grid = load_grid('tiny.yaml')
+    kept = searched / 'work_dirs/grids/tiny-2-steps/search'
+    search = list_search(grid, Path('weights'), 2)
+    assert choose(grid, search, [searched / 'nowhere']) == {}
+    choices = choose(grid, search, [searched / 'nowhere', kept])
+    assert set(choices) == set(grid.cells())
+    made = {record['run'] for record in records(kept.parent)}
+    assert {run.name for run in list_runs(grid, Path('weights'), 2, choices)} == made
+
+
+def test_nothing_is_searched_or_run_twice_and_plans_count_both(searched):
+    again = run(searched, '--grid', 'tiny.yaml', '--max-iters', '2')
+    assert '8 runs, 8 finished, 0 to do' in again and '4 runs, 4 finished, 0 to do' in again
+    shown = run(searched, '--grid', 'tiny.yaml', '--dry-run')
+    assert shown.count('search: ') == 8 and '2 cells, 4 runs, 8 of their search' in shown
+    planned = run(searched, '--grid', 'tiny.yaml', '--plan', '--device', 'titan-rtx-paper')
+    assert 'tiny, search: 8 runs' in planned and 'tiny: 4 runs' in planned
+
+
+@pytest.mark.parametrize('trained, evaluated, reported', [
+    ('train', 'val', 'val'), ('train', 'val', 'all'), ('all:-0/4', 'all:0/4', 'test'), ('test', 'val', 'test')])
+def test_a_search_never_reads_a_reported_case(searched, trained, evaluated, reported):
+    index = read_index(searched / 'data/prepared/hippocampus')
+    with pytest.raises(UserError, match='a reported case'):
+        check_apart(index, trained, evaluated, reported)
+    check_apart(index, 'train:-0/4', 'train:0/4', 'test')
+
+
+def test_where_val_is_reported_a_part_of_the_training_cases_decides(searched, monkeypatch):
+    monkeypatch.chdir(searched)
+    options = {'experiment.evaluate': 'val'}
+    grid = load_grid(str(grid_file(searched, **TUNED, options=options)))
+    index = read_index(Path('data/prepared/hippocampus'))
+    for run_ in sum(list_search(grid, Path('weights'), None).values(), []):
+        inner = split_cases(index, run_.options['experiment.evaluate'])
+        assert inner and set(inner) < set(index['split']['train'])
+        assert not set(inner) & set(split_cases(index, run_.options['experiment.split']))
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(tune=dict(lr=[1e-3])), 'tune: lr has one value'), (dict(tune=dict(lr=[0.1, 0.1])), 'has 0.1 twice'),
+    (dict(tune=dict(lr=[0.1, -1])), 'lr is -1; it must be a number above 0'), (dict(tune=dict(lr=[])), 'is empty'),
+    (dict(tune=dict(lrr=[1, 2])), "unknown key 'experiment.lrr'; did you mean"),
+    (dict(tune=dict(slices=[1, 2])), 'set by axis slices'),
+    (dict(tune=dict(seed=[1, 2])), 'set by seeds of the grid'), (dict(tune=[1]), 'write it as tune: {lr:'),
+    (dict(tune=dict(lr=[1, 2]), options={'experiment.lr': 1}), 'set by options and tuned')])
+def test_a_search_that_cannot_be_is_one_line(tmp_path, changes, message):
+    path = grid_file(tmp_path, **changes)
+    assert yaml.safe_load(path.read_text())
+    with pytest.raises(UserError, match=f'tiny.yaml: .*{message}'):
+        load_grid(str(path))
