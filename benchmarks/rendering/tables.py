@@ -264,8 +264,8 @@ def _describe_choice(search: Mapping) -> str:
     for option, value in search['chosen'].items():
         tried = {line['options'][option] for line in search['tried']}
         numbers = len(tried) > 1 and all(isinstance(each, int | float) for each in tried)
-        edge = 'lowest' if numbers and value == min(tried) else 'highest' if numbers and value == max(tried) else ''
-        parts.append(describe_options({option: value}) + (f' (the {edge} tried)' if edge else ''))
+        ends = {min(tried): 'lowest', max(tried): 'highest'} if numbers else {}
+        parts.append(describe_options({option: value}) + (f' (the {ends[value]} tried)' if value in ends else ''))
     return ', '.join(parts)
 
 
