@@ -35,6 +35,7 @@ class Cell:
     stride: int | None = _axis(1, 't{}')
     target: str | None = _axis('center')
     lr: float | None = _axis(None, 'lr{}')
+    steps: int | None = _axis(None, 'n{}')
 
     def __post_init__(self):
         if self.slices == 1:

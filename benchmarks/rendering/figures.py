@@ -55,6 +55,9 @@ def draw_all(measured: Measured, grid: Grid, results: Path, into: Path) -> list[
                 add(table.figure, 'DSC by organ', 'Bars: mean of cases, averaged over seeds. Whiskers: 95 % '
                     f'interval over cases (bootstrap; from six cases on).{marks}',
                     organ_bars, table, measured, grid)
+            elif table.axis and len({getattr(cell, table.axis) for cell in table.rows.values()}) < len(table.rows):
+                add(table.figure, f'DSC against {table.axis}', 'Mean over seeds ± sample standard deviation.',
+                    free_plot, table.axis, list(table.rows.values()), measured)
             else:
                 title = f'DSC against {table.axis}' if table.axis else f'DSC of the rows of {table.name}'
                 add(table.figure, title, 'Grey dots: seeds. Diamonds: their mean, ± their sample standard '

@@ -55,7 +55,8 @@ def caption(table: Table, measured: Measured, grid: Grid) -> str:
         return f'{title}. {table.caption or "Its rows"} by organ, pooled DSC{below}.'
     surfaces = ('; HD95 and NSD are means of cases, HD95 of those where label and prediction both have the organ'
                 if table.labels == 'headline' and METRICS['hd95'] in measured.metrics() else '')
-    return f'{title}. {what}mean over {over}{surfaces}.'
+    times = f'; time is of a run, beside {table.reference}\'s' if table.against else ''
+    return f'{title}. {what}mean over {over}{surfaces}{times}.'
 
 
 def build_table(table: Table, measured: Measured, grid: Grid, committed: Measured | None = None) -> pd.DataFrame:
@@ -82,7 +83,8 @@ def _metric_table(table: Table, measured: Measured, grid: Grid, committed: Measu
         if not cell.without_config:
             row |= {name: text(cell, grid.sources) for name, text in table.columns.items()}
         row |= _figures(measured, cell, labels)
-        row['runs'] = str(len(value.seeds))
+        row |= {'time': relative_time(measured, cell, table.rows[table.reference]) if table.against else '—',
+                'runs': str(len(value.seeds))}
         if committed:
             other = committed.value(cell, labels=labels)
             row |= {'committed': str(other), 'agrees': agreement(value, other, noise)}
@@ -99,6 +101,18 @@ def _figures(measured: Measured, cell: Cell, labels: Labels) -> dict[str, str]:
     """Every metric's column of a row; HD95 and NSD, which background lacks, not of all labels."""
     return {metric.title: str(measured.value(cell, metric.name, labels)) for metric in measured.metrics()
             if labels == 'headline' or metric.name not in ('hd95', 'nsd')}
+
+
+def relative_time(measured: Measured, cell: Cell, reference: Cell) -> str:
+    """Seconds of a cell's runs, training and evaluation, as a multiple of the reference's on the same hardware."""
+    seconds: list[dict[str, list[float]]] = [{}, {}]
+    for times, runs in zip(seconds, (measured.done(cell), measured.done(reference)), strict=True):
+        for run in runs:
+            if 'cost' in run and not run['cost'].get('resumed_from'):  # the others' is of a part
+                times.setdefault(str(run.get('hardware')), []).append(run['cost']['seconds'])
+    common = set(seconds[0]) & set(seconds[1])
+    ratios = [np.median(seconds[0][hardware]) / np.median(seconds[1][hardware]) for hardware in common]
+    return f'x {np.mean(ratios):.2f}' if ratios else '—'
 
 
 def _dataset_table(table: Table, measured: Measured, grid: Grid, committed: Measured | None) -> pd.DataFrame:
