@@ -23,6 +23,7 @@ from mmseg_plugins.datasets.transforms import (
     RandomTranslate,
     RandomWindowFlip,
     RandomZoomCrop,
+    ResizeWindow,
 )
 from mmseg_plugins.datasets.volumes import Volume, read_volume, write_label
 from mmseg_plugins.errors import UserError
@@ -87,6 +88,36 @@ def test_a_part_of_a_window_is_what_reading_all_and_resizing_gives(tmp_path, mon
                 got = resize_planes(source, size, nearest, region)
                 assert got.dtype == planes.dtype
                 np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize('dtype', ['uint8', 'int16', 'uint16', 'float32'])
+@pytest.mark.parametrize('region, size', [(np.s_[:, :], (64, 64)), (np.s_[3:20, 5:40], (34, 36)),
+                                          (np.s_[7:8, :], (5, 61)), (np.s_[:, 9:10], (50, 1))])
+def test_enlarging_by_area_is_torchs(dtype, region, size):
+    planes = np.random.default_rng(0).integers(0, 200, (3, 31, 47)).astype(dtype)
+    got = resize_planes(planes, size, region=region, enlarge='area')
+    crop = torch.from_numpy(planes[:, region[0], region[1]].astype(np.float32))
+    wanted = torch.nn.functional.interpolate(crop[None], size=size, mode='area')[0].numpy()
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got, wanted, atol=1e-4 if dtype == 'float32' else 1.0)  # rounded twice
+    assert abs(got.astype(float).mean() - wanted.mean()) < 0.1
+    assert (got != resize_planes(planes, size, region=region)).any()
+
+
+@pytest.mark.parametrize('make', [
+    lambda **how: ResizeWindow((40, 48), **how),
+    lambda **how: RandomZoomCrop((40, 48), (1.5, 1.5), **how),
+    lambda **how: RandomZoomCrop((40, 48), (0.9, 0.9), **how)])  # a slice of 20 x 24 grows all the same
+def test_a_transform_enlarges_as_it_is_told(make):
+    found = {}
+    for how in ('area', 'bilinear', None):
+        np.random.seed(0)
+        found[how] = make(**({'enlarge': how} if how else {})).transform(_sample())
+    assert (found['area']['window'] != found['bilinear']['window']).any()
+    np.testing.assert_array_equal(found[None]['window'], found['bilinear']['window'])
+    np.testing.assert_array_equal(found['area']['planes'], found['bilinear']['planes'])
+    with pytest.raises(ValueError, match="enlarge 'cubic': must be 'area' or 'bilinear'"):
+        make(enlarge='cubic')
 
 
 def test_workers_read_what_one_process_reads(prepared, mapped):
