@@ -42,13 +42,15 @@ class Grid:
         configs: encoder -> config file that cells of that encoder start from, with `{dataset}` for the dataset's
             name. The first is of cells that name no encoder, and what one named `timm/<model>` starts from.
             `{command: ...}` is a method that is no config (methods/command.py), `{label_maps: FOLDER}` one whose
-            label maps tools/score.py scored.
+            label maps tools/score.py scored. `{file: ..., options: ...}` in the file is a config with options of
+            its own, which starts from what its file's other encoders do.
         sources: source name -> where its weights are; the catalogue's and the file's own.
         tables: by name, with the cells of their rows on the first dataset.
         free: cells of free axes, a product, on the first dataset.
         seeds: one run each.
         notes: sentences shown on the page.
         options: extra `--cfg-options` for every run of this grid.
+        config_options: encoder -> those of its runs alone, which count before the others.
         text: the file itself, kept beside the records.
     """
     name: str
@@ -61,6 +63,7 @@ class Grid:
     title: str = ''
     notes: Sequence[str] = ()
     options: dict[str, Any] = field(default_factory=dict)
+    config_options: dict[str, dict[str, Any]] = field(default_factory=dict)
     text: str = ''
 
     @property
@@ -111,7 +114,8 @@ GRID_KEYS = {
     'title': (str, 'text'),
     'dataset': (str, 'name, or datasets: [first, second]'),
     'datasets': ([str], '[first, second]'),
-    'configs': ({str: (str, {'command': (str, ...), 'label_maps': (str, ...)})}, '{name: file}'),
+    'configs': ({str: (str, {'command': (str, ...), 'label_maps': (str, ...), 'file': (str, ...),
+                             'options': ({str: object}, ...)})}, '{name: file}'),
     'sources': ({str: OWN_SOURCE}, '{name: {file: text, encoder: text}}'),
     'source': (str, 'text'),
     'tables': (([(str, int)], {str: (OWN_TABLE, None)}), '[first, second], or {name: {rows: {row: {}}}}'),
@@ -136,8 +140,8 @@ def _check_shapes(spec: dict, path: Path) -> None:
             if not isinstance(name, str):
                 raise UserError(f'{path}: {name!r} in {key} is no name; put it in quotes')
     for name, config in (spec.get('configs') or {}).items():
-        if isinstance(config, dict) and len(config) != 1:
-            raise UserError(f'{path}: configs.{name} needs a file, a command, or label_maps, one of them')
+        if isinstance(config, dict) and set(config) not in ({'command'}, {'label_maps'}, {'file', 'options'}):
+            raise UserError(f'{path}: configs.{name} needs a file, file and options, a command, or label_maps')
         if isinstance(config, dict) and 'command' in config:
             check_command(config['command'], f'{path}: the command of {name!r}')
     lists = {key: spec.get(key) for key in ('datasets', 'tables', 'seeds', 'imports')} | {
@@ -175,29 +179,27 @@ def _flatten(options: dict, prefix: str = '') -> Iterator[tuple[str, Any]]:
             yield f'{prefix}{key}', value
 
 
-def _read_options(spec: dict, cells: Iterable[Cell], path: Path) -> dict[str, Any]:
-    """Options of all runs: what the grid sets by itself, seeds and cells and datasets, is not to be set again.
+def _read_options(written: dict, cells: Iterable[Cell], where: str) -> dict[str, Any]:
+    """Options of runs: what the grid sets by itself, seeds and cells and datasets, is not to be set again.
 
     Raises:
-        UserError: names the option and what to set instead.
+        UserError: begins with `where`, names the option and what to set instead.
     """
     varied = {name for cell in cells for name in AXES if getattr(cell, name) is not None}
     options = {}
-    for option, value in _flatten(spec.get('options') or {}):
+    for option, value in _flatten(written):
         if option in options:
-            raise UserError(f'{path}: options: {option} stands twice, once within a mapping; leave one out')
+            raise UserError(f'{where}: {option} stands twice, once within a mapping; leave one out')
         options[option] = value
         part, _, name = option.partition('.')
         if part == 'experiment' and name not in KEYS:
-            raise UserError(f'{path}: options: unknown key {option!r}{nearest(name, KEYS)}')
+            raise UserError(f'{where}: unknown key {option!r}{nearest(name, KEYS)}')
         decided = decided_by(option)
         key = f'experiment.{decided}' if decided else option
         by = SET_BY.get(key) or SET_BY.get(key.split('.')[0]) or (f'axis {name}' if name in varied else None)
         if by or decided:
             setter = f'{by} of the grid' if by else key
-            raise UserError(f'{path}: options: {option} is set by {setter}; set it there')
-    if spec.get('imports'):
-        options['custom_imports.imports'] = ['mmseg_plugins', *spec['imports']]
+            raise UserError(f'{where}: {option} is set by {setter}; set it there')
     return options
 
 
@@ -280,8 +282,14 @@ class _Cells:
     source: str
 
     def fits(self, encoder: str, source: str) -> bool:
-        """Whether an encoder can start from a source; one that is not known is told of elsewhere."""
-        return source not in self.sources or self.sources[source].encoder in (encoder, SOURCES_OF.get(encoder))
+        """Whether an encoder can start from a source; one that is not known is told of elsewhere.
+
+        Encoders of one file are one model, whatever their options.
+        """
+        if source not in self.sources:
+            return True
+        same = [name for name, config in self.configs.items() if config == self.configs.get(encoder)]
+        return self.sources[source].encoder in (encoder, SOURCES_OF.get(encoder), *same)
 
     def make(self, changes: Mapping, where: str) -> Cell:
         where = f'{self.path}: {where}'
@@ -365,14 +373,21 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
         if not KEYS['seed'].fits(seed):
             raise UserError(f'{path}: seed {seed!r} must be {KEYS["seed"].must_be}')
     sources = _read_sources(spec, path)
-    cells = _Cells(path, chosen[0], spec['configs'], sources, spec.get('source', 'none'))
+    configs = {name: config.get('file', config) if isinstance(config, dict) else config
+               for name, config in spec['configs'].items()}
+    cells = _Cells(path, chosen[0], configs, sources, spec.get('source', 'none'))
     filled = {table.name: replace(table, rows={row: cells.make(changes, f'table {table.name}, row {row!r}')
                                                for row, changes in table.rows.items()})
               for table in _choose_tables(spec, tables, path)}
     free = cells.product((spec.get('axes') or {}) | given)
-    grid = Grid(name, chosen, spec['configs'], sources, {} if given else filled, free, tuple(seeds),
+    grid = Grid(name, chosen, configs, sources, {} if given else filled, free, tuple(seeds),
                 spec.get('title', name), tuple(spec.get('notes') or ()), text=text)
     if not grid.cells():
         raise UserError(f'{path}: has no cells; add tables, as tables: [NAME], or axes, as axes: {{slices: [1]}}')
-    grid.options.update(_read_options(spec, grid.cells(), path))
+    grid.options.update(_read_options(spec.get('options', {}), grid.cells(), f'{path}: options'))
+    if spec.get('imports'):
+        grid.options['custom_imports.imports'] = ['mmseg_plugins', *spec['imports']]
+    grid.config_options.update({
+        name: _read_options(config['options'], grid.cells(), f'{path}: configs.{name}.options')
+        for name, config in spec['configs'].items() if isinstance(config, dict) and 'options' in config})
     return grid
