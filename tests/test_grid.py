@@ -185,7 +185,7 @@ def test_a_config_with_options_of_its_own_is_the_same_model(tmp_path):
         with pytest.raises(UserError, match=f'tiny.yaml: configs.beit.options: .*{message}'):
             load_grid(str(grid_file(tmp_path, configs=dict(beit=dict(file=file, options=options)))))
     for config in (dict(file=file), dict(options={}), dict(command='./a {out}', file=file)):
-        with pytest.raises(UserError, match='configs.beit needs a file, file and options, a command, or label_maps'):
+        with pytest.raises(UserError, match='configs.beit needs a file, file and options, a command'):
             load_grid(str(grid_file(tmp_path, configs=dict(beit=config))))
 
 
