@@ -18,8 +18,9 @@ from mmseg_plugins.datasets.catalogue import CATALOGUE, PAPER_DATASETS, DatasetI
 from mmseg_plugins.datasets.prepare import prepare_dataset
 from mmseg_plugins.datasets.store import read_index
 from mmseg_plugins.errors import UserError
-from mmseg_plugins.experiment import check_start, load_config, load_model_config, read_config
+from mmseg_plugins.experiment import check_start, load_config, load_model_config, places, read_config
 from mmseg_plugins.keys import KEYS
+from mmseg_plugins.options import parse_value
 
 CONFIGS = sorted((REPO / 'configs').glob('*.py'))
 
@@ -76,6 +77,16 @@ def test_of_a_model_only_matrices_and_layer_scale_decay(path):
     tables = {name for name in names if re.search('pos_embed|cls_token|relative_position_bias_table', name)}
     assert decayed == {name for name, (ndim, _) in names.items() if ndim > 1} - tables | scales
     assert not [name for name in decayed if name.endswith('bias')] and (len(scales) == 24) == ('beit' in path.stem)
+
+
+def test_every_other_way_that_the_recipe_names_is_taken():
+    path = REPO / 'configs/beit_centering_bcv.py'
+    named = re.findall(r'`([a-z]\w*\.[\w.]+)=([^`]+)`', (REPO / 'docs/recipe.md').read_text())
+    usual = dict(places(read_config(path)))
+    for place, text in named:
+        value = parse_value(place, text)
+        assert dict(places(read_config(path, {place: value})))[place] == value != usual.get(place, ''), place
+    assert len(named) > 10
 
 
 def test_layer_scale_starts_from_1_without_a_source_and_from_the_sources_with_one(tmp_path):
