@@ -1,5 +1,6 @@
 import json
 import pickle
+from dataclasses import replace
 
 import blosc2
 import cv2
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from mmseg_plugins.datasets import Store, WindowDataset, read_index, window_indices
 from mmseg_plugins.datasets import store as store_module
+from mmseg_plugins.datasets.catalogue import CATALOGUE, dataset_info
 from mmseg_plugins.datasets.phantom import make_phantom
 from mmseg_plugins.datasets.planes import resize_planes
 from mmseg_plugins.datasets.prepare import prepare_dataset
@@ -250,6 +252,28 @@ def test_dataset_gives_every_slice_with_its_own_range(prepared):
     assert sample.intensity_range == [(entry['low'][0], entry['high'][0])]
     paper = WindowDataset(str(prepared), 'train', 3, protocol='paper', pipeline=dataset.pipeline.transforms)
     assert paper[0]['data_samples'].intensity_range == [(0.0, entry['maximum'][0])]
+
+
+def test_a_datasets_tolerance_is_in_its_index_and_of_the_catalogue_where_an_earlier_version_left_it_out(
+        msd_raw, tmp_path, monkeypatch):
+    entry = replace(dataset_info('hippocampus'), nsd_tolerance=0.75)
+    monkeypatch.setitem(CATALOGUE, 'knee', entry)
+    prepare_dataset('knee', msd_raw, tmp_path, workers=1)
+    index = tmp_path / 'index.json'
+    assert json.loads(index.read_text())['nsd_tolerance'] == 0.75
+    assert WindowDataset(str(tmp_path), 'train', 1).metainfo['nsd_tolerance'] == 0.75
+    content = json.loads(index.read_text())
+    for value, message in ((0, "its nsd_tolerance is '0', no number of mm above 0"), ('2', "is '2', no number")):
+        index.write_text(json.dumps(content | dict(nsd_tolerance=value)))
+        with pytest.raises(UserError, match=message):
+            read_index(tmp_path)
+    del content['nsd_tolerance']
+    index.write_text(json.dumps(content))
+    assert read_index(tmp_path)['nsd_tolerance'] == 0.75
+    monkeypatch.delitem(CATALOGUE, 'knee')
+    assert read_index(tmp_path)['nsd_tolerance'] == 2.0
+    with pytest.raises(UserError, match='nsd_tolerance 0 is no number of mm above 0; correct its DatasetInfo'):
+        replace(entry, nsd_tolerance=0)
 
 
 def test_phantom_has_all_13_organs_and_is_repeatable():
