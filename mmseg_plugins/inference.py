@@ -75,6 +75,8 @@ def predict_volume(model: nn.Module, volume: Volume, cfg: Config, index: dict, b
     ranges = intensity_ranges(index, experiment.protocol, channel_statistics(volume.image))
     size = experiment.img_size
     size = (size, size) if isinstance(size, int) else tuple(size)
+    enlarge = next((part.get('enlarge', 'bilinear') for part in cfg.test_dataloader.dataset.pipeline
+                    if part.type == 'ResizeWindow'), 'bilinear')  # as in evaluation
     labels = np.zeros((depth, *native), np.uint8)
     overlap = OverlapAverage(depth, experiment.slices, experiment.stride)
     for start in range(0, depth, batch):
@@ -82,7 +84,7 @@ def predict_volume(model: nn.Module, volume: Volume, cfg: Config, index: dict, b
         for centre in range(start, min(start + batch, depth)):
             indices = window_indices(centre, depth, experiment.slices, experiment.stride)
             window = volume.image[indices].swapaxes(0, 1).reshape(-1, *native)
-            windows.append(torch.from_numpy(resize_planes(np.ascontiguousarray(window), size)))
+            windows.append(torch.from_numpy(resize_planes(np.ascontiguousarray(window), size, enlarge=enlarge)))
             samples.append(SegDataSample(metainfo=dict(
                 ori_shape=tuple(native), img_shape=size, intensity_range=ranges, slice=centre,
                 indices=indices)))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import REPO
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
@@ -17,8 +18,9 @@ from mmseg_plugins.datasets.catalogue import CATALOGUE, PAPER_DATASETS, DatasetI
 from mmseg_plugins.datasets.prepare import prepare_dataset
 from mmseg_plugins.datasets.store import read_index
 from mmseg_plugins.errors import UserError
-from mmseg_plugins.experiment import check_start, load_config, load_model_config, read_config
+from mmseg_plugins.experiment import check_start, load_config, load_model_config, places, read_config
 from mmseg_plugins.keys import KEYS
+from mmseg_plugins.options import parse_value
 
 CONFIGS = sorted((REPO / 'configs').glob('*.py'))
 
@@ -57,6 +59,55 @@ def test_a_timm_encoder_takes_the_place_of_any_configs(config, encoder, neck, wi
         model = MODELS.build(cfg.model)
     assert model.with_neck == neck and model.backbone.name == encoder
     assert list(model.decode_head.in_channels) == widths and model.backbone.model.patch_embed.proj.in_channels == 3
+
+
+@pytest.mark.parametrize('path', [path for path in CONFIGS if path.stem.endswith('_centering_bcv')],
+                         ids=lambda path: path.stem)
+def test_of_a_model_only_matrices_and_layer_scale_decay(path):
+    cfg, _ = load_model_config(path, {'experiment.img_size': 64})
+    init_default_scope('mmseg')
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    decays = {id(parameter): group['weight_decay'] for group in groups for parameter in group['params']}
+    names = {name: (parameter.ndim, decays[id(parameter)]) for name, parameter in model.named_parameters()}
+    decayed = {name for name, (_, decay) in names.items() if decay}
+    assert {decay for _, decay in names.values()} == {0.0, 0.05}
+    scales = {name for name in names if name.split('.')[-1].startswith('gamma')}
+    tables = {name for name in names if re.search('pos_embed|cls_token|relative_position_bias_table', name)}
+    assert decayed == {name for name, (ndim, _) in names.items() if ndim > 1} - tables | scales
+    assert not [name for name in decayed if name.endswith('bias')] and (len(scales) == 24) == ('beit' in path.stem)
+
+
+def test_every_other_way_that_the_recipe_names_is_taken():
+    path = REPO / 'configs/beit_centering_bcv.py'
+    named = re.findall(r'`([a-z]\w*\.[\w.]+)=([^`]+)`', (REPO / 'docs/recipe.md').read_text())
+    usual = dict(places(read_config(path)))
+    for place, text in named:
+        value = parse_value(place, text)
+        assert dict(places(read_config(path, {place: value})))[place] == value != usual.get(place, ''), place
+    assert len(named) > 10
+
+
+def test_layer_scale_starts_from_1_without_a_source_and_from_the_sources_with_one(tmp_path):
+    cfg, _ = load_model_config(REPO / 'configs/beit_scratch_bcv.py')
+    settings = dict(cfg.model.backbone, type='InflatedViT', img_size=32, source=None,
+                    sizes=dict(patch_size=16, embed_dim=24, num_heads=2))
+
+    def scales(**changes) -> set[float]:
+        encoder = MODELS.build(settings | changes)
+        encoder.init_weights()
+        torch.save(dict(model=encoder.model.state_dict()), tmp_path / f'{len(list(tmp_path.iterdir()))}.pth')
+        return {round(value, 4) for name, parameter in encoder.named_parameters() if 'gamma' in name
+                for value in parameter.flatten().tolist()}
+
+    assert settings['layer_scale'] == 1.0 and scales() == {1.0}
+    assert scales(layer_scale=None, slices=1, channels=3) == {0.1}  # timm's
+    assert scales(source=str(tmp_path / '1.pth')) == {0.1}
+    vit = dict(model='vit_tiny_patch16_224', sizes=dict(embed_dim=24, depth=12, num_heads=2))
+    assert scales(**vit) == set()  # has none
+    with pytest.raises(ValueError, match='layer_scale=-1 must be a number'):
+        scales(layer_scale=-1)
 
 
 def test_input_size_and_steps_are_the_datasets_unless_the_config_says_otherwise(msd_raw, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 import json
 import pickle
+from dataclasses import replace
 
 import blosc2
 import cv2
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from mmseg_plugins.datasets import Store, WindowDataset, read_index, window_indices
 from mmseg_plugins.datasets import store as store_module
+from mmseg_plugins.datasets.catalogue import CATALOGUE, dataset_info
 from mmseg_plugins.datasets.phantom import make_phantom
 from mmseg_plugins.datasets.planes import resize_planes
 from mmseg_plugins.datasets.prepare import prepare_dataset
@@ -23,6 +25,7 @@ from mmseg_plugins.datasets.transforms import (
     RandomTranslate,
     RandomWindowFlip,
     RandomZoomCrop,
+    ResizeWindow,
 )
 from mmseg_plugins.datasets.volumes import Volume, read_volume, write_label
 from mmseg_plugins.errors import UserError
@@ -87,6 +90,36 @@ def test_a_part_of_a_window_is_what_reading_all_and_resizing_gives(tmp_path, mon
                 got = resize_planes(source, size, nearest, region)
                 assert got.dtype == planes.dtype
                 np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize('dtype', ['uint8', 'int16', 'uint16', 'float32'])
+@pytest.mark.parametrize('region, size', [(np.s_[:, :], (64, 64)), (np.s_[3:20, 5:40], (34, 36)),
+                                          (np.s_[7:8, :], (5, 61)), (np.s_[:, 9:10], (50, 1))])
+def test_enlarging_by_area_is_torchs(dtype, region, size):
+    planes = np.random.default_rng(0).integers(0, 200, (3, 31, 47)).astype(dtype)
+    got = resize_planes(planes, size, region=region, enlarge='area')
+    crop = torch.from_numpy(planes[:, region[0], region[1]].astype(np.float32))
+    wanted = torch.nn.functional.interpolate(crop[None], size=size, mode='area')[0].numpy()
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got, wanted, atol=1e-4 if dtype == 'float32' else 1.0)  # rounded twice
+    assert abs(got.astype(float).mean() - wanted.mean()) < 0.1
+    assert (got != resize_planes(planes, size, region=region)).any()
+
+
+@pytest.mark.parametrize('make', [
+    lambda **how: ResizeWindow((40, 48), **how),
+    lambda **how: RandomZoomCrop((40, 48), (1.5, 1.5), **how),
+    lambda **how: RandomZoomCrop((40, 48), (0.9, 0.9), **how)])  # a slice of 20 x 24 grows all the same
+def test_a_transform_enlarges_as_it_is_told(make):
+    found = {}
+    for how in ('area', 'bilinear', None):
+        np.random.seed(0)
+        found[how] = make(**({'enlarge': how} if how else {})).transform(_sample())
+    assert (found['area']['window'] != found['bilinear']['window']).any()
+    np.testing.assert_array_equal(found[None]['window'], found['bilinear']['window'])
+    np.testing.assert_array_equal(found['area']['planes'], found['bilinear']['planes'])
+    with pytest.raises(ValueError, match="enlarge 'cubic': must be 'area' or 'bilinear'"):
+        make(enlarge='cubic')
 
 
 def test_workers_read_what_one_process_reads(prepared, mapped):
@@ -219,6 +252,28 @@ def test_dataset_gives_every_slice_with_its_own_range(prepared):
     assert sample.intensity_range == [(entry['low'][0], entry['high'][0])]
     paper = WindowDataset(str(prepared), 'train', 3, protocol='paper', pipeline=dataset.pipeline.transforms)
     assert paper[0]['data_samples'].intensity_range == [(0.0, entry['maximum'][0])]
+
+
+def test_a_datasets_tolerance_is_in_its_index_and_of_the_catalogue_where_an_earlier_version_left_it_out(
+        msd_raw, tmp_path, monkeypatch):
+    entry = replace(dataset_info('hippocampus'), nsd_tolerance=0.75)
+    monkeypatch.setitem(CATALOGUE, 'knee', entry)
+    prepare_dataset('knee', msd_raw, tmp_path, workers=1)
+    index = tmp_path / 'index.json'
+    assert json.loads(index.read_text())['nsd_tolerance'] == 0.75
+    assert WindowDataset(str(tmp_path), 'train', 1).metainfo['nsd_tolerance'] == 0.75
+    content = json.loads(index.read_text())
+    for value, message in ((0, "its nsd_tolerance is '0', no number of mm above 0"), ('2', "is '2', no number")):
+        index.write_text(json.dumps(content | dict(nsd_tolerance=value)))
+        with pytest.raises(UserError, match=message):
+            read_index(tmp_path)
+    del content['nsd_tolerance']
+    index.write_text(json.dumps(content))
+    assert read_index(tmp_path)['nsd_tolerance'] == 0.75
+    monkeypatch.delitem(CATALOGUE, 'knee')
+    assert read_index(tmp_path)['nsd_tolerance'] == 2.0
+    with pytest.raises(UserError, match='nsd_tolerance 0 is no number of mm above 0; correct its DatasetInfo'):
+        replace(entry, nsd_tolerance=0)
 
 
 def test_phantom_has_all_13_organs_and_is_repeatable():

@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from mmseg_plugins.datasets import window_indices
 from mmseg_plugins.evaluation import CaseMetric, OverlapAverage
-from mmseg_plugins.evaluation.metrics import choose_metrics, hd95, nsd
+from mmseg_plugins.evaluation.metrics import choose_metrics, format_tolerance, hd95, nsd
 from mmseg_plugins.evaluation.scores import ScoredCase, collect_scores, compare, confusion_matrix
 
 
@@ -16,8 +16,8 @@ def slow_dice(label, prediction, organ):
     return 200.0 * (a & b).sum() / (a.sum() + b.sum()) if a.any() or b.any() else np.nan
 
 
-def feed(metric, cases):
-    metric.dataset_meta = dict(classes=('background', 'a', 'b', 'c'))
+def feed(metric, cases, **meta):
+    metric.dataset_meta = dict(classes=('background', 'a', 'b', 'c')) | meta
     for name, (label, prediction) in cases.items():
         for z in range(len(label)):
             sample = SegDataSample(metainfo=dict(case=name, slice=z, depth=len(label), spacing=(3.0, 1.0, 2.0)))
@@ -141,8 +141,18 @@ def test_surface_metrics_in_millimetres():
     assert same[1] == 0 and all_of_it[1] == all_of_it[2] == 100
     assert hd95(compare(label, np.roll(label, 1, 0) * (label != 2), 4, spacing))[1] == 4.0  # one slice
     moved = np.roll(label, 2, 2)  # by 3 mm: two faces leave, four slide along themselves
-    pair = compare(label, moved, 4, spacing)
-    assert 40 < nsd(pair, tolerance=1.0)[1] < 90 and nsd(pair, tolerance=3.1)[1] > 99
+    assert 40 < nsd(compare(label, moved, 4, spacing, 1.0))[1] < 90
+    assert nsd(compare(label, moved, 4, spacing, 3.1))[1] > 99
+
+
+@pytest.mark.parametrize('tolerance, title', [(None, 'NSD 2 mm'), (0.5, 'NSD 0.5 mm')])
+def test_the_datasets_tolerance_is_that_of_the_metric_and_its_title(cases, tolerance, title):
+    metric = CaseMetric()
+    found = feed(metric, cases, **({} if tolerance is None else dict(nsd_tolerance=tolerance)))
+    wanted = [nsd(compare(*cases[name], 4, (3.0, 1.0, 2.0), tolerance or 2.0)) for name in sorted(cases)]
+    np.testing.assert_array_equal(metric.scores.figures['nsd'], wanted)
+    assert title in found and metric.scores.tolerance == (tolerance or 2.0,) * 2
+    assert format_tolerance((2.0, 2.0)) == '2 mm' and format_tolerance((2.5, 5.0)) == '2.5 to 5 mm'
 
 
 def test_a_chosen_cases_prediction_is_kept(cases):

@@ -20,7 +20,7 @@ from benchmarks.grid.axes import AXES, Cell
 from benchmarks.grid.reader import load_grid
 from benchmarks.rendering.frame import Value
 from benchmarks.rendering.statistics import Noise, agreement
-from benchmarks.runs.agenda import list_runs, make_agenda, prepare_sources
+from benchmarks.runs.agenda import list_runs, make_agenda, make_run, prepare_sources
 from benchmarks.runs.records import read_records
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.files import only_writer
@@ -166,6 +166,28 @@ def test_a_rate_is_an_option_or_an_axis(tmp_path):
     assert load_grid(str(grid_file(tmp_path, options=options))).options == options
     with pytest.raises(UserError, match='options: experiment.lr is set by axis lr of the grid'):
         load_grid(str(grid_file(tmp_path, options=options, axes=dict(lr=[0.1, 0.2]))))
+
+
+def test_a_config_with_options_of_its_own_is_the_same_model(tmp_path):
+    """It starts from its file's sources, its options reach its runs alone, and make them other runs."""
+    file, decay = 'configs/beit_centering_phantom.py', {'optim_wrapper.optimizer.weight_decay': 0.1}
+    grid = load_grid(str(grid_file(
+        tmp_path, dataset='phantom', source='layout', axes=dict(encoder=['beit', 'strong', 'same']), configs=dict(
+            beit=file, strong=dict(file=file, options=decay | {'experiment.batch': 4}),
+            same=dict(file=file, options={'experiment': {'batch': 2}})))))
+    assert {cell.source for cell in grid.cells()} == {'layout'} and set(map(grid.config, grid.cells())) == {file}
+    beit, strong, same = (make_run(grid, cell, 1, tmp_path, None) for cell in grid.cells())
+    assert strong.options == beit.options | decay | {'experiment.batch': 4} and same.options == beit.options
+    assert beit.identity == same.identity != strong.identity and beit.name != same.name
+    assert 'optim_wrapper.optimizer.weight_decay=0.1' in strong.command()
+    for options, message in (({'experiment.slices': 3}, 'is set by axis slices of the grid'),
+                             ({'experiment.stpes': 3}, "did you mean 'steps'"),
+                             ({'experiment.steps': 3, 'experiment': {'steps': 3}}, 'stands twice')):
+        with pytest.raises(UserError, match=f'tiny.yaml: configs.beit.options: .*{message}'):
+            load_grid(str(grid_file(tmp_path, configs=dict(beit=dict(file=file, options=options)))))
+    for config in (dict(file=file), dict(options={}), dict(command='./a {out}', file=file)):
+        with pytest.raises(UserError, match='configs.beit needs a file, file and options, a command'):
+            load_grid(str(grid_file(tmp_path, configs=dict(beit=config))))
 
 
 @pytest.mark.parametrize('changes, message', [

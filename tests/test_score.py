@@ -86,8 +86,12 @@ def test_a_folder_becomes_a_record_that_tables_and_comparisons_read(prepared, ma
     os.remove(folder / f'{cases[0]}.nii.gz')
     for _ in range(2):  # twice the same is one record
         call_tool('score', *arguments, '--method', 'shells')
-    assert f'1 of {len(cases)} cases have no label map and count 0: {cases[0]}' in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f'1 of {len(cases)} cases have no label map and count 0: {cases[0]}' in said
+    assert 'normalized surface Dice at 2 mm' in said
     records, left_out = read_records(tmp_path / 'scored')
+    assert {tuple(one['data']['nsd_tolerance']) for one in records} == {
+        (read_index(prepared)['nsd_tolerance'],) * 2}
     perfect, shells = records
     assert perfect['seed'] == 7 and perfect['data']['evaluated'] == 'train'
     assert not left_out and shells['method']['missing'] == [cases[0]] and perfect['method']['made_by'] == 'by hand'

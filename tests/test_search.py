@@ -107,7 +107,7 @@ def test_where_val_is_reported_a_part_of_the_training_cases_decides(searched, mo
     (dict(tune=dict(lrr=[1, 2])), "unknown key 'experiment.lrr'; did you mean"),
     (dict(tune=dict(slices=[1, 2])), 'set by axis slices'),
     (dict(tune=dict(seed=[1, 2])), 'set by seeds of the grid'), (dict(tune=[1]), 'write it as tune: {lr:'),
-    (dict(tune=dict(lr=[1, 2]), options={'experiment.lr': 1}), 'set by options and tuned')])
+    (dict(tune=dict(lr=[1, 2]), options={'experiment.lr': 1}), 'set by options too')])
 def test_a_search_that_cannot_be_is_one_line(tmp_path, changes, message):
     path = grid_file(tmp_path, **changes)
     assert yaml.safe_load(path.read_text())

@@ -19,7 +19,7 @@ from benchmarks.grid.reader import load_grid
 from benchmarks.paper.published import published_data
 from benchmarks.rendering.frame import Measured
 from benchmarks.rendering.markup import to_latex
-from benchmarks.rendering.tables import build_table, data_table
+from benchmarks.rendering.tables import build_table, data_table, free_table
 from benchmarks.report import render, render_index
 from benchmarks.runs.agenda import data_digest, list_runs, make_agenda
 from benchmarks.runs.inputs import find_archives, prepare_inputs
@@ -46,6 +46,27 @@ def slow_statistics(labels: list[np.ndarray], label: int) -> tuple[int, int, flo
         dice += [200 * len(here & after) / (len(here) + len(after))
                  for here, after in zip(planes, planes[1:], strict=False) if here or after]
     return voxels, slices, float(np.mean(dice))
+
+
+@pytest.mark.parametrize('told, title', [
+    ([None], 'NSD 2 mm'), ([[1.0, 1.0]], 'NSD 1 mm'), ([[2.5, 5.0], [3.0, 3.0]], 'NSD 2.5 to 5 mm')])
+def test_a_title_tells_the_tolerance_of_its_figures(told, title):
+    """A record from before there was one to tell is of 2 mm."""
+    grid = load_grid('phantom', slices=[1])
+    [cell] = grid.cells()
+    made = [record(cell, seed, figures=dict(nsd=[[None, 90.0, 91.0]] * 8),
+                   data={} if one is None else dict(nsd_tolerance=one)) for seed, one in enumerate(told)]
+    table, caption = free_table(Measured(made), grid)
+    assert [heading for heading in table if 'NSD' in heading] == [title] and 'NSD is at' not in caption
+
+
+def test_over_several_datasets_the_caption_tells_each_ones_tolerance():
+    cells = [Cell('phantom', slices=1), Cell('hippocampus', slices=1)]
+    figures = dict(nsd=[[None, 90.0, 91.0]] * 8, hd95=[[None, 1.0, 2.0]] * 8)
+    made = [record(cell, figures=figures, data=dict(nsd_tolerance=tolerance))
+            for cell, tolerance in zip(cells, ([12.0, 12.0], [1.0, 1.0]), strict=True)]
+    table, caption = free_table(Measured(made), load_grid('phantom', slices=[1]))
+    assert 'NSD 1 to 12 mm' in table and 'NSD is at 12 mm (phantom), 1 mm (hippocampus)' in caption
 
 
 def test_data_tables_against_a_slow_reference(tmp_path):
@@ -196,7 +217,8 @@ def test_a_prepared_dataset_outside_the_catalogue_runs_in_a_grid(tmp_path):
     index = read_index(tmp_path / 'data/prepared/mine')
     assert [record['state'] for record in records] == ['done', 'done']
     assert records[0]['data'] == dict(dataset='mine', split_hash=index['split_hash'], evaluated='test',
-                                      cases=dict(train=8, val=1, test=1), protocol='sound', input_size=[64, 64])
+                                      cases=dict(train=8, val=1, test=1), protocol='sound', input_size=[64, 64],
+                                      nsd_tolerance=[2.0, 2.0])
     assert index['split_hash'] in (tmp_path / 'out/report.html').read_text()
 
 

@@ -31,6 +31,7 @@ from mmseg_plugins.datasets import read_index  # noqa: E402
 from mmseg_plugins.datasets.statistics import summarize_dataset  # noqa: E402
 from mmseg_plugins.errors import UserError, run_main, some  # noqa: E402
 from mmseg_plugins.evaluation.folder import score_folder  # noqa: E402
+from mmseg_plugins.evaluation.metrics import format_tolerance  # noqa: E402
 from mmseg_plugins.experiment import import_extensions  # noqa: E402
 from mmseg_plugins.files import only_writer, write_atomic  # noqa: E402
 from mmseg_plugins.progress import counting  # noqa: E402
@@ -66,6 +67,7 @@ def main() -> None:
     if found.missing:
         print(f'warning: {len(found.missing)} of {len(found.scores.cases)} cases have no label map and count 0: '
               f'{some(found.missing)}')
+    print(f'normalized surface Dice at {format_tolerance(found.scores.tolerance)}')
     run = Run(cell_without_config(args.dataset, args.method), args.seed, own_command(args), {},
               content_hash([data_digest(index), found.split, found.digest, sorted(found.scores.figures)]))
     with only_writer(args.out):

@@ -42,7 +42,8 @@ class Grid:
         configs: encoder -> config file that cells of that encoder start from, with `{dataset}` for the dataset's
             name. The first is of cells that name no encoder, and what one named `timm/<model>` starts from.
             `{command: ...}` is a method that is no config (methods/command.py), `{label_maps: FOLDER}` one whose
-            label maps tools/score.py scored.
+            label maps tools/score.py scored. `{file: ..., options: ...}` in the file is a config with options of
+            its own, which starts from what its file's other encoders do.
         sources: source name -> where its weights are; the catalogue's and the file's own.
         tables: by name, with the cells of their rows on the first dataset.
         free: cells of free axes, a product, on the first dataset.
@@ -50,6 +51,7 @@ class Grid:
         notes: sentences shown on the page.
         options: extra `--cfg-options` for every run of this grid.
         tune: option -> the values of which a search chooses one for each cell, on cases that are not reported.
+        config_options: encoder -> those of its runs alone, which count before the others.
         text: the file itself, kept beside the records.
     """
     name: str
@@ -63,6 +65,7 @@ class Grid:
     notes: Sequence[str] = ()
     options: dict[str, Any] = field(default_factory=dict)
     tune: dict[str, list] = field(default_factory=dict)
+    config_options: dict[str, dict[str, Any]] = field(default_factory=dict)
     text: str = ''
 
     @property
@@ -98,6 +101,10 @@ class Grid:
                     names[same].setdefault(row, f'{table.name} {row}{dataset}')
         return {cell: '; '.join(rows.values()) for cell, rows in names.items()}
 
+    def options_of(self, cell: Cell) -> dict[str, Any]:
+        """The options of a cell's runs; its config's own come first."""
+        return self.options | self.config_options.get(cell.encoder, {})
+
     def config(self, cell: Cell) -> str:
         configs = [config for config in self.configs.values() if isinstance(config, str)]
         config = self.configs.get(cell.encoder) or configs[0]
@@ -113,7 +120,8 @@ GRID_KEYS = {
     'title': (str, 'text'),
     'dataset': (str, 'name, or datasets: [first, second]'),
     'datasets': ([str], '[first, second]'),
-    'configs': ({str: (str, {'command': (str, ...), 'label_maps': (str, ...)})}, '{name: file}'),
+    'configs': ({str: (str, {'command': (str, ...), 'label_maps': (str, ...), 'file': (str, ...),
+                             'options': ({str: object}, ...)})}, '{name: file}'),
     'sources': ({str: OWN_SOURCE}, '{name: {file: text, encoder: text}}'),
     'source': (str, 'text'),
     'tables': (([(str, int)], {str: (OWN_TABLE, None)}), '[first, second], or {name: {rows: {row: {}}}}'),
@@ -139,8 +147,8 @@ def _check_shapes(spec: dict, path: Path) -> None:
             if not isinstance(name, str):
                 raise UserError(f'{path}: {name!r} in {key} is no name; put it in quotes')
     for name, config in (spec.get('configs') or {}).items():
-        if isinstance(config, dict) and len(config) != 1:
-            raise UserError(f'{path}: configs.{name} needs a file, a command, or label_maps, one of them')
+        if isinstance(config, dict) and set(config) not in ({'command'}, {'label_maps'}, {'file', 'options'}):
+            raise UserError(f'{path}: configs.{name} needs a file, file and options, a command, or label_maps')
         if isinstance(config, dict) and 'command' in config:
             check_command(config['command'], f'{path}: the command of {name!r}')
     lists = {key: spec.get(key) for key in ('datasets', 'tables', 'seeds', 'imports')} | {
@@ -179,34 +187,43 @@ def _flatten(options: dict, prefix: str = '') -> Iterator[tuple[str, Any]]:
             yield f'{prefix}{key}', value
 
 
-def _read_options(spec: dict, cells: Iterable[Cell], path: Path) -> tuple[dict[str, Any], dict[str, list]]:
-    """Options of all runs, and those that a search varies.
+def _read_options(written: dict, cells: Iterable[Cell], where: str) -> dict[str, Any]:
+    """Options of runs.
 
     Raises:
-        UserError: names the option and what to set instead.
+        UserError: begins with `where`, names the option and what to set instead.
     """
     varied = {name for cell in cells for name in AXES if getattr(cell, name) is not None}
-    options, tune = {}, {}
-    for option, value in _flatten(spec.get('options') or {}):
+    options = {}
+    for option, value in _flatten(written):
         if option in options:
-            raise UserError(f'{path}: options: {option} stands twice, once within a mapping; leave one out')
-        _check_option(option, varied, f'{path}: options')
+            raise UserError(f'{where}: {option} stands twice, once within a mapping; leave one out')
+        _check_option(option, varied, where)
         options[option] = value
-    for name, values in (spec.get('tune') or {}).items():
+    return options
+
+
+def _read_tune(written: dict, options: Iterable[str], cells: Iterable[Cell], where: str) -> dict[str, list]:
+    """Options that a search varies, each with its values.
+
+    Args:
+        options: those that runs have.
+    """
+    varied = {name for cell in cells for name in AXES if getattr(cell, name) is not None}
+    tune = {}
+    for name, values in written.items():
         option = name if '.' in name else f'experiment.{name}'
         if option in options:
-            raise UserError(f'{path}: {option} is set by options and tuned; leave one out')
-        _check_option(option, varied, f'{path}: tune')
+            raise UserError(f'{where}: {option} is set by options too; leave one out')
+        _check_option(option, varied, where)
         if len(values) < 2:
-            raise UserError(f'{path}: tune: {name} has one value; set it under options')
+            raise UserError(f'{where}: {name} has one value; set it under options')
         key = KEYS.get(option.removeprefix('experiment.'))
         for value in values:
             if key and not key.fits(value):
-                raise UserError(f'{path}: tune: {name} is {value!r}; it must be {key.must_be}')
+                raise UserError(f'{where}: {name} is {value!r}; it must be {key.must_be}')
         tune[option] = values
-    if spec.get('imports'):
-        options['custom_imports.imports'] = ['mmseg_plugins', *spec['imports']]
-    return options, tune
+    return tune
 
 
 def _check_option(option: str, varied: Iterable[str], where: str) -> None:
@@ -301,8 +318,14 @@ class _Cells:
     source: str
 
     def fits(self, encoder: str, source: str) -> bool:
-        """Whether an encoder can start from a source; one that is not known is told of elsewhere."""
-        return source not in self.sources or self.sources[source].encoder in (encoder, SOURCES_OF.get(encoder))
+        """Whether an encoder can start from a source; one that is not known is told of elsewhere.
+
+        Encoders of one file are one model, whatever their options.
+        """
+        if source not in self.sources:
+            return True
+        same = [name for name, config in self.configs.items() if config == self.configs.get(encoder)]
+        return self.sources[source].encoder in (encoder, SOURCES_OF.get(encoder), *same)
 
     def make(self, changes: Mapping, where: str) -> Cell:
         where = f'{self.path}: {where}'
@@ -386,14 +409,23 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
         if not KEYS['seed'].fits(seed):
             raise UserError(f'{path}: seed {seed!r} must be {KEYS["seed"].must_be}')
     sources = _read_sources(spec, path)
-    cells = _Cells(path, chosen[0], spec['configs'], sources, spec.get('source', 'none'))
+    configs = {name: config.get('file', config) if isinstance(config, dict) else config
+               for name, config in spec['configs'].items()}
+    cells = _Cells(path, chosen[0], configs, sources, spec.get('source', 'none'))
     filled = {table.name: replace(table, rows={row: cells.make(changes, f'table {table.name}, row {row!r}')
                                                for row, changes in table.rows.items()})
               for table in _choose_tables(spec, tables, path)}
     free = cells.product((spec.get('axes') or {}) | given)
-    grid = Grid(name, chosen, spec['configs'], sources, {} if given else filled, free, tuple(seeds),
+    grid = Grid(name, chosen, configs, sources, {} if given else filled, free, tuple(seeds),
                 spec.get('title', name), tuple(spec.get('notes') or ()), text=text)
     if not grid.cells():
         raise UserError(f'{path}: has no cells; add tables, as tables: [NAME], or axes, as axes: {{slices: [1]}}')
-    grid.options, grid.tune = _read_options(spec, grid.cells(), path)
+    grid.options.update(_read_options(spec.get('options', {}), grid.cells(), f'{path}: options'))
+    if spec.get('imports'):
+        grid.options['custom_imports.imports'] = ['mmseg_plugins', *spec['imports']]
+    grid.config_options.update({
+        name: _read_options(config['options'], grid.cells(), f'{path}: configs.{name}.options')
+        for name, config in spec['configs'].items() if isinstance(config, dict) and 'options' in config})
+    taken = {option for options in (grid.options, *grid.config_options.values()) for option in options}
+    grid.tune.update(_read_tune(spec.get('tune', {}), taken, grid.cells(), f'{path}: tune'))
     return grid

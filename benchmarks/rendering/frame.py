@@ -12,6 +12,7 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
+from mmseg_plugins.datasets.catalogue import NSD_TOLERANCE
 from mmseg_plugins.evaluation.metrics import METRICS, Metric
 
 from ..grid.axes import AXES, Cell
@@ -109,9 +110,21 @@ class Measured:
         return next((record['scores'] for record in self.done() if record['cell']['dataset'] == dataset), None)
 
     def metrics(self) -> list[Metric]:
-        """Both kinds of DSC and what else finished runs have figures of, in the order of registration."""
+        """Both kinds of DSC and what else finished runs have figures of, in the order of registration.
+
+        Titles tell at which tolerance figures are.
+        """
         held = {'dsc_pooled', 'dsc', *self.frame.columns[self.frame.notna().any()]}
-        return [metric for metric in METRICS.values() if metric.name in held]
+        every = [mm for tolerance in self.tolerances().values() for mm in tolerance] or [NSD_TOLERANCE]
+        return [metric.titled((min(every), max(every))) for metric in METRICS.values() if metric.name in held]
+
+    def tolerances(self) -> dict[str, tuple[float, float]]:
+        """Dataset -> the least and the most mm by which surfaces may differ in finished runs' figures."""
+        found: dict[str, list[float]] = {}
+        for record in self.done():
+            told = (record.get('data') or {}).get('nsd_tolerance') or [NSD_TOLERANCE]
+            found.setdefault(record['cell']['dataset'], []).extend(told)
+        return {dataset: (min(told), max(told)) for dataset, told in found.items()}
 
     def rows(self, cell: Cell, labels: Labels = 'headline') -> pd.DataFrame:
         """The frame's rows of a cell and of these labels."""

@@ -123,7 +123,7 @@ def repeat_command(grid: Grid, measured: Measured) -> str | None:
         return None
     known = load_grid(grid.name)
     same = (known.cells() == grid.cells() and known.seeds == grid.seeds and known.options == grid.options
-            and {*measured.cells()} <= {*known.cells()}
+            and known.config_options == grid.config_options and {*measured.cells()} <= {*known.cells()}
             and {record['seed'] for record in measured.records} <= {*known.seeds})
     return f'python benchmarks/run_grid.py --grid {grid.name}' if same else None
 

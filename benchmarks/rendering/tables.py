@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from mmseg_plugins.evaluation.metrics import METRICS
+from mmseg_plugins.evaluation.metrics import METRICS, format_tolerance
 
 from ..grid.axes import AXES, Cell
 from ..grid.reader import Grid
@@ -55,6 +55,10 @@ def caption(table: Table, measured: Measured, grid: Grid) -> str:
         return f'{title}. {table.caption or "Its rows"} by organ, pooled DSC{below}.'
     surfaces = ('; HD95 and NSD are means of cases, HD95 of those where label and prediction both have the organ'
                 if table.labels == 'headline' and METRICS['hd95'] in measured.metrics() else '')
+    tolerances = measured.tolerances()
+    if surfaces and len(set(tolerances.values())) > 1:
+        each = (f'{format_tolerance(tolerance)} ({dataset})' for dataset, tolerance in tolerances.items())
+        surfaces += f'; NSD is at {", ".join(each)}'
     times = f'; time is of a run, beside {table.reference}\'s' if table.against else ''
     return f'{title}. {what}mean over {over}{surfaces}{times}.'
 

@@ -76,7 +76,7 @@ def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: i
     axes = {name: getattr(cell, name) for name in AXES if name not in ('encoder', 'source')}
     options = {'experiment.data_root': str(PREPARED / cell.dataset), 'experiment.source': source,
                **{f'experiment.{name}': value for name, value in axes.items() if value is not None},
-               'experiment.seed': seed, **grid.options, **(chosen or {})}
+               'experiment.seed': seed, **grid.options_of(cell), **(chosen or {})}
     if max_iters is not None:
         options['experiment.steps'] = max_iters
     if cell.encoder.startswith(TIMM):

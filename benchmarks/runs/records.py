@@ -25,7 +25,8 @@ VERSION = 3
 
 # What a record holds, in the words of find_fault; `...` marks what not all have, as most of it came later.
 FIGURES = [(float, None)]  # of every label; None: of nothing, as where a label is absent
-DATA = dict(dataset=str, split_hash=str, cases={str: int}, evaluated=str)
+DATA = dict(dataset=str, split_hash=str, cases={str: int}, evaluated=str,
+            nsd_tolerance=([float], ...))  # least and most mm of a case; 2, before it was a dataset's
 # What chose some of its options, see search.py.
 SEARCH = dict(seed=int, trained=str, evaluated=str, chosen=OTHERS,
               tried=[dict(run=str, options=OTHERS, dsc=(float, None), seconds=(float, None))])
@@ -166,6 +167,7 @@ def describe_result(scores: Scores, index: dict, split: str) -> dict:
         scores=dict(labels=index['labels'], headline=index['headline'], cases=list(scores.cases),
                     figures={name: rounded(values) for name, values in scores.figures.items()}),
         data=dict(dataset=index['dataset'], split_hash=index['split_hash'], evaluated=split,
+                  nsd_tolerance=list(scores.tolerance),
                   cases={part: len(cases) for part, cases in index['split'].items()}))
 
 

@@ -48,7 +48,7 @@ def list_search(grid: Grid, weights_root: Path, max_iters: int | None) -> dict[C
 
 def _inner_parts(grid: Grid, cell: Cell) -> dict[str, str]:
     """What a cell's search is trained and evaluated on."""
-    experiment = read_config(REPO / grid.config(cell), grid.options).experiment
+    experiment = read_config(REPO / grid.config(cell), grid.options_of(cell)).experiment
     index = read_index(PREPARED / cell.dataset) if is_prepared(cell.dataset) else None
     expected = CATALOGUE.get(cell.dataset, DatasetInfo).evaluate  # of data that is yet to be prepared
     reported = experiment.get('evaluate') or (index['evaluate'] if index else expected)

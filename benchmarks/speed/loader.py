@@ -79,9 +79,9 @@ def store(raw: Path, folder: Path, mapped: bool) -> Callable[[int], WindowDatase
     size = index['cases']['case']['shape'][2:]
     [split] = [split for split, cases in index['split'].items() if cases]
     return lambda slices: WindowDataset(str(folder), split, slices, pipeline=[
-        dict(type='LoadWindow'), dict(type='RandomZoomCrop', size=size, zoom=(0.5, 2.0)),
+        dict(type='LoadWindow'), dict(type='RandomZoomCrop', size=size, zoom=(0.5, 2.0), enlarge='area'),
         dict(type='RandomWindowFlip', prob=0.1), dict(type='RandomRotate90', prob=0.1),
-        dict(type='RandomIntensityShift', offset=0.1, prob=0.5), dict(type='PackWindow')])
+        dict(type='RandomIntensityShift', offset=0.2, prob=0.5), dict(type='PackWindow')])
 
 
 def draw(get: Callable[[int], object], windows: int, depth: int) -> Callable[[], float]:

@@ -6,5 +6,6 @@ train_dataloader = dict(num_workers=0, dataset=dict(pipeline=[
     dict(type='RandomTranslate', pixels=4),
     dict(type='RandomIntensityShift', offset=0.1, prob=0.5),
     dict(type='PackWindow')]))
-val_dataloader = dict(num_workers=0, batch_size=16)
-test_dataloader = dict(num_workers=0, batch_size=16)
+val_dataloader = dict(num_workers=0, batch_size=16, dataset=dict(pipeline=[
+    dict(type='LoadWindow'), dict(type='ResizeWindow'), dict(type='PackWindow')]))
+test_dataloader = val_dataloader

@@ -7,5 +7,5 @@ model = dict(
     decode_head=dict(type='UPerHead', in_channels=[128, 256, 512, 1024], in_index=[0, 1, 2, 3],
                      pool_scales=(1, 2, 3, 6), channels=512, dropout_ratio=0.1, num_classes=2,
                      norm_cfg=norm_cfg, align_corners=False,
-                     loss_decode=dict(type='DiceFocalLoss')),
+                     loss_decode=dict(type='DiceFocalLoss', focal='sigmoid')),
     train_cfg=dict(), test_cfg=dict(mode='whole'))

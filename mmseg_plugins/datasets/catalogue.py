@@ -18,6 +18,7 @@ BCV_LABELS = ('background', 'spleen', 'right kidney', 'left kidney', 'gallbladde
               'liver', 'stomach', 'aorta', 'inferior vena cava', 'portal and splenic veins',
               'pancreas', 'right adrenal gland', 'left adrenal gland')
 BCV_EIGHT = (8, 4, 3, 2, 6, 11, 1, 7)  # the order of the paper's Table 3
+NSD_TOLERANCE = 2.0  # mm by which surfaces may differ and still agree, where nothing is said of a dataset
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class DatasetInfo:
         split: case numbers per split where they were published; None: the layout's rule (splits.py).
         evaluate: the split that results are reported on.
         paper_intensity: the paper's rule where it is not the modality's (intensity.py).
+        nsd_tolerance: mm by which surfaces may differ and still agree, in the normalized surface Dice.
 
     Raises:
         UserError: a user's own entry contradicts itself.
@@ -55,6 +57,7 @@ class DatasetInfo:
     split: dict[str, Sequence[int]] | None = None
     evaluate: str = 'test'
     paper_intensity: tuple[float, float] | str | None = None
+    nsd_tolerance: float = NSD_TOLERANCE
 
     def __post_init__(self) -> None:
         for fault in self._faults():
@@ -81,8 +84,14 @@ class DatasetInfo:
         rule = self.paper_intensity
         if not (rule in (None, 'percentiles', 'maximum') or not isinstance(rule, str) and rule[0] < rule[1]):
             yield f'paper_intensity {rule!r} is neither (low, high) nor percentiles or maximum'
+        if not is_tolerance(self.nsd_tolerance):
+            yield f'nsd_tolerance {self.nsd_tolerance!r} is no number of mm above 0'
         if self.split and self.layout != 'bcv':
             yield f'split is for BCV\'s layout, {self.layout!r} has a rule of its own'
+
+
+def is_tolerance(value: object) -> bool:
+    return type(value) in (int, float) and 0 < value < float('inf')
 
 
 def _msd(folder: str, modality: str, labels: str, channels: str = '', **changes) -> DatasetInfo:

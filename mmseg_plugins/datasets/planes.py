@@ -103,8 +103,8 @@ class Planes:
 
 def resize_planes(planes: np.ndarray | Planes, size: tuple[int, int], nearest: bool = False,
                   region: tuple[slice, slice] = (slice(None), slice(None)),
-                  out: np.ndarray | None = None) -> np.ndarray:
-    """Crop (N, H, W) to a region and resize it: by area where it shrinks, bilinear where it grows.
+                  out: np.ndarray | None = None, enlarge: str = 'bilinear') -> np.ndarray:
+    """Crop (N, H, W) to a region and resize it: by area where it shrinks, as `enlarge` says where it grows.
 
     Args:
         planes: (N, H, W).
@@ -112,10 +112,13 @@ def resize_planes(planes: np.ndarray | Planes, size: tuple[int, int], nearest: b
         nearest: keep label values.
         region: rows and columns, without a step.
         out: where to write, (N, *size); None makes an array.
+        enlarge: `bilinear`, or `area`: a pixel is the mean of those that it touches, one or two along each axis.
+            That is torch's adaptive average pooling, and what MONAI's transforms do when told `area`.
     """
     rows, columns = (range(*part.indices(whole)) for part, whole in zip(region, planes.shape[1:], strict=True))
     shrinks = size[0] < len(rows) or size[1] < len(columns)
     how = cv2.INTER_NEAREST_EXACT if nearest else cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    by_area = how == cv2.INTER_LINEAR and enlarge == 'area'
     # Four channels at once cost the area method as much as two planes would.
     together = 4 if how == cv2.INTER_AREA else 1
     out = empty((len(planes), *size), planes.dtype) if out is None else out
@@ -125,6 +128,9 @@ def resize_planes(planes: np.ndarray | Planes, size: tuple[int, int], nearest: b
         crops, first = [plane[:, region[1]] for _, plane in group], [out[places[0]] for places, _ in group]
         if (len(rows), len(columns)) == size:
             first[0][:] = crops[0]
+        elif by_area:  # rows are copied much faster than columns
+            wide = cv2.transpose(_enlarge_rows(cv2.transpose(crops[0]), size[1]))
+            _enlarge_rows(wide, size[0], first[0])
         elif len(group) == 1:
             cv2.resize(crops[0], size[::-1], dst=first[0], interpolation=how)
         else:
@@ -135,6 +141,20 @@ def resize_planes(planes: np.ndarray | Planes, size: tuple[int, int], nearest: b
         for places, _ in group:
             out[places[1:]] = out[places[0]]
     return out
+
+
+def check_enlarge(enlarge: str) -> str:
+    """`enlarge` of `resize_planes`; raises a ValueError for anything else."""
+    if enlarge not in ('area', 'bilinear'):
+        raise ValueError(f"enlarge {enlarge!r}: must be 'area' or 'bilinear'")
+    return enlarge
+
+
+def _enlarge_rows(plane: np.ndarray, number: int, out: np.ndarray | None = None) -> np.ndarray:
+    """(H, W) -> (number, W), number >= H: each the mean of the first and the last row that it touches."""
+    places = np.arange(number)
+    first, last = places * len(plane) // number, -(-(places + 1) * len(plane) // number) - 1
+    return cv2.addWeighted(plane.take(first, 0), 0.5, plane.take(last, 0), 0.5, 0, dst=out)
 
 
 def turn_planes(planes: np.ndarray | Planes, turn: Callable, code: int) -> np.ndarray:

@@ -82,8 +82,8 @@ def prepare_dataset(name: str, raw: Path, folder: Path,
             dataset=name, folder=info.folder, modality=info.modality, labels=list(info.labels),
             headline=list(info.headline) or list(range(1, len(info.labels))), channels=len(info.channels),
             channel_names=list(info.channels), intensity=intensity_rules(info),
-            input_size=info.input_size, steps=info.steps, evaluate=info.evaluate, split=split,
-            split_hash=split_hash,
+            input_size=info.input_size, steps=info.steps, nsd_tolerance=info.nsd_tolerance,
+            evaluate=info.evaluate, split=split, split_hash=split_hash,
             groups={case: group for case, group in dataset.groups.items() if case in found.facts},
             cases={case: {key: meta[key] for key in INDEXED} for case, meta in found.facts.items()}))
     return Prepared(folder, len(found.facts), len(found.faults), found.lines, found.warnings)

@@ -25,7 +25,7 @@ import numpy as np
 from ..errors import UserError, some
 from ..files import sync_folder, write_json
 from ..untrusted import OTHERS, check_name, find_fault, find_twins, read_json
-from .catalogue import how_to_prepare
+from .catalogue import CATALOGUE, DatasetInfo, how_to_prepare, is_tolerance
 from .intensity import PROTOCOLS, STATISTICS
 from .planes import Planes
 from .volumes import Volume
@@ -167,7 +167,8 @@ def read_index(folder: str | Path) -> dict:
         raise UserError(f'{path}: made by an earlier version; {how_to_prepare(path.parent)}')
     if fault := _index_fault(index, path):
         raise UserError(f'{path}: {fault}; prepare the dataset again')
-    return index
+    tolerance = CATALOGUE.get(index['dataset'], DatasetInfo).nsd_tolerance  # the class, for its default
+    return dict(nsd_tolerance=tolerance) | index
 
 
 INDEX = OTHERS | dict(
@@ -188,6 +189,8 @@ def _index_fault(index: Any, path: Path) -> str | None:
     for key in ('input_size', 'steps'):  # which indexes of earlier versions lack
         if type(number := index.get(key, 1)) is not int or number < 1:
             return f'its {key} is {str(number)[:40]!r}, no whole number above 0'
+    if not is_tolerance(millimetres := index.get('nsd_tolerance', 1)):  # which they lack too
+        return f'its nsd_tolerance is {str(millimetres)[:40]!r}, no number of mm above 0'
     if index['evaluate'] not in index['split']:
         return f'its split has no {index["evaluate"][:40]!r}'
     for rule in index['intensity'].values():

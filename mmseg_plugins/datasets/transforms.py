@@ -17,7 +17,7 @@ from mmseg.registry import TRANSFORMS
 from mmseg.structures import SegDataSample
 
 from ..errors import check_number
-from .planes import empty, resize_planes, turn_planes
+from .planes import check_enlarge, empty, resize_planes, turn_planes
 
 
 def fill_values(results: dict) -> np.ndarray:
@@ -35,14 +35,15 @@ class ResizeWindow(BaseTransform):
 
     Args:
         size: (height, width).
+        enlarge: `area` or `bilinear`, where the network's input is the larger (`resize_planes`).
     """
 
-    def __init__(self, size: Sequence[int]):
-        self.size = tuple(size)
+    def __init__(self, size: Sequence[int], enlarge: str = 'bilinear'):
+        self.size, self.enlarge = tuple(size), check_enlarge(enlarge)
 
     def transform(self, results: dict) -> dict:
         if results['window'].shape[1:] != self.size:
-            results['window'] = resize_planes(results['window'], self.size)
+            results['window'] = resize_planes(results['window'], self.size, enlarge=self.enlarge)
         return results
 
 
@@ -53,11 +54,12 @@ class RandomZoomCrop(BaseTransform):
     Args:
         size: (height, width) of the result.
         zoom: (least, most) factor.
+        enlarge: `area` or `bilinear`, what a slice is enlarged by (`resize_planes`).
     """
 
-    def __init__(self, size: Sequence[int], zoom: Sequence[float] = (0.5, 2.0)):
+    def __init__(self, size: Sequence[int], zoom: Sequence[float] = (0.5, 2.0), enlarge: str = 'bilinear'):
         least, most = zoom
-        self.size = tuple(size)
+        self.size, self.enlarge = tuple(size), check_enlarge(enlarge)
         self.zoom = check_number('zoom', least, 0.01, most), check_number('zoom', most, least)
 
     def transform(self, results: dict) -> dict:
@@ -69,7 +71,7 @@ class RandomZoomCrop(BaseTransform):
             extent = np.maximum(np.round(native / zoom).astype(int), 1)
             y, x = np.random.randint(0, native - extent + 1)
             region = np.s_[y:y + extent[0], x:x + extent[1]]
-            results['window'] = resize_planes(window, self.size, region=region)
+            results['window'] = resize_planes(window, self.size, region=region, enlarge=self.enlarge)
             results['planes'] = resize_planes(planes, self.size, True, region)
             return results
         inner = np.maximum(np.round(size * zoom).astype(int), 1)
@@ -80,7 +82,7 @@ class RandomZoomCrop(BaseTransform):
         for border in (np.s_[:, :y], np.s_[:, y + inner[0]:],
                        np.s_[:, y:y + inner[0], :x], np.s_[:, y:y + inner[0], x + inner[1]:]):
             padded[border] = fill
-        resize_planes(window, tuple(inner), out=padded[region])
+        resize_planes(window, tuple(inner), out=padded[region], enlarge=self.enlarge)
         labels = np.zeros((len(planes), *self.size), planes.dtype)
         resize_planes(planes, tuple(inner), True, out=labels[region])
         results['window'], results['planes'] = padded, labels
@@ -156,8 +158,9 @@ class RandomRotate90(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RandomIntensityShift(BaseTransform):
-    """Shift the scaled intensities by up to `offset` with probability `prob` (paper: 0.1, 0.5).
+    """Shift the scaled intensities, which span -1 to 1, by up to `offset` with probability `prob`.
 
+    The paper has 0.1 and 0.5; in its code intensities span 0 to 1, so that its 0.1 is 0.2 here (docs/recipe.md).
     Only draws the value; WindowPreProcessor adds it after scaling.
     """
 

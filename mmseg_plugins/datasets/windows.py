@@ -43,7 +43,8 @@ class WindowDataset(BaseSegDataset):
         self.protocol = protocol
         self.store = Store(data_root)
         metainfo = dict(classes=tuple(self.index['labels']),
-                        palette=[[0, 0, 0]] * len(self.index['labels']))
+                        palette=[[0, 0, 0]] * len(self.index['labels']),
+                        nsd_tolerance=self.index['nsd_tolerance'])
         super().__init__(data_root=str(data_root), metainfo=metainfo, pipeline=list(pipeline),
                          reduce_zero_label=False, **kwargs)
 

@@ -72,7 +72,8 @@ def score_folder(folder: Path, prepared: Path, split: str | None = None, metrics
             notes += [f'{files[case]}: {note}' for note in found]
         else:
             prediction = np.full(label.shape, nothing, np.int16)
-        pair = compare(label, prediction, labels + bool(missing), entry['spacing'])
+        pair = compare(label, prediction, labels + bool(missing), entry['spacing'],
+                       index['nsd_tolerance'])
         scored[case] = score_case(pair, chosen)
     progress(len(scored), len(scored), '')
     scores = collect_scores(scored, chosen)

@@ -9,19 +9,19 @@ Add one with one function, in a module that a config or a grid imports:
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from scipy import ndimage
 
+from ..datasets.catalogue import NSD_TOLERANCE
 from ..errors import UserError, nearest
 from ..keys import KEYS
 from ..registering import register_once
 
 # Columns of a frame of results, beside those of metrics.
 RESERVED = {'run', 'seed', 'label_id', 'label', 'headline', 'case', 'dataset', *KEYS}
-TOLERANCE = 2.0  # mm by which surfaces may differ in NSD
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,13 @@ class Pair:
         confusion: (K, K) int64 voxels, rows the label, columns the prediction.
         label, prediction: ids (D, H, W); None where the pair is all cases together.
         spacing: mm along (D, H, W).
+        tolerance: mm by which surfaces may differ and still agree, the dataset's (NSD_TOLERANCE).
     """
     confusion: np.ndarray
     label: np.ndarray | None = None
     prediction: np.ndarray | None = None
     spacing: Sequence[float] = ()
+    tolerance: float = NSD_TOLERANCE
 
     @property
     def labels(self) -> int:
@@ -74,6 +76,7 @@ class Metric:
             whose summed confusion matrix is all that it gets.
         best: what counts for a label that a case lacks and a row rightly leaves out, beside a row that predicts
             it; None: such a label does not count.
+        at_tolerance: whether it depends on the pair's tolerance, which its title then tells.
     """
     name: str
     function: Callable[[Pair], np.ndarray]
@@ -82,6 +85,11 @@ class Metric:
     higher_is_better: bool
     per_case: bool = True
     best: float | None = None
+    at_tolerance: bool = False
+
+    def titled(self, tolerance: tuple[float, float]) -> 'Metric':
+        """The metric with its figures' tolerance in its title: the least and the most mm of all cases."""
+        return replace(self, title=f'{self.title} {format_tolerance(tolerance)}') if self.at_tolerance else self
 
     def __call__(self, pair: Pair) -> np.ndarray:
         figures = np.asarray(self.function(pair), float)
@@ -94,15 +102,21 @@ class Metric:
 METRICS: dict[str, Metric] = {}
 
 
+def format_tolerance(tolerance: tuple[float, float]) -> str:
+    """As `2 mm`, or `2.5 to 5 mm`."""
+    return f'{" to ".join(dict.fromkeys(f"{mm:g}" for mm in tolerance))} mm'
+
+
 def register_metric(name: str, unit: str = '', *, higher_is_better: bool, per_case: bool = True,
-                    title: str | None = None, best: float | None = None) -> Callable[[Callable], Callable]:
+                    title: str | None = None, best: float | None = None, at_tolerance: bool = False
+                    ) -> Callable[[Callable], Callable]:
     """Register a function `(Pair) -> (K,)`; the arguments are Metric's, the title by default name and unit."""
     def register(function: Callable[[Pair], np.ndarray]) -> Callable[[Pair], np.ndarray]:
         if not name.isidentifier() or name in RESERVED:
             raise UserError(f'metric {name!r}: choose another name, an identifier that no other column of a frame '
                             f'of results has; these are {", ".join(sorted(RESERVED))}')
         shown = title or (f'{name} ({unit})' if unit else name)
-        metric = Metric(name, function, shown, unit, higher_is_better, per_case, best)
+        metric = Metric(name, function, shown, unit, higher_is_better, per_case, best, at_tolerance)
         register_once(METRICS, name, 'metric')(metric)
         return function
     return register
@@ -159,11 +173,14 @@ def hd95(pair: Pair) -> np.ndarray:
         found, truth, include_background=True, percentile=95, spacing=spacing).item(), np.nan)
 
 
-@register_metric('nsd', '%', higher_is_better=True, title='NSD 2 mm', best=100.0)
-def nsd(pair: Pair, tolerance: float = TOLERANCE) -> np.ndarray:
-    """Normalized surface Dice (Nikolov et al. 2021; surface elements weighted by area); 0 where one lacks it."""
+@register_metric('nsd', '%', higher_is_better=True, title='NSD', best=100.0, at_tolerance=True)
+def nsd(pair: Pair) -> np.ndarray:
+    """Normalized surface Dice at the pair's tolerance, 0 where one of the two lacks the organ.
+
+    Nikolov et al. 2021; surface elements are weighted by area.
+    """
     from monai.metrics import compute_surface_dice
 
     spacing = tuple(map(float, pair.spacing))
     return _of_surfaces(pair, lambda found, truth: 100 * compute_surface_dice(
-        found, truth, [tolerance], include_background=True, spacing=spacing, use_subvoxels=True).item(), 0.0)
+        found, truth, [pair.tolerance], include_background=True, spacing=spacing, use_subvoxels=True).item(), 0.0)

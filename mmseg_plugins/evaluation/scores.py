@@ -11,6 +11,7 @@ from mmengine.evaluator import BaseMetric
 from mmseg.registry import METRICS as EVALUATORS  # mmseg's word for what computes all of ours
 from torch import Tensor
 
+from ..datasets.catalogue import NSD_TOLERANCE
 from .assembly import OverlapAverage
 from .metrics import Metric, Pair, choose_metrics
 
@@ -22,9 +23,11 @@ class Scores:
     Args:
         cases: names, N.
         figures: metric -> (N, K), or (K,) where it is of all cases together; NaN where a label has none.
+        tolerance: the least and the most mm of all cases by which surfaces may differ and still agree.
     """
     cases: Sequence[str]
     figures: dict[str, np.ndarray]
+    tolerance: tuple[float, float]
 
     def by_label(self, metric: str) -> np.ndarray:
         """(K,): the mean of the cases that have a figure, or that of all cases together."""
@@ -37,25 +40,30 @@ class ScoredCase:
     """What is kept of a case: its confusion matrix (K, K), and (K,) of every metric that is per case."""
     confusion: np.ndarray
     figures: dict[str, np.ndarray]
+    tolerance: float = NSD_TOLERANCE
 
 
 def score_case(pair: Pair, metrics: Sequence[Metric]) -> ScoredCase:
-    return ScoredCase(pair.confusion, {metric.name: metric(pair) for metric in metrics if metric.per_case})
+    return ScoredCase(pair.confusion, {metric.name: metric(pair) for metric in metrics if metric.per_case},
+                      pair.tolerance)
 
 
 def collect_scores(cases: dict[str, ScoredCase], metrics: Sequence[Metric]) -> Scores:
     """The scores of all cases, by name."""
     names = sorted(cases)
     together = Pair(sum(case.confusion for case in cases.values()))
+    tolerances = [case.tolerance for case in cases.values()]
     return Scores(names, {metric.name: np.stack([cases[name].figures[metric.name] for name in names])
-                          if metric.per_case else metric(together) for metric in metrics})
+                          if metric.per_case else metric(together) for metric in metrics},
+                  (min(tolerances), max(tolerances)))
 
 
-def compare(label: np.ndarray, prediction: np.ndarray, labels: int, spacing: Sequence[float]) -> Pair:
+def compare(label: np.ndarray, prediction: np.ndarray, labels: int, spacing: Sequence[float],
+            tolerance: float = NSD_TOLERANCE) -> Pair:
     """A case's label map and prediction (D, H, W), whose ids are below `labels`, as a Pair."""
     counts = (confusion_matrix(*map(torch.from_numpy, planes), labels)
               for planes in zip(label, prediction, strict=True))
-    return Pair(sum(counts), label, prediction, spacing)
+    return Pair(sum(counts), label, prediction, spacing, tolerance)
 
 
 def mean_over_cases(values: np.ndarray) -> np.ndarray:
@@ -127,7 +135,8 @@ class CaseMetric(BaseMetric):
 
     def _finish(self, sample: dict) -> None:
         label, prediction = (np.stack(planes) for planes in zip(*self._volume, strict=True))
-        pair = Pair(self._confusion, label, prediction, sample['spacing'])
+        tolerance = self.dataset_meta.get('nsd_tolerance', NSD_TOLERANCE)
+        pair = Pair(self._confusion, label, prediction, sample['spacing'], tolerance)
         self._scored[sample['case']] = score_case(pair, self.metrics)
         self._volume, self._confusion = [], 0
         if self.keep and self.keep[0] == sample['case']:
@@ -162,7 +171,8 @@ class CaseMetric(BaseMetric):
     def compute_metrics(self, results: list) -> dict[str, float]:
         names = self.dataset_meta['classes']
         ids = list(self.headline or range(1, len(names)))
-        by_label = {metric.title: self.scores.by_label(metric.name) for metric in self.metrics}
+        by_label = {metric.titled(self.scores.tolerance).title: self.scores.by_label(metric.name)
+                    for metric in self.metrics}
         means = {title: mean_over_cases(values[ids, None])[0] for title, values in by_label.items()}
         pooled = self.scores.figures.get('dsc_pooled', ())
         organs = {f'DSC pooled/{name}': figure for name, figure in list(zip(names, pooled, strict=False))[1:]}

@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 
 from ..acceleration import checkpoint_blocks
 from ..checkpoints import LoadReport, Naming, load_source, timm_naming
-from ..errors import UserError, nearest
+from ..errors import UserError, check_number, nearest
 from ..inflation import check_window, parse_inflation
 from ..keys import check_size
 
@@ -37,6 +37,7 @@ class InflatedEncoder(BaseModule):
         img_size: input height and width in pixels (one number: square).
         out_indices: four feature taps, block (ViT) or stage (Swin) numbers from 0; a ViT's may repeat.
         drop_path_rate: stochastic depth rate.
+        layer_scale: what the model's layer scale, where it has one, starts from without a source; None: timm's.
         with_cp: activation checkpointing, block by block (less memory, slower).
         sizes: explicit sizes that replace timm's (patch_size, embed_dim, depth(s), num_heads, ...).
         init_cfg: mmengine's; leave it out, `source` is the way to load weights.
@@ -50,8 +51,12 @@ class InflatedEncoder(BaseModule):
     def __init__(self, model: str, slices: int = 5, channels: int = 1, inflation: str = 'centering',
                  source: str | None = None, img_size: int | Sequence[int] = 512,
                  out_indices: Sequence[int] = (3, 5, 7, 11), drop_path_rate: float = 0.0,
-                 with_cp: bool = False, sizes: dict | None = None, init_cfg: dict | None = None):
+                 layer_scale: float | None = None, with_cp: bool = False, sizes: dict | None = None,
+                 init_cfg: dict | None = None):
         super().__init__(init_cfg)
+        if layer_scale is not None:
+            check_number('layer_scale', layer_scale, 0)
+        self.layer_scale = layer_scale
         parse_inflation(inflation)
         check_window(slices, channels)
         self.img_size = check_size(img_size)
@@ -112,11 +117,15 @@ class InflatedEncoder(BaseModule):
         return timm_naming(self.name, **self.timm_sizes)
 
     def init_weights(self) -> None:
-        """Load and inflate the source; without one, timm's own initialization stays."""
+        """Load and inflate the source; without one, timm's own initialization stays, but for `layer_scale`."""
         if self.source and self.load_report is None:
             self.load_report = load_source(self.model, self.naming, self.source, self.slices, self.channels,
                                            self.inflation)
             print_log(f'source {self.load_report}', logger='current')
+        if not self.source and self.layer_scale is not None:
+            for name, parameter in self.model.named_parameters():
+                if name.split('.')[-1].startswith('gamma'):  # of LayerScale, or BEiT's own gamma_1 and gamma_2
+                    nn.init.constant_(parameter, self.layer_scale)
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         unique = sorted(set(self.out_indices))

@@ -1,4 +1,4 @@
-"""Dice + Focal over softmax classes, as the paper names its loss.
+"""Dice + Focal, as the paper names its loss.
 
 A loss of one's own is a module that a config names, here or in one that a grid imports; MMSegmentation's do too:
 
@@ -15,6 +15,7 @@ A loss of one's own is a module that a config names, here or in one that a grid 
 import torch
 from mmseg.registry import MODELS
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from ..collective import sum_over_processes
 from ..errors import check_number
@@ -22,16 +23,17 @@ from ..errors import check_number
 
 @MODELS.register_module()
 class DiceFocalLoss(nn.Module):
-    """Soft Dice (Milletari et al. 2016) plus focal loss (Lin et al. 2017), both over the softmax.
+    """Soft Dice (Milletari et al. 2016) of the softmax plus focal loss (Lin et al. 2017).
 
-    With the defaults both terms equal MONAI's DiceLoss(softmax, batch=False) and
-    FocalLoss(use_softmax), background included, but are gathered instead of one-hot: a quarter of
-    the time and memory. The released code's focal term is a sigmoid one, whatever it is told; this
-    one is what the paper says.
+    With the defaults the terms equal MONAI's DiceLoss(softmax, batch=False) and FocalLoss(use_softmax), and with
+    `focal='sigmoid'` their sum equals DiceFocalLoss(softmax=True), whose focal term is a sigmoid one all the same:
+    so were the paper's runs. Background is included. Nothing is one-hot: a quarter of the time and memory.
 
     Args:
         gamma: focal exponent.
-        class_weight: None, or 'inverse_sqrt': in the focal term every class weighs (its share of
+        focal: `softmax`, a voxel's loss is that of its own class; or `sigmoid`, every class is a binary problem of
+            its own, and a voxel's loss is the sum over them.
+        class_weight: None, or 'inverse_sqrt': in the focal term every voxel weighs (its class's share of
             the batch)^-1/2, scaled so that the mean weight of a voxel is 1. For tiny budgets, where
             rare organs would otherwise stay at zero.
         present_only: Dice pooled over the batch and averaged over the foreground classes present in
@@ -42,8 +44,11 @@ class DiceFocalLoss(nn.Module):
 
     def __init__(self, gamma: float = 2.0, class_weight: str | None = None,
                  present_only: bool = False, dice_weight: float = 1.0, focal_weight: float = 1.0,
-                 smooth: float = 1e-5, loss_name: str = 'loss_dice_focal'):
+                 smooth: float = 1e-5, loss_name: str = 'loss_dice_focal', focal: str = 'softmax'):
         super().__init__()
+        if focal not in ('softmax', 'sigmoid'):
+            raise ValueError(f"focal {focal!r}: must be 'softmax' or 'sigmoid'")
+        self.focal = focal
         if class_weight not in (None, 'inverse_sqrt'):
             raise ValueError(f"class_weight {class_weight!r}: None or 'inverse_sqrt'")
         self.class_weight, self.present_only = class_weight, present_only
@@ -59,14 +64,16 @@ class DiceFocalLoss(nn.Module):
     def forward(self, logits: Tensor, label: Tensor, weight=None, ignore_index=None, **_) -> Tensor:
         """Loss of logits (B, K, H, W) against integer labels (B, H, W)."""
         batch, classes = logits.shape[:2]
-        log_p = logits.float().flatten(2).log_softmax(1)             # (B, K, V)
+        logits = logits.float().flatten(2)                           # (B, K, V)
+        log_p = logits.log_softmax(1)                                # (B, K, V)
         label = label.long().flatten(1)                              # (B, V)
         log_own = log_p.gather(1, label[:, None])[:, 0]              # (B, V)
         own = log_own.exp()
         counts = _sum_per_class(torch.ones_like(own), label, classes)  # (B, K)
         total = sum_over_processes(counts.sum(0))  # of the whole batch
 
-        focal = -(1 - own).pow(self.gamma) * log_own
+        focal = (-(1 - own).pow(self.gamma) * log_own if self.focal == 'softmax' else
+                 self._binary_losses(logits, label))                 # (B, V)
         if self.class_weight == 'inverse_sqrt':
             weights = (total + 1).rsqrt()
             focal = focal * (weights * total.sum() / (weights * total).sum())[label]
@@ -80,6 +87,13 @@ class DiceFocalLoss(nn.Module):
         dice = ((dice * present).sum() / present.sum().clamp(min=1) if self.present_only
                 else dice.mean())
         return self.dice_weight * dice + self.focal_weight * focal.mean() / classes
+
+    def _binary_losses(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Sigmoid focal losses of logits (B, K, V), summed over the classes: (B, V)."""
+        absent = logits.sigmoid().pow(self.gamma) * softplus(logits)  # as if no voxel had any class
+        own = logits.gather(1, label[:, None])
+        present = (-own).sigmoid().pow(self.gamma) * softplus(-own)
+        return absent.sum(1) + (present - absent.gather(1, label[:, None]))[:, 0]
 
 
 def _sum_per_class(values: Tensor, label: Tensor, classes: int) -> Tensor:
