@@ -35,6 +35,9 @@ def parse_args() -> argparse.Namespace:
                         help='of a grid over several datasets, only these; of a grid that has one, another in its '
                              'place: the results get a folder of their own')
     parser.add_argument('--seeds', nargs='+', type=int)
+    parser.add_argument('--folds', type=int, metavar='N',
+                        help='cross-validate: a run of each seed for each of N folds of all cases (1: as the data '
+                             'is split); the results get a folder of their own')
     parser.add_argument('--data-root', type=Path, default=Path('data'),
                         help='folder that holds the archives (default: data)')
     parser.add_argument('--weights-root', type=Path, default=Path('weights'),
@@ -68,7 +71,7 @@ def main() -> int:
             check_distinct(values, f'--{option}')
     import_extensions(args.imports, '--imports')
     free = {name: getattr(args, axis.flag.lstrip('-')) for name, axis in AXES.items()}
-    grids = [load_grid(name, args.tables, args.seeds, args.dataset, **free) for name in args.grid]
+    grids = [load_grid(name, args.tables, args.seeds, args.dataset, args.folds, **free) for name in args.grid]
     if args.plan:
         for option in ('dry_run', 'halve_on_oom'):
             if getattr(args, option):
@@ -101,7 +104,7 @@ def main() -> int:
         agenda = make_agenda(grid, args.weights_root, out, args.max_iters, args.retry_failed)
         write_atomic(out / 'grid.yaml', grid.text)
         for dataset in grid.datasets:
-            write_summary(out, dataset, summarize_dataset(read_index(PREPARED / dataset)))
+            write_summary(out, dataset, summarize_dataset(read_index(PREPARED / dataset), grid.folds))
         prepare_sources(agenda)
         if moved := set_superseded_aside(out, agenda.runs):
             progress.say(f'{moved} records of an earlier config or data set aside in {out / "superseded"}')
@@ -136,8 +139,9 @@ def list_cells(grid: Grid, args: argparse.Namespace) -> int:
     cells, to_run = grid.row_names(), grid.cells_to_run()
     for cell, rows in cells.items():
         print(f'{cell}    {rows or "free axes"}')
-        for seed in grid.seeds if cell in to_run else ():
-            print(f'    {make_run(grid, cell, seed, args.weights_root, args.max_iters).command()}')
+        for seed, fold in grid.parts if cell in to_run else ():
+            run = make_run(grid, cell, seed, args.weights_root, args.max_iters, fold)
+            print((f'    seed {seed}, fold {fold[0]} of {fold[1]}:' if fold else '   ') + f' {run.command()}')
         if cell not in to_run:
             print('    label maps from elsewhere; tools/score.py scores them')
     for name in dict.fromkeys(cell.source for cell in cells if cell.source not in ('none', None)):
@@ -148,7 +152,8 @@ def list_cells(grid: Grid, args: argparse.Namespace) -> int:
         print(f'source {name}: {path} ({state})')
     if unprepared := [name for name in grid.datasets if not is_prepared(name)]:
         print(f'not prepared yet, so that the names of their runs will be others: {", ".join(unprepared)}')
-    print(f'{len(cells)} cells, {len(to_run) * len(grid.seeds)} runs')
+    folds = f', {grid.folds} folds of each seed, as data/prepared/DATASET/folds_{grid.folds}.json will have them'
+    print(f'{len(cells)} cells, {len(to_run) * len(grid.parts)} runs{folds if grid.folds else ""}')
     return 0
 
 

@@ -84,8 +84,8 @@ def test_the_papers_organ_statistics_stand_below_bcvs_organs():
     facts = label_statistics(label, 14)
     info = CATALOGUE['phantom']
     summary = summarize_dataset(dict(
-        labels=info.labels, headline=[*info.headline, 13], split=dict(val=['a']), evaluate='val',
-        cases=dict(a=dict(facts, shape=(5, 1, 8, 8)))))
+        dataset='phantom', labels=info.labels, headline=[*info.headline, 13], split=dict(val=['a']),
+        evaluate='val', cases=dict(a=dict(facts, shape=(5, 1, 8, 8)))))
     made = finished(grid.cells()[0], dsc=[50.0] * 14, labels=info.labels, headline=info.headline)
     table = build_table(grid.tables['3'], Measured([made], dict(phantom=summary)), grid)
     table = table.set_index(['Method', 'figures'])
@@ -196,7 +196,8 @@ def test_a_prepared_dataset_outside_the_catalogue_runs_in_a_grid(tmp_path):
     index = read_index(tmp_path / 'data/prepared/mine')
     assert [record['state'] for record in records] == ['done', 'done']
     assert records[0]['data'] == dict(dataset='mine', split_hash=index['split_hash'], evaluated='test',
-                                      cases=dict(train=8, val=1, test=1), protocol='sound', input_size=[64, 64])
+                                      trained='train', cases=dict(train=8, val=1, test=1), protocol='sound',
+                                      input_size=[64, 64])
     assert index['split_hash'] in (tmp_path / 'out/report.html').read_text()
 
 

@@ -47,7 +47,10 @@ class Job:
             return str(error)
 
     def __str__(self) -> str:
-        return f'{self.run.cell} seed {self.run.seed}' if self.run else self.name
+        if not self.run:
+            return self.name
+        fold = f' fold {self.run.fold[0]} of {self.run.fold[1]}' if self.run.fold else ''
+        return f'{self.run.cell} seed {self.run.seed}{fold}'
 
     def left(self) -> dict | None:
         """What it has left, of a run with `state` and, where it failed, `reason`; None: nothing yet."""

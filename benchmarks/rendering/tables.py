@@ -47,14 +47,21 @@ def caption(table: Table, measured: Measured, grid: Grid) -> str:
         over = 'the reported organs' if table.labels == 'headline' else 'all labels, background included'
     title, what = table.title or f'Table {table.name}', f'{table.caption}: ' if table.caption else ''
     if len(grid.datasets) > 1:
-        return f'{title}. {what}mean DSC over {over}; average over the datasets on which every row was run.'
+        return (f'{title}. {what}mean DSC over {over}; average over the datasets on which every row was run'
+                f'{describe_folds(measured)}.')
     if table.by == 'organs':
         below = ('; below: voxels and slices in all evaluated cases, and the mean Dice (%) between a label in a '
                  'slice and in the next' if measured.data else '')
-        return f'{title}. {table.caption or "Its rows"} by organ, pooled DSC{below}.'
+        return f'{title}. {table.caption or "Its rows"} by organ, pooled DSC{below}{describe_folds(measured)}.'
     surfaces = ('; HD95 and NSD are means of cases, HD95 of those where label and prediction both have the organ'
                 if table.labels == 'headline' and METRICS['hd95'] in measured.metrics() else '')
-    return f'{title}. {what}mean over {over}{surfaces}.'
+    return f'{title}. {what}mean over {over}{surfaces}{describe_folds(measured)}.'
+
+
+def describe_folds(measured: Measured) -> str:
+    """The end of a caption whose figures are of cross-validated runs."""
+    folds = ' or '.join(map(str, measured.folds()))
+    return f'; out-of-fold, {folds} folds: every case counts once per seed' if folds else ''
 
 
 def build_table(table: Table, measured: Measured, grid: Grid, committed: Measured | None = None) -> pd.DataFrame:
@@ -81,7 +88,7 @@ def _metric_table(table: Table, measured: Measured, grid: Grid, committed: Measu
         if not cell.without_config:
             row |= {name: text(cell, grid.sources) for name, text in table.columns.items()}
         row |= _figures(measured, cell, labels)
-        row['runs'] = str(len(value.seeds))
+        row['runs'] = value.runs
         if committed:
             other = committed.value(cell, labels=labels)
             row |= {'committed': str(other), 'agrees': agreement(value, other, noise)}
@@ -176,7 +183,8 @@ def data_table(measured: Measured, grid: Grid, paper: pd.DataFrame) -> pd.DataFr
             row |= {'modality': summary['modality'],
                     'raw size': 'x'.join(f'{side:.0f}' for side in summary['size']),
                     'input size': _input_sizes(measured, dataset), 'labels': str(len(summary['labels']) - 1),
-                    **{part: str(counts.get(part, 0)) for part in ('train', 'val', 'test')},
+                    **({'cases': f'{sum(counts.values())} in {summary["folds"]} folds'} if 'folds' in summary else
+                       {part: str(counts.get(part, 0)) for part in ('train', 'val', 'test')}),
                     'split': summary['split_hash']}
         rows.append(row)
         if dataset in paper.index:
@@ -211,7 +219,7 @@ def free_table(measured: Measured, grid: Grid) -> tuple[pd.DataFrame, str]:
     varying = varying_axes(cells)
     rows = [{axis: '—' if getattr(cell, axis) is None else str(getattr(cell, axis))
              for axis in varying}
-            | _figures(measured, cell, 'headline') | {'runs': str(len(measured.value(cell).seeds))}
+            | _figures(measured, cell, 'headline') | {'runs': measured.value(cell).runs}
             for cell in cells]
     shared = [axis for axis, value in vars(cells[0]).items() if axis not in varying and value is not None]
     as_table = Table('free', {}, title=f'Free axes ({cell_label(cells[0], shared)})')

@@ -10,7 +10,7 @@ from typing import Any
 
 from mmseg_plugins.commands import REPO
 from mmseg_plugins.datasets.layout_images import prepare_layout
-from mmseg_plugins.datasets.splits import split_cases
+from mmseg_plugins.datasets.splits import Fold, name_fold, split_cases
 from mmseg_plugins.datasets.store import read_index
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.experiment import check_splits, places, read_config
@@ -62,15 +62,18 @@ class Agenda:
         return f'{len(self.runs)} runs, {finished} finished, {failed}{len(self.todo)} to do'
 
 
-def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: int | None) -> Run:
-    """The config and options of a cell with a seed."""
+def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: int | None,
+             fold: Fold | None = None) -> Run:
+    """The config and options of a cell with a seed, on a fold where the grid is cross-validated."""
     if cell.without_config:
-        return _make_command_run(grid, cell, seed)
+        return _make_command_run(grid, cell, seed, fold)
     source = None if cell.source == 'none' else str(weights_root / grid.sources[cell.source].file)
     axes = {name: getattr(cell, name) for name in AXES if name not in ('encoder', 'source')}
     options = {'experiment.data_root': str(PREPARED / cell.dataset), 'experiment.source': source,
                **{f'experiment.{name}': value for name, value in axes.items() if value is not None},
                'experiment.seed': seed, **grid.options}
+    if fold:
+        options |= {'experiment.split': name_fold(fold, others=True), 'experiment.evaluate': name_fold(fold)}
     if max_iters is not None:
         options['experiment.steps'] = max_iters
     if cell.encoder.startswith(TIMM):
@@ -81,24 +84,25 @@ def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: i
         _check_encoder(cfg.experiment.encoder, check_size(cfg.experiment.img_size), config)
     data = _prepared_digest(cell.dataset, cfg)
     source_digest = source and _source_digest(cell.source, grid, weights_root)
-    return Run(cell, seed, config, options, content_hash([determinants(cfg), data, source_digest]))
+    return Run(cell, seed, config, options, content_hash([determinants(cfg), data, source_digest]), fold)
 
 
-def _make_command_run(grid: Grid, cell: Cell, seed: int) -> Run:
+def _make_command_run(grid: Grid, cell: Cell, seed: int, fold: Fold | None) -> Run:
     """A command with a seed. What it calls is not looked into: who changes that says so in the command."""
     command = grid.configs[cell.encoder].get('command')
     if not command:
         raise UserError(f'{cell.encoder}: has no command that could be run; score its label maps with '
                         'tools/score.py')
     index = read_index(PREPARED / cell.dataset) if is_prepared(cell.dataset) else None
-    evaluate = grid.options.get('experiment.evaluate')  # as the configs beside it
+    evaluate = name_fold(fold) if fold else grid.options.get('experiment.evaluate')  # as the configs beside it
     if evaluate and index:
         split_cases(index, evaluate, 'experiment.evaluate')  # or it is said that there is none
     options = {'custom_imports.imports': grid.options.get('custom_imports.imports', []),  # metrics, perhaps
                'experiment.evaluate': evaluate}
     own = _own_modules(options['custom_imports.imports'])
     return Run(cell, seed, command, options, content_hash(
-        [command, seed, index and data_digest(index), *([evaluate] if evaluate else []), *([own] if own else [])]))
+        [command, seed, index and data_digest(index, evaluate), *([evaluate] if evaluate else []),
+         *([own] if own else [])]), fold)
 
 
 def determinants(cfg) -> dict[str, Any]:
@@ -142,14 +146,20 @@ def _prepared_digest(dataset: str, cfg) -> str | None:
         return None
     index = read_index(PREPARED / dataset)
     check_splits(cfg, index)
-    return data_digest(index)
+    return data_digest(index, cfg.experiment.split, cfg.experiment.get('evaluate'))
 
 
-def data_digest(index: dict) -> str:
-    """Hash of what of a prepared dataset determines a result; an index may say more."""
+def data_digest(index: dict, *splits: str | None) -> str:
+    """Hash of what of a prepared dataset determines a result; an index may say more.
+
+    Args:
+        splits: that a run is on. Parts of splits count by their cases, as these also depend on who is one patient,
+            and on folds that came with the data.
+    """
     rules = [index[key] for key in ('labels', 'channels', 'headline', 'intensity', 'evaluate', 'split')]
+    parts = [split_cases(index, split) for split in splits if split and ':' in split]
     return content_hash([rules, {case: [entry[key] for key in ('shape', 'spacing', 'sha256')]
-                             for case, entry in index['cases'].items()}])
+                                 for case, entry in index['cases'].items()}, *parts])
 
 
 def _source_digest(name: str, grid: Grid, weights_root: Path) -> str:
@@ -165,8 +175,8 @@ def _source_digest(name: str, grid: Grid, weights_root: Path) -> str:
 
 def make_agenda(grid: Grid, weights_root: Path, out: Path, max_iters: int | None, retry_failed: bool) -> Agenda:
     """All runs of the grid, those still to do, and the embedded sources these need."""
-    runs = [make_run(grid, cell, seed, weights_root, max_iters) for cell in grid.cells_to_run()
-            for seed in grid.seeds]
+    runs = [make_run(grid, cell, seed, weights_root, max_iters, fold) for cell in grid.cells_to_run()
+            for seed, fold in grid.parts]
     states = {run.name: (read_record(record_path(out, run)) or {}).get('state') for run in runs}
     failed = [run for run in runs if states[run.name] == 'failed' and not retry_failed]
     todo = [run for run in runs if states[run.name] != 'done' and run not in failed]
