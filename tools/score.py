@@ -104,8 +104,8 @@ def check_results(args: argparse.Namespace, split: str) -> None:
     if fold:  # the others of as many are not others
         others = {other for other in others if (read_fold(other) or (0, 0))[1] != fold[1]}
     if others:
-        raise UserError(f'--out {args.out}: its records on {args.dataset} are evaluated on {some(others)}, not on '
-                        f'{split}; name another folder, or --split {min(others)}')
+        raise UserError(f'--out {args.out}: its records on {args.dataset} are evaluated on '
+                        f'{some(sorted(others))}, not on {split}; name another folder, or --split {min(others)}')
 
 
 def own_command(args: argparse.Namespace) -> str:
