@@ -22,7 +22,8 @@ from benchmarks.rendering.folds import merge_folds
 from benchmarks.rendering.frame import Measured
 from benchmarks.rendering.page import describe_data, index_cells
 from benchmarks.runs.agenda import data_digest, make_agenda
-from benchmarks.runs.records import describe_result, read_records
+from benchmarks.runs.records import describe_result, read_records, set_superseded_aside
+from benchmarks.runs.run import Run
 from mmseg_plugins.datasets.splits import list_folds
 from mmseg_plugins.datasets.store import read_index
 from mmseg_plugins.errors import UserError
@@ -69,7 +70,7 @@ def test_each_case_has_one_figure_per_seed_and_tables_are_of_all(finished):
     assert 'out-of-fold, 3 folds' in page and 'Seed 1, fold 2 of 3' in page and '6 in 3 folds' in page
     assert '12 finished runs, 3 folds of each seed,' in page
     assert 'hippocampus: 6 cases evaluated (out-of-fold, 3 folds), 4 trained on' in page
-    assert index_cells(Measured(records), report.load_folder(out))[1] == '4 in 3 folds'
+    assert index_cells(Measured(records), report.load_folder(out))[1] == '12 in 3 folds'
     assert (out / 'figures/predictions.png').exists()  # of the one fold that has the case that is shown
 
 
@@ -119,7 +120,16 @@ def test_the_folds_of_a_grid_take_the_place_of_its_split_and_back(finished, tmp_
     assert 'seed 1, fold 4 of 5: ' in text and '4 cells, 20 runs, 5 folds of each seed' in text
     grid = load_grid('hippocampus', seeds=[1], folds=5)
     assert (grid.name, grid.folds) == ('hippocampus-5-folds', 5) and yaml.safe_load(grid.text)['folds'] == 5
-    # a run of no fold is what it was
+    # a run of no fold is what it was, and sets folds aside; a fold sets aside what else is of its seed
+    whole, fold = record(cell := Cell('phantom'), digest='11111111'), made((0, 3))
+    for kept, put in ((Run(cell, 1, '', {}, '22222222'), [fold]),
+                      (Run(cell, 1, '', {}, '33333333', (0, 3)), [whole, fold, made((1, 2))])):
+        paths = {write(tmp_path, each) for each in (*put, made((1, 3)))}
+        write(tmp_path, record(cell, 11))
+        others = 2 if kept.fold is None else 3
+        assert set_superseded_aside(tmp_path, [kept]) == others
+        assert sum(path.exists() for path in paths) == len(paths) - others
+    assert not list((tmp_path / 'records').glob('*-seed1-fold0of3-*'))
     plain = make_agenda(load_grid('hippocampus', seeds=[1]), tmp_path, tmp_path, None, False).runs
     assert all(run.fold is None and '-fold' not in run.name for run in plain)
     back = load_grid(str(finished / 'mine.yaml'), folds=1)

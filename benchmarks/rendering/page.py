@@ -87,7 +87,8 @@ def index_cells(measured: Measured, grid: Grid) -> list[str]:
                     f'(average of {len(pairs)})')
         main += ' (all labels)' if labels == 'all' else ''
     folds = f' in {" or ".join(map(str, measured.folds()))} folds' if measured.folds() else ''
-    return [', '.join(finished_datasets(measured, grid)) or '—', f'{len(measured.done())}{folds}{failed}', main,
+    return [', '.join(finished_datasets(measured, grid)) or '—',
+            f'{len(split_merged(*measured.done()))}{folds}{failed}', main,
             '; '.join(describe_hardware(measured)) or '—']
 
 
