@@ -150,6 +150,9 @@ def test_folds_are_of_whole_patients_and_parts_have_parts():
         assert not {index['groups'][case] for case in others} & {index['groups'][case] for case in cases}
     inner, rest = (split_cases(index, f'all:-0/3:{part}/2') for part in ('0', '-0'))
     assert sorted(inner + rest) == sorted(split_cases(index, 'all:-0/3')) and not set(inner) & set(rest)
+    copies = index | dict(cases={case: dict(image_sha256='same' if case in ('p3_a', 'p7_b') else case)
+                                 for case in every})
+    assert any({'p3_a', 'p3_b', 'p7_a', 'p7_b'} <= set(fold['val']) for fold in list_folds(copies, 9))
     for wrong, message in (('trian', "did you mean 'train'"), ('train:3/3', "'train:3/3': a part is written"),
                            ('all:0/11', '11 folds of 10 patients'), ('train:x', "'train:x': a part is")):
         with pytest.raises(UserError, match=message):

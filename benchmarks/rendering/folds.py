@@ -13,10 +13,11 @@ from ..grid.axes import Cell
 def merge_folds(records: list[dict]) -> list[dict]:
     """Records of folds put together by cell and seed, each in the place of its first; others stay as they are.
 
-    What all folds have together is a finished record with `folds`, the records that it is made of: its figures are
-    those of one evaluation of all their cases, and what it tells of training and cost is of one of the trainings,
-    the middle one in seconds. While folds are missing or failed, `state` is `unfinished` or `failed`, with the
-    reason, and there are no figures.
+    What all folds have together is a finished record with `folds`, the records that it is made of. Its figures are
+    those of one evaluation of all their cases, its learning curve is their mean, and its cost is that of one
+    training, by their median seconds. `lost` of its scores names metrics of all cases together that are not
+    registered here, so that they could not be formed anew. While folds are missing or failed, `state` is
+    `unfinished` or `failed`, with the reason, and there are no figures.
     """
     together: dict[tuple, list[dict]] = {}
     for record in records:

@@ -48,17 +48,17 @@ def caption(table: Table, measured: Measured, grid: Grid) -> str:
     title, what = table.title or f'Table {table.name}', f'{table.caption}: ' if table.caption else ''
     if len(grid.datasets) > 1:
         return (f'{title}. {what}mean DSC over {over}; average over the datasets on which every row was run'
-                f'{describe_folds(measured)}.')
+                f'{end_of_caption(measured)}.')
     if table.by == 'organs':
         below = ('; below: voxels and slices in all evaluated cases, and the mean Dice (%) between a label in a '
                  'slice and in the next' if measured.data else '')
-        return f'{title}. {table.caption or "Its rows"} by organ, pooled DSC{below}{describe_folds(measured)}.'
+        return f'{title}. {table.caption or "Its rows"} by organ, pooled DSC{below}{end_of_caption(measured)}.'
     surfaces = ('; HD95 and NSD are means of cases, HD95 of those where label and prediction both have the organ'
                 if table.labels == 'headline' and METRICS['hd95'] in measured.metrics() else '')
-    return f'{title}. {what}mean over {over}{surfaces}{describe_folds(measured)}.'
+    return f'{title}. {what}mean over {over}{surfaces}{end_of_caption(measured)}.'
 
 
-def describe_folds(measured: Measured) -> str:
+def end_of_caption(measured: Measured) -> str:
     """The end of a caption whose figures are of cross-validated runs."""
     folds = ' or '.join(map(str, measured.folds()))
     return f'; out-of-fold, {folds} folds: every case counts once per seed' if folds else ''

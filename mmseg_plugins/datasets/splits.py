@@ -144,8 +144,14 @@ def _own_folds(folds: list[dict[str, list[str]]], where: str) -> list[dict[str, 
 
 
 def _folds(index: dict, cases: Sequence[str], number: int, where: str) -> list[set[str]]:
-    """`number` sets of the cases, each patient's in one."""
-    patients = by_patient(cases, index.get('groups') or {})
+    """`number` sets of the cases, each patient's in one; patients of whom one image is the same are one."""
+    patients, owners = by_patient(cases, index.get('groups') or {}), {}
+    for patient, its in list(patients.items()):
+        images = [index.get('cases', {}).get(case, {}).get('image_sha256', case) for case in its]
+        owner = next((owners[image] for image in images if image in owners), patient)
+        owners |= dict.fromkeys(images, owner)
+        if owner != patient:
+            patients[owner] += patients.pop(patient)
     names = sorted(patients)
     if not 2 <= number <= len(patients):
         raise UserError(f'{where}: {number} folds of {len(patients)} patients; choose 2 to {len(patients)} folds')
