@@ -153,7 +153,8 @@ def collect_tables(measured: Measured, grid: Grid, committed: Measured | None) -
     if measured.data:
         add('1', tables.data_table(measured, grid, published_data()),
             'Table 1. The data: mean raw size and network input (columns x rows x slices), labels without '
-            'background, cases by split (patients where one has several cases).')
+            f'background, cases {"in folds" if grid.folds else "by split"} (patients where one has several '
+            'cases).')
     for table in grid.tables.values():
         if any(measured.runs(cell) for cell in grid.on_each(table.rows.values())):
             add(table.name, tables.build_table(table, measured, grid, committed),
@@ -183,7 +184,7 @@ def collect_tables(measured: Measured, grid: Grid, committed: Measured | None) -
     if measured.done():
         add('cost', tables.cost_table(measured, grid, published_flops()),
             'Cost. FLOPs (2 x multiply-accumulate) of one window; seconds are of the whole run, with evaluation, '
-            'medians over seeds.')
+            f'medians over {"seeds and folds" if measured.folds() else "seeds"}.')
     if any('settings' in record for record in measured.done()):
         add('6', tables.settings_table(measured, published_settings()),
             'Table 6. Settings, read from the configs of the runs.')

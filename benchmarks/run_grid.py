@@ -35,6 +35,9 @@ def parse_args() -> argparse.Namespace:
                         help='of a grid over several datasets, only these; of a grid that has one, another in its '
                              'place: the results get a folder of their own')
     parser.add_argument('--seeds', nargs='+', type=int)
+    parser.add_argument('--folds', type=int, metavar='N',
+                        help='cross-validate: a run of each seed for each of N folds of all cases (1: as the data '
+                             'is split); the results get a folder of their own')
     parser.add_argument('--data-root', type=Path, default=Path('data'),
                         help='folder that holds the archives (default: data)')
     parser.add_argument('--weights-root', type=Path, default=Path('weights'),
@@ -70,7 +73,7 @@ def main() -> int:
             check_distinct(values, f'--{option}')
     import_extensions(args.imports, '--imports')
     free = {name: getattr(args, axis.flag.lstrip('-')) for name, axis in AXES.items()}
-    grids = [load_grid(name, args.tables, args.seeds, args.dataset, **free) for name in args.grid]
+    grids = [load_grid(name, args.tables, args.seeds, args.dataset, args.folds, **free) for name in args.grid]
     if args.plan:
         for option in ('dry_run', 'halve_on_oom'):
             if getattr(args, option):
@@ -121,20 +124,20 @@ def main() -> int:
         prepare_inputs(grid, archives, args.weights_root, progress)
         write_atomic(out / 'grid.yaml', grid.text)
         for dataset in grid.datasets:
-            write_summary(out, dataset, summarize_dataset(read_index(PREPARED / dataset)))
+            write_summary(out, dataset, summarize_dataset(read_index(PREPARED / dataset), grid.folds))
         search, folders = list_search(grid, args.weights_root, args.max_iters), search_folders(grid, out, args)
         if search:
             agenda = make_agenda(grid, sum(search.values(), []), args.weights_root, folders, args.retry_failed,
                                  f', search (kept in {" or ".join(map(str, folders))})')
             carry_out(agenda, folders[0])
         choices = choose(grid, search, folders)
-        for cell, choice in choices.items():
-            print(describe_choice(cell, choice))
-        if undecided := [cell for cell in search if cell not in choices]:
+        for part, choice in choices.items():
+            print(describe_choice(part, choice))
+        if undecided := [part for part in search if part not in choices]:
             if executor.detach:
                 print('call again for the runs, once their search has ended')
                 return 0
-            raise UserError(f'no setting of {undecided[0]} came to its end; see the records under {folders[0]}')
+            raise UserError(f'no setting of {undecided[0][0]} came to its end; see the records under {folders[0]}')
         if args.search:
             return 0
         runs = list_runs(grid, args.weights_root, args.max_iters, choices)
@@ -171,14 +174,16 @@ def list_cells(grid: Grid, args: argparse.Namespace) -> int:
     runs = list_runs(grid, args.weights_root, args.max_iters, choices)
     for cell, rows in cells.items():
         print(f'{cell}    {rows or "free axes"}')
-        for run in search.get(cell, ()) if cell not in choices else ():
+        undecided = [part for part in search if part[0] == cell and part not in choices]
+        for run in sum((search[part] for part in undecided), []):
             print(f'    search: {run.command()}')
         for run in runs:
             if run.cell == cell:
-                print(f'    {run.command()}')
+                fold = f'seed {run.seed}, fold {run.fold[0]} of {run.fold[1]}: ' if run.fold else ''
+                print(f'    {fold}{run.command()}')
         if cell not in to_run:
             print('    label maps from elsewhere; tools/score.py scores them')
-        elif cell in search and cell not in choices:
+        elif undecided:
             print(f'    (with what the search chooses of {", ".join(grid.tune)})')
     for name in dict.fromkeys(cell.source for cell in cells if cell.source not in ('none', None)):
         source = grid.sources[name]
@@ -188,8 +193,10 @@ def list_cells(grid: Grid, args: argparse.Namespace) -> int:
         print(f'source {name}: {path} ({state})')
     if unprepared := [name for name in grid.datasets if not is_prepared(name)]:
         print(f'not prepared yet, so that the names of their runs will be others: {", ".join(unprepared)}')
-    searched = sum(len(search[cell]) for cell in search if cell not in choices)
-    print(f'{len(cells)} cells, {len(runs)} runs' + f', {searched} of their search' * bool(searched))
+    searched = sum(len(search[part]) for part in search if part not in choices)
+    folds = f', {grid.folds} folds of each seed, as data/prepared/DATASET/folds_{grid.folds}.json will have them'
+    print(f'{len(cells)} cells, {len(runs)} runs{f", {searched} of their search" * bool(searched)}'
+          f'{folds if grid.folds else ""}')
     return 0
 
 

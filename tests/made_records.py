@@ -13,7 +13,7 @@ from mmseg_plugins.files import write_json
 
 def record(cell: Cell, seed: int = 1, dsc: Sequence[float] = (99.0, 60.0, 70.0), labels: Sequence[str] = (),
            headline: Sequence[int] = (), per_case: Sequence | None = None, digest: str = 'abcd1234',
-           figures: dict | None = None, **changes) -> dict:
+           figures: dict | None = None, fold: tuple | None = None, **changes) -> dict:
     """A finished run's record.
 
     Args:
@@ -22,11 +22,12 @@ def record(cell: Cell, seed: int = 1, dsc: Sequence[float] = (99.0, 60.0, 70.0),
         per_case: in percent, cases x labels, None where a case lacks one; left out: eight cases as `dsc` is.
         digest: the run's identity.
         figures: of other metrics, by name.
+        fold: its number and how many there are.
         changes: what parts of it, as `cost`, hold besides or instead.
     """
     dsc, per_case = list(dsc), [list(dsc)] * 8 if per_case is None else per_case
     made = dict(
-        _head(cell, seed, digest), state='done', load=None, python='3.11',
+        _head(cell, seed, digest, fold), state='done', load=None, python='3.11',
         scores=dict(labels=list(labels or ['background', *(f'organ {i}' for i in range(1, len(dsc)))]),
                     headline=list(headline or range(1, len(dsc))),
                     cases=[f'case_{i:04d}' for i in range(len(per_case))],
@@ -39,9 +40,10 @@ def record(cell: Cell, seed: int = 1, dsc: Sequence[float] = (99.0, 60.0, 70.0),
     return _check(made | {part: made.get(part, {}) | change for part, change in changes.items()})
 
 
-def failed(cell: Cell, seed: int = 1, reason: str = 'torn', digest: str = 'abcd1234') -> dict:
+def failed(cell: Cell, seed: int = 1, reason: str = 'torn', digest: str = 'abcd1234', fold: tuple | None = None
+           ) -> dict:
     """The record of a run that failed, which has no scores."""
-    return _check(_head(cell, seed, digest) | dict(state='failed', reason=reason))
+    return _check(_head(cell, seed, digest, fold) | dict(state='failed', reason=reason))
 
 
 def write(folder: Path, made: dict) -> Path:
@@ -51,11 +53,12 @@ def write(folder: Path, made: dict) -> Path:
     return path
 
 
-def _head(cell: Cell, seed: int, digest: str) -> dict:
-    run = Run(cell, seed, 'configs/a.py', {}, digest)
-    return dict(version=VERSION, run=run.name, identity=digest, cell=asdict(cell), seed=seed, config=run.config,
-                command='python tools/train.py', code=dict(revision='0123abc', modified=False),
-                packages=dict(torch='2.8'), hardware=dict(cpu='a CPU', cores=2, threads=1, gpu=None))
+def _head(cell: Cell, seed: int, digest: str, fold: tuple | None) -> dict:
+    run = Run(cell, seed, 'configs/a.py', {}, digest, fold)
+    return (dict(fold=list(fold)) if fold else {}) | dict(
+        version=VERSION, run=run.name, identity=digest, cell=asdict(cell), seed=seed, config=run.config,
+        command='python tools/train.py', code=dict(revision='0123abc', modified=False),
+        packages=dict(torch='2.8'), hardware=dict(cpu='a CPU', cores=2, threads=1, gpu=None))
 
 
 def _check(made: dict) -> dict:

@@ -7,6 +7,7 @@ from conftest import REPO
 
 from benchmarks.grid.reader import load_grid
 from benchmarks.runs import agenda
+from benchmarks.runs.search import choose, list_search
 from mmseg_plugins.experiment import read_config
 from mmseg_plugins.sources import file_sha256
 
@@ -18,8 +19,10 @@ DATA = {'phantom': '1527422c', 'hippocampus': '3ca5abbd'}  # agenda.data_digest 
 def test_committed_records_are_of_their_grids_runs(name, monkeypatch):
     monkeypatch.setattr(agenda, '_prepared_digest', lambda dataset, cfg: DATA[dataset])
     grid = load_grid(str(RESULTS / name / 'grid.yaml'))
-    runs = {agenda.make_run(grid, cell, seed, Path('weights'), None).name
-            for cell in grid.cells() for seed in grid.seeds}
+    search = list_search(grid, Path('weights'), None)
+    choices = choose(grid, search, [RESULTS / name / 'search'])
+    assert set(choices) == set(search)
+    runs = {run.name for run in agenda.list_runs(grid, Path('weights'), None, choices)}
     assert runs == {path.stem for path in (RESULTS / name / 'records').glob('*.json')}
 
 

@@ -25,7 +25,8 @@ from mmseg_plugins.datasets import (
 from mmseg_plugins.datasets.layout_images import prepare_layout
 from mmseg_plugins.datasets.layouts import describe_folder, find_cases
 from mmseg_plugins.datasets.prepare import prepare_dataset
-from mmseg_plugins.datasets.splits import patient_split, split_cases
+from mmseg_plugins.datasets.splits import list_folds, msd_split, pair_sides, patient_split, split_cases
+from mmseg_plugins.datasets.store import write_folds
 from mmseg_plugins.datasets.verification import verify_dataset
 from mmseg_plugins.datasets.volumes import read_volume
 from mmseg_plugins.errors import UserError
@@ -149,6 +150,9 @@ def test_folds_are_of_whole_patients_and_parts_have_parts():
         assert not {index['groups'][case] for case in others} & {index['groups'][case] for case in cases}
     inner, rest = (split_cases(index, f'all:-0/3:{part}/2') for part in ('0', '-0'))
     assert sorted(inner + rest) == sorted(split_cases(index, 'all:-0/3')) and not set(inner) & set(rest)
+    copies = index | dict(cases={case: dict(image_sha256='same' if case in ('p3_a', 'p7_b') else case)
+                                 for case in every})
+    assert any({'p3_a', 'p3_b', 'p7_a', 'p7_b'} <= set(fold['val']) for fold in list_folds(copies, 9))
     for wrong, message in (('trian', "did you mean 'train'"), ('train:3/3', "'train:3/3': a part is written"),
                            ('all:0/11', '11 folds of 10 patients'), ('train:x', "'train:x': a part is")):
         with pytest.raises(UserError, match=message):
@@ -188,6 +192,65 @@ def test_nnunets_own_folds_are_taken(tmp_path):
     (raw / 'splits_final.json').write_text(json.dumps([dict(train=['knee_000', 'knee_001'], val=['knee_001'])]))
     with pytest.raises(UserError, match='knee_001 in train and val'):
         find_cases(dataset.info, raw)
+
+
+def test_all_of_nnunets_folds_are_kept_and_are_those_of_as_many(tmp_path):
+    raw, names = write_nnunet(tmp_path / 'Dataset501_Knee', cases=4), [f'knee_{i:03d}' for i in range(4)]
+    folds = [dict(train=names[:1] + names[2:], val=[names[1]]), dict(train=names[1:3], val=[names[3], names[0]]),
+             dict(train=[names[0], names[1]], val=[names[2]])]
+    (raw / 'splits_final.json').write_text(json.dumps(folds))
+    assert call_tool('prepare_data', raw, '--layout', 'nnunet', '--out', tmp_path / 'knee') == 0
+    index = read_index(tmp_path / 'knee')
+    assert index['split'] == folds[0] and list_folds(index, 3) == folds
+    two = list_folds(index, 2)  # of another number, as for any dataset
+    assert sorted(two[0]['val'] + two[1]['val']) == names and sorted(two[0]['train']) == sorted(two[1]['val'])
+    assert split_cases(index, 'all:-1/3:0/2') in ([names[1]], [names[2]])
+    write_folds(tmp_path / 'knee', 3)
+    assert json.loads((tmp_path / 'knee/folds_3.json').read_text()) == folds
+    folds[2]['val'] = [names[2], names[3]]
+    with pytest.raises(UserError, match=r'all:0/3.*own 3 folds .* evaluate knee_003 more than once'):
+        split_cases(index | dict(folds=folds), 'all:0/3')
+    folds[2]['val'] = ['knee_777']
+    (raw / 'splits_final.json').write_text(json.dumps(folds))
+    with pytest.raises(UserError, match="names case 'knee_777'"):
+        find_cases(describe_folder(raw, 'nnunet')[1], raw)
+
+
+def test_both_sides_of_a_subject_are_one_patient(tmp_path):
+    assert pair_sides(['a_left', 'a_right', 'b_L_t1', 'b_R_t1', 'c-lh', 'c-rh', 'd_left', 'lef_t', 'Left e',
+                       'right e', 'f_l', 'f_rh', 'left', 'g_leftover', 'g_right']) == {
+        'a_left': 'a_left-right', 'a_right': 'a_left-right', 'b_L_t1': 'b_l-r_t1', 'b_R_t1': 'b_l-r_t1',
+        'c-lh': 'c-lh-rh', 'c-rh': 'c-lh-rh', 'Left e': 'left-right e', 'right e': 'left-right e'}
+    raw = write_msd(tmp_path / 'Task99_Knee', cases=20)
+    declared = json.loads((raw / 'dataset.json').read_text())
+    for number, entry in enumerate(declared['training']):
+        for part, path in entry.items():
+            entry[part] = f'{Path(path).parent}/s{number // 2:02d}_{"LR"[number % 2]}.nii.gz'
+            (raw / path).rename(raw / entry[part])
+    edit(raw, training=declared['training'])
+    dataset = find_cases(describe_folder(raw, 'msd')[1], raw)
+    assert {part: len(cases) for part, cases in dataset.split.items()} == dict(train=16, val=2, test=2)
+    index = dict(dataset='knee', split=dataset.split, groups=dataset.groups)
+    for parts in (dataset.split.values(), [fold['val'] for fold in list_folds(index, 5)]):
+        subjects = [{case[:3] for case in cases} for cases in parts]
+        assert sum(map(len, subjects)) == len(set.union(*subjects)) == 10
+    # a split that was published stays as it is
+    renamed = raw.rename(tmp_path / 'Task02_Heart')
+    cases = list(find_cases(replace(dataset_info('heart'), labels=dataset.info.labels), renamed).cases)
+    assert find_cases(replace(dataset_info('heart'), labels=dataset.info.labels), renamed).split == msd_split(
+        'Task02_Heart', cases) != dataset.split
+
+
+def test_a_small_split_that_nobody_chose_is_warned_of(tmp_path, capsys):
+    raw = write_nnunet(tmp_path / 'Dataset501_Knee', cases=8)
+    call_tool('prepare_data', raw, '--layout', 'nnunet', '--out', tmp_path / 'knee')
+    [line] = [line for line in capsys.readouterr().out.splitlines() if '--folds' in line]
+    assert line == ('warning: knee: by the usual rule, 1 of its 8 cases are evaluated (test), which tells little; '
+                    'cross-validate: benchmarks/run_grid.py --folds 5')
+    names = [f'knee_{i:03d}' for i in range(8)]
+    (raw / 'splits_final.json').write_text(json.dumps([dict(train=names[:6], val=names[6:])]))
+    call_tool('prepare_data', raw, '--layout', 'nnunet', '--out', tmp_path / 'knee')
+    assert '--folds' not in capsys.readouterr().out
 
 
 def listed(cases=7, folder='mine'):

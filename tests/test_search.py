@@ -67,7 +67,7 @@ def test_a_search_that_was_made_is_read_wherever_it_is_kept(searched, monkeypatc
     search = list_search(grid, Path('weights'), 2)
     assert choose(grid, search, [searched / 'nowhere']) == {}
     choices = choose(grid, search, [searched / 'nowhere', kept])
-    assert set(choices) == set(grid.cells())
+    assert set(choices) == {(cell, None) for cell in grid.cells()}
     made = {record['run'] for record in records(kept.parent)}
     assert {run.name for run in list_runs(grid, Path('weights'), 2, choices)} == made
 
@@ -99,6 +99,19 @@ def test_where_val_is_reported_a_part_of_the_training_cases_decides(searched, mo
         inner = split_cases(index, run_.options['experiment.evaluate'])
         assert inner and set(inner) < set(index['split']['train'])
         assert not set(inner) & set(split_cases(index, run_.options['experiment.split']))
+
+
+def test_every_fold_has_a_search_of_its_own_among_what_it_is_trained_on(searched, monkeypatch):
+    monkeypatch.chdir(searched)
+    grid = load_grid(str(grid_file(searched, **TUNED)), folds=3)
+    search = list_search(grid, Path('weights'), None)
+    assert set(search) == {(cell, (fold, 3)) for cell in grid.cells() for fold in range(3)}
+    index = read_index(Path('data/prepared/hippocampus'))
+    for (_, fold), runs in search.items():
+        reported = set(split_cases(index, f'all:{fold[0]}/3'))
+        for key in ('experiment.split', 'experiment.evaluate'):
+            assert not reported & set(split_cases(index, runs[0].options[key]))
+    assert len({run.name for runs in search.values() for run in runs}) == 2 * 3 * 4
 
 
 @pytest.mark.parametrize('changes, message', [

@@ -105,8 +105,8 @@ def test_the_papers_organ_statistics_stand_below_bcvs_organs():
     facts = label_statistics(label, 14)
     info = CATALOGUE['phantom']
     summary = summarize_dataset(dict(
-        labels=info.labels, headline=[*info.headline, 13], split=dict(val=['a']), evaluate='val',
-        cases=dict(a=dict(facts, shape=(5, 1, 8, 8)))))
+        dataset='phantom', labels=info.labels, headline=[*info.headline, 13], split=dict(val=['a']),
+        evaluate='val', cases=dict(a=dict(facts, shape=(5, 1, 8, 8)))))
     made = finished(grid.cells()[0], dsc=[50.0] * 14, labels=info.labels, headline=info.headline)
     table = build_table(grid.tables['3'], Measured([made], dict(phantom=summary)), grid)
     table = table.set_index(['Method', 'figures'])
@@ -217,8 +217,8 @@ def test_a_prepared_dataset_outside_the_catalogue_runs_in_a_grid(tmp_path):
     index = read_index(tmp_path / 'data/prepared/mine')
     assert [record['state'] for record in records] == ['done', 'done']
     assert records[0]['data'] == dict(dataset='mine', split_hash=index['split_hash'], evaluated='test',
-                                      cases=dict(train=8, val=1, test=1), protocol='sound', input_size=[64, 64],
-                                      nsd_tolerance=[2.0, 2.0])
+                                      trained='train', cases=dict(train=8, val=1, test=1), protocol='sound',
+                                      input_size=[64, 64], nsd_tolerance=[2.0, 2.0])
     assert index['split_hash'] in (tmp_path / 'out/report.html').read_text()
 
 
@@ -275,7 +275,7 @@ def test_a_grid_file_has_a_table_of_its_own_in_every_form(tmp_path):
     assert table['Method'].tolist() == ['flat', 'thin', 'deep'] and table['runs'].tolist() == [3, 3, 3]
     assert table['DSC pooled'].tolist() == ['41.70 ± 0.10', '51.70 ± 0.10', '61.70 ± 0.10']
     assert '| thin | 51.70 ± 0.10 |' in (tmp_path / 'tables/table_depth.md').read_text()
-    assert r'\caption{Table depth. How many slices: mean over 4 organs.}' in (
+    assert r'\caption{Table depth. How many slices: mean over 4 organs; time is of a run, beside deep\'s.}' in (
         tmp_path / 'tables/table_depth.tex').read_text()
     contrasts = pd.read_csv(tmp_path / 'tables/table_contrasts.csv')
     assert contrasts['Contrast'].tolist() == ['deep - flat', 'deep - thin']

@@ -28,6 +28,7 @@ from benchmarks.runs.records import (  # noqa: E402
 from benchmarks.runs.run import Run, content_hash  # noqa: E402
 from mmseg_plugins.commands import command  # noqa: E402
 from mmseg_plugins.datasets import read_index  # noqa: E402
+from mmseg_plugins.datasets.splits import read_fold  # noqa: E402
 from mmseg_plugins.datasets.statistics import summarize_dataset  # noqa: E402
 from mmseg_plugins.errors import UserError, run_main, some  # noqa: E402
 from mmseg_plugins.evaluation.folder import score_folder  # noqa: E402
@@ -42,7 +43,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Score a folder of label maps against a prepared dataset.')
     parser.add_argument('folder', type=Path, help='holds <case>.nii.gz, or .nii, of every case of the split')
     parser.add_argument('--dataset', required=True, help=f'name of a prepared dataset (below {PREPARED})')
-    parser.add_argument('--split', help='of the dataset (default: the one that it is evaluated on)')
+    parser.add_argument('--split', help='of the dataset (default: the one that it is evaluated on), or a part of '
+                                        'one: all:0/5 is fold 0 of 5; a method has figures once all 5 are scored')
     parser.add_argument('--method', required=True, metavar='NAME', help='what the tables call it')
     parser.add_argument('--out', type=Path, required=True,
                         help='a folder of results, a grid\'s or a new one; the record goes to its records/')
@@ -68,16 +70,19 @@ def main() -> None:
         print(f'warning: {len(found.missing)} of {len(found.scores.cases)} cases have no label map and count 0: '
               f'{some(found.missing)}')
     print(f'normalized surface Dice at {format_tolerance(found.scores.tolerance)}')
-    run = Run(cell_without_config(args.dataset, args.method), args.seed, own_command(args), {},
-              content_hash([data_digest(index), found.split, found.digest, sorted(found.scores.figures)]))
+    identity = content_hash([data_digest(index, found.split), found.split, found.digest,
+                             sorted(found.scores.figures)])
+    run = Run(cell_without_config(args.dataset, args.method), args.seed, own_command(args), {}, identity,
+              read_fold(found.split))
     with only_writer(args.out):
         if not (args.out / 'grid.yaml').exists():
             write_atomic(args.out / 'grid.yaml', yaml.safe_dump(dict(
                 title=f'{args.method} on {args.dataset}', dataset=args.dataset,
                 configs={args.method: dict(label_maps=str(args.folder))},
-                axes=dict(encoder=[args.method]), imports=args.imports or None), sort_keys=False))
+                axes=dict(encoder=[args.method]), folds=run.fold and run.fold[1], imports=args.imports or None),
+                sort_keys=False))
         if not (args.out / 'datasets' / f'{args.dataset}.json').exists():
-            write_summary(args.out, args.dataset, summarize_dataset(index))
+            write_summary(args.out, args.dataset, summarize_dataset(index, run.fold and run.fold[1]))
         set_superseded_aside(args.out, [run])
         # hardware would be that of the scoring, not of the method
         by = {key: value for key, value in provenance().items() if key != 'hardware'}
@@ -95,11 +100,14 @@ def check_results(args: argparse.Namespace, split: str) -> None:
         if isinstance(grid.configs.get(args.method), str):
             raise UserError(f'--method {args.method}: is the name of a config in {args.out / "grid.yaml"}; choose '
                             'another')
+    fold = read_fold(split)
     others = {record['data']['evaluated'] for record in read_records(args.out)[0] if 'data' in record
               and record['data']['dataset'] == args.dataset} - {split}
+    if fold:  # the others of as many are not others
+        others = {other for other in others if (read_fold(other) or (0, 0))[1] != fold[1]}
     if others:
-        raise UserError(f'--out {args.out}: its records on {args.dataset} are evaluated on {some(others)}, not on '
-                        f'{split}; name another folder, or --split {min(others)}')
+        raise UserError(f'--out {args.out}: its records on {args.dataset} are evaluated on '
+                        f'{some(sorted(others))}, not on {split}; name another folder, or --split {min(others)}')
 
 
 def own_command(args: argparse.Namespace) -> str:

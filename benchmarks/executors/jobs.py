@@ -49,7 +49,9 @@ class Job:
     def __str__(self) -> str:
         if not self.run:
             return self.name
-        return f'{self.run.cell} seed {self.run.seed}' + (f', {self.run.setting}' if self.run.setting else '')
+        fold = f' fold {self.run.fold[0]} of {self.run.fold[1]}' if self.run.fold else ''
+        setting = f', {self.run.setting}' if self.run.setting else ''
+        return f'{self.run.cell} seed {self.run.seed}{fold}{setting}'
 
     def left(self) -> dict | None:
         """What it has left, of a run with `state` and, where it failed, `reason`; None: nothing yet."""

@@ -1,7 +1,6 @@
 """A grid while it runs: the state of each run, its loss, and the time left, from what the runs write."""
 
 import glob
-import itertools
 import json
 import re
 import time
@@ -15,6 +14,7 @@ from rich.table import Column, Table
 from ..grid.axes import Cell
 from ..grid.reader import Grid
 from ..runs.records import read_records
+from ..runs.run import name_part
 
 GRIDS = Path('work_dirs/grids')  # where run_grid.py lets runs work, in a folder per grid
 # a run counts as stopped after so many seconds without a sign, or as many of its own steps: it logs every 50,
@@ -49,21 +49,24 @@ def take_snapshot(grid: Grid, folder: Path, root: Path, now: float) -> list[RunS
             runs worked for (`--out`, `--max-iters`), so runs are looked for in all of them.
         now: seconds since the epoch.
     """
-    records = {(Cell(**record['cell']), record['seed']): record for record in read_records(folder)[0]}
+    records = {name_part(Cell(**record['cell']), record['seed'], record.get('fold')): record
+               for record in read_records(folder)[0]}
     states = []
-    for cell, seed in itertools.product(grid.cells(), grid.seeds):
-        if record := records.get((cell, seed)):
+    for name in [name_part(cell, *part) for cell in grid.cells() for part in grid.parts]:
+        if record := records.get(name):
             curve = record.get('training', {})
-            states.append(RunState(f'{cell}-seed{seed}', record['state'], curve.get('steps'), curve.get('steps'),
+            states.append(RunState(name, record['state'], curve.get('steps'), curve.get('steps'),
                                    curve.get('last_loss')))
         else:
-            states.append(_look_at(f'{cell}-seed{seed}', root, now))
+            states.append(_look_at(name, root, now))
     return states
 
 
 def _look_at(name: str, root: Path, now: float) -> RunState:
     """A run without a record, by the work folder that gave the newest sign."""
-    folder = max(root.glob(f'*/runs/{glob.escape(name)}-*'), key=_last_sign, default=None)
+    found = root.glob(f'*/runs/{glob.escape(name)}-*')
+    # behind the name is the identity alone: a fold is another run
+    folder = max((path for path in found if '-' not in path.name[len(name) + 1:]), key=_last_sign, default=None)
     if folder is None:
         return RunState(name, 'waiting')
     last = read_last_line(folder)

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from mmseg_plugins.datasets.splits import Fold
 from mmseg_plugins.errors import UserError, nearest
 from mmseg_plugins.experiment import import_extensions
 from mmseg_plugins.inflation import parse_inflation
@@ -47,7 +48,8 @@ class Grid:
         sources: source name -> where its weights are; the catalogue's and the file's own.
         tables: by name, with the cells of their rows on the first dataset.
         free: cells of free axes, a product, on the first dataset.
-        seeds: one run each.
+        seeds: one run each, or one for each fold.
+        folds: of all cases of each dataset, for cross-validation; None: as the datasets are split.
         notes: sentences shown on the page.
         options: extra `--cfg-options` for every run of this grid.
         tune: option -> the values of which a search chooses one for each cell, on cases that are not reported.
@@ -61,6 +63,7 @@ class Grid:
     tables: dict[str, Table] = field(default_factory=dict)
     free: list[Cell] = field(default_factory=list)
     seeds: Sequence[int] = (1234,)
+    folds: int | None = None
     title: str = ''
     notes: Sequence[str] = ()
     options: dict[str, Any] = field(default_factory=dict)
@@ -73,6 +76,12 @@ class Grid:
         """The dataset of a grid that has one."""
         [dataset] = self.datasets
         return dataset
+
+    @property
+    def parts(self) -> list[tuple[int, Fold | None]]:
+        """What is run of a cell: each seed, and each fold with it."""
+        folds = [(number, self.folds) for number in range(self.folds)] if self.folds else [None]
+        return [(seed, fold) for seed in self.seeds for fold in folds]
 
     def on_each(self, cells: Iterable[Cell]) -> list[Cell]:
         """Cells of the first dataset on every dataset in turn."""
@@ -128,6 +137,7 @@ GRID_KEYS = {
     'rows': ({str: (AXES_OF_ROWS, None)}, '{table: {row: {axis: value}}}'),
     'axes': ({str: [object]}, '{axis: [first, second]}'),
     'seeds': ([int], '[first, second]'),
+    'folds': (int, '10'),
     'notes': ([str], '[a sentence]'),
     'options': ({str: object}, '{key: value}'),
     'tune': ({str: [object]}, '{lr: [first, second]}'),
@@ -187,35 +197,29 @@ def _flatten(options: dict, prefix: str = '') -> Iterator[tuple[str, Any]]:
             yield f'{prefix}{key}', value
 
 
-def _read_options(written: dict, cells: Iterable[Cell], where: str) -> dict[str, Any]:
+def _read_options(written: dict, grid: Grid, where: str) -> dict[str, Any]:
     """Options of runs.
 
     Raises:
         UserError: begins with `where`, names the option and what to set instead.
     """
-    varied = {name for cell in cells for name in AXES if getattr(cell, name) is not None}
     options = {}
     for option, value in _flatten(written):
         if option in options:
             raise UserError(f'{where}: {option} stands twice, once within a mapping; leave one out')
-        _check_option(option, varied, where)
+        _check_option(option, grid, where)
         options[option] = value
     return options
 
 
-def _read_tune(written: dict, options: Iterable[str], cells: Iterable[Cell], where: str) -> dict[str, list]:
-    """Options that a search varies, each with its values.
-
-    Args:
-        options: those that runs have.
-    """
-    varied = {name for cell in cells for name in AXES if getattr(cell, name) is not None}
-    tune = {}
+def _read_tune(written: dict, grid: Grid, where: str) -> dict[str, list]:
+    """Options that a search varies, each with its values."""
+    tune, taken = {}, {option for options in (grid.options, *grid.config_options.values()) for option in options}
     for name, values in written.items():
         option = name if '.' in name else f'experiment.{name}'
-        if option in options:
+        if option in taken:
             raise UserError(f'{where}: {option} is set by options too; leave one out')
-        _check_option(option, varied, where)
+        _check_option(option, grid, where)
         if len(values) < 2:
             raise UserError(f'{where}: {name} has one value; set it under options')
         key = KEYS.get(option.removeprefix('experiment.'))
@@ -226,14 +230,18 @@ def _read_tune(written: dict, options: Iterable[str], cells: Iterable[Cell], whe
     return tune
 
 
-def _check_option(option: str, varied: Iterable[str], where: str) -> None:
+def _check_option(option: str, grid: Grid, where: str) -> None:
     """What the grid sets by itself, seeds and cells and datasets, is not to be set again."""
     part, _, name = option.partition('.')
     if part == 'experiment' and name not in KEYS:
         raise UserError(f'{where}: unknown key {option!r}{nearest(name, KEYS)}')
+    set_by = SET_BY | {f'experiment.{axis}': f'axis {axis}' for axis in AXES
+                       if any(getattr(cell, axis) is not None for cell in grid.cells())}
+    if grid.folds:
+        set_by |= dict.fromkeys(('experiment.split', 'experiment.evaluate'), 'folds')
     decided = decided_by(option)
     key = f'experiment.{decided}' if decided else option
-    by = SET_BY.get(key) or SET_BY.get(key.split('.')[0]) or (f'axis {name}' if name in varied else None)
+    by = set_by.get(key) or set_by.get(key.split('.')[0])
     if by or decided:
         setter = f'{by} of the grid' if by else key
         raise UserError(f'{where}: {option} is set by {setter}; set it there')
@@ -368,7 +376,7 @@ def is_file_name(name: str) -> bool:
 
 
 def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[int] | None = None,
-              datasets: Sequence[str] | None = None, **axes: Sequence) -> Grid:
+              datasets: Sequence[str] | None = None, folds: int | None = None, **axes: Sequence) -> Grid:
     """Read a grid by name (benchmarks/grids) or path.
 
     Args:
@@ -377,6 +385,7 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
         seeds: replace the file's seeds.
         datasets: of a grid over several, only these; the one of a grid that has one it replaces, and the grid is
             then another one, `<name>-<dataset>`.
+        folds: replace the file's (1: as the datasets are split); the grid is then another one, `<name>-5-folds`.
         axes: free axes (`slices=[1, 3]`): their product replaces the tables.
 
     Raises:
@@ -399,6 +408,11 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
         name = f'{name}-{chosen[0]}'
         spec['title'], spec['notes'] = f'The cells of {path.stem} on {chosen[0]}', []
         text = yaml.safe_dump(spec, sort_keys=False)
+    if folds is not None and folds != spec.get('folds', 1):
+        spec['folds'], name = folds, f'{name}-{folds}-folds' if folds > 1 else f'{name}-as-split'
+        text = yaml.safe_dump(spec, sort_keys=False)
+    if spec.get('folds', 1) < 1:
+        raise UserError(f'{path}: {spec["folds"]} folds; give at least 2, or 1 for the datasets as they are split')
     if spec.get('imports'):
         import_extensions(spec['imports'], path)
     given = {axis: values for axis, values in axes.items() if values}
@@ -417,15 +431,15 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
               for table in _choose_tables(spec, tables, path)}
     free = cells.product((spec.get('axes') or {}) | given)
     grid = Grid(name, chosen, configs, sources, {} if given else filled, free, tuple(seeds),
-                spec.get('title', name), tuple(spec.get('notes') or ()), text=text)
+                spec['folds'] if spec.get('folds', 1) > 1 else None, spec.get('title', name),
+                tuple(spec.get('notes') or ()), text=text)
     if not grid.cells():
         raise UserError(f'{path}: has no cells; add tables, as tables: [NAME], or axes, as axes: {{slices: [1]}}')
-    grid.options.update(_read_options(spec.get('options', {}), grid.cells(), f'{path}: options'))
+    grid.options.update(_read_options(spec.get('options', {}), grid, f'{path}: options'))
     if spec.get('imports'):
         grid.options['custom_imports.imports'] = ['mmseg_plugins', *spec['imports']]
     grid.config_options.update({
-        name: _read_options(config['options'], grid.cells(), f'{path}: configs.{name}.options')
+        name: _read_options(config['options'], grid, f'{path}: configs.{name}.options')
         for name, config in spec['configs'].items() if isinstance(config, dict) and 'options' in config})
-    taken = {option for options in (grid.options, *grid.config_options.values()) for option in options}
-    grid.tune.update(_read_tune(spec.get('tune', {}), taken, grid.cells(), f'{path}: tune'))
+    grid.tune.update(_read_tune(spec.get('tune', {}), grid, f'{path}: tune'))
     return grid

@@ -5,7 +5,8 @@ In a grid file, under `configs`:
     nnunet: {command: 'my_method.sh {cases} {split} {out} {seed}'}
 
 `{cases}` is a folder that holds split.json, images/<case>.nii.gz of every case, and labels/<case>.nii.gz of those
-outside the split that is evaluated, whose name is `{split}`. Of this split's cases the command leaves
+outside the split that is evaluated, whose name is `{split}`; where that is a fold or another part of a split,
+split.json has it and `train`, all cases that have labels. Of this split's cases the command leaves
 `{out}`/<case>.nii.gz. It is called in the folder that the grid was called in.
 """
 
@@ -95,4 +96,6 @@ def write_cases(prepared: Path, folder: Path, evaluated: str) -> None:
         for part, array in parts.items():
             if not (path := folder / part / f'{case}.nii.gz').exists():
                 write_nifti(path, from_slices(array, meta['axes'], meta['flips']), np.array(meta['affine']))
-    write_json(folder / 'split.json', index['split'])
+    whole = index['split'] if evaluated in index['split'] else dict(
+        train=[case for case in index['cases'] if case not in hidden])
+    write_json(folder / 'split.json', whole | {evaluated: hidden})

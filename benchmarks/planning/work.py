@@ -43,9 +43,11 @@ class Kind:
         self.checkpoints = math.ceil(self.steps / experiment.checkpoint_interval)
         slices, self.windows = self._look_at_data(), 0
         if self.cfg.val_dataloader:
-            cases = split_cases(self.index, experiment.get('evaluate') or self.index['evaluate'])
+            folds = run.fold[1] if run and run.fold else 1  # as many cases on average
+            cases = split_cases(self.index, 'all' if folds > 1 else
+                                experiment.get('evaluate') or self.index['evaluate'])
             self.windows = (self.steps // (experiment.get('val_interval') or self.steps)
-                            * sum(slices[case] for case in cases))
+                            * sum(slices[case] for case in cases) / folds)
 
     def _look_at_data(self) -> dict[str, int]:
         """Slices by case; of a dataset that is not prepared its split is made up."""
@@ -100,7 +102,8 @@ def list_kinds(agenda: Agenda, folders: Sequence[Path]) -> list[Kind]:
     for run in agenda.runs:
         if run.cell.without_config or run in agenda.failed:
             continue
-        key = content_hash([run.config, {name: value for name, value in run.options.items() if name not in FREE}])
+        free = FREE | ({'experiment.split', 'experiment.evaluate'} if run.fold else set())
+        key = content_hash([run.config, {name: value for name, value in run.options.items() if name not in free}])
         if key not in kinds:
             kinds[key] = Kind(run.config, run.options, run.title, run)
         if run.name in waiting:

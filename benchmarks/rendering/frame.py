@@ -4,6 +4,7 @@ DSC is pooled (sums over all voxels of all volumes) unless a column says `case` 
 in percent.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -16,6 +17,7 @@ from mmseg_plugins.datasets.catalogue import NSD_TOLERANCE
 from mmseg_plugins.evaluation.metrics import METRICS, Metric
 
 from ..grid.axes import AXES, Cell
+from .folds import merge_folds
 
 FRACTIONS = [name for name, axis in AXES.items() if float in get_args(axis.kind)]
 COLUMNS = ('run', 'dataset', *AXES, 'seed', 'label_id', 'label', 'headline', 'case')
@@ -23,7 +25,7 @@ Labels = Sequence[int] | str  # ids, `headline` (the dataset's reported organs) 
 
 
 def tidy_records(records: list[dict]) -> pd.DataFrame:
-    """One row per finished run, label and case.
+    """One row per finished run, label and case; the folds of a seed are one run.
 
     Returns:
         Columns: `run`, the cell's axes (`dataset`, `encoder`, `source`, `inflation`, `slices`, `stride`, `target`,
@@ -33,7 +35,7 @@ def tidy_records(records: list[dict]) -> pd.DataFrame:
         figure. Without rows where all runs failed.
     """
     rows, metrics = [], dict.fromkeys(METRICS)
-    for record in records:
+    for record in merge_folds(records):
         if record['state'] != 'done':
             continue
         scores, cell = record['scores'], asdict(Cell(**record['cell']))
@@ -54,6 +56,8 @@ class Value:
     seeds: dict[int, float] = field(default_factory=dict)
     failed: int = 0
     finished: int = 0  # runs that have no such figure among them: an organ that is nowhere
+    unfinished: int = 0  # seeds of which some folds are missing
+    folds: int | None = None  # that each seed's figure is put together of
 
     @property
     def mean(self) -> float:
@@ -66,16 +70,22 @@ class Value:
 
     def __str__(self) -> str:
         if not self.seeds:
-            return '—' if self.finished else 'failed' if self.failed else 'not run'
+            return ('—' if self.finished else 'failed' if self.failed else 'not all folds' if self.unfinished else
+                    'not run')
         return (f'{self.mean:.2f}' + (f' ± {self.std:.2f}' if len(self.seeds) > 1 else '')
                 + (f' ({self.failed} failed)' if self.failed else ''))
 
+    @property
+    def runs(self) -> str:
+        """How many it is made of."""
+        return f'{len(self.seeds)}' + (f' x {self.folds} folds' if self.folds and self.seeds else '')
+
 
 class Measured:
-    """Runs by cell, and the data they were on.
+    """Runs by cell, and the data they were on. The folds of a cell and seed are one run (folds.py).
 
     Args:
-        records: of one grid.
+        records: of one grid; as they are, in `records`.
         data: dataset -> its summary (mmseg_plugins/datasets/statistics.py).
     """
 
@@ -83,7 +93,7 @@ class Measured:
         self.records, self.data = records, data or {}
         self.frame = tidy_records(records)
         self._by_cell: dict[Cell, list[dict]] = {}
-        for record in records:
+        for record in merge_folds(records):
             self._by_cell.setdefault(Cell(**record['cell']), []).append(record)
         self._values: dict[tuple, Value] = {}
 
@@ -101,6 +111,15 @@ class Measured:
         """Finished runs, of one cell or of all."""
         cells = self._by_cell if cell is None else [cell]
         return [record for each in cells for record in self.runs(each) if record['state'] == 'done']
+
+    def unfinished(self) -> list[dict]:
+        """Runs that have no figures because not all of their folds are done, with `reason`."""
+        return [record for cell in self._by_cell for record in self.runs(cell)
+                if record['state'] != 'done' and 'folds' in record]
+
+    def folds(self) -> list[int]:
+        """Into how many folds the data of finished runs was divided; none where it is as it was split."""
+        return sorted({len(record['folds']) for record in self.done() if 'folds' in record})
 
     def failed(self) -> list[dict]:
         return [record for record in self.records if record['state'] == 'failed']
@@ -141,10 +160,12 @@ class Measured:
         """
         key = (cell, metric, labels if isinstance(labels, str) else tuple(labels))
         if key not in self._values:
-            rows, runs, done = self.rows(cell, labels), self.runs(cell), len(self.done(cell))
+            rows, done = self.rows(cell, labels), self.done(cell)
+            states = Counter(record['state'] for record in self.runs(cell))
             by_label = rows.groupby(['seed', 'label_id'], sort=False)[metric].mean()
             seeds = by_label.groupby('seed', sort=False).mean().dropna().to_dict()
-            self._values[key] = Value(seeds, len(runs) - done, done)
+            self._values[key] = Value(seeds, states['failed'], len(done), states['unfinished'],
+                                      len(done[0]['folds']) if done and 'folds' in done[0] else None)
         return self._values[key]
 
     def per_case(self, cell: Cell, labels: Labels = 'headline', metric: str = 'dsc') -> dict[str, float]:

@@ -9,14 +9,16 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
+from ..grid.axes import Cell
 from ..grid.reader import GRIDS, Grid, load_grid
 from .figures import Drawn
 from .findings import main_cells, main_findings
+from .folds import split_merged
 from .frame import Measured
 from .markup import to_markdown
 from .tables import Rendered, caption, cell_label, cell_names, main_table, untuned
 
-ABSENT = ('—', 'not run', 'not prepared', 'failed', 'not enough data')
+ABSENT = ('—', 'not run', 'not all folds', 'not prepared', 'failed', 'not enough data')
 NUMBER = re.compile(r'(< )?[-+]?[\d,]*\.?\d+(?![\d.]*[x:])')  # with what may follow, as ± 0.41; 48x64 is text
 
 
@@ -35,12 +37,15 @@ def fill_page(grid: Grid, measured: Measured, left_out: dict[str, str], tables: 
         left_out: file name -> why it is no record.
         compared: whether tables show the committed figures as well.
     """
-    done, built = measured.done(), {table.name for table in tables}
+    done, built, names = measured.done(), {table.name for table in tables}, cell_names(measured, grid)
     shown = {claims: [shown_table(table) for table in tables if (table.name == 'claims') == claims]
              for claims in (True, False)}
     return fill(
-        'report.html.j2', grid=grid, measured=measured, done=len(done), left_out=left_out, compared=compared,
-        names=cell_names(measured, grid), label=cell_label, seeds=sorted({record['seed'] for record in done}),
+        'report.html.j2', grid=grid, measured=measured, done=len(split_merged(*done)), left_out=left_out,
+        compared=compared, folds=measured.folds(), parts=split_merged,
+        unfinished=[(names[Cell(**record['cell'])], record) for record in measured.unfinished()],
+        lost=sorted({name for record in done for name in record['scores'].get('lost', ())}),
+        names=names, label=cell_label, seeds=sorted({record['seed'] for record in done}),
         cells=sum(bool(measured.done(cell)) for cell in measured.cells()), failed=measured.failed(),
         datasets=finished_datasets(measured, grid) or grid.datasets, data=describe_data(done),
         findings=main_findings(measured, grid), untuned=untuned(measured, grid),
@@ -82,7 +87,9 @@ def index_cells(measured: Measured, grid: Grid) -> list[str]:
             main = (f'{difference.first} {means[0]:.2f}, {difference.second} {means[1]:.2f} '
                     f'(average of {len(pairs)})')
         main += ' (all labels)' if labels == 'all' else ''
-    return [', '.join(finished_datasets(measured, grid)) or '—', f'{len(measured.done())}{failed}', main,
+    folds = f' in {" or ".join(map(str, measured.folds()))} folds' if measured.folds() else ''
+    return [', '.join(finished_datasets(measured, grid)) or '—',
+            f'{len(split_merged(*measured.done()))}{folds}{failed}', main,
             '; '.join(describe_hardware(measured)) or '—']
 
 
@@ -99,7 +106,9 @@ def describe_data(done: list[dict]) -> list[str]:
         fact = f'{record["cell"]["dataset"]}: {len(record["scores"]["cases"])} cases evaluated'
         fact += f' ({data["evaluated"]})' if data else ''
         if 'protocol' in data:
-            fact += (f', {data["cases"]["train"]} trained on; split {data["split_hash"]}, intensities by protocol '
+            counts = [part['data']['cases'][part['data'].get('trained', 'train')] for part in split_merged(record)]
+            trained = ' to '.join(map(str, sorted({min(counts), max(counts)})))
+            fact += (f', {trained} trained on; split {data["split_hash"]}, intensities by protocol '
                      f'{data["protocol"]}')
         facts[fact] = None
     return list(facts)
@@ -122,8 +131,9 @@ def repeat_command(grid: Grid, measured: Measured) -> str | None:
     if not (GRIDS / f'{grid.name}.yaml').is_file():
         return None
     known = load_grid(grid.name)
-    same = (known.cells() == grid.cells() and known.seeds == grid.seeds and known.options == grid.options
-            and known.config_options == grid.config_options and {*measured.cells()} <= {*known.cells()}
+    same = (known.cells() == grid.cells() and known.parts == grid.parts and known.options == grid.options
+            and known.config_options == grid.config_options and known.tune == grid.tune
+            and {*measured.cells()} <= {*known.cells()}
             and {record['seed'] for record in measured.records} <= {*known.seeds})
     return f'python benchmarks/run_grid.py --grid {grid.name}' if same else None
 

@@ -13,6 +13,7 @@ from mmseg_plugins.datasets.pictures import COLOURS
 from ..grid.axes import Cell
 from ..grid.reader import Grid
 from ..runs.records import predictions_path
+from .folds import split_merged
 from .frame import Measured
 
 
@@ -67,8 +68,9 @@ def paint(image: np.ndarray, label: np.ndarray | None) -> np.ndarray:
 def _first(runs: list[dict], results: Path) -> tuple[dict, np.ndarray] | None:
     """The record and the prediction of the lowest seed that has one."""
     for record in sorted(runs, key=lambda record: record['seed']):
-        if kept := _read_arrays(predictions_path(results, record['run']), 'prediction'):
-            return record, kept['prediction']
+        for fold in split_merged(record):  # one of them evaluated the case that is shown
+            if kept := _read_arrays(predictions_path(results, fold['run']), 'prediction'):
+                return record, kept['prediction']
     return None
 
 

@@ -12,6 +12,7 @@ from ..grid.axes import AXES, Cell
 from ..grid.reader import Grid
 from ..grid.tables import Table
 from ..runs.run import describe_options
+from .folds import split_merged
 from .frame import Labels, Measured, Value
 from .statistics import agreement, compare_seeds, seed_noise
 
@@ -48,11 +49,12 @@ def caption(table: Table, measured: Measured, grid: Grid) -> str:
         over = 'the reported organs' if table.labels == 'headline' else 'all labels, background included'
     title, what = table.title or f'Table {table.name}', f'{table.caption}: ' if table.caption else ''
     if len(grid.datasets) > 1:
-        return f'{title}. {what}mean DSC over {over}; average over the datasets on which every row was run.'
+        return (f'{title}. {what}mean DSC over {over}; average over the datasets on which every row was run'
+                f'{end_of_caption(measured)}.')
     if table.by == 'organs':
         below = ('; below: voxels and slices in all evaluated cases, and the mean Dice (%) between a label in a '
                  'slice and in the next' if measured.data else '')
-        return f'{title}. {table.caption or "Its rows"} by organ, pooled DSC{below}.'
+        return f'{title}. {table.caption or "Its rows"} by organ, pooled DSC{below}{end_of_caption(measured)}.'
     surfaces = ('; HD95 and NSD are means of cases, HD95 of those where label and prediction both have the organ'
                 if table.labels == 'headline' and METRICS['hd95'] in measured.metrics() else '')
     tolerances = measured.tolerances()
@@ -60,7 +62,13 @@ def caption(table: Table, measured: Measured, grid: Grid) -> str:
         each = (f'{format_tolerance(tolerance)} ({dataset})' for dataset, tolerance in tolerances.items())
         surfaces += f'; NSD is at {", ".join(each)}'
     times = f'; time is of a run, beside {table.reference}\'s' if table.against else ''
-    return f'{title}. {what}mean over {over}{surfaces}{times}.'
+    return f'{title}. {what}mean over {over}{surfaces}{times}{end_of_caption(measured)}.'
+
+
+def end_of_caption(measured: Measured) -> str:
+    """The end of a caption whose figures are of cross-validated runs."""
+    folds = ' or '.join(map(str, measured.folds()))
+    return f'; out-of-fold, {folds} folds: every case counts once per seed' if folds else ''
 
 
 def build_table(table: Table, measured: Measured, grid: Grid, committed: Measured | None = None) -> pd.DataFrame:
@@ -88,7 +96,7 @@ def _metric_table(table: Table, measured: Measured, grid: Grid, committed: Measu
             row |= {name: text(cell, grid.sources) for name, text in table.columns.items()}
         row |= _figures(measured, cell, labels)
         row |= {'time': relative_time(measured, cell, table.rows[table.reference]) if table.against else '—',
-                'runs': str(len(value.seeds))}
+                'runs': value.runs}
         if committed:
             other = committed.value(cell, labels=labels)
             row |= {'committed': str(other), 'agrees': agreement(value, other, noise)}
@@ -195,7 +203,8 @@ def data_table(measured: Measured, grid: Grid, paper: pd.DataFrame) -> pd.DataFr
             row |= {'modality': summary['modality'],
                     'raw size': 'x'.join(f'{side:.0f}' for side in summary['size']),
                     'input size': _input_sizes(measured, dataset), 'labels': str(len(summary['labels']) - 1),
-                    **{part: str(counts.get(part, 0)) for part in ('train', 'val', 'test')},
+                    **({'cases': f'{sum(counts.values())} in {summary["folds"]} folds'} if 'folds' in summary else
+                       {part: str(counts.get(part, 0)) for part in ('train', 'val', 'test')}),
                     'split': summary['split_hash']}
         rows.append(row)
         if dataset in paper.index:
@@ -230,7 +239,7 @@ def free_table(measured: Measured, grid: Grid) -> tuple[pd.DataFrame, str]:
     varying = varying_axes(cells)
     rows = [{axis: '—' if getattr(cell, axis) is None else str(getattr(cell, axis))
              for axis in varying}
-            | _figures(measured, cell, 'headline') | {'runs': str(len(measured.value(cell).seeds))}
+            | _figures(measured, cell, 'headline') | {'runs': measured.value(cell).runs}
             for cell in cells]
     shared = [axis for axis, value in vars(cells[0]).items() if axis not in varying and value is not None]
     as_table = Table('free', {}, title=f'Free axes ({cell_label(cells[0], shared)})')
@@ -265,9 +274,9 @@ def search_table(measured: Measured, grid: Grid) -> pd.DataFrame:
     """What a search chose for each cell, and the DSC of every setting; empty where nothing was tuned."""
     rows = []
     for cell, name in cell_names(measured, grid).items():
-        found = next((run['search'] for run in measured.done(cell) if 'search' in run), None)
-        if found:
-            rows.append({'Runs': name, **{
+        runs = [run for run in split_merged(*measured.done(cell)) if 'search' in run]
+        for fold, found in {str(run.get('fold')): (run.get('fold'), run['search']) for run in runs}.values():
+            rows.append({'Runs': name + (f', fold {fold[0]} of {fold[1]}' if fold else ''), **{
                 describe_options(line['options']): 'failed' if line['dsc'] is None else f'{line["dsc"]:.2f}'
                 for line in found['tried']}, 'chosen': _describe_choice(found), 'evaluated on': found['evaluated'],
                 'seconds': f'{sum(line["seconds"] or 0 for line in found["tried"]):.0f}'})
@@ -290,7 +299,7 @@ def _describe_choice(search: Mapping) -> str:
 def untuned(measured: Measured, grid: Grid) -> list[str]:
     """The names of the cells that were run without a search."""
     return [name for cell, name in cell_names(measured, grid).items()
-            if any('search' not in run for run in measured.done(cell))]
+            if any('search' not in run for run in split_merged(*measured.done(cell)))]
 
 
 def seed_table(table: Table, measured: Measured, grid: Grid) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from typing import Any
 
 from mmseg_plugins.commands import REPO
 from mmseg_plugins.datasets.layout_images import prepare_layout
-from mmseg_plugins.datasets.splits import split_cases
+from mmseg_plugins.datasets.splits import Fold, name_fold, split_cases
 from mmseg_plugins.datasets.store import read_index
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.experiment import check_splits, places, read_config
@@ -64,19 +64,22 @@ class Agenda:
 
 
 def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: int | None,
-             chosen: Mapping[str, Any] | None = None) -> Run:
-    """The config and options of a cell with a seed.
+             fold: Fold | None = None, chosen: Mapping[str, Any] | None = None) -> Run:
+    """The config and options of a cell with a seed, on a fold where the grid is cross-validated.
 
     Args:
-        chosen: options of this cell alone.
+        chosen: options of this run alone.
     """
     if cell.without_config:
-        return _make_command_run(grid, cell, seed)
+        return _make_command_run(grid, cell, seed, fold)
     source = None if cell.source == 'none' else str(weights_root / grid.sources[cell.source].file)
     axes = {name: getattr(cell, name) for name in AXES if name not in ('encoder', 'source')}
     options = {'experiment.data_root': str(PREPARED / cell.dataset), 'experiment.source': source,
                **{f'experiment.{name}': value for name, value in axes.items() if value is not None},
-               'experiment.seed': seed, **grid.options_of(cell), **(chosen or {})}
+               'experiment.seed': seed, **grid.options_of(cell)}
+    if fold:
+        options |= {'experiment.split': name_fold(fold, others=True), 'experiment.evaluate': name_fold(fold)}
+    options |= chosen or {}
     if max_iters is not None:
         options['experiment.steps'] = max_iters
     if cell.encoder.startswith(TIMM):
@@ -87,24 +90,25 @@ def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: i
         _check_encoder(cfg.experiment.encoder, check_size(cfg.experiment.img_size), config)
     data = _prepared_digest(cell.dataset, cfg)
     source_digest = source and _source_digest(cell.source, grid, weights_root)
-    return Run(cell, seed, config, options, content_hash([determinants(cfg), data, source_digest]))
+    return Run(cell, seed, config, options, content_hash([determinants(cfg), data, source_digest]), fold)
 
 
-def _make_command_run(grid: Grid, cell: Cell, seed: int) -> Run:
+def _make_command_run(grid: Grid, cell: Cell, seed: int, fold: Fold | None) -> Run:
     """A command with a seed. What it calls is not looked into: who changes that says so in the command."""
     command = grid.configs[cell.encoder].get('command')
     if not command:
         raise UserError(f'{cell.encoder}: has no command that could be run; score its label maps with '
                         'tools/score.py')
     index = read_index(PREPARED / cell.dataset) if is_prepared(cell.dataset) else None
-    evaluate = grid.options.get('experiment.evaluate')  # as the configs beside it
+    evaluate = name_fold(fold) if fold else grid.options.get('experiment.evaluate')  # as the configs beside it
     if evaluate and index:
         split_cases(index, evaluate, 'experiment.evaluate')  # or it is said that there is none
     options = {'custom_imports.imports': grid.options.get('custom_imports.imports', []),  # metrics, perhaps
                'experiment.evaluate': evaluate}
     own = _own_modules(options['custom_imports.imports'])
     return Run(cell, seed, command, options, content_hash(
-        [command, seed, index and data_digest(index), *([evaluate] if evaluate else []), *([own] if own else [])]))
+        [command, seed, index and data_digest(index, evaluate), *([evaluate] if evaluate else []),
+         *([own] if own else [])]), fold)
 
 
 def determinants(cfg) -> dict[str, Any]:
@@ -148,14 +152,20 @@ def _prepared_digest(dataset: str, cfg) -> str | None:
         return None
     index = read_index(PREPARED / dataset)
     check_splits(cfg, index)
-    return data_digest(index)
+    return data_digest(index, cfg.experiment.split, cfg.experiment.get('evaluate'))
 
 
-def data_digest(index: dict) -> str:
-    """Hash of what of a prepared dataset determines a result; an index may say more."""
+def data_digest(index: dict, *splits: str | None) -> str:
+    """Hash of what of a prepared dataset determines a result; an index may say more.
+
+    Args:
+        splits: that a run is on. Parts of splits count by their cases, as these also depend on who is one patient,
+            and on folds that came with the data.
+    """
     rules = [index[key] for key in ('labels', 'channels', 'headline', 'intensity', 'evaluate', 'split')]
+    parts = [split_cases(index, split) for split in splits if split and ':' in split]
     return content_hash([rules, {case: [entry[key] for key in ('shape', 'spacing', 'sha256')]
-                             for case, entry in index['cases'].items()}])
+                                 for case, entry in index['cases'].items()}, *parts])
 
 
 def _source_digest(name: str, grid: Grid, weights_root: Path) -> str:
@@ -169,18 +179,19 @@ def _source_digest(name: str, grid: Grid, weights_root: Path) -> str:
     return file_sha256(path) if path.is_file() else 'missing'
 
 
-def list_runs(grid: Grid, weights_root: Path, max_iters: int | None, choices: Mapping[Cell, dict] | None = None
-              ) -> list[Run]:
+def list_runs(grid: Grid, weights_root: Path, max_iters: int | None,
+              choices: Mapping[tuple[Cell, Fold | None], dict] | None = None) -> list[Run]:
     """All runs of a grid.
 
     Args:
-        choices: cell -> what a search chose for it (search.py); what it knows nothing of runs as its config says.
+        choices: what a search chose (search.py); what it knows nothing of runs as its config says.
     """
     runs = []
     for cell in grid.cells_to_run():
-        found = (choices or {}).get(cell)
-        runs += [replace(make_run(grid, cell, seed, weights_root, max_iters, found and found['chosen']),
-                         search=found) for seed in grid.seeds]
+        for seed, fold in grid.parts:
+            found = (choices or {}).get((cell, fold))
+            run = make_run(grid, cell, seed, weights_root, max_iters, fold, found and found['chosen'])
+            runs.append(replace(run, search=found))
     return runs
 
 

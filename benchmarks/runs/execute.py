@@ -173,11 +173,12 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
     runner = build_runner(cfg)
     runner.register_hook(progress)
     metric, evaluated = runner.val_evaluator.metrics[0], runner.val_dataloader.dataset
-    shown, settings = choose_shown(evaluated), describe_settings(cfg)  # before the hours of training
-    metric.keep = shown['case'], shown['slices']
+    # before the hours of training; of several folds the first shows a case, as each evaluates others
+    shown, settings = None if run.fold and run.fold[0] else choose_shown(evaluated), describe_settings(cfg)
+    metric.keep = shown and (shown['case'], shown['slices'])
     runner.train()
     seconds = progress.seconds(runner)
-    if is_main_process():
+    if shown and is_main_process():
         records.write_arrays(records.predictions_path(out, run.cell.dataset), **shown)
         records.write_arrays(records.predictions_path(out, run.name), prediction=metric.kept)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -185,7 +186,7 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
     parts, gpu = count_cost(model, size), torch.cuda.is_available()
     encoder = parts.pop('patch embedding') + parts.pop('blocks')
     whole = sum(parts.values(), encoder)
-    body = records.describe_result(metric.scores, evaluated.index, evaluated.split)
+    body = records.describe_result(metric.scores, evaluated.index, evaluated.split, cfg.experiment.split)
     body['data'] |= dict(protocol=evaluated.protocol, input_size=size)
     return body | dict(
         settings=settings, training=_training_summary(runner), load=_load_report(model.backbone),

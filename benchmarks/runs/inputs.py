@@ -6,6 +6,7 @@ from mmseg_plugins.datasets.catalogue import CATALOGUE, dataset_info
 from mmseg_plugins.datasets.layouts import find_cases
 from mmseg_plugins.datasets.phantom import write_phantom
 from mmseg_plugins.datasets.prepare import prepare_dataset
+from mmseg_plugins.datasets.store import write_folds
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.sources import file_sha256
 
@@ -39,6 +40,8 @@ def is_prepared(name: str) -> bool:
 def prepare_inputs(grid: Grid, archives: dict[str, Path | None], weights_root: Path, progress) -> None:
     """Prepare the grid's datasets where that is still to do, and check that its sources are there.
 
+    The folds of a cross-validated grid are written beside each dataset.
+
     Raises:
         UserError: an archive or a checkpoint is missing: what to fetch and where to put it.
     """
@@ -68,6 +71,8 @@ def prepare_inputs(grid: Grid, archives: dict[str, Path | None], weights_root: P
     if faulty:
         raise UserError(f'faults in {", ".join(faulty)} (above); mend them, or call again to go on with the good '
                         'cases')
+    for name in grid.datasets if grid.folds else ():
+        write_folds(PREPARED / name, grid.folds)
 
 
 def _prepare(name: str, raw: Path, progress) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmseg_plugins.datasets.splits import read_fold, split_cases
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.evaluation import Scores
 from mmseg_plugins.evaluation.folder import ScoredFolder
@@ -19,21 +20,21 @@ from mmseg_plugins.files import write_atomic, write_json
 from mmseg_plugins.untrusted import CHECKED, OTHERS, find_fault, read_json
 
 from ..grid.axes import Cell, check_cell
-from .run import Run
+from .run import Run, name_part
 
 VERSION = 3
 
 # What a record holds, in the words of find_fault; `...` marks what not all have, as most of it came later.
 FIGURES = [(float, None)]  # of every label; None: of nothing, as where a label is absent
-DATA = dict(dataset=str, split_hash=str, cases={str: int}, evaluated=str,
+DATA = dict(dataset=str, split_hash=str, cases={str: int}, evaluated=str, trained=(str, ...),
             nsd_tolerance=([float], ...))  # least and most mm of a case; 2, before it was a dataset's
 # What chose some of its options, see search.py.
 SEARCH = dict(seed=int, trained=str, evaluated=str, chosen=OTHERS,
               tried=[dict(run=str, options=OTHERS, dsc=(float, None), seconds=(float, None))])
 HARDWARE = dict(cpu=str, cores=(int, None), threads=int, gpu=(str, None))
 RECORD = dict(
-    version=int, checksum=str, run=str, identity=str, cell=OTHERS, seed=int, command=str, state=str,
-    code=dict(revision=(str, None), modified=bool), python=(str, ...), packages={str: (str, None)},
+    version=int, checksum=str, run=str, identity=str, cell=OTHERS, seed=int, fold=([int], ...), command=str,
+    state=str, code=dict(revision=(str, None), modified=bool), python=(str, ...), packages={str: (str, None)},
     hardware=(HARDWARE, ...),  # not of label maps that were scored alone
     search=(SEARCH, ...),
     attempts=([OTHERS], ...))  # that ran out of memory before this one
@@ -42,6 +43,7 @@ FAILED = RECORD | dict(
 SCORED = RECORD | dict(
     # by metric: a list for each case, or one list for all cases together
     scores=dict(labels=[str], headline=[int], cases=[str],
+                confusion=([[int]], ...),  # of all cases together, which folds are pooled by
                 figures={'dsc': [FIGURES], 'dsc_pooled': FIGURES, str: list}))
 OF_CONFIG = SCORED | dict(
     config=str, hardware=HARDWARE, training=dict(steps=int, last_loss=float, curve=[float]),
@@ -94,8 +96,12 @@ def open_record(text: str) -> dict:
     if fault := find_fault(record, wanted):
         raise UserError(fault)
     check_cell(record['cell'])
+    if 'fold' in record and not (len(record['fold']) == 2 and 0 <= record['fold'][0] < record['fold'][1]):
+        raise UserError(f'its fold is {record["fold"]}, not as [0, 5], the first of five')
     if state == 'done':
         _check_scores(record['scores'])
+        if 'fold' in record and 'confusion' not in record['scores']:
+            raise UserError("scores has no 'confusion', which folds are pooled by")
     return record
 
 
@@ -122,6 +128,9 @@ def _check_scores(scores: dict) -> None:
         rows = figures if per_case else [figures]
         if per_case and len(rows) != cases or any(len(row) != labels for row in rows):
             raise UserError(f'scores.figures.{name} is not of {f"{cases} cases x " * per_case}{labels} labels')
+    confusion = scores.get('confusion', [])
+    if confusion and len(confusion) < labels or any(len(row) != len(confusion) for row in confusion):
+        raise UserError(f'scores.confusion is not of {labels} x {labels} labels')
     if not set(scores['headline']) <= set(range(labels)):
         raise UserError('the headline names labels that are not there')
 
@@ -146,29 +155,39 @@ def write_record(out: Path, run: Run, body: dict) -> Path:
     """Write a run's record, atomically."""
     path, config = record_path(out, run), {} if run.cell.without_config else dict(config=run.config)
     config |= dict(search=run.search) if run.search else {}
+    fold = dict(fold=list(run.fold)) if run.fold else {}
     record = dict(version=VERSION, run=run.name, identity=run.identity, cell=asdict(run.cell), seed=run.seed,
-                  command=run.command(portable=True), **config, **body)
+                  **fold, command=run.command(portable=True), **config, **body)
     write_atomic(path, json.dumps(seal(record), indent=1, allow_nan=False) + '\n')
     return path
 
 
-def describe_result(scores: Scores, index: dict, split: str) -> dict:
+def describe_result(scores: Scores, index: dict, split: str, trained: str | None = None) -> dict:
     """The body of a record of a dataset's evaluated split, as far as its figures and data tell.
 
     Every metric is by label and case, or by label where it is of all cases; null where a label has no figure.
+
+    Args:
+        split: that was evaluated.
+        trained: the split that was trained on; None: not known.
     """
     def rounded(values):
         if np.ndim(values):
             return [rounded(value) for value in values]
         return None if np.isnan(values) else round(float(values), 4)
 
+    named = [name for name in (trained, split) if name]
+    # beside parts of splits, which are made of other cases, the splits themselves would mislead
+    parts = index['split'] if set(named) <= set(index['split']) else named
     return dict(
         state='done',
         scores=dict(labels=index['labels'], headline=index['headline'], cases=list(scores.cases),
-                    figures={name: rounded(values) for name, values in scores.figures.items()}),
+                    figures={name: rounded(values) for name, values in scores.figures.items()})
+        | (dict(confusion=scores.confusion.tolist()) if read_fold(split) else {}),
         data=dict(dataset=index['dataset'], split_hash=index['split_hash'], evaluated=split,
                   nsd_tolerance=list(scores.tolerance),
-                  cases={part: len(cases) for part, cases in index['split'].items()}))
+                  cases={part: len(split_cases(index, part)) for part in parts})
+        | (dict(trained=trained) if trained else {}))
 
 
 def describe_method(found: ScoredFolder, index: dict, label_maps: Path, made_by: str | None) -> dict:
@@ -178,13 +197,18 @@ def describe_method(found: ScoredFolder, index: dict, label_maps: Path, made_by:
 
 
 def set_superseded_aside(out: Path, runs: Collection[Run]) -> int:
-    """Move records of what used to be these runs, before their config or data changed; returns how many.
+    """Move records of what used to be these runs, before their config, data or folds changed; returns how many.
 
-    They stay under `out`/superseded, where no table looks.
+    They stay under `out`/superseded, where no table looks. A run supersedes what else is of its cell and seed, but
+    not the other folds of as many.
     """
-    names = {f'{run.cell}-seed{run.seed}' for run in runs}
-    old = {path for name in names for path in (out / 'records').glob(f'{glob.escape(name)}-*.json')}
-    old -= {record_path(out, run) for run in runs}
+    old, current = set(), {record_path(out, run) for run in runs}
+    for run in runs:
+        whole = name_part(run.cell, run.seed, None)
+        beside = [name_part(run.cell, run.seed, (number, run.fold[1])) for number in range(run.fold[1])
+                  if number != run.fold[0]] if run.fold else []
+        old |= {path for path in (out / 'records').glob(f'{glob.escape(whole)}-*.json')
+                if path not in current and path.stem.rpartition('-')[0] not in beside}
     for path in old:
         (out / 'superseded').mkdir(exist_ok=True)
         path.replace(out / 'superseded' / path.name)
@@ -223,17 +247,26 @@ def read_object(path: Path) -> dict | None:
 
 def read_records(folder: Path) -> tuple[list[dict], dict[str, str]]:
     """All records below `folder`/records by file name, and why other files there are left out."""
-    records, left_out = {}, {}
+    records, left_out, divided = {}, {}, {}
     for path in sorted((folder / 'records').glob('*.json')):
         try:
             record = _open(path)
         except (UnicodeDecodeError, UserError) as error:
             left_out[path.name] = str(error)
             continue
+        cell, (fold, folds) = Cell(**record['cell']), record.get('fold', (None, None))
+        if divided.setdefault(cell, folds) != folds:
+            left_out[path.name] = (f'of {describe_folds(folds)}, and another record of this cell is of '
+                                   f'{describe_folds(divided[cell])}; keep those of one kind')
         # two would count as two seeds
-        if records.setdefault((Cell(**record['cell']), record['seed']), record) is not record:
-            left_out[path.name] = 'a second record of this cell and seed; keep one'
+        elif records.setdefault((cell, record['seed'], fold), record) is not record:
+            seed = 'seed and fold' if folds else 'seed'
+            left_out[path.name] = f'a second record of this cell and {seed}; keep one'
     return list(records.values()), left_out
+
+
+def describe_folds(folds: int | None) -> str:
+    return f'{folds} folds' if folds else 'the data as it is split'
 
 
 def write_summary(out: Path, dataset: str, summary: dict) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmseg_plugins.commands import REPO, command
+from mmseg_plugins.datasets.splits import Fold
 from mmseg_plugins.options import format_value
 
 from ..grid.axes import Cell
@@ -18,7 +19,7 @@ OURS = {'mmseg_plugins', 'benchmarks'}  # imports of a config that are no user's
 
 @dataclass(frozen=True)
 class Run:
-    """A cell with a seed, and all that makes it: config (of a method, its command), options, identity.
+    """A cell with a seed, and all that makes it: config (of a method, its command), options, identity, fold.
 
     `setting` is what a search tries with it, in words; `search` what chose some of the options (search.py).
     """
@@ -27,12 +28,13 @@ class Run:
     config: str
     options: dict[str, Any]
     identity: str
+    fold: Fold | None = None
     setting: str = ''
     search: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
-        return f'{self.cell}-seed{self.seed}-{self.identity}'
+        return f'{name_part(self.cell, self.seed, self.fold)}-{self.identity}'
 
     @property
     def title(self) -> str:
@@ -49,6 +51,11 @@ class Run:
         return command('tools/train.py', REPO / self.config, '--work-dir', Path('work_dirs') / self.name,
                        '--cfg-options', *options, portable=portable,
                        modules=module_folders(self.options.get('custom_imports.imports', ())))
+
+
+def name_part(cell: Cell, seed: int, fold: Fold | None) -> str:
+    """A run's name, without what it is known by."""
+    return f'{cell}-seed{seed}' + (f'-fold{fold[0]}of{fold[1]}' if fold else '')
 
 
 def module_folders(imports: Iterable[str]) -> list[Path]:

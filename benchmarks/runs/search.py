@@ -15,7 +15,7 @@ import numpy as np
 
 from mmseg_plugins.commands import REPO
 from mmseg_plugins.datasets.catalogue import CATALOGUE, DatasetInfo
-from mmseg_plugins.datasets.splits import split_cases
+from mmseg_plugins.datasets.splits import Fold, name_fold, split_cases
 from mmseg_plugins.datasets.store import read_index
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.experiment import read_config
@@ -28,36 +28,42 @@ from .records import find_record
 from .run import Run, describe_options
 
 QUARTER = ':0/4', ':-0/4'  # of what is trained on: evaluated, and trained on, by a search
+Part = tuple[Cell, Fold | None]  # that has a search of its own
 
 
-def list_search(grid: Grid, weights_root: Path, max_iters: int | None) -> dict[Cell, list[Run]]:
-    """Every cell that is a config -> a run for each setting; nothing for a grid without `tune`.
+def list_search(grid: Grid, weights_root: Path, max_iters: int | None) -> dict[Part, list[Run]]:
+    """Every cell that is a config, in each fold -> a run for each setting; nothing for a grid without `tune`.
 
     Raises:
         UserError: cases that are reported would be read.
     """
     settings = [dict(zip(grid.tune, values, strict=True)) for values in itertools.product(*grid.tune.values())]
-    found = {}
+    seed, found = grid.seeds[0], {}
     for cell in grid.cells_to_run() if grid.tune else ():
-        if not cell.without_config:
-            parts = _inner_parts(grid, cell)
-            found[cell] = [replace(make_run(grid, cell, grid.seeds[0], weights_root, max_iters, parts | setting),
-                                   setting=describe_options(setting)) for setting in settings]
+        for fold in () if cell.without_config else dict.fromkeys(fold for _, fold in grid.parts):
+            inner, found[cell, fold] = _inner_options(grid, cell, fold), []
+            for setting in settings:
+                run = make_run(grid, cell, seed, weights_root, max_iters, chosen=inner | setting)
+                found[cell, fold].append(replace(run, setting=describe_options(setting)))
     return found
 
 
-def _inner_parts(grid: Grid, cell: Cell) -> dict[str, str]:
-    """What a cell's search is trained and evaluated on."""
-    experiment = read_config(REPO / grid.config(cell), grid.options_of(cell)).experiment
+def _inner_options(grid: Grid, cell: Cell, fold: Fold | None) -> dict[str, Any]:
+    """What a search is trained and evaluated on, by DSC alone."""
+    cfg = read_config(REPO / grid.config(cell), grid.options_of(cell))
+    experiment, evaluator = cfg.experiment, 'val_evaluator' + '.0' * isinstance(cfg.val_evaluator, list | tuple)
     index = read_index(PREPARED / cell.dataset) if is_prepared(cell.dataset) else None
     expected = CATALOGUE.get(cell.dataset, DatasetInfo).evaluate  # of data that is yet to be prepared
-    reported = experiment.get('evaluate') or (index['evaluate'] if index else expected)
-    trained, evaluated = experiment.split + QUARTER[1], experiment.split + QUARTER[0]
-    if (experiment.split, reported) == ('train', 'test') and (not index or index['split'].get('val')):
+    whole, reported = experiment.split, experiment.get('evaluate') or (index['evaluate'] if index else expected)
+    if fold:
+        whole, reported = name_fold(fold, others=True), name_fold(fold)
+    trained, evaluated = whole + QUARTER[1], whole + QUARTER[0]
+    if (whole, reported) == ('train', 'test') and (not index or index['split'].get('val')):
         trained, evaluated = 'train', 'val'
     if index:
         check_apart(index, trained, evaluated, reported)
-    return {'experiment.split': trained, 'experiment.evaluate': evaluated}
+    return {'experiment.split': trained, 'experiment.evaluate': evaluated,
+            f'{evaluator}.only': ['dsc_pooled', 'dsc']}
 
 
 def check_apart(index: dict, trained: str, evaluated: str, reported: str) -> None:
@@ -69,19 +75,19 @@ def check_apart(index: dict, trained: str, evaluated: str, reported: str) -> Non
                         'experiment.split and experiment.evaluate to parts that have no case in common')
 
 
-def choose(grid: Grid, search: Mapping[Cell, Sequence[Run]], folders: Sequence[Path]) -> dict[Cell, dict]:
-    """What the search chose for each cell all of whose runs have ended, as records of its runs tell it.
+def choose(grid: Grid, search: Mapping[Part, Sequence[Run]], folders: Sequence[Path]) -> dict[Part, dict]:
+    """What the search chose for each cell and fold all of whose runs have ended, as records of these tell it.
 
     Args:
         search: `list_search`.
         folders: each with records of search runs; the first that has one counts.
 
     Returns:
-        Cell -> `seed`, `trained` and `evaluated` of the search, `tried` (a line for each setting: `run`, `options`
-        and, where it did not fail, `dsc` in percent and `seconds`), and `chosen`, the options of the best.
+        Cell and fold -> `seed`, `trained` and `evaluated` of the search, `tried` (a line for each setting: `run`,
+        `options`, and `dsc` in percent and `seconds` unless it failed), and `chosen`, the options of the best.
     """
     choices = {}
-    for cell, runs in search.items():
+    for part, runs in search.items():
         records = [find_record(folders, run) for run in runs]
         if None in records:
             continue
@@ -89,7 +95,7 @@ def choose(grid: Grid, search: Mapping[Cell, Sequence[Run]], folders: Sequence[P
                       **_outcome(record)) for run, record in zip(runs, records, strict=True)]
         ended = [line for line in tried if line['dsc'] is not None]
         if ended:
-            choices[cell] = dict(
+            choices[part] = dict(
                 seed=runs[0].seed, trained=runs[0].options['experiment.split'],
                 evaluated=runs[0].options['experiment.evaluate'], tried=tried,
                 chosen=max(ended, key=lambda line: line['dsc'])['options'])
@@ -105,8 +111,10 @@ def _outcome(record: dict) -> dict[str, Any]:
     return dict(dsc=round(float(np.mean(by_label)), 4) if by_label else None, seconds=record['cost']['seconds'])
 
 
-def describe_choice(cell: Cell, choice: dict) -> str:
-    """One line: what was chosen for a cell, and what each setting came to."""
+def describe_choice(part: Part, choice: dict) -> str:
+    """One line: what was chosen for a cell, in a fold, and what each setting came to."""
+    cell, fold = part
+    where = f' fold {fold[0]} of {fold[1]}' if fold else ''
     tried = ', '.join(f'{describe_options(line["options"])}: {"failed" if line["dsc"] is None else line["dsc"]}'
                       for line in choice['tried'])
-    return f'{cell}: {describe_options(choice["chosen"])}, by DSC on {choice["evaluated"]} ({tried})'
+    return f'{cell}{where}: {describe_options(choice["chosen"])}, by DSC on {choice["evaluated"]} ({tried})'

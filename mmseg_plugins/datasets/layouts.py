@@ -25,7 +25,7 @@ from ..errors import UserError, nearest, some
 from ..registering import register_once
 from ..untrusted import LONGEST_NAME, OTHERS, check_inside, check_name, find_fault, find_twins, read_json
 from .catalogue import DatasetInfo
-from .splits import msd_split, patient_split
+from .splits import MSD_COUNTS, msd_split, pair_sides, patient_split
 
 BACKGROUND = ('background', 'bg', 'clear label', 'unlabelled', 'unlabeled', 'none', 'other', 'rest')
 MOST_LABELS = 256  # label maps are stored in bytes
@@ -52,14 +52,19 @@ class RawDataset:
         info: with `channels` and `labels` filled in.
         cases: by name.
         split: split name -> case names.
-        groups: case -> patient, where a patient has several cases.
+        groups: case -> patient, where a patient has several cases; without any, cases whose names differ only in
+            a side are one patient's (`pair_sides`).
         warnings: where the folder and its listing do not agree, one line each.
+        folds: the archive's own, with `train` and `val` of each.
+        chosen: whether somebody has chosen the split, or it is made here by rule.
     """
     info: DatasetInfo
     cases: dict[str, RawCase]
     split: dict[str, list[str]]
     groups: dict[str, str] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    folds: Sequence[dict[str, list[str]]] = ()
+    chosen: bool = True
 
 
 Layout = Callable[[DatasetInfo, Path], RawDataset]
@@ -103,7 +108,7 @@ def find_cases(info: DatasetInfo, raw: Path) -> RawDataset:
     if twins := find_twins(dataset.cases):
         raise UserError(f'{raw}: cases {" and ".join(map(repr, twins))} differ in capitals or spaces alone; '
                         'rename one of them')
-    return dataset
+    return replace(dataset, groups=dataset.groups or pair_sides(dataset.cases))
 
 
 def describe_folder(folder: Path, layout: str) -> tuple[str, DatasetInfo]:
@@ -182,7 +187,8 @@ def _find_msd(info: DatasetInfo, raw: Path) -> RawDataset:
         cases[name] = RawCase(tuple(files), label)
     _check_doubled(cases, path)
     return RawDataset(_declare(info, channels, labels, path), cases, msd_split(info.folder, list(cases)),
-                      warnings=_disagreements(info, declared, channels, cases, raw))
+                      warnings=_disagreements(info, declared, channels, cases, raw),
+                      chosen=info.folder in MSD_COUNTS)
 
 
 @register_layout('nnunet')
@@ -190,7 +196,8 @@ def _find_nnunet(info: DatasetInfo, raw: Path) -> RawDataset:
     """nnU-Net v2: `imagesTr/CASE_0000.nii.gz`, one file per channel, and `labelsTr/CASE.nii.gz`; or wherever
     `dataset` in dataset.json lists them, as long as that is below the folder.
 
-    The split is fold 0 of `splits_final.json` where the folder has one (train, val), else the Decathlon's rule.
+    The split is fold 0 of `splits_final.json` where the folder has one (train, val), and all its folds are kept;
+    else it is made by the Decathlon's rule.
     """
     path = raw / 'dataset.json'
     declared = _read_declaration(raw, 'nnU-Net\'s raw datasets have one; name the folder that holds it')
@@ -213,10 +220,12 @@ def _find_nnunet(info: DatasetInfo, raw: Path) -> RawDataset:
         raise UserError(f'{raw / "imagesTr"}: no *{end} files, as file_ending in {path} says; correct it, or name '
                         'the folder of an nnU-Net raw dataset')
     _check_doubled(cases, path)
-    split = _read_folds(raw / 'splits_final.json', cases) or msd_split(info.folder, list(cases))
+    folds = _read_folds(raw / 'splits_final.json', cases)
+    split = folds[0] if folds else msd_split(info.folder, list(cases))
     evaluate = info.evaluate if info.evaluate in split else 'val'
     return RawDataset(replace(_declare(info, channels, labels, path), evaluate=evaluate), cases, split,
-                      warnings=_disagreements(info, declared, channels, cases, raw))
+                      warnings=_disagreements(info, declared, channels, cases, raw), folds=folds,
+                      chosen=bool(folds) or info.folder in MSD_COUNTS)
 
 
 def _read_nnunet_labels(declared: dict, path: Path) -> list[str]:
@@ -274,9 +283,10 @@ def _list_folders(raw: Path, channels: list[str], end: str, path: Path) -> dict[
             for name in names}
 
 
-def _read_folds(path: Path, cases: dict) -> dict[str, list[str]] | None:
+def _read_folds(path: Path, cases: dict) -> list[dict[str, list[str]]]:
+    """Of every fold `train` and `val`; none where there is no such file."""
     if not os.path.lexists(path):
-        return None
+        return []
     if not path.is_file():
         raise UserError(f'{path}: is no file, or a link that leads nowhere; mend it or take it away')
     folds = read_json(path, 'mend it or take it away')
@@ -284,16 +294,17 @@ def _read_folds(path: Path, cases: dict) -> dict[str, list[str]] | None:
     if fault or not folds:
         raise UserError(f'{path}: not nnU-Net\'s list of folds ({_line(fault or "it is empty")}); mend it or take '
                         'it away')
-    split = {part: folds[0][part] for part in ('train', 'val')}
-    for case in sum(split.values(), []):
-        if case not in cases:
-            raise UserError(f'{path}: names case {_line(case)!r}, which has no files; mend it or take it away')
-    for part, names in split.items():
-        if len(set(names)) < len(names):
-            raise UserError(f'{path}: names a case twice in {part} of fold 0; mend it or take it away')
-    if both := sorted(set(split['train']) & set(split['val'])):
-        raise UserError(f'{path}: {some(both)} in train and val of fold 0; mend it or take it away')
-    return split
+    folds = [{part: fold[part] for part in ('train', 'val')} for fold in folds]
+    for number, fold in enumerate(folds):
+        for part, names in fold.items():
+            if unknown := [case for case in names if case not in cases]:
+                raise UserError(f'{path}: names case {_line(unknown[0])!r}, which has no files; mend it or take '
+                                'it away')
+            if len(set(names)) < len(names):
+                raise UserError(f'{path}: names a case twice in {part} of fold {number}; mend it or take it away')
+        if both := sorted(set(fold['train']) & set(fold['val'])):
+            raise UserError(f'{path}: {some(both)} in train and val of fold {number}; mend it or take it away')
+    return folds
 
 
 def _read_declaration(raw: Path, remedy: str) -> dict:

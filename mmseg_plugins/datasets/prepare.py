@@ -15,6 +15,7 @@ from .layouts import RawCase, find_cases
 from .store import INDEXED, check_owner, discard_unfinished, is_mapped, read_meta, write_case, write_index
 from .verification import Verification, compare_cases, read_case
 
+FEW = 5  # evaluated cases, below which a split that nobody has chosen is warned of
 READER = 2  # raised when files are read otherwise than before: stored cases are then read again
 
 
@@ -74,8 +75,16 @@ def prepare_dataset(name: str, raw: Path, folder: Path,
         if not found.facts:
             raise UserError(f'{raw}: no usable case of {len(done)}; first fault: {found.lines[0]}')
         compare_cases(dataset, found)
-        split = {part: [case for case in names if case in found.facts and case not in found.leaked]
-                 for part, names in dataset.split.items()}
+        def without_bad(split: dict[str, list[str]]) -> dict[str, list[str]]:
+            return {part: [case for case in names if case in found.facts and case not in found.leaked]
+                    for part, names in split.items()}
+
+        split = without_bad(dataset.split)
+        evaluated = len(split[info.evaluate])
+        if not dataset.chosen and evaluated < FEW:
+            found.warnings.append(f'{name}: by the usual rule, {evaluated} of its {len(found.facts)} cases are '
+                                  f'evaluated ({info.evaluate}), which tells little; cross-validate: '
+                                  'benchmarks/run_grid.py --folds 5')
         split_hash = hashlib.sha256(json.dumps(split, sort_keys=True).encode()).hexdigest()[:12]
         write_json(folder / 'split.json', dict(split, hash=split_hash))
         write_index(folder, dict(
@@ -85,6 +94,7 @@ def prepare_dataset(name: str, raw: Path, folder: Path,
             input_size=info.input_size, steps=info.steps, nsd_tolerance=info.nsd_tolerance,
             evaluate=info.evaluate, split=split, split_hash=split_hash,
             groups={case: group for case, group in dataset.groups.items() if case in found.facts},
+            **({'folds': [without_bad(fold) for fold in dataset.folds]} if dataset.folds else {}),
             cases={case: {key: meta[key] for key in INDEXED} for case, meta in found.facts.items()}))
     return Prepared(folder, len(found.facts), len(found.faults), found.lines, found.warnings)
 

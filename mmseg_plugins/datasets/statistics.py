@@ -6,6 +6,7 @@ import hashlib
 import numpy as np
 
 from .intensity import channel_statistics
+from .splits import split_cases
 from .volumes import Volume
 
 
@@ -56,22 +57,23 @@ def label_statistics(label: np.ndarray, classes: int) -> dict[str, list]:
                            for total, number in zip(dice.sum(0), (sizes > 0).sum(0), strict=True)])
 
 
-def summarize_dataset(index: dict) -> dict:
+def summarize_dataset(index: dict, folds: int | None = None) -> dict:
     """What the paper's Tables 1 and 3 tell of a dataset.
 
     Args:
         index: of the prepared dataset.
+        folds: that it is divided into, so that all its cases are evaluated; None: as it is split.
 
     Returns:
         `dataset`, `modality`, `labels`, `headline`, `evaluate` and `split_hash` as the index has them; `size`, the
         mean (columns, rows, slices) of all cases; `cases` by split, and `groups` (patients) by split where some
-        have several cases. Over the cases of the evaluated split, lists of K: `voxels`, `slices`, and `variation`,
-        the mean Dice in percent between a label in a slice and in the next (None: nowhere in the split);
-        `mean_variation` is the headline's.
+        have several cases; `folds` where there are any. Over the evaluated cases, lists of K: `voxels`, `slices`,
+        and `variation`, the mean Dice in percent between a label in a slice and in the next (None: in none of
+        them); `mean_variation` is the headline's.
     """
     cases, split, classes = index['cases'], index['split'], len(index['labels'])
     depth, _, rows, columns = np.mean([entry['shape'] for entry in cases.values()], axis=0)
-    evaluated = [cases[case] for case in split[index['evaluate']]]
+    evaluated = [cases[case] for case in split_cases(index, 'all' if folds else index['evaluate'])]
     voxels, slices = (np.reshape([entry[key] for entry in evaluated], (-1, classes)).sum(0).astype(int).tolist()
                       for key in ('voxels', 'slices'))
     pairs = np.reshape([entry['variation'] for entry in evaluated], (-1, classes, 2)).sum(0)
@@ -81,6 +83,8 @@ def summarize_dataset(index: dict) -> dict:
     summary = {key: index.get(key) for key in copied}
     summary |= dict(size=[round(float(mean), 2) for mean in (columns, rows, depth)],
                     cases={part: len(names) for part, names in split.items()})
+    if folds:
+        summary['folds'] = folds
     if groups := index.get('groups'):
         summary['groups'] = {part: len({groups.get(case, case) for case in names})
                              for part, names in split.items()}

@@ -2,6 +2,7 @@
 
     <prepared>/index.json              dataset, classes, intensity rules, split, one entry per case
     <prepared>/split.json              the split alone, with its hash
+    <prepared>/folds_5.json            five folds of all cases, as nnU-Net's splits_final.json, once they were used
     <prepared>/cases/<case>/image.b2nd (D, C, H, W) in the volume's own dtype, a chunk is a slice
     <prepared>/cases/<case>/label.b2nd (D, H, W) uint8
     <prepared>/cases/<case>/meta.json  its facts (statistics.py), and what it was made from
@@ -14,6 +15,7 @@ processes and takes it back when memory is short. benchmarks/speed/loader.py mea
 import errno
 import json
 import os
+import re
 import shutil
 from collections import OrderedDict
 from pathlib import Path
@@ -28,6 +30,7 @@ from ..untrusted import OTHERS, check_name, find_fault, find_twins, read_json
 from .catalogue import CATALOGUE, DatasetInfo, how_to_prepare, is_tolerance
 from .intensity import PROTOCOLS, STATISTICS
 from .planes import Planes
+from .splits import list_folds
 from .volumes import Volume
 
 OPEN_ARRAYS = 64  # mapped files per process; a window touches two
@@ -133,8 +136,8 @@ def check_owner(folder: Path, dataset: str, archive: str | None = None) -> None:
         if name != folder.name and find_twins((name, folder.name)):
             raise UserError(f'{folder}: {name!r} is there, which many file systems take for the same; choose '
                             'another name')
-    others = sorted(path.name for path in folder.iterdir() if not path.name.startswith('.') and path.name not in (
-        'cases', 'split.json', 'index.json')) if folder.is_dir() else []
+    others = sorted(path.name for path in folder.iterdir() if not re.fullmatch(
+        r'\..*|cases|(split|index|folds_\d+)\.json', path.name)) if folder.is_dir() else []
     try:
         there = read_json(folder / 'index.json', '')
     except (OSError, UserError):
@@ -150,6 +153,11 @@ def check_owner(folder: Path, dataset: str, archive: str | None = None) -> None:
 
 def write_index(folder: Path, index: dict) -> None:
     write_json(folder / 'index.json', index)
+
+
+def write_folds(folder: Path, folds: int) -> None:
+    """Write all folds of a prepared dataset beside it, for its user to read and for nnU-Net to take."""
+    write_json(folder / f'folds_{folds}.json', list_folds(read_index(folder), folds))
 
 
 def read_index(folder: str | Path) -> dict:
@@ -173,7 +181,8 @@ def read_index(folder: str | Path) -> dict:
 
 INDEX = OTHERS | dict(
     dataset=str, labels=[str], headline=[int], channels=int, evaluate=str, split={str: [str]}, split_hash=str,
-    cases=dict, intensity=dict.fromkeys((*PROTOCOLS, str), (str, [float])))
+    cases=dict, groups=({str: str}, ...), folds=([dict(train=[str], val=[str])], ...),
+    intensity=dict.fromkeys((*PROTOCOLS, str), (str, [float])))
 ENTRY = OTHERS | dict(
     shape=[int], spacing=[float], **dict.fromkeys(STATISTICS, [float]), voxels=[int], slices=[int],
     variation=[[float]], sha256=str)
@@ -205,7 +214,8 @@ def _index_fault(index: Any, path: Path) -> str | None:
                 and all(len(entry[key]) == channels for key in STATISTICS)
                 and all(len(entry[key]) == labels for key in ('voxels', 'slices', 'variation'))):
             return f'case {name} does not have the shape, spacing or statistics of one'
-    for part, names in index['split'].items():
+    folds = {f'fold {number}': sum(fold.values(), []) for number, fold in enumerate(index.get('folds') or ())}
+    for part, names in (index['split'] | folds).items():
         if unknown := [name for name in names if name not in cases]:
             return f'split {part[:40]!r} has no case {unknown[0][:40]!r}'
     return None

@@ -24,10 +24,13 @@ class Scores:
         cases: names, N.
         figures: metric -> (N, K), or (K,) where it is of all cases together; NaN where a label has none.
         tolerance: the least and the most mm of all cases by which surfaces may differ and still agree.
+        confusion: of all cases together, of which the latter are made; (K, K), and a label more where cases of
+            label maps are missing, whose voxels are predicted as that.
     """
     cases: Sequence[str]
     figures: dict[str, np.ndarray]
     tolerance: tuple[float, float]
+    confusion: np.ndarray
 
     def by_label(self, metric: str) -> np.ndarray:
         """(K,): the mean of the cases that have a figure, or that of all cases together."""
@@ -55,7 +58,7 @@ def collect_scores(cases: dict[str, ScoredCase], metrics: Sequence[Metric]) -> S
     tolerances = [case.tolerance for case in cases.values()]
     return Scores(names, {metric.name: np.stack([cases[name].figures[metric.name] for name in names])
                           if metric.per_case else metric(together) for metric in metrics},
-                  (min(tolerances), max(tolerances)))
+                  (min(tolerances), max(tolerances)), together.confusion)
 
 
 def compare(label: np.ndarray, prediction: np.ndarray, labels: int, spacing: Sequence[float],
