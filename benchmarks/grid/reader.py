@@ -17,7 +17,7 @@ from mmseg_plugins.untrusted import check_name, find_fault, find_twins
 
 from ..methods.command import check_command
 from .axes import AXES, Cell, cell_without_config
-from .tables import TABLES, Table, check_table
+from .tables import TABLES, Contrast, Table, check_table
 from .yaml_file import read_yaml
 
 GRIDS = Path(__file__).parents[1] / 'grids'
@@ -50,6 +50,7 @@ class Grid:
         notes: sentences shown on the page.
         options: extra `--cfg-options` for every run of this grid.
         text: the file itself, kept beside the records.
+        contrasts: that the file registers, in its order; all others that a page shows were looked up afterwards.
     """
     name: str
     datasets: Sequence[str]
@@ -62,6 +63,7 @@ class Grid:
     notes: Sequence[str] = ()
     options: dict[str, Any] = field(default_factory=dict)
     text: str = ''
+    contrasts: Sequence[Contrast] = ()
 
     @property
     def dataset(self) -> str:
@@ -96,6 +98,14 @@ class Grid:
                     names[same].setdefault(row, f'{table.name} {row}{dataset}')
         return {cell: '; '.join(rows.values()) for cell, rows in names.items()}
 
+    def named_rows(self) -> dict[str, tuple[str, str, Cell]]:
+        """Table, row and cell by what names them: `<table> <row>`, or a row that is one cell in all tables."""
+        rows = [(table.name, row, cell) for table in self.tables.values() for row, cell in table.rows.items()]
+        # `1` is a stride in one table and a number of slices in another
+        alone = {row: (table, row, cell) for table, row, cell in reversed(rows)
+                 if len({other for _, same, other in rows if same == row}) == 1}
+        return {f'{table} {row}': (table, row, cell) for table, row, cell in rows} | alone
+
     def config(self, cell: Cell) -> str:
         configs = [config for config in self.configs.values() if isinstance(config, str)]
         config = self.configs.get(cell.encoder) or configs[0]
@@ -118,6 +128,7 @@ GRID_KEYS = {
     'rows': ({str: (AXES_OF_ROWS, None)}, '{table: {row: {axis: value}}}'),
     'axes': ({str: [object]}, '{axis: [first, second]}'),
     'seeds': ([int], '[first, second]'),
+    'contrasts': ({str: [(str, int)]}, '{effect: [row, another row]}'),
     'notes': ([str], '[a sentence]'),
     'options': ({str: object}, '{key: value}'),
     'imports': ([str], '[first, second]'),
@@ -131,7 +142,7 @@ def _check_shapes(spec: dict, path: Path) -> None:
         shape, example = GRID_KEYS[key]
         if fault := value is not None and find_fault({key: value}, {key: shape}):
             raise UserError(f'{path}: {fault}; write it as {key}: {example}')
-    for key in ('configs', 'sources', 'axes', 'options'):
+    for key in ('configs', 'sources', 'axes', 'options', 'contrasts'):
         for name in spec.get(key) or ():
             if not isinstance(name, str):
                 raise UserError(f'{path}: {name!r} in {key} is no name; put it in quotes')
@@ -318,6 +329,34 @@ class _Cells:
                 and not ({'encoder', 'source'} <= set(axes) and not self.fits(point['encoder'], point['source']))]
 
 
+def _read_contrasts(spec: dict, grid: Grid, path: Path, partly: bool) -> list[Contrast]:
+    """Two rows for each effect.
+
+    Args:
+        partly: whether only some of the file's tables were asked for; contrasts of the others are left out then.
+    """
+    known, contrasts, pairs = grid.named_rows(), [], {}
+    for name, rows in (spec.get('contrasts') or {}).items():
+        where = f'{path}: contrasts: {name}'
+        rows = [str(row) for row in rows]
+        if len(rows) != 2:
+            raise UserError(f'{where}: has {len(rows)} rows; a contrast is of two, as [row, another row]')
+        if partly and not set(rows) <= set(known):
+            continue
+        for row in rows:
+            _known(row, known, 'row', where)
+        (table, first, one), (other, second, two) = (known[row] for row in rows)
+        if one == two:
+            raise UserError(f'{where}: {rows[0]!r} and {rows[1]!r} are one cell, {one}; name two')
+        if name != (earlier := pairs.setdefault(frozenset((one, two)), name)):
+            raise UserError(f'{where}: is of the same two cells as {earlier!r}; leave one out')
+        if grid.tables[table].labels != grid.tables[other].labels:
+            raise UserError(f'{where}: tables {table} and {other} are of other labels; name rows of like tables')
+        contrasts.append(Contrast(name, first, second, (one, two), grid.tables[table].labels,
+                                  table if table == other else '', registered=True))
+    return contrasts
+
+
 def is_file_name(name: str) -> bool:
     """Whether what was given to `--grid` is a file's name, not a grid's of `benchmarks/grids`."""
     return name.endswith(('.yaml', '.yml'))
@@ -374,5 +413,6 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
                 spec.get('title', name), tuple(spec.get('notes') or ()), text=text)
     if not grid.cells():
         raise UserError(f'{path}: has no cells; add tables, as tables: [NAME], or axes, as axes: {{slices: [1]}}')
+    grid.contrasts = _read_contrasts(spec, grid, path, partly=bool(tables or given))
     grid.options.update(_read_options(spec, grid.cells(), path))
     return grid
