@@ -53,11 +53,11 @@ class Judged:
 
 
 def shown_contrasts(measured: Measured, grid: Grid) -> list[Contrast]:
-    """Those that the grid registers, then its tables', on every dataset where both cells have a finished run."""
+    """Those that the grid registers, then its tables', on every dataset where both cells have a figure."""
     found: dict[tuple, Contrast] = {}  # once, however often a pair of cells stands in tables
     for contrast in [*grid.contrasts, *(each for table in grid.tables.values() for each in table.contrasts())]:
         for placed in map(contrast.on, grid.datasets):
-            if all(map(measured.done, placed.cells)):
+            if all(measured.value(cell, labels=placed.labels).seeds for cell in placed.cells):
                 found.setdefault((frozenset(placed.cells), placed.labels), placed)
     return list(found.values())
 
