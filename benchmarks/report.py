@@ -22,7 +22,7 @@ from benchmarks.paper.claims import CAPTION, NOT_RUN, check_claims, claim_table 
 from benchmarks.paper.published import published_data, published_flops, published_settings  # noqa: E402
 from benchmarks.rendering import contrasts, tables  # noqa: E402
 from benchmarks.rendering.figures import draw_all  # noqa: E402
-from benchmarks.rendering.findings import main_cells  # noqa: E402
+from benchmarks.rendering.findings import main_findings  # noqa: E402
 from benchmarks.rendering.frame import Measured  # noqa: E402
 from benchmarks.rendering.markup import to_latex, to_markdown  # noqa: E402
 from benchmarks.rendering.page import fill_index, fill_page  # noqa: E402
@@ -119,14 +119,15 @@ def render(folder: Path, into: Path | None = None) -> Path:
     grid, (measured, left_out) = load_folder(folder), read_folder(folder)
     if not measured.records:
         raise UserError(f'{folder / "records"}: no record that counts; nothing was rendered')
-    committed = read_committed(folder)
-    built = collect_tables(measured, grid, committed)
+    committed, judged = read_committed(folder), contrasts.judge_page(measured, grid)
+    built = collect_tables(judged, measured, grid, committed)
     for name, frame, caption, notes in built:
         for suffix, text in dict(csv=frame.to_csv(index=False), md=to_markdown(frame, notes),
                                  tex=to_latex(frame, caption, notes)).items():
             write_atomic(into / 'tables' / f'table_{name}.{suffix}', text)
-    drawn = draw_all(measured, grid, folder, into / 'figures')
-    write_atomic(into / 'report.html', fill_page(grid, measured, left_out, built, drawn, committed is not None))
+    drawn = draw_all(judged, measured, grid, folder, into / 'figures')
+    write_atomic(into / 'report.html', fill_page(grid, measured, left_out, main_findings(judged, measured, grid),
+                                                 built, drawn, committed is not None))
     return into / 'report.html'
 
 
@@ -138,10 +139,12 @@ def read_committed(folder: Path) -> Measured | None:
     return Measured(records) if records else None
 
 
-def collect_tables(measured: Measured, grid: Grid, committed: Measured | None) -> list[tables.Rendered]:
+def collect_tables(judged: list[contrasts.Judged], measured: Measured, grid: Grid, committed: Measured | None
+                   ) -> list[tables.Rendered]:
     """Every table that the records allow, in the page's order; the claims have a section of their own.
 
     Args:
+        judged: the page's contrasts.
         committed: the committed results' figures, to be shown beside a newcomer's own.
     """
     collected: list[tables.Rendered] = []
@@ -167,20 +170,20 @@ def collect_tables(measured: Measured, grid: Grid, committed: Measured | None) -
             'the reported labels) on cases that are not reported, with one seed; seconds are of all settings. '
             'Beside the lowest or highest that was tried a better one may lie.',
             *([f'Without a search: {"; ".join(without)}.'] if without else []))
-    against = contrasts.contrast_tables(measured, grid)
-    if len(against):
-        add('contrasts', against,
-            'Rows against each other. One row of a table minus each other, over the labels that the table is of.',
-            contrasts.NOTE)
-    difference, pairs = main_cells(measured, grid)
-    if pairs and alone:
-        add('organs', contrasts.contrast_organs(measured, *pairs[0]),
-            f'{difference} by organ. {difference.first} minus {difference.second}.', contrasts.NOTE)
+    if judged:
+        add('contrasts', contrasts.contrast_table(judged, measured, grid),
+            'Contrasts. One row minus another, over the labels that their tables are of: first those that the '
+            'grid file registered before anything ran, then those that were looked up afterwards.',
+            contrasts.NOTE, contrasts.FAMILIES)
+    for contrast in contrasts.main_contrasts(measured, grid) if alone else ():
+        add('organs', contrasts.organ_table(judged, contrast, measured),
+            f'{contrast} by organ. {contrast.first} minus {contrast.second}; looked up afterwards.',
+            contrasts.NOTE, contrasts.FAMILIES)
     if main and alone and any(len(measured.value(cell, labels=main.labels).seeds) > 1
                               for cell in main.rows.values()):
         add('seeds', tables.seed_table(main, measured, grid),
             "Seed study. DSC pooled of every seed; ± is the sample deviation, the paper's the population's (ddof "
-            '0).')
+            '0). The paired t-test is the paper\'s own: it holds cases fixed, and tells nothing of others.')
     if measured.done():
         add('cost', tables.cost_table(measured, grid, published_flops()),
             'Cost. FLOPs (2 x multiply-accumulate) of one window; seconds are of the whole run, with evaluation, '
@@ -188,7 +191,7 @@ def collect_tables(measured: Measured, grid: Grid, committed: Measured | None) -
     if any('settings' in record for record in measured.done()):
         add('6', tables.settings_table(measured, published_settings()),
             'Table 6. Settings, read from the configs of the runs.')
-    claims = check_claims(measured, grid)
+    claims = check_claims(judged, measured, grid)
     if any(claim.here != NOT_RUN for claim in claims):
         add('claims', claim_table(claims), CAPTION, *(claim.note for claim in claims if claim.note))
     return collected

@@ -204,7 +204,7 @@ def test_a_metric(tmp_path):
     assert results.load(out).excess.notna().all()
     cells = [record['run'].split('-seed')[0] for record in records]
     printed = call(tmp_path, 'benchmarks/report.py', 'out', '--compare', *cells)
-    assert 'excess (ml), lower is better' in printed and '| Organ | excess (ml) per case |' in printed
+    assert 'excess (ml), lower is better' in printed and '| Organ | excess (ml) | 95 % |' in printed
 
 
 def test_a_command_as_method(tmp_path):

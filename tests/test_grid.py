@@ -19,7 +19,7 @@ from benchmarks import run_grid
 from benchmarks.grid.axes import AXES, Cell
 from benchmarks.grid.reader import load_grid
 from benchmarks.rendering.frame import Value
-from benchmarks.rendering.statistics import Noise, agreement
+from benchmarks.rendering.statistics import agreement
 from benchmarks.runs.agenda import list_runs, make_agenda, make_run, prepare_sources
 from benchmarks.runs.records import read_records
 from mmseg_plugins.errors import UserError
@@ -200,6 +200,34 @@ def test_nothing_counts_twice_and_no_grid_is_empty(tmp_path, changes, message):
         load_grid(str(grid_file(tmp_path, **changes)))
 
 
+@pytest.mark.parametrize('rows, message', [
+    (['flat', 'dep'], "unknown row 'dep'; did you mean 'deep'"), (['flat'], 'depth: has 1 rows'),
+    (['flat', 'left flat'], "'flat' and 'left flat' are one cell"), (['flat', [1]], 'depth.1. cannot be'),
+    (['flat', 'whole deep'], 'tables left and whole are of other labels')])
+def test_a_contrast_that_cannot_be_is_one_line(tmp_path, rows, message):
+    tables = {name: dict(rows=dict(flat=dict(slices=1), deep={}), labels=labels)
+              for name, labels in (('left', 'headline'), ('whole', 'all'))}
+    with pytest.raises(UserError, match=f'tiny.yaml: contrasts.*{message}'):
+        load_grid(str(grid_file(tmp_path, axes=None, tables=tables, contrasts=dict(depth=rows))))
+
+
+def test_contrasts_are_read_with_the_labels_of_their_tables(tmp_path):
+    tables = dict(left=dict(rows={'flat': dict(slices=1), 'deep': {}, 3: dict(slices=3)}, labels='all'),
+                  more=dict(rows={3: dict(slices=9), 'flat': dict(slices=1)}, labels='all'))
+    contrasts = {'depth': ['deep', 'flat'], 'more of it': ['more 3', 'left 3']}
+    path = str(grid_file(tmp_path, axes=None, tables=tables, contrasts=contrasts))
+    grid = load_grid(path)
+    depth, more = grid.contrasts
+    assert (depth.name, depth.first, depth.second, depth.labels, depth.table) == (
+        'depth', 'deep', 'flat', 'all', 'left')
+    assert [cell.slices for cell in more.cells] == [9, 3] and more.registered and more.table == ''
+    assert [each.name for each in load_grid(path, tables=['left']).contrasts] == ['depth']  # of what is there
+    assert load_grid(path, slices=[1, 3]).contrasts == []
+    contrasts['the same'] = ['left flat', 'left deep']
+    with pytest.raises(UserError, match="contrasts: the same: is of the same two cells as 'depth'"):
+        load_grid(str(grid_file(tmp_path, axes=None, tables=tables, contrasts=contrasts)))
+
+
 @pytest.mark.parametrize('changes, message', [
     (dict(source='m', sources=dict(m=dict(file='x.pth', encoder='nope'))), "source 'm' is for encoder 'nope'"),
     (dict(source='dino'), "source 'dino' is for encoder 'dino', not 'beit'"),
@@ -363,11 +391,10 @@ def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been(place):
 
 
 def test_a_newcomers_figures_agree_within_seed_noise():
-    noise = Noise(1.0, 20)
     committed = Value({1: 50.0, 2: 51.0, 3: 52.0})
-    assert agreement(Value({1: 51.5, 2: 52.5}), committed, noise) == 'yes'
-    assert agreement(Value({1: 55.0, 2: 56.0}), committed, noise) == 'no'
-    assert agreement(Value(), committed, noise) == 'cannot tell'
+    assert agreement(Value({1: 51.5, 2: 52.5}), committed) == 'yes'
+    assert agreement(Value({1: 55.0, 2: 56.0}), committed) == 'no'
+    assert agreement(Value(), committed) == 'cannot tell'
 
 
 def test_committed_results_render_to_the_committed_bytes():

@@ -6,9 +6,11 @@ import pytest
 from made_records import record
 
 from benchmarks.grid.reader import load_grid
-from benchmarks.paper.claims import HOLDS, UNKNOWN, check_claims
+from benchmarks.paper.claims import HOLDS, NOT_RUN, UNKNOWN, check_claims
 from benchmarks.paper.published import PAPER, published_datasets, published_organs
+from benchmarks.rendering.contrasts import judge_page
 from benchmarks.rendering.frame import Measured
+from benchmarks.rendering.statistics import TOO_FEW
 from benchmarks.rendering.tables import build_table, seed_table
 from mmseg_plugins.datasets.catalogue import BCV_EIGHT, BCV_LABELS
 
@@ -19,6 +21,10 @@ PRINTED = {
            'VideoSwinT': 85.94, 'BEiT': 87.13},
     '4a': {'all': 73.93, 'center': 76.33}, '4b': {'random': 72.49, 'average': 76.33, 'centering': 84.30},
     '4c': {'1': 84.74, '2': 84.30, '3': 77.68}, '4d': {'1': 83.34, '5': 84.74, '11': 83.83, '21': 77.52}}
+
+
+def claims_of(measured, grid):
+    return check_claims(judge_page(measured, grid), measured, grid)
 
 
 @pytest.fixture(scope='module')
@@ -72,11 +78,14 @@ def test_table_3_gives_its_organs_and_their_means_are_table_2(grid, records):
 
 def test_claims_of_the_papers_records_are_the_papers(grid, records):
     """Every claim from records gives the published arithmetic; one run each tells nothing of noise."""
-    claims = check_claims(Measured(records), grid)
+    claims = claims_of(Measured(records), grid)
     unlike = ('6.07', '10 of 11', '98 %', 'variation')  # another architecture here; the others come below
+    alone = ('state-of-the-art', 'stomach', 'Video Swin')  # of published figures
     for claim in claims:
-        if not any(text in claim.text for text in unlike):
-            assert claim.here.arithmetic.split(';')[0] == claim.paper.arithmetic, claim.text
+        if any(text in claim.text for text in alone):
+            assert claim.here == NOT_RUN
+        elif not any(text in claim.text for text in unlike):
+            assert claim.here.arithmetic.replace(f' [{TOO_FEW}]', '') == claim.paper.arithmetic, claim.text
             assert claim.here.verdict == (HOLDS if '0.75' in claim.text else UNKNOWN)
     [depth] = [claim for claim in claims if '6.07' in claim.text]
     assert depth.here.arithmetic.startswith('74.70 - 74.00 = 0.70')
@@ -87,17 +96,18 @@ def test_the_claims_of_seeds_variation_and_datasets_come_out_as_published(grid):
     seeds = pd.read_csv(PAPER / 'seeds.csv')
     made = [_record(rows[row.method], pd.Series(row.dsc8, BCV_EIGHT), None, row.seed)
             for row in seeds.itertuples()]
-    [claim] = [claim for claim in check_claims(Measured(made), grid) if '98 %' in claim.text]
+    [claim] = [claim for claim in claims_of(Measured(made), grid) if '98 %' in claim.text]
     assert claim.here == claim.paper and claim.here.verdict == HOLDS
     variation = [organs.loc['slice variation'].get(i, 50.0) for i in range(14)]
-    data = {'bcv': dict(headline=list(BCV_EIGHT), labels=list(BCV_LABELS), variation=variation)}
+    data = {'bcv': dict(headline=list(BCV_EIGHT), labels=list(BCV_LABELS), variation=variation,
+                        size=[512, 512, 126])}
     made = [_record(rows[row], organs.loc[row], None, 1234) for row in ('Ours', 'Ours w/o D')]
-    [claim] = [claim for claim in check_claims(Measured(made, data), grid) if 'variation' in claim.text]
+    [claim] = [claim for claim in claims_of(Measured(made, data), grid) if 'variation' in claim.text]
     assert claim.here == claim.paper and claim.here.verdict == UNKNOWN
     several, table = load_grid('generalization'), published_datasets()
     made = [_record(cell, pd.Series(table.loc[row, cell.dataset], BCV_EIGHT), None, 1234)
             for row, first in several.tables['5'].rows.items() for cell in several.on_each([first])]
-    [claim] = [claim for claim in check_claims(Measured(made), several) if '10 of 11' in claim.text]
+    [claim] = [claim for claim in claims_of(Measured(made), several) if '10 of 11' in claim.text]
     assert claim.here.verdict == claim.paper.verdict == HOLDS and 'heart -0.44' in claim.here.arithmetic
     frame = build_table(several.tables['5'], Measured(made), several).set_index(['Method', 'figures'])
     for row in several.tables['5'].rows:

@@ -11,18 +11,18 @@ import children
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from conftest import REPO
 from made_records import failed, record, write
 from PIL import Image
 
 from benchmarks.grid.axes import Cell
 from benchmarks.grid.reader import load_grid
-from benchmarks.rendering.contrasts import compare_results
+from benchmarks.rendering.contrasts import compare_results, judge_page
 from benchmarks.rendering.findings import main_findings
 from benchmarks.rendering.frame import Measured
 from benchmarks.rendering.page import repeat_command, shown_table
 from benchmarks.rendering.prediction_figure import paint
-from benchmarks.rendering.statistics import case_interval, gain_between
 from benchmarks.rendering.tables import Rendered
 from benchmarks.report import check, render, render_index
 from benchmarks.runs.records import predictions_path, write_arrays
@@ -34,7 +34,7 @@ BROWSER = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', '
 
 def run_of(cell, seed: int, mean: float, labels=BCV_LABELS, headline=BCV_EIGHT, cases: int = 8) -> dict:
     """Depth gains more of some organs than of others; the second case is far below the others."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, *map(ord, str(cell))])
     tilt = np.linspace(-0.1, 0.1, len(labels) - 1)
     organs = [99.0, *(mean + cell.slices * tilt + rng.normal(0, 0.4, len(labels) - 1))]
     per_case = [[value - 40 * (case == 1) + rng.normal(0, 1) for value in organs] for case in range(cases)]
@@ -143,7 +143,7 @@ def test_a_page_is_whole_and_names_no_machine(results):
     page = (results / 'phantom/report.html').read_text()
     assert len(page) < 3e6 and str(results) not in page and 'http' not in page.replace('http-equiv', '')
     assert 'python benchmarks/run_grid.py --grid phantom' in page and page.count('python tools/train.py') == 36
-    assert '36 finished runs on phantom' in page and 'Depth, with transfer: ' in page
+    assert '36 finished runs on phantom' in page and '<li>Depth with transfer: ' in page
     for link in re.findall(r'href="((?:tables|figures|records)/[^"]+)"', page):
         assert (results / 'phantom' / link).is_file(), link
     page = (results / 'generalization/report.html').read_text()
@@ -186,28 +186,50 @@ def test_the_index_has_a_line_for_every_grid(results):
     assert 'href="phantom/report.html"' in (results / 'index.html').read_text()
 
 
-def test_findings_are_the_tables_differences():
+def found_by(measured, grid) -> list[str]:
+    return main_findings(judge_page(measured, grid), measured, grid)
+
+
+def test_findings_are_the_registered_contrasts():
     grid = load_grid('phantom')
     rows = grid.tables['2a'].rows
     measured = Measured([run_of(rows[row], seed, mean) for row, mean in (('Ours', 60), ('Ours w/o D', 57))
                          for seed in (1, 2, 3)])
-    gain = gain_between(rows['Ours'], rows['Ours w/o D'], measured)
-    assert gain.over == 'seeds' and gain.value == pytest.approx(3, abs=0.2) and gain.beyond_noise
-    [sentence] = main_findings(measured, grid)
-    assert sentence.startswith(f'Depth, with transfer: {gain.value:+.2f} points of DSC, 95 % interval '
-                               f'{gain.low:+.2f} to {gain.high:+.2f}, beyond noise')
-    assert sentence.endswith('In the paper (BCV): +1.95.')
-    alone = Measured([run_of(rows[row], 1, mean) for row, mean in (('Ours', 60), ('Ours w/o D', 60))])
-    assert 'too few seeds and cases' in main_findings(Measured(
-        [run_of(rows[row], 1, 60, cases=3) for row in ('Ours', 'Ours w/o D')]), grid)[0]
-    assert main_findings(Measured([]), grid) == [] and len(main_findings(alone, grid)) == 1
+    [depth] = [each for each in judge_page(measured, grid) if each.contrast.registered]
+    [sentence] = found_by(measured, grid)
+    assert depth.estimate.value == pytest.approx(3, abs=0.5) and depth.beyond_noise
+    assert sentence.startswith(f'Depth with transfer: {depth.estimate.value:+.2f} points of DSC case, 95 % '
+                               f'interval {depth.estimate.interval} (3 seeds, 8 cases), p ')
+    assert ', beyond noise (Ours ' in sentence and sentence.endswith(', in the paper +1.95.')
+    few = Measured([run_of(rows[row], 1, 60, cases=3) for row in ('Ours', 'Ours w/o D')])
+    assert 'not enough data to say how sure' in found_by(few, grid)[0]
+    assert found_by(Measured([]), grid) == []
 
 
-def test_an_interval_over_cases():
-    values = {str(i): float(value) for i, value in enumerate(np.random.default_rng(0).normal(50, 10, 400))}
-    low, high = case_interval(values)
-    assert (high - low) / 2 == pytest.approx(1.96 * np.std(list(values.values())) / 20, rel=0.05)
-    assert case_interval(dict(list(values.items())[:5])) is None
+def test_a_grid_without_contrasts_says_that_they_were_looked_up_afterwards(results, tmp_path):
+    said = "This grid's file registers no contrasts"
+    assert said not in (results / 'phantom/report.html').read_text()
+    table = pd.read_csv(results / 'phantom/tables/table_contrasts.csv')
+    registered = load_grid('phantom').contrasts
+    assert table['registered'].tolist()[:len(registered) + 1] == ['yes'] * len(registered) + ['no']
+    assert table['Effect'].str.lower().tolist()[:len(registered)] == [contrast.name for contrast in registered]
+    copy = tmp_path / 'phantom'
+    shutil.copytree(results / 'phantom', copy)
+    spec = yaml.safe_load((copy / 'grid.yaml').read_text())
+    del spec['contrasts']
+    (copy / 'grid.yaml').write_text(yaml.safe_dump(spec, sort_keys=False))
+    page = render(copy).read_text()
+    assert said in page and page.count('<li>Depth with transfer: ') == 1
+    assert set(pd.read_csv(copy / 'tables/table_contrasts.csv')['registered']) == {'no'}
+
+
+def test_p_is_nowhere_zero(results):
+    for path in (results / 'phantom').rglob('*.csv'):
+        assert not re.search(r'p = 0\.0+\b(?!\d)', path.read_text()), path
+    for name in ('contrasts', 'organs', 'seeds'):
+        table = pd.read_csv(results / f'phantom/tables/table_{name}.csv', dtype=str)
+        figures = table[[column for column in table if column.startswith('p')]].stack()
+        assert len(figures) and not set(figures) & {'0.0', '0.000', '0.0000'}
 
 
 def test_what_moved_between_two_folders():
@@ -220,11 +242,9 @@ def test_what_moved_between_two_folders():
     assert table['beyond noise'].to_dict() == {'2a Ours w/o T&D': 'only old', '2a Ours w/o T': 'only new',
                                               '2a Ours w/o D; 4d 1': 'no', '2a Ours; 4c 1; 4d 5': 'yes'}
     moved = table.loc['2a Ours; 4c 1; 4d 5']
-    assert float(moved['difference']) == pytest.approx(5, abs=0.5) and moved['over'] == 'seeds'
+    assert float(moved['difference']) == pytest.approx(5, abs=0.5) and moved['noise (95 %)'].startswith('± ')
     single = compare_results(Measured([run_of(ours, 9, 55)]), Measured([run_of(ours, 1, 50)]), grid)
-    assert single.loc[0, 'over'] == 'cases' and single.loc[0, 'beyond noise'] == 'yes'
-    few = compare_results(Measured([run_of(ours, 9, 55, cases=3)]), Measured([run_of(ours, 1, 50, cases=3)]), grid)
-    assert few.loc[0, 'beyond noise'] == 'cannot tell'
+    assert single.loc[0, 'beyond noise'] == 'cannot tell' and single.loc[0, 'noise (95 %)'] == '—'
 
 
 def test_comparisons_print_and_write_nothing(results, tmp_path):
@@ -296,10 +316,7 @@ def test_findings_about_sources():
     grid = load_grid('phantom-sources')
     rows = grid.tables['2b'].rows
     means = dict(zip(rows, (50, 52, 53, 64, 63, 60, 55), strict=True))
-    found = main_findings(Measured([run_of(rows[row], seed, mean) for row, mean in means.items()
-                                    for seed in (1, 2, 3)]), grid)
-    assert [sentence.split(', 6')[0].split(', 5')[0] for sentence in found] == [
-        *['Highest of 6 sources is BEiT, supervised on procedural images'] * 2,
-        'Lowest of 6 sources is BEiT, SSL on medical slices']
-    assert 'against BEiT, SSL then supervised on procedural images, 6' in found[0]
-    assert 'against BEiT, random, ' in found[1] and 'against BEiT, random, ' in found[2]
+    found = found_by(Measured([run_of(rows[row], seed, mean) for row, mean in means.items()
+                               for seed in (1, 2, 3)]), grid)
+    assert [sentence.split(':')[0].lower() for sentence in found] == [each.name for each in grid.contrasts]
+    assert all('(BEiT, ' in sentence for sentence in found)

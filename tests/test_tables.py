@@ -262,7 +262,9 @@ def write_runs(folder: Path, spec: dict) -> str:
     (folder / 'grid.yaml').write_text(yaml.safe_dump(spec, sort_keys=False))
     for number, cell in enumerate(load_grid(str(folder / 'grid.yaml')).cells()):
         for seed in (1, 2, 3):
-            write(folder, record(cell, seed, (99, *[40 + 10 * number + seed / 10 + i for i in range(4)])))
+            dsc = [99, *(40 + 10 * number + seed / 10 + i for i in range(4))]
+            write(folder, record(cell, seed, dsc, per_case=[[value + (-1) ** case * number / 10 for value in dsc]
+                                                            for case in range(8)]))
     return render(folder).read_text()
 
 
@@ -275,12 +277,12 @@ def test_a_grid_file_has_a_table_of_its_own_in_every_form(tmp_path):
     assert table['Method'].tolist() == ['flat', 'thin', 'deep'] and table['runs'].tolist() == [3, 3, 3]
     assert table['DSC pooled'].tolist() == ['41.70 ± 0.10', '51.70 ± 0.10', '61.70 ± 0.10']
     assert '| thin | 51.70 ± 0.10 |' in (tmp_path / 'tables/table_depth.md').read_text()
-    assert r'\caption{Table depth. How many slices: mean over 4 organs; time is of a run, beside deep\'s.}' in (
+    assert "\\caption{Table depth. How many slices: mean over 4 organs; time is of a run, beside deep's.}" in (
         tmp_path / 'tables/table_depth.tex').read_text()
     contrasts = pd.read_csv(tmp_path / 'tables/table_contrasts.csv')
     assert contrasts['Contrast'].tolist() == ['deep - flat', 'deep - thin']
     assert (tmp_path / 'figures/table_depth.png').is_file() and 'DSC of the rows of depth' in page
-    assert 'Deep instead of flat: +20.00 points of DSC' in page
+    assert 'Deep instead of flat: +20.00 points of DSC case' in page
 
 
 def test_a_module_registers_a_table_that_is_shown_over_several_datasets(tmp_path, monkeypatch):
@@ -308,7 +310,8 @@ def test_all_labels_are_all_in_sentences_and_the_index_too(tmp_path):
         tables=dict(depth=dict(rows={'flat': dict(slices=1), 5: {}}, labels='all', against=5))))
     table = pd.read_csv(folder / 'tables/table_depth.csv', dtype=str).set_index(['Method', 'figures'])
     flat, five = (float(table.loc[(row, 'pooled'), 'average of 2']) for row in ('flat', '5'))
-    assert f'better beyond noise on 2, worse on 0; {five - flat:+.2f} points of DSC on average, all labels' in page
+    assert (f'better beyond noise on 2, worse on 0; {five - flat:+.2f} points of DSC case on average, all labels'
+            in page)
     assert f'5 {five:.2f}, flat {flat:.2f} (average of 2) (all labels)' in render_index(tmp_path).parent.joinpath(
         'README.md').read_text()
 

@@ -18,7 +18,7 @@ from mmseg_plugins.untrusted import check_name, find_fault, find_twins
 
 from ..methods.command import check_command
 from .axes import AXES, Cell, cell_without_config
-from .tables import TABLES, Table, check_table
+from .tables import TABLES, Contrast, Table, check_table
 from .yaml_file import read_yaml
 
 GRIDS = Path(__file__).parents[1] / 'grids'
@@ -55,6 +55,7 @@ class Grid:
         tune: option -> the values of which a search chooses one for each cell, on cases that are not reported.
         config_options: encoder -> those of its runs alone, which count before the others.
         text: the file itself, kept beside the records.
+        contrasts: that the file registers, in its order; all others that a page shows were looked up afterwards.
     """
     name: str
     datasets: Sequence[str]
@@ -70,6 +71,7 @@ class Grid:
     tune: dict[str, list] = field(default_factory=dict)
     config_options: dict[str, dict[str, Any]] = field(default_factory=dict)
     text: str = ''
+    contrasts: Sequence[Contrast] = ()
 
     @property
     def dataset(self) -> str:
@@ -114,6 +116,14 @@ class Grid:
         """The options of a cell's runs; its config's own come first."""
         return self.options | self.config_options.get(cell.encoder, {})
 
+    def named_rows(self) -> dict[str, tuple[str, str, Cell]]:
+        """Table, row and cell by what names them: `<table> <row>`, or a row that is one cell in all tables."""
+        rows = [(table.name, row, cell) for table in self.tables.values() for row, cell in table.rows.items()]
+        # `1` is a stride in one table and a number of slices in another
+        alone = {row: (table, row, cell) for table, row, cell in reversed(rows)
+                 if len({other for _, same, other in rows if same == row}) == 1}
+        return {f'{table} {row}': (table, row, cell) for table, row, cell in rows} | alone
+
     def config(self, cell: Cell) -> str:
         configs = [config for config in self.configs.values() if isinstance(config, str)]
         config = self.configs.get(cell.encoder) or configs[0]
@@ -138,6 +148,7 @@ GRID_KEYS = {
     'axes': ({str: [object]}, '{axis: [first, second]}'),
     'seeds': ([int], '[first, second]'),
     'folds': (int, '10'),
+    'contrasts': ({str: [(str, int)]}, '{effect: [row, another row]}'),
     'notes': ([str], '[a sentence]'),
     'options': ({str: object}, '{key: value}'),
     'tune': ({str: [object]}, '{lr: [first, second]}'),
@@ -152,7 +163,7 @@ def _check_shapes(spec: dict, path: Path) -> None:
         shape, example = GRID_KEYS[key]
         if fault := value is not None and find_fault({key: value}, {key: shape}):
             raise UserError(f'{path}: {fault}; write it as {key}: {example}')
-    for key in ('configs', 'sources', 'axes', 'options', 'tune'):
+    for key in ('configs', 'sources', 'axes', 'options', 'tune', 'contrasts'):
         for name in spec.get(key) or ():
             if not isinstance(name, str):
                 raise UserError(f'{path}: {name!r} in {key} is no name; put it in quotes')
@@ -370,6 +381,34 @@ class _Cells:
                 and not ({'encoder', 'source'} <= set(axes) and not self.fits(point['encoder'], point['source']))]
 
 
+def _read_contrasts(spec: dict, grid: Grid, path: Path, partly: bool) -> list[Contrast]:
+    """Two rows for each effect.
+
+    Args:
+        partly: whether only some of the file's tables were asked for; contrasts of the others are left out then.
+    """
+    known, contrasts, pairs = grid.named_rows(), [], {}
+    for name, rows in (spec.get('contrasts') or {}).items():
+        where = f'{path}: contrasts: {name}'
+        rows = [str(row) for row in rows]
+        if len(rows) != 2:
+            raise UserError(f'{where}: has {len(rows)} rows; a contrast is of two, as [row, another row]')
+        if partly and not set(rows) <= set(known):
+            continue
+        for row in rows:
+            _known(row, known, 'row', where)
+        (table, first, one), (other, second, two) = (known[row] for row in rows)
+        if one == two:
+            raise UserError(f'{where}: {rows[0]!r} and {rows[1]!r} are one cell, {one}; name two')
+        if name != (earlier := pairs.setdefault(frozenset((one, two)), name)):
+            raise UserError(f'{where}: is of the same two cells as {earlier!r}; leave one out')
+        if grid.tables[table].labels != grid.tables[other].labels:
+            raise UserError(f'{where}: tables {table} and {other} are of other labels; name rows of like tables')
+        contrasts.append(Contrast(name, first, second, (one, two), grid.tables[table].labels,
+                                  table if table == other else '', registered=True))
+    return contrasts
+
+
 def is_file_name(name: str) -> bool:
     """Whether what was given to `--grid` is a file's name, not a grid's of `benchmarks/grids`."""
     return name.endswith(('.yaml', '.yml'))
@@ -435,6 +474,7 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
                 tuple(spec.get('notes') or ()), text=text)
     if not grid.cells():
         raise UserError(f'{path}: has no cells; add tables, as tables: [NAME], or axes, as axes: {{slices: [1]}}')
+    grid.contrasts = _read_contrasts(spec, grid, path, partly=bool(tables or given))
     grid.options.update(_read_options(spec.get('options', {}), grid, f'{path}: options'))
     if spec.get('imports'):
         grid.options['custom_imports.imports'] = ['mmseg_plugins', *spec['imports']]

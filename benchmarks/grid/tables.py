@@ -1,12 +1,12 @@
-"""Tables: which rows one has, what it reports of them, and which differences and figure it is there to show.
+"""Tables: which rows one has, what it reports of them, and which contrasts and figure it is there to show.
 
 A grid file writes its own under `tables`; a module that it imports may register one for it to name:
 
     register_table(Table('depth', rows={'flat': {'slices': 1}, 'deep': {}}, against='flat'))
 """
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pandas as pd
@@ -21,22 +21,31 @@ RESERVED = ('1', '6', 'free', 'search', 'contrasts', 'organs', 'seeds', 'cost', 
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Two rows of a table, and what sets the first apart.
+class Contrast:
+    """Two rows that are compared, the first minus the second.
 
     Args:
-        what: it is, as `depth`.
+        name: the effect, as `depth with transfer`; the organ, of one by organ; '' of a table's reference.
         first, second: rows.
-        given: what both rows have, as `with transfer`.
+        cells: of both.
+        labels: whose mean is compared, as of a table; ids of one by organ.
+        table: where both rows stand; '' where they stand in two.
+        registered: written down in the grid file, before anything ran.
     """
-    what: str
+    name: str
     first: str
     second: str
-    given: str = ''
+    cells: tuple[Cell, Cell]
+    labels: Sequence[int] | str = 'headline'
+    table: str = ''
+    registered: bool = False
 
     def __str__(self) -> str:
-        text = f'{self.what}, {self.given}' if self.given else self.what
-        return text[0].upper() + text[1:]
+        name = self.name or f'{self.first} instead of {self.second}'
+        return name[0].upper() + name[1:]
+
+    def on(self, dataset: str) -> 'Contrast':
+        return replace(self, cells=tuple(replace(cell, dataset=dataset) for cell in self.cells))
 
 
 @dataclass(frozen=True)
@@ -70,9 +79,8 @@ class Table:
         by: what stands in its columns: `metrics`, or `organs` (pooled DSC). Over several datasets these do.
         against: the row that every other is compared with (the first, where a grid has taken that one away); None:
             no comparisons.
-        differences: those that matter most, which the page's first sentences tell; the first is shown by organ, by
-            dataset and against slice variation. None: `against` instead of each other row.
-        ranks: what its rows are, as `sources`, where the sentences tell of the highest and the lowest.
+        effects: name -> two rows, as `contrasts` of a grid file: those that the page's first sentences tell where
+            the grid file registers none.
         axis: whose values its rows are, where they are of one.
         columns: heading -> the text of a cell's config there, before the figures.
         figure: of its rows' DSC: the name of the file, '' without one.
@@ -85,8 +93,7 @@ class Table:
     labels: Literal['headline', 'all'] = 'headline'
     by: Literal['metrics', 'organs'] = 'metrics'
     against: str | None = None
-    differences: tuple[Difference, ...] | None = None
-    ranks: str = ''
+    effects: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     axis: str = ''
     columns: Mapping[str, Callable[[Cell, Mapping], str]] = field(default_factory=dict)
     figure: str = ''
@@ -97,13 +104,15 @@ class Table:
         """`against`, or the first row where a grid has taken that one away."""
         return self.against if self.against in (None, *self.rows) else next(iter(self.rows), None)
 
-    @property
-    def shown_differences(self) -> list[Difference]:
-        """Those whose rows are both there."""
-        each = self.differences
-        if each is None:
-            each = [Difference(f'{self.reference} instead of {row}', self.reference, row) for row in self.rows]
-        return [one for one in each if one.first != one.second and {one.first, one.second} <= set(self.rows)]
+    def contrasts(self) -> list[Contrast]:
+        """Its effects whose rows are both there, then its reference against each other row."""
+        pairs = {rows: name for name, rows in self.effects.items() if {*rows} <= set(self.rows)}
+        if self.against is not None:
+            for row in self.rows:
+                if row != self.reference and not {(self.reference, row), (row, self.reference)} & set(pairs):
+                    pairs[self.reference, row] = ''
+        return [Contrast(name, *rows, tuple(self.rows[row] for row in rows), self.labels, self.name)
+                for rows, name in pairs.items()]
 
 
 TABLES: dict[str, Table] = {}

@@ -10,6 +10,7 @@ from ..grid.tables import Published
 
 PAPER = Path(__file__).parent
 BCV_ORGANS = ('bcv', 'phantom')
+DECODER = 'decoder (512x512)'
 PER_CASE = ('TransUNet', 'SwinUNet')  # their own papers' per-case means, not pooled
 
 
@@ -69,4 +70,9 @@ def published_settings() -> dict[str, str]:
 
 def published_flops() -> dict[str, int]:
     """Of both encoders for one window, by what they are."""
-    return _read('cost', 'model', 'flops')
+    return {model: flops for model, flops in _read('cost', 'model', 'flops').items() if model != DECODER}
+
+
+def decoder_flops() -> int:
+    """Of the paper's decoder for one window, the same for both encoders; counted here, not published."""
+    return _read('cost', 'model', 'flops')[DECODER]

@@ -1,6 +1,7 @@
 """Rows against each other, overall and by organ, and two folders of one grid against each other."""
 
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -9,76 +10,120 @@ from mmseg_plugins.evaluation.metrics import METRICS
 
 from ..grid.axes import Cell
 from ..grid.reader import Grid
-from .frame import Labels, Measured
+from ..grid.tables import Contrast
+from .frame import Measured
 from .markup import to_markdown
-from .statistics import LEAST_CASES, LEAST_SEEDS, compare_cases, compare_seeds, holm, measure_gain, pool_noise
-from .tables import TOO_FEW, cell_label, cell_names, format_p
+from .statistics import (
+    LEAST_CASES,
+    LEAST_SEEDS,
+    TOO_FEW,
+    Estimate,
+    estimate_difference,
+    format_p,
+    holm,
+    seed_reach,
+)
+from .tables import cell_label, cell_names
 
-NOTE = ('Per case: mean over labels and seeds, a label that the case lacks counting 100 where one row leaves it '
-        'out and the other does not (0); interval: 95 % by a paired bootstrap of cases; p: Wilcoxon\'s '
-        'signed-rank test, two-sided, and Holm\'s correction over the lines of a table (over organs: without the '
-        'last line); effect: matched-pairs rank-biserial correlation. Pooled: paired t-test over seeds. '
-        f'"{TOO_FEW}": fewer than {LEAST_CASES} cases or {LEAST_SEEDS} seeds in common, or no difference in any.')
-
-
-def contrast_tables(measured: Measured, grid: Grid) -> pd.DataFrame:
-    """Each table's reference with its other rows, on every dataset; Holm's correction within a table on one."""
-    frames = []
-    for table in grid.tables.values():
-        for dataset in grid.datasets if table.against else ():
-            rows = {label: same for label, cell in table.rows.items()
-                    if measured.done(same := replace(cell, dataset=dataset))}
-            if len(rows) > 1 and table.reference in rows:
-                frame = contrast_rows(measured, rows, table.reference, table.labels)
-                frame.insert(0, 'Table', table.name)
-                if len(grid.datasets) > 1:
-                    frame.insert(1, 'Data', dataset)
-                frames.append(frame)
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+NOTE = ('DSC case: mean over labels, cases and seeds, a label that the case lacks counting 100 where one run '
+        'leaves it out and another does not (0). 95 %: Student\'s t for new seeds and new cases (two-way random '
+        f'effects, Satterthwaite); below {LEAST_SEEDS} common seeds for new cases alone ("these seeds": it tells '
+        'nothing of others). p: of the same t, two-sided. Beyond noise: Holm\'s p is below 0.05, and then the '
+        f'interval leaves zero out. "{TOO_FEW}": fewer than {LEAST_CASES} common cases, or no difference in any.')
+FAMILIES = ('Holm\'s correction is over the contrasts that the grid file registered ("yes"), and by itself over '
+            'all that were looked up afterwards ("no"), those by organ among them.')
 
 
-def contrast_rows(measured: Measured, rows: dict[str, Cell], reference: str, labels: Labels = 'headline'
-                  ) -> pd.DataFrame:
-    """One row's DSC against every other's."""
-    return _contrast(measured, {f'{reference} - {label}': (rows[reference], cell, labels)
-                                for label, cell in rows.items() if label != reference and measured.done(cell)},
-                     'Contrast')
+@dataclass(frozen=True)
+class Judged:
+    """A contrast on its dataset, and what came of it.
+
+    Args:
+        contrast: that it is of.
+        estimate: of the first minus the second; None: not enough data.
+        holm: its p by Holm's correction over its family.
+    """
+    contrast: Contrast
+    estimate: Estimate | None
+    holm: float | None
+
+    @property
+    def beyond_noise(self) -> bool:
+        return self.holm is not None and self.holm < 0.05
 
 
-def contrast_organs(measured: Measured, first: Cell, second: Cell, metric: str = 'dsc') -> pd.DataFrame:
-    """Two rows by a metric, organ by organ; Holm's correction over the organs, the line of all organs apart."""
-    scores = measured.done(first)[0]['scores']
-    organs = {scores['labels'][i]: (first, second, [i]) for i in scores['headline']}
-    overall = {'all of these': (first, second, 'headline')}
-    return pd.concat([_contrast(measured, pairs, 'Organ', metric) for pairs in (organs, overall)],
-                     ignore_index=True)
+def shown_contrasts(measured: Measured, grid: Grid) -> list[Contrast]:
+    """Those that the grid registers, then its tables', on every dataset where both cells have a figure."""
+    found: dict[tuple, Contrast] = {}  # once, however often a pair of cells stands in tables
+    for contrast in [*grid.contrasts, *(each for table in grid.tables.values() for each in table.contrasts())]:
+        for placed in map(contrast.on, grid.datasets):
+            if all(measured.value(cell, labels=placed.labels).seeds for cell in placed.cells):
+                found.setdefault((frozenset(placed.cells), placed.labels), placed)
+    return list(found.values())
 
 
-def _contrast(measured: Measured, pairs: dict[str, tuple[Cell, Cell, Labels]], heading: str, metric: str = 'dsc'
-              ) -> pd.DataFrame:
-    """A line for each pair, by a metric over cases and over seeds; Holm's correction over the lines."""
-    over_cases, over_seeds = METRICS[metric], METRICS['dsc_pooled' if metric == 'dsc' else metric]  # as the paper
-    case_title = f'{"DSC" if metric == "dsc" else over_cases.title} per case'
-    by_case = [compare_cases(*measured.pair_cases(*pair, metric)) if over_cases.per_case else None
-               for pair in pairs.values()]
-    rows = []
-    for (label, (first, second, labels)), cases, adjusted in zip(
-            pairs.items(), by_case, holm([test and test.p for test in by_case]), strict=True):
-        row = {heading: label, case_title: TOO_FEW, over_seeds.title: TOO_FEW}
-        if cases:
-            low, high = cases.interval
-            row |= {case_title: f'{cases.difference:+.2f}', '95 % over cases': f'{low:+.2f} to {high:+.2f}',
-                    'p (Wilcoxon)': format_p(cases.p), 'p (Holm)': format_p(adjusted),
-                    'effect': f'{cases.effect:+.2f}'}
-        by_seed = (measured.value(cell, over_seeds.name, labels).seeds for cell in (first, second))
-        if seeds := compare_seeds(*by_seed, over_seeds.higher_is_better):
-            row |= {over_seeds.title: f'{seeds.difference:+.2f} ± {seeds.std:.2f}',
-                    't': f'{seeds.t:.2f} ({seeds.n} seeds)', 'p (t, two-sided)': format_p(seeds.two_sided),
-                    'p (t, one-sided)': format_p(seeds.one_sided)}
-        rows.append(row)
-    case_columns = [case_title, '95 % over cases', 'p (Wilcoxon)', 'p (Holm)', 'effect'] * over_cases.per_case
-    columns = [heading, *case_columns, over_seeds.title, 't', 'p (t, two-sided)', 'p (t, one-sided)']
-    return pd.DataFrame(rows, columns=columns).fillna('—')
+def main_contrasts(measured: Measured, grid: Grid) -> list[Contrast]:
+    """The first of them, on every dataset."""
+    shown = shown_contrasts(measured, grid)
+    return [contrast for contrast in shown if contrast == shown[0].on(contrast.cells[0].dataset)]
+
+
+def by_organ(contrast: Contrast, measured: Measured) -> list[Contrast]:
+    """The same of each reported organ."""
+    scores = measured.scores(contrast.cells[0].dataset)
+    return [replace(contrast, name=scores['labels'][i], labels=(i,), registered=False) for i in scores['headline']]
+
+
+def judge_together(contrasts: Iterable[Contrast], measured: Measured, metric: str = 'dsc') -> list[Judged]:
+    """All of a family, by a metric."""
+    contrasts = list(contrasts)
+    found = [estimate_difference(*measured.pair_cases(*contrast.cells, contrast.labels, metric))
+             if METRICS[metric].per_case else None for contrast in contrasts]
+    return [Judged(*each) for each in zip(contrasts, found, holm([one and one.p for one in found]), strict=True)]
+
+
+def judge_page(measured: Measured, grid: Grid) -> list[Judged]:
+    """Every contrast that the page shows: the registered family, and the one that was looked up afterwards."""
+    shown = shown_contrasts(measured, grid)
+    organs = by_organ(shown[0], measured) if shown and len(grid.datasets) == 1 else []
+    families = ([contrast for contrast in shown if contrast.registered],
+                [contrast for contrast in shown if not contrast.registered] + organs)
+    return [each for family in families for each in judge_together(family, measured)]
+
+
+def contrast_table(judged: Iterable[Judged], measured: Measured, grid: Grid) -> pd.DataFrame:
+    """A line for each contrast of rows."""
+    return pd.DataFrame([{
+        'Effect': str(each.contrast) if each.contrast.name else '—',
+        **({'Data': each.contrast.cells[0].dataset} if len(grid.datasets) > 1 else {}),
+        'Contrast': f'{each.contrast.first} - {each.contrast.second}', 'Table': each.contrast.table or '—',
+        'registered': 'yes' if each.contrast.registered else 'no', **_figures(each, measured)}
+        for each in judged if isinstance(each.contrast.labels, str)])
+
+
+def organ_table(judged: Iterable[Judged], overall: Contrast, measured: Measured, metric: str = 'dsc'
+                ) -> pd.DataFrame:
+    """A line for each organ of a contrast, and one of all of them, which is in no family here."""
+    organs = [each for each in judged if not isinstance(each.contrast.labels, str)]
+    together = judge_together([replace(overall, name='all of these', labels='headline')], measured, metric)
+    return pd.DataFrame([{'Organ': each.contrast.name, **_figures(each, measured, metric)}
+                         for each in organs + [replace(each, holm=None) for each in together]])
+
+
+def _figures(judged: Judged, measured: Measured, metric: str = 'dsc') -> dict[str, str]:
+    """What a line tells of a contrast, by a metric; pooled DSC beside that of cases."""
+    def difference(name: str) -> str:
+        first, second = (measured.value(cell, name, judged.contrast.labels).mean for cell in judged.contrast.cells)
+        return f'{first - second:+.2f}' if first - second == first - second else '—'
+
+    found, title = judged.estimate, METRICS[metric].title
+    figures = {title: f'{found.value:+.2f}' if found else difference(metric)}
+    if METRICS[metric].per_case:
+        figures |= {'95 %': found.interval, 'p': format_p(found.p), 'p (Holm)': format_p(judged.holm),
+                    'beyond noise': ('yes' if judged.beyond_noise else 'no') if judged.holm is not None else '—',
+                    'over': found.over} if found else {
+                        '95 %': TOO_FEW, **dict.fromkeys(('p', 'p (Holm)', 'beyond noise', 'over'), '—')}
+    return figures | ({METRICS['dsc_pooled'].title: difference('dsc_pooled')} if metric == 'dsc' else {})
 
 
 def find_cell(measured: Measured, grid: Grid, name: str) -> Cell:
@@ -88,10 +133,7 @@ def find_cell(measured: Measured, grid: Grid, name: str) -> Cell:
         UserError: nothing, or no finished run, is called so.
     """
     known = {str(cell): cell for cell in measured.cells()}
-    named = [(name, row, cell) for name, table in grid.tables.items() for row, cell in table.rows.items()]
-    known |= {f'{table} {row}': cell for table, row, cell in named}
-    # `1` is a stride in one table and a number of slices in another
-    known |= {row: cell for _, row, cell in named if len({other for _, same, other in named if same == row}) == 1}
+    known |= {named: cell for named, (*_, cell) in grid.named_rows().items()}
     if name not in known:
         raise UserError(f'{grid.name}: no row {name!r}{nearest(name, known)}')
     if not measured.done(known[name]):
@@ -101,25 +143,26 @@ def find_cell(measured: Measured, grid: Grid, name: str) -> Cell:
 
 def compare(measured: Measured, grid: Grid, first: str, second: str) -> str:
     """Two rows against each other by every metric, as Markdown."""
-    cells = [find_cell(measured, grid, name) for name in (first, second)]
+    cells = tuple(find_cell(measured, grid, name) for name in (first, second))
     if cells[0] == cells[1]:
         raise UserError(f'--compare: {first!r} and {second!r} are one cell, {cells[0]}; name two')
     lines = [f'{name}: {cell_label(cell)}' for name, cell in zip((first, second), cells, strict=True)]
+    contrast = Contrast('', first, second, cells)
     for metric in measured.metrics():
         if metric.name != 'dsc_pooled':  # beside `dsc`, in its table
             better = 'higher' if metric.higher_is_better else 'lower'
+            judged = judge_together(by_organ(contrast, measured), measured, metric.name)
             lines += ['', *([] if metric.name == 'dsc' else [f'{metric.title}, {better} is better:', '']),
-                      to_markdown(contrast_organs(measured, *cells, metric.name))]
-    return '\n'.join([f'{first} - {second}', *lines, NOTE])
+                      to_markdown(organ_table(judged, contrast, measured, metric.name))]
+    return '\n'.join([f'{first} - {second}', *lines, f'{NOTE} Holm\'s correction is over the organs of a table.'])
 
 
 def compare_results(new: Measured, old: Measured, grid: Grid) -> pd.DataFrame:
     """What moved between two folders of a grid: pooled DSC of every cell of either, new minus old.
 
-    Noise is half the width of the difference's 95 % interval: from the deviation between seeds in both folders
-    together, or, where no cell has several seeds, from resampling the cases that both evaluated.
+    Both are of the same cases, so the question is whether other seeds would have given the same: Student's t of
+    two samples of seeds, cases held fixed; a cell that has one seed on either side cannot tell.
     """
-    noise = pool_noise(folder.value(cell) for folder in (new, old) for cell in folder.cells())
     rows = []
     for cell, name in (cell_names(old, grid) | cell_names(new, grid)).items():
         if not new.runs(cell) and not old.runs(cell):
@@ -129,13 +172,11 @@ def compare_results(new: Measured, old: Measured, grid: Grid) -> pd.DataFrame:
                'beyond noise': 'cannot tell'}
         if now.seeds and before.seeds:
             row['difference'] = f'{now.mean - before.mean:+.2f}'
-            if now.seeds == before.seeds:
-                row['beyond noise'] = 'no'
-            elif gain := measure_gain(now, before, noise, new.per_case(cell), old.per_case(cell)):
-                row |= {'noise (95 %)': f'± {(gain.high - gain.low) / 2:.2f}', 'over': gain.over,
-                        'beyond noise': 'yes' if gain.beyond_noise else 'no'}
+            if (reach := seed_reach(now, before)) is not None:
+                row |= {'noise (95 %)': f'± {reach:.2f}',
+                        'beyond noise': 'yes' if abs(now.mean - before.mean) > reach else 'no'}
         elif now.seeds or before.seeds:
             row['beyond noise'] = 'only new' if now.seeds else 'only old'
         rows.append(row)
-    columns = ['Cell', 'old', 'new', 'difference', 'noise (95 %)', 'over', 'beyond noise']
+    columns = ['Cell', 'old', 'new', 'difference', 'noise (95 %)', 'beyond noise']
     return pd.DataFrame(rows, columns=columns).fillna('—')

@@ -1,6 +1,6 @@
 """Every figure of a grid's records, with its caption."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -12,12 +12,13 @@ from scipy import stats
 
 from ..grid.axes import Cell
 from ..grid.reader import Grid
-from ..grid.tables import Difference, Table
-from .findings import dataset_gains, main_cells, variation_points
+from ..grid.tables import Contrast, Published, Table
+from .contrasts import Judged, main_contrasts
+from .findings import variation_points
 from .frame import Measured
 from .plotting import BELOW, BESIDE, COLOURS, STYLE, place_texts, save, styled
 from .prediction_figure import draw_predictions
-from .statistics import case_interval
+from .statistics import estimate, format_p
 from .tables import cell_label, free_cells, main_table, varying_axes, was_run
 
 
@@ -28,10 +29,11 @@ class Drawn(NamedTuple):
     path: Path
 
 
-def draw_all(measured: Measured, grid: Grid, results: Path, into: Path) -> list[Drawn]:
+def draw_all(judged: Sequence[Judged], measured: Measured, grid: Grid, results: Path, into: Path) -> list[Drawn]:
     """Every figure that the records allow.
 
     Args:
+        judged: the page's contrasts.
         results: the folder of the records; predictions lie beside them, where any are kept.
         into: folder to draw in.
     """
@@ -42,7 +44,7 @@ def draw_all(measured: Measured, grid: Grid, results: Path, into: Path) -> list[
         if figure is not None:
             drawn.append(Drawn(title, caption, save(figure, into / f'{name}.png')))
 
-    rows, (difference, pairs) = rows_by_dataset(measured, grid), main_cells(measured, grid)
+    rows, main = rows_by_dataset(measured, grid), main_contrasts(measured, grid)
     alone = len(grid.datasets) == 1
     with plt.rc_context():  # a user's own matplotlibrc must not show
         plt.rcdefaults()
@@ -53,7 +55,7 @@ def draw_all(measured: Measured, grid: Grid, results: Path, into: Path) -> list[
             if table.by == 'organs':
                 marks = ' Black dashes: published, pooled.' if len(table.published(grid.dataset).organs) else ''
                 add(table.figure, 'DSC by organ', 'Bars: mean of cases, averaged over seeds. Whiskers: 95 % '
-                    f'interval over cases (bootstrap; from six cases on).{marks}',
+                    f'interval for new seeds and new cases (from six cases on).{marks}',
                     organ_bars, table, measured, grid)
             elif table.axis and len({getattr(cell, table.axis) for cell in table.rows.values()}) < len(table.rows):
                 add(table.figure, f'DSC against {table.axis}', 'Mean over seeds ± sample standard deviation.',
@@ -62,19 +64,19 @@ def draw_all(measured: Measured, grid: Grid, results: Path, into: Path) -> list[
                 title = f'DSC against {table.axis}' if table.axis else f'DSC of the rows of {table.name}'
                 add(table.figure, title, 'Grey dots: seeds. Diamonds: their mean, ± their sample standard '
                     'deviation. Panels span the same number of points.', row_plot, table, measured, grid)
-        if difference and not alone:
-            add('datasets', f'Gain by dataset: {difference.what}', f'{difference.first} minus '
-                f'{difference.second}. Whiskers: 95 % interval over seeds; over cases where no row has several. '
-                'Diamonds: published.', dataset_dots, difference, measured, grid)
+        if main and not alone:
+            add('datasets', f'By dataset: {main[0]}', f'{main[0].first} minus {main[0].second}. Whiskers: 95 % '
+                'interval, as in the table of contrasts. Diamonds: published, pooled.', dataset_dots,
+                [each for each in judged if each.contrast in main and each.estimate], grid)
         cells = [cell for cell in free_cells(measured, grid)
                  if measured.value(cell).seeds and not cell.without_config]
         for axis in varying_axes(cells):
             add(f'free_{axis}', f'DSC against {axis}, free axes',
                 'Mean over seeds ± their sample standard deviation.', free_plot, axis, cells, measured)
-        if pairs and alone:
-            add('variation', f'Gain by {difference.what} against slice variation', 'Each dot is an organ; further '
+        if main and alone:
+            add('variation', f'{main[0]}, against slice variation', 'Each dot is an organ; further '
                 'left, neighbouring slices differ more. Line: least squares. p is two-sided.',
-                variation_plot, difference, pairs[0], measured, grid)
+                variation_plot, main[0], measured, grid)
         if rows and alone:  # DSC of several datasets has no common axis
             add('cost', 'DSC against cost', 'Mean over seeds; whiskers: lowest and highest seed. Time is of '
                 'training and evaluation, of runs that were not interrupted.', cost_plot, rows[grid.dataset],
@@ -92,7 +94,7 @@ def draw_all(measured: Measured, grid: Grid, results: Path, into: Path) -> list[
 
 
 def organ_bars(table: Table, measured: Measured, grid: Grid):
-    """Bars by organ: per-case DSC with its interval over cases; published pooled figures as black marks."""
+    """Bars by organ: DSC case with its interval; published pooled figures as black marks."""
     scores, published, rows = measured.scores(grid.dataset), table.published(grid.dataset), table.rows
     organs = scores['headline']
     figure, axes = plt.subplots(figsize=(min(max(5.0, 1.15 * len(organs)), 11), 3.6))
@@ -102,36 +104,36 @@ def organ_bars(table: Table, measured: Measured, grid: Grid):
         values = [measured.value(cell, 'dsc', [organ]).mean for organ in organs]
         axes.bar(x, values, width * 0.92, color=COLOURS[number % len(COLOURS)], label=label)
         for place, organ in zip(x, organs, strict=True):
-            if interval := case_interval(measured.per_case(cell, [organ])):
-                axes.vlines(place, *interval, color='#333333', lw=0.8)
+            if found := estimate(measured.per_case(cell, [organ])):
+                axes.vlines(place, found.low, found.high, color='#333333', lw=0.8)
         if label in published.organs.index:
             axes.plot(x, published.organs.loc[label, organs], 'k_', ms=6, mew=1.4,
                       label=f'{published.heading}, pooled' if number == 0 else None)
     axes.set_xticks(range(len(organs)), [scores['labels'][i].replace(' ', '\n') for i in organs])
-    axes.set(ylabel='DSC case (%), 95 % over cases', ylim=(0, 100))
+    axes.set(ylabel='DSC case (%), 95 % interval', ylim=(0, 100))
     axes.grid(axis='x', visible=False)
     figure.legend(ncols=3, **BELOW)
     figure.tight_layout()
     return figure
 
 
-def dataset_dots(difference: Difference, measured: Measured, grid: Grid):
-    """A difference on every dataset, the published one beside it; None where no dataset has one."""
-    if not (gains := dataset_gains(measured, grid)):
+def dataset_dots(judged: Sequence[Judged], grid: Grid):
+    """A contrast on every dataset, the published one beside it; None where no dataset has one."""
+    if not judged:
         return None
-    figure, axes = plt.subplots(figsize=(5.6, 0.9 + 0.32 * len(gains)))
-    published, table = {}, main_table(measured, grid)
-    for y, (dataset, gain) in enumerate(gains.items()):
-        axes.hlines(y, gain.low, gain.high, color=COLOURS[3], lw=1)
-        axes.plot(gain.value, y, 'o', color=COLOURS[3], label='measured' if y == 0 else None)
-        paper = table.published(dataset).rows
-        if {difference.first, difference.second} <= set(paper):
-            published[y] = paper[difference.first] - paper[difference.second]
+    figure, axes = plt.subplots(figsize=(5.6, 0.9 + 0.32 * len(judged)))
+    published, datasets = {}, [each.contrast.cells[0].dataset for each in judged]
+    for y, (dataset, each) in enumerate(zip(datasets, judged, strict=True)):
+        axes.hlines(y, each.estimate.low, each.estimate.high, color=COLOURS[3], lw=1)
+        axes.plot(each.estimate.value, y, 'o', color=COLOURS[3], label='measured' if y == 0 else None)
+        paper = grid.tables[each.contrast.table].published(dataset).rows if each.contrast.table else {}
+        if {each.contrast.first, each.contrast.second} <= set(paper):
+            published[y] = paper[each.contrast.first] - paper[each.contrast.second]
     if published:
         axes.plot([*published.values()], [*published], 'D', color=COLOURS[2], ms=5, label='published')
     axes.axvline(0, color='#333333', lw=0.8)
-    axes.set_yticks(range(len(gains)), gains)
-    axes.set(ylim=(len(gains) - 0.5, -0.5), xlabel=f'gain by {difference.what}, DSC pooled (points)')
+    axes.set_yticks(range(len(datasets)), datasets)
+    axes.set(ylim=(len(datasets) - 0.5, -0.5), xlabel='difference, DSC case (points)')
     axes.legend(**BESIDE)
     return figure
 
@@ -182,17 +184,17 @@ def free_plot(axis: str, cells: list[Cell], measured: Measured):
     return figure
 
 
-def variation_plot(difference: Difference, pair: tuple[Cell, Cell], measured: Measured, grid: Grid):
-    """A difference against neighbouring slices' Dice by organ, and the published one; None for less than two."""
-    points = variation_points(measured, *pair)
+def variation_plot(contrast: Contrast, measured: Measured, grid: Grid):
+    """A contrast against neighbouring slices' Dice by organ, and the published one; None for less than two."""
+    points = variation_points(measured, *contrast.cells)
     if len(points) < 2:
         return None
-    published = main_table(measured, grid).published(grid.dataset)
+    published = grid.tables[contrast.table].published(grid.dataset) if contrast.table else Published()
     panels = {'measured': (points['similarity'], points['gain'])}
-    if len(published.organs):
+    if {contrast.first, contrast.second} <= set(published.organs.index):
         paper = published.organs.rename(columns=dict(enumerate(measured.scores(grid.dataset)['labels'])))
         panels[published.heading] = (paper.loc['slice variation'],
-                                     paper.loc[difference.first] - paper.loc[difference.second])
+                                     paper.loc[contrast.first] - paper.loc[contrast.second])
     figure, [row] = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 3.6), squeeze=False)
     for axes, colour, (title, (similarity, gain)) in zip(row, (COLOURS[3], COLOURS[2]), panels.items(),
                                                          strict=False):
@@ -203,13 +205,13 @@ def variation_plot(difference: Difference, pair: tuple[Cell, Cell], measured: Me
             fit, ends = np.polyfit(similarity, gain, 1), np.array([similarity.min(), similarity.max()])
             axes.plot(ends, np.polyval(fit, ends), color='#333333', lw=1, zorder=1)
             pearson, spearman = stats.pearsonr(similarity, gain), stats.spearmanr(similarity, gain)
-            correlations = (f'Pearson r = {pearson.statistic:.2f} (p = {pearson.pvalue:.3f}), '
-                            f'Spearman ρ = {spearman.statistic:.2f} (p = {spearman.pvalue:.2f})')
+            correlations = (f'Pearson r = {pearson.statistic:.2f} ({format_p(pearson.pvalue, "p")}), '
+                            f'Spearman ρ = {spearman.statistic:.2f} ({format_p(spearman.pvalue, "p")})')
         axes.set_title(f'{title}\n{correlations}', fontsize=8)
         axes.set_xlabel('Dice between neighbouring slices (%)')
         axes.margins(0.12)
         place_texts(axes, list(zip(similarity, gain, strict=True)), list(similarity.index))
-    row[0].set_ylabel(f'gain by {difference.what}, DSC pooled (points)')
+    row[0].set_ylabel('difference, DSC pooled (points)')
     figure.tight_layout()
     return figure
 
@@ -299,20 +301,20 @@ def curve_plot(rows: dict[str, dict[str, Cell]], measured: Measured):
 def case_dots(rows: dict[str, dict[str, Cell]], measured: Measured):
     """Every case of every row as a dot, those far from the others by name; None without any."""
     several = len(rows) > 1
-    lines = [(f'{dataset}, {label}' if several else label, measured.per_case(cell), styled(number))
+    lines = [(f'{dataset}, {label}' if several else label, measured.per_case(cell).mean().dropna(), styled(number))
              for dataset, named in rows.items() for number, (label, cell) in enumerate(named.items())]
-    lines = [line for line in lines if line[1]]
+    lines = [line for line in lines if len(line[1])]
     if not lines:
         return None
     figure, axes = plt.subplots(figsize=(7.2, 0.8 + 0.55 * len(lines)))
     named, dots = [], []
     for y, (_, cases, style) in enumerate(lines):
-        values = np.array(list(cases.values()))
+        values = cases.to_numpy()
         heights = y + _spread(values)
         axes.plot(values, heights, ls='', ms=4.5, mec='white', mew=0.4, **style)
         axes.vlines(np.median(values), y - 0.3, y + 0.3, color='#333333', lw=1.2)
         dots += zip(values, heights, strict=True)
-        named += [(values[i], heights[i], list(cases)[i]) for i in _outliers(values)]
+        named += [(values[i], heights[i], cases.index[i]) for i in _outliers(values)]
     axes.set_yticks(range(len(lines)), [label for label, *_ in lines])
     axes.set(ylim=(len(lines) - 0.4, -0.6), xlabel='DSC case (%), reported labels')
     axes.grid(axis='y', visible=False)

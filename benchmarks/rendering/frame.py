@@ -168,17 +168,16 @@ class Measured:
                                       len(done[0]['folds']) if done and 'folds' in done[0] else None)
         return self._values[key]
 
-    def per_case(self, cell: Cell, labels: Labels = 'headline', metric: str = 'dsc') -> dict[str, float]:
-        """Case -> its mean over labels and seeds; without the cases that have none of the labels."""
-        by_case = self.rows(cell, labels).groupby(['case', 'seed'], sort=False)[metric].mean()
-        return by_case.groupby('case', sort=False).mean().dropna().to_dict()
+    def per_case(self, cell: Cell, labels: Labels = 'headline', metric: str = 'dsc') -> pd.DataFrame:
+        """A figure by seed and case (seeds x cases): its mean over labels; NaN where a case has none of them."""
+        return _by_seed_and_case(self.rows(cell, labels), metric)
 
     def pair_cases(self, first: Cell, second: Cell, labels: Labels = 'headline', metric: str = 'dsc'
-                   ) -> tuple[dict[str, float], dict[str, float]]:
-        """Two cells' figures per case, made comparable: case -> mean over the same labels and over seeds.
+                   ) -> list[pd.DataFrame]:
+        """Two cells' figures by seed and case, made comparable: means over the same labels of the same cases.
 
-        A label that a case lacks counts where either cell predicts it there, if the metric has a best figure: a
-        DSC of 0, against 100 for leaving it out. Without one, a label counts where all runs have a figure.
+        A label that a case lacks counts where any run of either cell predicts it there, if the metric has a best
+        figure: a DSC of 0, against 100 for leaving it out. Without one, it counts where all runs have a figure.
         """
         best = METRICS[metric].best
         sides = [self.rows(cell, labels) for cell in (first, second)]
@@ -186,7 +185,10 @@ class Measured:
         both = both[both['case'].isin(set(sides[0]['case']) & set(sides[1]['case']))]
         has_figure = both[metric].notna().groupby([both['case'], both['label_id']])
         counted = both[has_figure.transform('all' if best is None else 'any')]
-        figures = counted[metric] if best is None else counted[metric].fillna(best)
-        means = figures.groupby([counted['side'], counted['case']]).mean()
-        return tuple(means[means.index.get_level_values('side') == side].droplevel('side').to_dict()
-                     for side in (0, 1))
+        if best is not None:
+            counted = counted.fillna({metric: best})
+        return [_by_seed_and_case(counted[counted['side'] == side], metric) for side in (0, 1)]
+
+
+def _by_seed_and_case(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    return rows.groupby(['seed', 'case'], sort=False)[metric].mean().unstack('case')

@@ -11,12 +11,12 @@ import pandas as pd
 
 from ..grid.axes import Cell
 from ..grid.reader import GRIDS, Grid, load_grid
+from .contrasts import main_contrasts
 from .figures import Drawn
-from .findings import main_cells, main_findings
 from .folds import split_merged
 from .frame import Measured
 from .markup import to_markdown
-from .tables import Rendered, caption, cell_label, cell_names, main_table, untuned
+from .tables import Rendered, caption, cell_label, cell_names, untuned
 
 ABSENT = ('—', 'not run', 'not all folds', 'not prepared', 'failed', 'not enough data')
 NUMBER = re.compile(r'(< )?[-+]?[\d,]*\.?\d+(?![\d.]*[x:])')  # with what may follow, as ± 0.41; 48x64 is text
@@ -29,12 +29,13 @@ def fill(template: str, **values) -> str:
     return environment.get_template(template).render(**values)
 
 
-def fill_page(grid: Grid, measured: Measured, left_out: dict[str, str], tables: list[Rendered], drawn: list[Drawn],
-              compared: bool) -> str:
+def fill_page(grid: Grid, measured: Measured, left_out: dict[str, str], findings: list[str],
+              tables: list[Rendered], drawn: list[Drawn], compared: bool) -> str:
     """The page of a grid.
 
     Args:
         left_out: file name -> why it is no record.
+        findings: sentences.
         compared: whether tables show the committed figures as well.
     """
     done, built, names = measured.done(), {table.name for table in tables}, cell_names(measured, grid)
@@ -48,7 +49,7 @@ def fill_page(grid: Grid, measured: Measured, left_out: dict[str, str], tables: 
         names=names, label=cell_label, seeds=sorted({record['seed'] for record in done}),
         cells=sum(bool(measured.done(cell)) for cell in measured.cells()), failed=measured.failed(),
         datasets=finished_datasets(measured, grid) or grid.datasets, data=describe_data(done),
-        findings=main_findings(measured, grid), untuned=untuned(measured, grid),
+        findings=findings, untuned=untuned(measured, grid),
         hardware=describe_hardware(measured), code=describe_code(measured),
         command=repeat_command(grid, measured), tables=shown[False], claims=shown[True],
         absent=[caption(table, measured, grid).split('.')[0] for name, table in grid.tables.items()
@@ -62,7 +63,7 @@ def fill_index(grids: Sequence[tuple[Grid, Measured]]) -> dict[str, str]:
     Args:
         grids: each with what was measured, in a folder of its name.
     """
-    headings = ('Grid', 'Datasets', 'Runs', 'Main difference', 'Hardware', 'Files')
+    headings = ('Grid', 'Datasets', 'Runs', 'Main contrast', 'Hardware', 'Files')
     rows = [dict(name=grid.name, title=grid.title, cells=index_cells(measured, grid)) for grid, measured in grids]
     table = pd.DataFrame([[f'[{row["title"]}]({row["name"]}/report.html)', *row['cells'],
                            f'[page]({row["name"]}/report.html), [records]({row["name"]}/records)']
@@ -76,16 +77,17 @@ def fill_index(grids: Sequence[tuple[Grid, Measured]]) -> dict[str, str]:
 def index_cells(measured: Measured, grid: Grid) -> list[str]:
     """Of a grid's line, all but its links; where it has several datasets, averages over those with both rows."""
     failed = f', {len(measured.failed())} failed' if measured.failed() else ''
-    (difference, pairs), main = main_cells(measured, grid), '—'
-    if pairs:
-        labels = main_table(measured, grid).labels
-        first, second = ([measured.value(cell, labels=labels) for cell in cells]
-                         for cells in zip(*pairs, strict=True))
-        main = f'{difference.first} {first[0]}, {difference.second} {second[0]}'
-        if len(grid.datasets) > 1:
-            means = [sum(value.mean for value in values) / len(values) for values in (first, second)]
-            main = (f'{difference.first} {means[0]:.2f}, {difference.second} {means[1]:.2f} '
-                    f'(average of {len(pairs)})')
+    contrasts, main = main_contrasts(measured, grid), '—'
+    if contrasts:
+        rows, labels = (contrasts[0].first, contrasts[0].second), contrasts[0].labels
+        values = [[measured.value(contrast.cells[side], labels=labels) for contrast in contrasts]
+                  for side in (0, 1)]
+        if len(grid.datasets) == 1:
+            shown, over = [str(each[0]) for each in values], ''
+        else:
+            shown = [f'{sum(value.mean for value in each) / len(each):.2f}' for each in values]
+            over = f' (average of {len(contrasts)})'
+        main = ', '.join(f'{row} {figure}' for row, figure in zip(rows, shown, strict=True)) + over
         main += ' (all labels)' if labels == 'all' else ''
     folds = f' in {" or ".join(map(str, measured.folds()))} folds' if measured.folds() else ''
     return [', '.join(finished_datasets(measured, grid)) or '—',

@@ -1,142 +1,143 @@
-"""Are two rows different? Over seeds and over cases; a test that its data cannot carry gives None."""
+"""How sure a figure or a difference is: one interval over new seeds and new cases, and the test that goes with it.
 
-from collections.abc import Iterable, Mapping, Sequence
+How often the interval covers what it should: `python benchmarks/coverage.py` -> coverage.md.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import pandas as pd
+from scipy import special, stats
 
-from ..grid.axes import Cell
-from .frame import Labels, Measured, Value
+from .frame import Value
 
-LEAST_SEEDS = 3
-LEAST_CASES = 6  # with five, no outcome of the signed-rank test reaches 0.05
-RESAMPLES = 10_000
+LEAST_SEEDS = 3  # fewer tell nothing that holds of others
+LEAST_CASES = 6
+CONFIDENCE = 0.95
+TOO_FEW = 'not enough data'
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds and cases, and where it would be again with others (Student's t).
+
+    Args:
+        value: the mean.
+        low, high: its 95 % interval, which leaves zero out exactly where p < 0.05.
+        p: two-sided, that it is zero.
+        seeds: that the interval is over; 0: they are held fixed, and it tells nothing of others.
+        cases: that it is over.
+    """
+    value: float
+    low: float
+    high: float
+    p: float
+    seeds: int
+    cases: int
+
+    @property
+    def interval(self) -> str:
+        return f'{self.low:+.2f} to {self.high:+.2f}'
+
+    @property
+    def over(self) -> str:
+        return f'{self.seeds} seeds, {self.cases} cases' if self.seeds else f'{self.cases} cases, these seeds'
+
+
+def estimate(figures: pd.DataFrame, least: int = LEAST_CASES) -> Estimate | None:
+    """The mean of a figure that every seed has of every case, as of seeds and cases drawn anew.
+
+    Two-way random effects without replication: the mean's variance is (MS_seeds + MS_cases - MS_rest) / (S C),
+    with Satterthwaite's degrees of freedom. Where the difference is less than MS_rest, which its expectation
+    cannot be, MS_rest takes its place; the degrees of freedom are no fewer than those of the smaller factor. With
+    fewer than three seeds the interval is of their mean, over cases alone.
+
+    Args:
+        figures: seeds x cases; a case that a seed lacks is left out.
+        least: cases.
+
+    Returns:
+        None for fewer cases, or where nothing varies.
+    """
+    values = figures.dropna(axis=1).to_numpy()
+    if values.shape[1] < least:
+        return None
+    if len(values) < LEAST_SEEDS:
+        values = values.mean(0, keepdims=True)
+    seeds, cases = values.shape
+    mean, of_seeds, of_cases = values.mean(), values.mean(1, keepdims=True), values.mean(0, keepdims=True)
+    freedom = np.array([seeds - 1, cases - 1, (seeds - 1) * (cases - 1)])
+    squares = np.array([cases * np.square(of_seeds - mean).sum(), seeds * np.square(of_cases - mean).sum(),
+                        np.square(values - of_seeds - of_cases + mean).sum()]) / np.maximum(freedom, 1)
+    variance = max(squares[0] + squares[1] - squares[2], squares[2])
+    if variance < 1e-12:  # records hold four digits
+        return None
+    satterthwaite = variance ** 2 / np.sum(squares ** 2 / np.maximum(freedom, 1))
+    freedom = max(satterthwaite, freedom[freedom > 0].min())
+    error = np.sqrt(variance / values.size)
+    reach = error * special.stdtrit(freedom, (1 + CONFIDENCE) / 2)
+    return Estimate(float(mean), float(mean - reach), float(mean + reach),
+                    float(2 * special.stdtr(freedom, -abs(mean) / error)), seeds if seeds > 1 else 0, cases)
+
+
+def estimate_difference(first: pd.DataFrame, second: pd.DataFrame) -> Estimate | None:
+    """`estimate` of first minus second (seeds x cases), by common seeds; of means over each one's if few are."""
+    seeds = first.index.intersection(second.index)
+    if len(seeds) < LEAST_SEEDS:
+        return estimate((first.mean() - second.mean()).to_frame().T)
+    return estimate(first.loc[seeds] - second.loc[seeds])
+
+
+def seed_reach(first: Value, second: Value) -> float | None:
+    """Half the 95 % interval of a difference of two means over seeds: did the same cases come out the same?
+
+    Student's t of two samples; zero where all seeds have the same figure on both sides, None where one side has
+    a single seed.
+    """
+    if first.seeds == second.seeds:
+        return 0.0
+    samples = [np.array(list(value.seeds.values())) for value in (first, second)]
+    if min(map(len, samples)) < 2:
+        return None
+    freedom = sum(map(len, samples)) - 2
+    variance = sum(np.square(sample - sample.mean()).sum() for sample in samples) / freedom
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)
+                 * np.sqrt(variance * sum(1 / len(sample) for sample in samples)))
+
+
+def agreement(value: Value, other: Value) -> str:
+    """Whether the same cases came out the same: whether two means differ by no more than seeds do."""
+    reach = seed_reach(value, other) if value.seeds and other.seeds else None
+    return 'cannot tell' if reach is None else 'yes' if abs(value.mean - other.mean) <= reach else 'no'
 
 
 @dataclass(frozen=True)
 class SeedTest:
-    """Paired t-test over the seeds that both rows have.
+    """Paired t-test over the seeds that both rows have, as the paper's: cases are held fixed.
 
     Args:
         n: seeds.
-        difference, std: mean and sample standard deviation of first minus second.
+        difference: mean of first minus second.
         t: statistic, n - 1 degrees of freedom.
-        one_sided: p that the first is not better.
+        one_sided: p that the first is not higher.
         two_sided: p.
     """
     n: int
     difference: float
-    std: float
     t: float
     one_sided: float
     two_sided: float
 
 
-@dataclass(frozen=True)
-class CaseTest:
-    """Paired comparison over cases.
-
-    Args:
-        difference: mean of first minus second.
-        interval: 95 % of it, by resampling cases.
-        p: two-sided, Wilcoxon's signed-rank test.
-        effect: matched-pairs rank-biserial correlation, -1 to 1.
-    """
-    difference: float
-    interval: tuple[float, float]
-    p: float
-    effect: float
-
-
-@dataclass(frozen=True)
-class Gain:
-    """A difference of two mean DSC in points, and what it would be again in 95 of 100 studies.
-
-    Args:
-        value: first minus second: of pooled DSC over seeds, of the mean DSC of cases over cases.
-        low, high: the interval.
-        over: what varies in it, `seeds` or `cases`.
-    """
-    value: float
-    low: float
-    high: float
-    over: str
-
-    @property
-    def beyond_noise(self) -> bool:
-        return not self.low <= 0 <= self.high
-
-
-@dataclass(frozen=True)
-class Noise:
-    """Standard deviation between seeds, from all cells that have several together, and its degrees of freedom."""
-    std: float
-    freedom: int
-
-    def reach(self, *values: Value) -> float:
-        """Half the width of the 95 % interval of a difference of two means (Student's t)."""
-        return float(stats.t.ppf(0.975, self.freedom) * self.std
-                     * np.sqrt(sum(1 / len(value.seeds) for value in values)))
-
-
-def pool_noise(values: Iterable[Value]) -> Noise:
-    """From all of them that have several seeds."""
-    values = [value for value in values if len(value.seeds) > 1]
-    freedom = sum(len(value.seeds) - 1 for value in values)
-    squares = sum(value.std ** 2 * (len(value.seeds) - 1) for value in values)
-    return Noise(float(np.sqrt(squares / freedom)) if freedom else np.nan, freedom)
-
-
-def seed_noise(measured: Measured, labels: Labels = 'headline', dataset: str | None = None) -> Noise:
-    """The noise of pooled DSC.
-
-    Args:
-        labels: those of the figure that it is the noise of.
-        dataset: of cells on this one alone; None: of all.
-    """
-    return pool_noise(measured.value(cell, labels=labels) for cell in measured.cells()
-                      if dataset in (None, cell.dataset))
-
-
-def compare_seeds(first: Mapping[int, float], second: Mapping[int, float], higher_is_better: bool = True
-                  ) -> SeedTest | None:
+def compare_seeds(first: Mapping[int, float], second: Mapping[int, float]) -> SeedTest | None:
     """None for fewer than three common seeds, or where all differ by the same."""
-    differences = _differences(first, second)
+    differences = np.array([first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]).round(6)
     if len(differences) < LEAST_SEEDS or np.ptp(differences) == 0:
         return None
     t, above = stats.ttest_1samp(differences, 0, alternative='greater')
-    return SeedTest(len(differences), float(differences.mean()), float(differences.std(ddof=1)), float(t),
-                    float(above if higher_is_better else 1 - above), float(2 * min(above, 1 - above)))
-
-
-def compare_cases(first: Mapping[str, float], second: Mapping[str, float]) -> CaseTest | None:
-    """None for fewer than six common cases, or where all are equal."""
-    differences = _differences(first, second)
-    moved = differences[differences != 0]
-    if len(differences) < LEAST_CASES or not len(moved):
-        return None
-    ranks = stats.rankdata(np.abs(moved))
-    return CaseTest(float(differences.mean()), _resample(differences),
-                    float(stats.wilcoxon(differences).pvalue),
-                    float((ranks[moved > 0].sum() - ranks[moved < 0].sum()) / ranks.sum()))
-
-
-def _differences(first: Mapping, second: Mapping) -> np.ndarray:
-    # records hold four digits: what is left behind the sixth is the subtraction's own rounding
-    return np.array([first[key] - second[key] for key in sorted(first.keys() & second.keys())]).round(6)
-
-
-def _resample(figures: np.ndarray) -> tuple[float, float]:
-    """95 % interval of a mean, by a bootstrap that gives the same for the same records."""
-    draws = np.random.default_rng(0).integers(0, len(figures), (RESAMPLES, len(figures)))
-    low, high = np.percentile(figures[draws].mean(1), [2.5, 97.5])
-    return float(low), float(high)
-
-
-def case_interval(values: Mapping[str, float]) -> tuple[float, float] | None:
-    """95 % interval of a mean over cases, by resampling them; None for fewer than six."""
-    return _resample(np.array(list(values.values()))) if len(values) >= LEAST_CASES else None
+    return SeedTest(len(differences), float(differences.mean()), float(t), float(above),
+                    float(2 * min(above, 1 - above)))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -150,33 +151,9 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def agreement(value: Value, other: Value, noise: Noise) -> str:
-    """Whether two means differ by no more than seeds do (95 %)."""
-    if not value.seeds or not other.seeds or not noise.freedom:
-        return 'cannot tell'
-    return 'yes' if abs(value.mean - other.mean) <= noise.reach(value, other) else 'no'
-
-
-def measure_gain(first: Value, second: Value, noise: Noise, first_cases: Mapping[str, float],
-                 second_cases: Mapping[str, float]) -> Gain | None:
-    """The difference of two cells' figures; None where there are too few seeds and cases to say how sure it is.
-
-    Args:
-        first, second: of all seeds.
-        noise: without freedom, cases are resampled.
-        first_cases, second_cases: case -> its figure.
-    """
-    if not first.seeds or not second.seeds:
-        return None
-    if noise.freedom:
-        value, reach = first.mean - second.mean, noise.reach(first, second)
-        return Gain(value, value - reach, value + reach, 'seeds')
-    test = compare_cases(first_cases, second_cases)
-    return test and Gain(test.difference, *test.interval, 'cases')
-
-
-def gain_between(first: Cell, second: Cell, measured: Measured, labels: Labels = 'headline') -> Gain | None:
-    """`measure_gain` of two cells on one dataset, with the noise of these labels there."""
-    return measure_gain(*(measured.value(cell, labels=labels) for cell in (first, second)),
-                        seed_noise(measured, labels, first.dataset),
-                        *measured.pair_cases(first, second, labels))
+def format_p(value: float | None, symbol: str = '') -> str:
+    """As `0.0041`, or with a symbol `p = 0.0041`; never as zero."""
+    if value is None:
+        return '—'
+    text = '< 0.0001' if value < 1e-4 else f'{value:.4f}'
+    return f'{symbol} {text if text.startswith("<") else f"= {text}"}' if symbol else text

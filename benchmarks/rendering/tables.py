@@ -14,9 +14,8 @@ from ..grid.tables import Table
 from ..runs.run import describe_options
 from .folds import split_merged
 from .frame import Labels, Measured, Value
-from .statistics import agreement, compare_seeds, seed_noise
+from .statistics import TOO_FEW, agreement, compare_seeds, format_p
 
-TOO_FEW = 'not enough data'
 ORGAN_STATISTICS = {'# voxels': ('voxels', '{:,.0f}'), '# slices': ('slices', '{:,.0f}'),
                     'slice variation': ('variation', '{:.2f}')}  # what a dataset's summary tells of its labels
 
@@ -87,7 +86,6 @@ def _metric_table(table: Table, measured: Measured, grid: Grid, committed: Measu
     paper = {label: figure for label, figure in published.rows.items() if figure == figure}
     if not set(paper) & set(table.rows):
         paper = {}
-    noise = seed_noise(committed, labels) if committed else None
     heading, rows = table.axis or 'Method', []
     for label, cell in table.rows.items():
         value = measured.value(cell, labels=labels)
@@ -99,7 +97,7 @@ def _metric_table(table: Table, measured: Measured, grid: Grid, committed: Measu
                 'runs': value.runs}
         if committed:
             other = committed.value(cell, labels=labels)
-            row |= {'committed': str(other), 'agrees': agreement(value, other, noise)}
+            row |= {'committed': str(other), 'agrees': agreement(value, other)}
         if label in paper:
             row[published.heading] = f'{paper.pop(label):.2f}'
         rows.append(row)
@@ -344,7 +342,3 @@ def cost_table(measured: Measured, grid: Grid, paper: Mapping[str, int]) -> pd.D
              for model, flops in paper.items()]
     columns = ['Runs', 'slices', 'parameters (M)', 'encoder GFLOPs', 'GFLOPs', 'seconds', 'peak MiB']
     return pd.DataFrame(rows, columns=columns).fillna('—')
-
-
-def format_p(value: float) -> str:
-    return '< 0.0001' if value < 1e-4 else f'{value:.4f}'
