@@ -38,6 +38,8 @@ def main() -> None:
     parser.add_argument('--draws', type=int, default=4000, help='of every cell of the table (4000)')
     parser.add_argument('--out', type=Path, default=Path(__file__).with_suffix('.md'))
     args = parser.parse_args()
+    if args.draws < 1:
+        parser.error('--draws must be at least 1')
     rows = [(seeds, name, skewness, [coverage(seeds, cases, shares, skewness, args.draws) for cases in CASES])
             for seeds in (1, 3, 5) for name, shares in (ONE_SEED if seeds == 1 else SHARES).items()
             for skewness in SKEWNESS]

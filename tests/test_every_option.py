@@ -200,6 +200,7 @@ SHOWN = {
         '--strides': (['--slices', '3', '--strides', '2'], 'experiment.stride=2'),
         '--targets': (['--slices', '3', '--targets', 'all'], 'experiment.target=all'),
         '--lrs': (['--lrs', '1e-5'], 'experiment.lr=1e-05'),
+        '--steps': (['--steps', '9'], 'experiment.steps=9'), '--folds': (['--folds', '3'], 'fold 2 of 3'),
         '--dataset': (['--dataset', 'hippocampus', '--data-root', '{raw}/..'], 'data/prepared/hippocampus'),
         '--seeds': (['--seeds', '7'], 'experiment.seed=7'),
         '--data-root': 'test_grid.py::test_missing_data_stops_with_one_line',
@@ -220,6 +221,9 @@ SHOWN = {
         '--plan': 'test_planning.py::test_a_plan_writes_nothing',
         '--device': (['--device', 'abacus'], '--calibrate and --device go with --plan'),
         '--calibrate': (['--calibrate'], '--calibrate and --device go with --plan')}),
+    'benchmarks/coverage.py': (['--draws', '1'], {
+        '--draws': (['--draws', '0'], '--draws must be at least 1'),
+        '--out': (['--out', '{here}/x.md'], '{here}/x.md')}),
     'benchmarks/speed/loader.py': ([], CASE), 'benchmarks/speed/metric.py': ([], CASE),
     'benchmarks/speed/options.py': ([], {'--out': CASE['--out']} | dict.fromkeys(
         ['--repeats', '--models', '--size', '--batch', '--steps'], TINY)),
