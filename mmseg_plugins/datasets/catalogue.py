@@ -94,9 +94,9 @@ class DatasetInfo:
 def surface_tolerance(tolerance: float, spacing: Sequence[float]) -> float:
     """A dataset's tolerance in mm on a case's voxels: at least their longest side.
 
-    A surface that is off by one voxel along that axis is off by that side, so that at a smaller tolerance surfaces
-    across it would agree only where they coincide. It is the case's own side, not one of all cases, because a case's
-    figure depends on the case alone.
+    A surface that is off by one voxel along that axis is off by that side: at a smaller tolerance, surfaces
+    across it would agree only where they coincide. It is the case's own side, not one of all cases, because the
+    figure of a case depends on that case alone.
     """
     return float(max(tolerance, *spacing))
 
