@@ -153,7 +153,8 @@ def _prepared_digest(dataset: str, cfg) -> str | None:
 
 def data_digest(index: dict) -> str:
     """Hash of what of a prepared dataset determines a result; an index may say more."""
-    rules = [index[key] for key in ('labels', 'channels', 'headline', 'intensity', 'evaluate', 'split')]
+    rules = [index[key] for key in ('labels', 'channels', 'headline', 'intensity', 'evaluate', 'split',
+                                    'nsd_tolerance')]
     return content_hash([rules, {case: [entry[key] for key in ('shape', 'spacing', 'sha256')]
                              for case, entry in index['cases'].items()}])
 
