@@ -47,8 +47,9 @@ def list_search(grid: Grid, weights_root: Path, max_iters: int | None) -> dict[C
 
 
 def _inner_parts(grid: Grid, cell: Cell) -> dict[str, str]:
-    """What a cell's search is trained and evaluated on."""
-    experiment = read_config(REPO / grid.config(cell), grid.options_of(cell)).experiment
+    """What a cell's search is trained and evaluated on, by DSC alone."""
+    cfg = read_config(REPO / grid.config(cell), grid.options_of(cell))
+    experiment, evaluator = cfg.experiment, 'val_evaluator' + '.0' * isinstance(cfg.val_evaluator, list | tuple)
     index = read_index(PREPARED / cell.dataset) if is_prepared(cell.dataset) else None
     expected = CATALOGUE.get(cell.dataset, DatasetInfo).evaluate  # of data that is yet to be prepared
     reported = experiment.get('evaluate') or (index['evaluate'] if index else expected)
@@ -57,7 +58,8 @@ def _inner_parts(grid: Grid, cell: Cell) -> dict[str, str]:
         trained, evaluated = 'train', 'val'
     if index:
         check_apart(index, trained, evaluated, reported)
-    return {'experiment.split': trained, 'experiment.evaluate': evaluated}
+    return {'experiment.split': trained, 'experiment.evaluate': evaluated,
+            f'{evaluator}.only': ['dsc_pooled', 'dsc']}
 
 
 def check_apart(index: dict, trained: str, evaluated: str, reported: str) -> None:

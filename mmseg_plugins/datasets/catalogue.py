@@ -138,7 +138,7 @@ PAPER_DATASETS = tuple(CATALOGUE)  # the rows of Table 1, in its order
 CATALOGUE['phantom'] = replace(
     CATALOGUE['bcv'], folder='phantom', origin='made by tools/prepare_data.py phantom: nothing to fetch',
     licence='the project\'s', input_size=64,
-    split=dict(train=tuple(range(1, 25)), val=tuple(range(25, 35))))
+    evaluate='test', split=dict(train=tuple(range(1, 25)), val=tuple(range(25, 35)), test=tuple(range(35, 47))))
 BUILT_IN = tuple(CATALOGUE)
 
 
