@@ -19,7 +19,7 @@ model = dict(
 optim_wrapper = dict(clip_grad=dict(max_norm=3.0))
 train_dataloader = dict(dataset=dict(pipeline=[
     dict(type='LoadWindow'),
-    dict(type='RandomZoomCrop', zoom=(1.0, 1.0)),  # brings slices of any size to the network's
+    dict(type='RandomZoomCrop', zoom=(1.0, 1.0), enlarge='area'),  # brings slices of any size to the network's
     dict(type='PackWindow')]))
 val_dataloader = val_cfg = val_evaluator = None
 test_dataloader = test_cfg = test_evaluator = None

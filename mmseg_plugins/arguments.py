@@ -43,6 +43,7 @@ PLAIN = {re.compile(pattern): known for pattern, known in {
     'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'}}.items()}
 PARAMWISE = {'custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult',
              'dwconv_decay_mult', 'dcn_offset_lr_mult', 'bypass_duplicate'}
+KNOWN_CONSTRUCTORS = (None, 'RatesBesideDecay')  # which take that; another's may be any
 # Where a part stands in a config, and the registry that its `type` is from. A number is a place in a list.
 PARTS = {pattern: found for found, patterns in {
     registry.MODELS: r'model(|(\.\w+)*\.(backbone|neck|decode_head|auxiliary_head|loss_decode|data_preprocessor))',
@@ -112,7 +113,7 @@ def check_arguments(cfg: Config, where: str) -> None:
         for pattern, known in PLAIN.items():
             if pattern.fullmatch(place):
                 _check(part, known, where, place)
-        if place == 'optim_wrapper.paramwise_cfg' and 'constructor' not in cfg.optim_wrapper:
+        if place == 'optim_wrapper.paramwise_cfg' and cfg.optim_wrapper.get('constructor') in KNOWN_CONSTRUCTORS:
             _check(part, PARAMWISE, where, place)
         known = next((known for pattern, known in PARTS.items() if pattern.fullmatch(place)), None)
         if known is None or 'type' not in part:

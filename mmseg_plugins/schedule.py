@@ -1,7 +1,11 @@
-"""The learning rate by step: linear warm-up, then linear decay to zero (Zhang et al. 2022, Table 6)."""
+"""The learning rate by step: linear warm-up, then linear decay to zero (Zhang et al. 2022, Table 6).
 
-from mmengine.optim import _ParamScheduler
-from mmengine.registry import PARAM_SCHEDULERS
+And which parameters have a rate or a weight decay of their own.
+"""
+
+from mmengine.optim import DefaultOptimWrapperConstructor, _ParamScheduler
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, PARAM_SCHEDULERS
+from torch import nn
 
 
 def rate_factor(step: int, steps: int, warmup: int) -> float:
@@ -40,3 +44,27 @@ class WarmupLinearLR(_ParamScheduler):
         """Set the rates that come after so many steps."""
         self.last_step = self._global_step = step - 1
         self.step()
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class RatesBesideDecay(DefaultOptimWrapperConstructor):
+    """mmengine's constructor, in which a part's own rate leaves the rules of weight decay as they are.
+
+    There a custom key decides both, so that `decode_head=dict(lr_mult=10)` would decay all of the decoder.
+    """
+
+    def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
+        keys = self.paramwise_cfg.get('custom_keys', {})
+        rates = {key: settings['lr_mult'] for key, settings in keys.items() if 'lr_mult' in settings}
+        if prefix or not rates:
+            super().add_params(params, module, prefix, **kwargs)
+            return
+        self.paramwise_cfg['custom_keys'] = {
+            key: settings for key, settings in keys.items() if 'decay_mult' in settings}
+        super().add_params(params, module, **kwargs)
+        self.paramwise_cfg['custom_keys'] = keys
+        names = {id(parameter): name for name, parameter in module.named_parameters()}
+        for group in params:
+            [parameter] = group['params']
+            if own := [key for key in rates if key in names[id(parameter)]]:
+                group['lr'] = self.base_lr * rates[max(own, key=len)]

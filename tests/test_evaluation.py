@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -141,17 +143,22 @@ def test_surface_metrics_in_millimetres():
     assert same[1] == 0 and all_of_it[1] == all_of_it[2] == 100
     assert hd95(compare(label, np.roll(label, 1, 0) * (label != 2), 4, spacing))[1] == 4.0  # one slice
     moved = np.roll(label, 2, 2)  # by 3 mm: two faces leave, four slide along themselves
-    assert 40 < nsd(compare(label, moved, 4, spacing, 1.0))[1] < 90
-    assert nsd(compare(label, moved, 4, spacing, 3.1))[1] > 99
+    pair = compare(label, moved, 4, spacing)
+    assert pair.tolerance == 4.0 and nsd(pair)[1] > 99
+    assert 40 < nsd(replace(pair, tolerance=1.0))[1] < 90 and nsd(replace(pair, tolerance=3.1))[1] > 99
 
 
-@pytest.mark.parametrize('tolerance, title', [(None, 'NSD 2 mm'), (0.5, 'NSD 0.5 mm')])
-def test_the_datasets_tolerance_is_that_of_the_metric_and_its_title(cases, tolerance, title):
+@pytest.mark.parametrize('tolerance, of_the_case', [(None, 3.0), (0.5, 3.0), (4.0, 4.0)])
+def test_the_tolerance_is_the_datasets_and_at_least_the_longest_side_of_a_voxel(cases, tolerance, of_the_case):
     metric = CaseMetric()
     found = feed(metric, cases, **({} if tolerance is None else dict(nsd_tolerance=tolerance)))
-    wanted = [nsd(compare(*cases[name], 4, (3.0, 1.0, 2.0), tolerance or 2.0)) for name in sorted(cases)]
+    pairs = [compare(*cases[name], 4, (3.0, 1.0, 2.0)) for name in sorted(cases)]
+    wanted = [nsd(replace(pair, tolerance=of_the_case)) for pair in pairs]
     np.testing.assert_array_equal(metric.scores.figures['nsd'], wanted)
-    assert title in found and metric.scores.tolerance == (tolerance or 2.0,) * 2
+    assert f'NSD {of_the_case:g} mm' in found and metric.scores.tolerance == (of_the_case,) * 2
+    one_slice = np.zeros((4, 5, 6), np.uint8)
+    one_slice[1, 1:4, 1:5] = 1
+    assert nsd(compare(one_slice, np.roll(one_slice, 1, 0), 2, (12.0, 5.5, 5.5)))[1] == 100
     assert format_tolerance((2.0, 2.0)) == '2 mm' and format_tolerance((2.5, 5.0)) == '2.5 to 5 mm'
 
 

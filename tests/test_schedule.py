@@ -1,17 +1,18 @@
 """The rate of every step, and what a resumed training goes on with."""
 
 import shutil
+from copy import deepcopy
 
 import pytest
 import torch
 from children import CONFIG, options
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
-from mmengine.optim import LinearLR, PolyLR
+from mmengine.optim import LinearLR, PolyLR, build_optim_wrapper
 
 from mmseg_plugins.building import build_runner
 from mmseg_plugins.errors import UserError
-from mmseg_plugins.experiment import load_config, prepare_for_device
+from mmseg_plugins.experiment import load_config, prepare_for_device, read_config
 from mmseg_plugins.schedule import WarmupLinearLR, rate_factor
 
 BEGUN = dict(batch=4, img_size=32, lr=1e-3, steps=3, warmup=1, checkpoint_interval=1)
@@ -131,6 +132,21 @@ def test_that_no_checkpoint_is_whole_is_said(begun, prepared, tmp_path, capsys):
 def test_rates_of_parameters_that_are_not_there_are_refused(prepared, tmp_path, custom, message):
     with pytest.raises(UserError, match=message):
         train(prepared, tmp_path, False, more={'optim_wrapper.paramwise_cfg': dict(custom_keys=custom)})
+
+
+def test_a_parts_own_rate_leaves_weight_decay_as_it_is():
+    cfg = read_config(CONFIG)
+    model = torch.nn.ModuleDict(dict(backbone=torch.nn.Linear(2, 2), decode_head=torch.nn.Sequential(
+        torch.nn.Linear(2, 2), torch.nn.LayerNorm(2))))
+    for own, rate in (({}, 10), ({'decode_head.1': dict(lr_mult=3.0, decay_mult=0.5)}, 3)):
+        settings = deepcopy(cfg.optim_wrapper)
+        settings.paramwise_cfg.custom_keys.update(own)
+        settings.optimizer.lr = 1.0
+        groups = build_optim_wrapper(model, settings).optimizer.param_groups
+        decays = [0.05, 0.0, 0.05, 0.0, *([0.025] * 2 if own else [0.0] * 2)]
+        assert [group['weight_decay'] for group in groups] == decays
+        assert [group['lr'] for group in groups] == [1, 1, 10, 10, rate, rate]
+        assert build_optim_wrapper(model, settings).optimizer.param_groups[2]['lr'] == 10  # nothing is used up
 
 
 def test_a_checkpoint_is_held_against_the_whole_model(begun, prepared, tmp_path):

@@ -88,10 +88,9 @@ def test_a_folder_becomes_a_record_that_tables_and_comparisons_read(prepared, ma
         call_tool('score', *arguments, '--method', 'shells')
     said = capsys.readouterr().out
     assert f'1 of {len(cases)} cases have no label map and count 0: {cases[0]}' in said
-    assert 'normalized surface Dice at 2 mm' in said
+    assert 'normalized surface Dice at 3 mm' in said
     records, left_out = read_records(tmp_path / 'scored')
-    assert {tuple(one['data']['nsd_tolerance']) for one in records} == {
-        (read_index(prepared)['nsd_tolerance'],) * 2}
+    assert [one['data']['nsd_tolerance'] for one in records] == [[3.0, 3.0]] * 2  # voxels of 2 x 2 x 3 mm
     perfect, shells = records
     assert perfect['seed'] == 7 and perfect['data']['evaluated'] == 'train'
     assert not left_out and shells['method']['missing'] == [cases[0]] and perfect['method']['made_by'] == 'by hand'

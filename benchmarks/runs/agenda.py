@@ -162,7 +162,8 @@ def data_digest(index: dict, *splits: str | None) -> str:
         splits: that a run is on. Parts of splits count by their cases, as these also depend on who is one patient,
             and on folds that came with the data.
     """
-    rules = [index[key] for key in ('labels', 'channels', 'headline', 'intensity', 'evaluate', 'split')]
+    rules = [index[key] for key in ('labels', 'channels', 'headline', 'intensity', 'evaluate', 'split',
+                                    'nsd_tolerance')]
     parts = [split_cases(index, split) for split in splits if split and ':' in split]
     return content_hash([rules, {case: [entry[key] for key in ('shape', 'spacing', 'sha256')]
                                  for case, entry in index['cases'].items()}, *parts])

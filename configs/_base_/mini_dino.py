@@ -13,7 +13,7 @@ model = dict(
     teacher_temperature=(0.02, 0.02), momentum=0.99, centre_momentum=0.5)
 train_dataloader = dict(dataset=dict(pipeline=[
     dict(type='LoadWindow'),
-    dict(type='RandomZoomCrop', zoom=(1.0, 1.0)),  # brings slices of any size to the network's
+    dict(type='RandomZoomCrop', zoom=(1.0, 1.0), enlarge='area'),  # brings slices of any size to the network's
     dict(type='PackWindow')]))
 val_dataloader = val_cfg = val_evaluator = None
 test_dataloader = test_cfg = test_evaluator = None

@@ -2,10 +2,9 @@
 _base_ = 'windows.py'
 train_dataloader = dict(num_workers=0, dataset=dict(pipeline=[
     dict(type='LoadWindow'),
-    dict(type='RandomZoomCrop', zoom=(1.0, 1.0)),  # brings slices of any size to the network's
+    dict(type='RandomZoomCrop', zoom=(1.0, 1.0), enlarge='area'),  # brings slices of any size to the network's
     dict(type='RandomTranslate', pixels=4),
-    dict(type='RandomIntensityShift', offset=0.1, prob=0.5),
+    dict(type='RandomIntensityShift', offset=0.2, prob=0.5),
     dict(type='PackWindow')]))
-val_dataloader = dict(num_workers=0, batch_size=16, dataset=dict(pipeline=[
-    dict(type='LoadWindow'), dict(type='ResizeWindow'), dict(type='PackWindow')]))
-test_dataloader = val_dataloader
+val_dataloader = dict(num_workers=0, batch_size=16)
+test_dataloader = dict(num_workers=0, batch_size=16)

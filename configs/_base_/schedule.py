@@ -6,7 +6,7 @@ Biases, position tables, norms and the class token are free of weight decay; mat
 experiment = dict(batch=16, accumulate=1, lr=3e-5, warmup=20, seed=1234,
                   stride=1, target='center', split='train', protocol='sound', checkpoint_interval=1000)
 optim_wrapper = dict(
-    type='OptimWrapper',
+    type='OptimWrapper', constructor='RatesBesideDecay',
     optimizer=dict(type='AdamW', lr=3e-5, weight_decay=0.05),
     clip_grad=dict(max_norm=1.0),
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, custom_keys=dict(

@@ -39,7 +39,8 @@ class DatasetInfo:
         split: case numbers per split where they were published; None: the layout's rule (splits.py).
         evaluate: the split that results are reported on.
         paper_intensity: the paper's rule where it is not the modality's (intensity.py).
-        nsd_tolerance: mm by which surfaces may differ and still agree, in the normalized surface Dice.
+        nsd_tolerance: mm by which surfaces may differ and still agree, in the normalized surface Dice; of a case
+            whose voxels have a longer side, that side (`surface_tolerance`).
 
     Raises:
         UserError: a user's own entry contradicts itself.
@@ -90,6 +91,16 @@ class DatasetInfo:
             yield f'split is for BCV\'s layout, {self.layout!r} has a rule of its own'
 
 
+def surface_tolerance(tolerance: float, spacing: Sequence[float]) -> float:
+    """A dataset's tolerance in mm on a case's voxels: at least their longest side.
+
+    A surface that is off by one voxel along that axis is off by that side: at a smaller tolerance, surfaces
+    across it would agree only where they coincide. It is the case's own side, not one of all cases, because the
+    figure of a case depends on that case alone.
+    """
+    return float(max(tolerance, *spacing))
+
+
 def is_tolerance(value: object) -> bool:
     return type(value) in (int, float) and 0 < value < float('inf')
 
@@ -115,7 +126,7 @@ CATALOGUE: dict[str, DatasetInfo] = {
                   'FLAIR, T1w, t1gd, T2w', input_size=240, steps=250_000),
     'heart': _msd('Task02_Heart', 'MRI', 'left atrium', input_size=320),
     'liver': _msd('Task03_Liver', 'CT', 'liver, cancer'),
-    'hippocampus': _msd('Task04_Hippocampus', 'MRI', 'Anterior, Posterior', input_size=240),
+    'hippocampus': _msd('Task04_Hippocampus', 'MRI', 'Anterior, Posterior', input_size=240, nsd_tolerance=1.0),
     'prostate': _msd('Task05_Prostate', 'MRI', 'PZ, TZ', 'T2, ADC', input_size=320),
     'lung': _msd('Task06_Lung', 'CT', 'cancer'),
     'pancreas': _msd('Task07_Pancreas', 'CT', 'pancreas, cancer', steps=250_000),
@@ -127,7 +138,7 @@ PAPER_DATASETS = tuple(CATALOGUE)  # the rows of Table 1, in its order
 CATALOGUE['phantom'] = replace(
     CATALOGUE['bcv'], folder='phantom', origin='made by tools/prepare_data.py phantom: nothing to fetch',
     licence='the project\'s', input_size=64,
-    split=dict(train=tuple(range(1, 25)), val=tuple(range(25, 35))))
+    evaluate='test', split=dict(train=tuple(range(1, 25)), val=tuple(range(25, 35)), test=tuple(range(35, 47))))
 BUILT_IN = tuple(CATALOGUE)
 
 

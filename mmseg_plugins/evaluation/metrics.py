@@ -32,7 +32,7 @@ class Pair:
         confusion: (K, K) int64 voxels, rows the label, columns the prediction.
         label, prediction: ids (D, H, W); None where the pair is all cases together.
         spacing: mm along (D, H, W).
-        tolerance: mm by which surfaces may differ and still agree, the dataset's (NSD_TOLERANCE).
+        tolerance: mm by which surfaces may differ and still agree (`surface_tolerance`).
     """
     confusion: np.ndarray
     label: np.ndarray | None = None

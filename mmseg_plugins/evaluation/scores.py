@@ -11,7 +11,7 @@ from mmengine.evaluator import BaseMetric
 from mmseg.registry import METRICS as EVALUATORS  # mmseg's word for what computes all of ours
 from torch import Tensor
 
-from ..datasets.catalogue import NSD_TOLERANCE
+from ..datasets.catalogue import NSD_TOLERANCE, surface_tolerance
 from .assembly import OverlapAverage
 from .metrics import Metric, Pair, choose_metrics
 
@@ -63,10 +63,14 @@ def collect_scores(cases: dict[str, ScoredCase], metrics: Sequence[Metric]) -> S
 
 def compare(label: np.ndarray, prediction: np.ndarray, labels: int, spacing: Sequence[float],
             tolerance: float = NSD_TOLERANCE) -> Pair:
-    """A case's label map and prediction (D, H, W), whose ids are below `labels`, as a Pair."""
+    """A case's label map and prediction (D, H, W), whose ids are below `labels`, as a Pair.
+
+    Args:
+        tolerance: the dataset's, in mm.
+    """
     counts = (confusion_matrix(*map(torch.from_numpy, planes), labels)
               for planes in zip(label, prediction, strict=True))
-    return Pair(sum(counts), label, prediction, spacing, tolerance)
+    return Pair(sum(counts), label, prediction, spacing, surface_tolerance(tolerance, spacing))
 
 
 def mean_over_cases(values: np.ndarray) -> np.ndarray:
@@ -138,7 +142,7 @@ class CaseMetric(BaseMetric):
 
     def _finish(self, sample: dict) -> None:
         label, prediction = (np.stack(planes) for planes in zip(*self._volume, strict=True))
-        tolerance = self.dataset_meta.get('nsd_tolerance', NSD_TOLERANCE)
+        tolerance = surface_tolerance(self.dataset_meta.get('nsd_tolerance', NSD_TOLERANCE), sample['spacing'])
         pair = Pair(self._confusion, label, prediction, sample['spacing'], tolerance)
         self._scored[sample['case']] = score_case(pair, self.metrics)
         self._volume, self._confusion = [], 0
