@@ -425,7 +425,7 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
         datasets: of a grid over several, only these; the one of a grid that has one it replaces, and the grid is
             then another one, `<name>-<dataset>`.
         folds: replace the file's (1: as the datasets are split); the grid is then another one, `<name>-5-folds`.
-        axes: free axes (`slices=[1, 3]`): their product replaces the tables.
+        axes: free axes (`slices=[1, 3]`): their product replaces the tables, and what the file tunes of them.
 
     Raises:
         UserError: names the file and the key or value that is wrong.
@@ -481,5 +481,6 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     grid.config_options.update({
         name: _read_options(config['options'], grid, f'{path}: configs.{name}.options')
         for name, config in spec['configs'].items() if isinstance(config, dict) and 'options' in config})
-    grid.tune.update(_read_tune(spec.get('tune', {}), grid, f'{path}: tune'))
+    tune = {name: values for name, values in spec.get('tune', {}).items() if name not in given}
+    grid.tune.update(_read_tune(tune, grid, f'{path}: tune'))
     return grid
