@@ -13,7 +13,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
-from benchmarks.executors.base import choose_executor, execute  # noqa: E402
+from benchmarks.executors.base import Executor, choose_executor, execute  # noqa: E402
 from benchmarks.executors.local import DebugExecutor, LocalExecutor  # noqa: E402
 from benchmarks.executors.slurm import add_arguments  # noqa: E402
 from benchmarks.grid.axes import AXES  # noqa: E402
@@ -79,11 +79,11 @@ def main() -> int:
             if getattr(args, option):
                 raise UserError(f'--{option.replace("_", "-")} and --plan exclude each other; leave one out')
         return estimate_grids(grids, args)
-    if args.calibrate or args.device:
-        raise UserError('--calibrate and --device go with --plan')
     if len(grids) > 1:
         raise UserError('--grid: one grid at a time; only --plan takes several')
     [grid] = grids
+    if args.calibrate or args.device and grid.equal == 'steps':
+        raise UserError('--calibrate and --device go with --plan')
     if args.search and not grid.tune:
         raise UserError(f'--search: grid {grid.name} has no `tune`, which says what to choose from')
     out = output_folder(grid, args)
@@ -93,6 +93,7 @@ def main() -> int:
 
     archives = find_archives(grid, args.data_root)
     executor = choose_executor(args)
+    make_equal(grid, args, executor)
     if args.dry_run:
         return list_cells(grid, args)
     from benchmarks.runs.records import set_superseded_aside, write_summary
@@ -158,6 +159,31 @@ def output_folder(grid: Grid, args: argparse.Namespace) -> Path:
     return args.out or Path('work_dirs/grids') / f'{grid.name}{trial}'
 
 
+def device_here(executor: Executor) -> str:
+    from benchmarks.planning.estimate import device_name
+    from benchmarks.runs.provenance import provenance
+
+    return device_name(provenance()['hardware'] | dict(threads=getattr(executor, 'threads', 1)))
+
+
+def to_calibrate(args: argparse.Namespace) -> str:
+    """The command that calibrates the device that it is called on."""
+    return command(
+        'benchmarks/run_grid.py', '--grid', *(Path(name) if is_file_name(name) else name for name in args.grid),
+        '--data-root', args.data_root, '--plan', '--calibrate',
+        *(['--workers', args.workers] if args.workers else []))
+
+
+def make_equal(grid: Grid, args: argparse.Namespace, executor: Executor) -> None:
+    """Give each cell of a grid that asks for it as many steps as take the same time on the device."""
+    if grid.equal == 'seconds' and not args.max_iters:
+        from benchmarks.planning.equal import equal_steps
+        from benchmarks.planning.estimate import choose_device
+
+        device = choose_device(args.device or device_here(executor), [], to_calibrate(args))
+        grid.steps = equal_steps(grid, args.weights_root, device, to_calibrate(args))
+
+
 def search_folders(grid: Grid, out: Path, args: argparse.Namespace) -> list[Path]:
     """Where records of its search are: a grid's own, then the committed ones."""
     return [out / 'search', *([] if args.search else [REPO / 'results' / grid.name / 'search'])]
@@ -203,12 +229,11 @@ def list_cells(grid: Grid, args: argparse.Namespace) -> int:
 def estimate_grids(grids: list[Grid], args: argparse.Namespace) -> int:
     """Print what the grids will take, after short runs of every kind here if asked to."""
     from benchmarks.planning.calibration import calibrate
-    from benchmarks.planning.estimate import choose_device, device_folder, device_name
+    from benchmarks.planning.estimate import choose_device, device_folder
     from benchmarks.planning.text import show_estimate
-    from benchmarks.planning.work import list_kinds
+    from benchmarks.planning.work import Works, list_kinds
     from benchmarks.runs.agenda import list_runs, make_agenda
     from benchmarks.runs.inputs import find_archives
-    from benchmarks.runs.provenance import provenance
     from benchmarks.runs.search import choose, list_search
     from mmseg_plugins.faults import total_memory
     from mmseg_plugins.progress import Progress, counting
@@ -218,29 +243,33 @@ def estimate_grids(grids: list[Grid], args: argparse.Namespace) -> int:
     local = choose_executor(args)
     if not isinstance(local, LocalExecutor):
         raise UserError('--plan is for the device here, or for --device NAME; leave --executor out')
-    here = device_name(provenance()['hardware'] | dict(threads=local.threads))
+    here = device_here(local)
     if args.calibrate and args.device and device_folder(args.device) != device_folder(here):
         raise UserError(f'--calibrate measures the device that is here, {here!r}; leave --device out')
-    works = []
-    with counting('planning') as count:
-        for number, grid in enumerate(grids):
-            count(number, len(grids), grid.name)
-            find_archives(grid, args.data_root)  # knows every dataset, or says which it does not
-            out = output_folder(grid, args)
-            search, folders = list_search(grid, args.weights_root, args.max_iters), search_folders(grid, out, args)
-            runs = list_runs(grid, args.weights_root, args.max_iters, choose(grid, search, folders))
-            for title, listed, kept in ((', search', sum(search.values(), []), folders), ('', runs, [out])):
-                if listed:
-                    agenda = make_agenda(grid, listed, args.weights_root, kept, args.retry_failed, title)
-                    works.append((agenda, list_kinds(agenda, kept)))
+    def list_works() -> Works:
+        works = []
+        with counting('planning') as count:
+            for number, grid in enumerate(grids):
+                count(number, len(grids), grid.name)
+                find_archives(grid, args.data_root)  # knows every dataset, or says which it does not
+                out = output_folder(grid, args)
+                search = list_search(grid, args.weights_root, args.max_iters)
+                kept = search_folders(grid, out, args)
+                runs = list_runs(grid, args.weights_root, args.max_iters, choose(grid, search, kept))
+                for title, listed, folders in ((', search', sum(search.values(), []), kept), ('', runs, [out])):
+                    if listed:
+                        agenda = make_agenda(grid, listed, args.weights_root, folders, args.retry_failed, title)
+                        works.append((agenda, list_kinds(agenda, folders)))
+        return works
+
     if args.calibrate:
         with Progress() as progress:
-            here = calibrate(works, local, local.workers, progress,
+            here = calibrate(list_works(), local, local.workers, progress,
                              shlex.join(['python', 'benchmarks/run_grid.py', *sys.argv[1:]]))
-    device = choose_device(args.device or here, works, command(
-        'benchmarks/run_grid.py', '--grid', *(Path(name) if is_file_name(name) else name for name in args.grid),
-        '--data-root', args.data_root, '--plan', '--calibrate',
-        *(['--workers', args.workers] if args.workers else [])))
+    for grid in grids:
+        make_equal(grid, args, local)
+    works = list_works()
+    device = choose_device(args.device or here, works, to_calibrate(args))
     device.memory = total_memory() / 2**20 if device.name == here else None
     show_estimate(works, device)
     if methods := {run.cell.encoder for agenda, _ in works for run in agenda.todo if run.cell.without_config}:

@@ -17,7 +17,8 @@ from benchmarks.grid.axes import Cell
 from benchmarks.grid.reader import load_grid
 from benchmarks.planning import estimate
 from benchmarks.planning.calibration import calibrate
-from benchmarks.planning.estimate import PUBLISHED, Pace, choose_device, device_folder, read_pace, schedule
+from benchmarks.planning.equal import equal_steps
+from benchmarks.planning.estimate import PUBLISHED, Device, Pace, choose_device, device_folder, read_pace, schedule
 from benchmarks.planning.text import show_estimate
 from benchmarks.planning.work import list_kinds
 from benchmarks.runs.agenda import list_runs, make_agenda
@@ -79,6 +80,26 @@ def test_the_nearest_record_is_scaled_by_flops(tmp_path, monkeypatch):
            for step, steps in ((1.0, 5), (2.0, 50), (8.0, 50), (4.0, 50))]
     found = estimate.estimate(kind, [near, *own])
     assert found.pace is own[3] and not found.scaled and found.memory == 9.0
+
+
+def test_equal_seconds_are_more_steps_of_what_is_faster(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    grid = load_grid(str(grid_file(tmp_path, axes=dict(slices=[3, 1, 5]), equal='seconds')))
+    kinds = {kind.run.cell.slices: kind for kind in work_of(grid, tmp_path)[1]}
+    paces = {slices: Pace(kind.what, *kind.counts, kind.batch, step_seconds=step)
+             for (slices, kind), step in zip(kinds.items(), (2.0, 0.5, 4.0), strict=True)}
+    device = Device('abacus', 'by hand', list(paces.values()))
+    steps = equal_steps(grid, Path('weights'), device, '')
+    assert {cell.slices: number for cell, number in steps.items()} == {3: 1000, 1: 4000, 5: 500}
+    grid.steps = steps
+    runs = list_runs(grid, Path('weights'), None)
+    assert [run.options['experiment.steps'] for run in runs] == [1000, 4000, 500]
+    with pytest.raises(UserError, match='5x64x64.* is not calibrated on abacus; run on that machine: calibrate!'):
+        equal_steps(grid, Path('weights'), replace(device, calibrated=[paces[1], paces[3]]), 'calibrate!')
+    with pytest.raises(UserError, match='experiment.steps is set by equal'):
+        load_grid(str(grid_file(tmp_path, equal='seconds', options={'experiment.steps': 9})))
+    with pytest.raises(UserError, match="unknown equal 'second'; did you mean 'seconds'"):
+        load_grid(str(grid_file(tmp_path, equal='second')))
 
 
 def test_records_from_before_they_kept_seconds_of_steps_count_by_all_their_seconds():

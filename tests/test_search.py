@@ -126,3 +126,8 @@ def test_a_search_that_cannot_be_is_one_line(tmp_path, changes, message):
     assert yaml.safe_load(path.read_text())
     with pytest.raises(UserError, match=f'tiny.yaml: .*{message}'):
         load_grid(str(path))
+
+
+def test_an_axis_of_the_command_line_takes_the_place_of_its_tuning(tmp_path):
+    path = grid_file(tmp_path, tune=dict(lr=[0.1, 0.2], warmup=[0, 1]))
+    assert set(load_grid(str(path), lr=[1e-3, 1e-2]).tune) == {'experiment.warmup'}

@@ -54,6 +54,8 @@ class Grid:
         options: extra `--cfg-options` for every run of this grid.
         tune: option -> the values of which a search chooses one for each cell, on cases that are not reported.
         config_options: encoder -> those of its runs alone, which count before the others.
+        equal: `steps`, or `seconds`: what all runs have alike.
+        steps: cell -> its steps, where runs have seconds alike (planning/equal.py).
         text: the file itself, kept beside the records.
         contrasts: that the file registers, in its order; all others that a page shows were looked up afterwards.
     """
@@ -70,6 +72,8 @@ class Grid:
     options: dict[str, Any] = field(default_factory=dict)
     tune: dict[str, list] = field(default_factory=dict)
     config_options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    equal: str = 'steps'
+    steps: dict[Cell, int] = field(default_factory=dict)
     text: str = ''
     contrasts: Sequence[Contrast] = ()
 
@@ -114,7 +118,8 @@ class Grid:
 
     def options_of(self, cell: Cell) -> dict[str, Any]:
         """The options of a cell's runs; its config's own come first."""
-        return self.options | self.config_options.get(cell.encoder, {})
+        steps = {'experiment.steps': self.steps[cell]} if cell in self.steps else {}
+        return self.options | self.config_options.get(cell.encoder, {}) | steps
 
     def named_rows(self) -> dict[str, tuple[str, str, Cell]]:
         """Table, row and cell by what names them: `<table> <row>`, or a row that is one cell in all tables."""
@@ -152,6 +157,7 @@ GRID_KEYS = {
     'notes': ([str], '[a sentence]'),
     'options': ({str: object}, '{key: value}'),
     'tune': ({str: [object]}, '{lr: [first, second]}'),
+    'equal': (str, 'seconds'),
     'imports': ([str], '[first, second]'),
 }
 
@@ -248,6 +254,8 @@ def _check_option(option: str, grid: Grid, where: str) -> None:
         raise UserError(f'{where}: unknown key {option!r}{nearest(name, KEYS)}')
     set_by = SET_BY | {f'experiment.{axis}': f'axis {axis}' for axis in AXES
                        if any(getattr(cell, axis) is not None for cell in grid.cells())}
+    if grid.equal == 'seconds':
+        set_by['experiment.steps'] = 'equal'
     if grid.folds:
         set_by |= dict.fromkeys(('experiment.split', 'experiment.evaluate'), 'folds')
     decided = decided_by(option)
@@ -425,7 +433,7 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
         datasets: of a grid over several, only these; the one of a grid that has one it replaces, and the grid is
             then another one, `<name>-<dataset>`.
         folds: replace the file's (1: as the datasets are split); the grid is then another one, `<name>-5-folds`.
-        axes: free axes (`slices=[1, 3]`): their product replaces the tables.
+        axes: free axes (`slices=[1, 3]`): their product replaces the tables, and what the file tunes of them.
 
     Raises:
         UserError: names the file and the key or value that is wrong.
@@ -474,6 +482,8 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
                 tuple(spec.get('notes') or ()), text=text)
     if not grid.cells():
         raise UserError(f'{path}: has no cells; add tables, as tables: [NAME], or axes, as axes: {{slices: [1]}}')
+    grid.equal = spec.get('equal', 'steps')
+    _known(grid.equal, ('steps', 'seconds'), 'equal', f'{path}')
     grid.contrasts = _read_contrasts(spec, grid, path, partly=bool(tables or given))
     grid.options.update(_read_options(spec.get('options', {}), grid, f'{path}: options'))
     if spec.get('imports'):
@@ -481,5 +491,6 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     grid.config_options.update({
         name: _read_options(config['options'], grid, f'{path}: configs.{name}.options')
         for name, config in spec['configs'].items() if isinstance(config, dict) and 'options' in config})
-    grid.tune.update(_read_tune(spec.get('tune', {}), grid, f'{path}: tune'))
+    tune = {name: values for name, values in spec.get('tune', {}).items() if name not in given}
+    grid.tune.update(_read_tune(tune, grid, f'{path}: tune'))
     return grid

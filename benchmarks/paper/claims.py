@@ -183,7 +183,7 @@ def _difference(measured: Measured, known: Mapping[tuple, Judged], cells: Sequen
     low, high = sorted((sign * found.low, sign * found.high))
     verdict = UNKNOWN if not judged.beyond_noise else HOLDS if low > 0 else FAILS
     return Finding(verdict, f'{arithmetic} [{sign * found.value:+.2f}, {low:+.2f} to {high:+.2f}, '
-                            f'{format_p(judged.holm, "p")}]')
+                            f'{format_p(judged.holm, "Holm p")}]')
 
 
 def _all_of(findings: Sequence[Finding]) -> Finding:

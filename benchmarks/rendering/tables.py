@@ -61,6 +61,7 @@ def caption(table: Table, measured: Measured, grid: Grid) -> str:
         each = (f'{format_tolerance(tolerance)} ({dataset})' for dataset, tolerance in tolerances.items())
         surfaces += f'; NSD is at {", ".join(each)}'
     times = f'; time is of a run, beside {table.reference}\'s' if table.against else ''
+    times += ', as all train for the same seconds' * (grid.equal == 'seconds')
     return f'{title}. {what}mean over {over}{surfaces}{times}{end_of_caption(measured)}.'
 
 

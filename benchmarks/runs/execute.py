@@ -174,7 +174,8 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
     runner.register_hook(progress)
     metric, evaluated = runner.val_evaluator.metrics[0], runner.val_dataloader.dataset
     # before the hours of training; of several folds the first shows a case, as each evaluates others
-    shown, settings = None if run.fold and run.fold[0] else choose_shown(evaluated), describe_settings(cfg)
+    unseen = run.setting or run.fold and run.fold[0]  # of a search, or of a fold beside the first
+    shown, settings = None if unseen else choose_shown(evaluated), describe_settings(cfg)
     metric.keep = shown and (shown['case'], shown['slices'])
     runner.train()
     seconds = progress.seconds(runner)
