@@ -30,7 +30,7 @@ class Contrast:
         cells: of both.
         labels: whose mean is compared, as of a table; ids of one by organ.
         table: where both rows stand; '' where they stand in two.
-        registered: written down in the grid file, before anything ran.
+        registered: written down in the grid file.
     """
     name: str
     first: str
@@ -43,6 +43,11 @@ class Contrast:
     def __str__(self) -> str:
         name = self.name or f'{self.first} instead of {self.second}'
         return name[0].upper() + name[1:]
+
+    @property
+    def key(self) -> str:
+        """What records of both cells hold of a contrast that was registered before they ran."""
+        return f'{" - ".join(sorted(map(str, self.cells)))}, {self.labels}'
 
     def on(self, dataset: str) -> 'Contrast':
         return replace(self, cells=tuple(replace(cell, dataset=dataset) for cell in self.cells))

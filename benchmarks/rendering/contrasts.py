@@ -11,6 +11,7 @@ from mmseg_plugins.evaluation.metrics import METRICS
 from ..grid.axes import Cell
 from ..grid.reader import Grid
 from ..grid.tables import Contrast
+from .folds import split_merged
 from .frame import Measured
 from .markup import to_markdown
 from .statistics import (
@@ -53,19 +54,24 @@ class Judged:
 
 
 def shown_contrasts(measured: Measured, grid: Grid) -> list[Contrast]:
-    """Those that the grid registers, then its tables', on every dataset where both cells have a figure."""
+    """Those that the grid registers, then its tables', on every dataset where both cells have a figure.
+
+    What its file registers, and a run's record does not have from before it ran, was looked up all the same.
+    """
     found: dict[tuple, Contrast] = {}  # once, however often a pair of cells stands in tables
     for contrast in [*grid.contrasts, *(each for table in grid.tables.values() for each in table.contrasts())]:
         for placed in map(contrast.on, grid.datasets):
             if all(measured.value(cell, labels=placed.labels).seeds for cell in placed.cells):
-                found.setdefault((frozenset(placed.cells), placed.labels), placed)
-    return list(found.values())
+                runs = [run for cell in placed.cells for run in split_merged(*measured.done(cell))]
+                before = placed.registered and all(placed.key in run.get('contrasts', ()) for run in runs)
+                found.setdefault((frozenset(placed.cells), placed.labels), replace(placed, registered=before))
+    return sorted(found.values(), key=lambda contrast: not contrast.registered)
 
 
 def main_contrasts(measured: Measured, grid: Grid) -> list[Contrast]:
     """The first of them, on every dataset."""
     shown = shown_contrasts(measured, grid)
-    return [contrast for contrast in shown if contrast == shown[0].on(contrast.cells[0].dataset)]
+    return [contrast for contrast in shown if contrast.key == shown[0].on(contrast.cells[0].dataset).key]
 
 
 def by_organ(contrast: Contrast, measured: Measured) -> list[Contrast]:

@@ -36,7 +36,7 @@ RECORD = dict(
     version=int, checksum=str, run=str, identity=str, cell=OTHERS, seed=int, fold=([int], ...), command=str,
     state=str, code=dict(revision=(str, None), modified=bool), python=(str, ...), packages={str: (str, None)},
     hardware=(HARDWARE, ...),  # not of label maps that were scored alone
-    search=(SEARCH, ...),
+    search=(SEARCH, ...), contrasts=([str], ...),  # that the grid registered of its cell before it ran
     attempts=([OTHERS], ...))  # that ran out of memory before this one
 FAILED = RECORD | dict(
     config=(str, ...), reason=str, checkpoint=(str, None, ...), out_of_memory=(OTHERS, ...))
@@ -155,6 +155,7 @@ def write_record(out: Path, run: Run, body: dict) -> Path:
     """Write a run's record, atomically."""
     path, config = record_path(out, run), {} if run.cell.without_config else dict(config=run.config)
     config |= dict(search=run.search) if run.search else {}
+    config |= dict(contrasts=list(run.contrasts)) if run.contrasts else {}
     fold = dict(fold=list(run.fold)) if run.fold else {}
     record = dict(version=VERSION, run=run.name, identity=run.identity, cell=asdict(run.cell), seed=run.seed,
                   **fold, command=run.command(portable=True), **config, **body)

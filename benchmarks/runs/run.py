@@ -3,7 +3,7 @@
 import hashlib
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ OURS = {'mmseg_plugins', 'benchmarks'}  # imports of a config that are no user's
 class Run:
     """A cell with a seed, and all that makes it: config (of a method, its command), options, identity, fold.
 
-    `setting` is what a search tries with it, in words; `search` what chose some of the options (search.py).
+    `setting` is what a search tries with it, in words; `search` what chose some of the options (search.py);
+    `contrasts` are keys of those that the grid registers of its cell.
     """
     cell: Cell
     seed: int
@@ -31,6 +32,7 @@ class Run:
     fold: Fold | None = None
     setting: str = ''
     search: dict[str, Any] | None = None
+    contrasts: Sequence[str] = ()
 
     @property
     def name(self) -> str:
