@@ -121,6 +121,11 @@ class Grid:
         steps = {'experiment.steps': self.steps[cell]} if cell in self.steps else {}
         return self.options | self.config_options.get(cell.encoder, {}) | steps
 
+    def contrast_keys(self, cell: Cell) -> list[str]:
+        """Those of the registered contrasts that a cell is in."""
+        placed = [contrast.on(cell.dataset) for contrast in self.contrasts]
+        return [contrast.key for contrast in placed if cell in contrast.cells]
+
     def named_rows(self) -> dict[str, tuple[str, str, Cell]]:
         """Table, row and cell by what names them: `<table> <row>`, or a row that is one cell in all tables."""
         rows = [(table.name, row, cell) for table in self.tables.values() for row, cell in table.rows.items()]
