@@ -174,7 +174,7 @@ def collect_tables(judged: list[contrasts.Judged], measured: Measured, grid: Gri
         add('contrasts', contrasts.contrast_table(judged, measured, grid),
             'Contrasts. One row minus another, over the labels that their tables are of: first those that the '
             'grid file registered before anything ran, then those that were looked up afterwards.',
-            contrasts.NOTE, contrasts.FAMILIES)
+            contrasts.NOTE, contrasts.FAMILIES, *[contrasts.OUT_OF_FOLD] * bool(measured.folds()))
     for contrast in contrasts.main_contrasts(measured, grid) if alone else ():
         add('organs', contrasts.organ_table(judged, contrast, measured),
             f'{contrast} by organ. {contrast.first} minus {contrast.second}; looked up afterwards.',

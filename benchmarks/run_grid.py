@@ -52,7 +52,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--workers', type=int, help='of --executor local (default: one per GPU, or per core)')
     parser.add_argument('--dry-run', action='store_true', help='list the cells and their commands')
     parser.add_argument('--search', action='store_true',
-                        help='of a grid with `tune`: only choose the settings, anew, whatever is committed')
+                        help='of a grid with `tune`: only choose the settings, and not by the committed search')
     parser.add_argument('--retry-failed', action='store_true', help='from their last good checkpoint')
     parser.add_argument('--halve-on-oom', action='store_true',
                         help='try a step that does not fit into memory once more, in passes of half the size')
@@ -93,10 +93,10 @@ def main() -> int:
 
     archives = find_archives(grid, args.data_root)
     executor = choose_executor(args)
-    make_equal(grid, args, executor)
     if args.dry_run:
+        make_equal(grid, args, executor)
         return list_cells(grid, args)
-    from benchmarks.runs.records import set_superseded_aside, write_summary
+    from benchmarks.runs.records import renew_search, set_superseded_aside, write_summary
     from mmseg_plugins.datasets import read_index
     from mmseg_plugins.datasets.statistics import summarize_dataset
     from mmseg_plugins.files import only_writer, write_atomic
@@ -107,7 +107,7 @@ def main() -> int:
         for folder in dict.fromkeys([work.resolve(), out.resolve()]):
             locks.enter_context(only_writer(folder))
 
-        def carry_out(agenda: Agenda, into: Path) -> bool:
+        def carry_out(agenda: Agenda, into: Path, work: Path) -> bool:
             """Whether there is nothing more to do."""
             prepare_sources(agenda)
             if moved := set_superseded_aside(into, agenda.runs):
@@ -123,27 +123,32 @@ def main() -> int:
             return not failed and not lost
 
         prepare_inputs(grid, archives, args.weights_root, progress)
+        make_equal(grid, args, executor)
         write_atomic(out / 'grid.yaml', grid.text)
         for dataset in grid.datasets:
             write_summary(out, dataset, summarize_dataset(read_index(PREPARED / dataset), grid.folds))
         search, folders = list_search(grid, args.weights_root, args.max_iters), search_folders(grid, out, args)
+        complete = True
         if search:
             agenda = make_agenda(grid, sum(search.values(), []), args.weights_root, folders, args.retry_failed,
                                  f', search (kept in {" or ".join(map(str, folders))})')
-            carry_out(agenda, folders[0])
+            complete = carry_out(agenda, folders[0], work / 'search')
+            if executor.detach and agenda.todo:
+                print('call again for the runs, once their search has ended')
+                return 0
         choices = choose(grid, search, folders)
         for part, choice in choices.items():
             print(describe_choice(part, choice))
-        if undecided := [part for part in search if part not in choices]:
-            if executor.detach:
-                print('call again for the runs, once their search has ended')
-                return 0
-            raise UserError(f'no setting of {undecided[0][0]} came to its end; see the records under {folders[0]}')
+        for cell, _ in search.keys() - choices.keys():
+            complete = False
+            print(f'{cell}: left out, as not all of its search has ended, or none of it well', file=sys.stderr)
         if args.search:
-            return 0
-        runs = list_runs(grid, args.weights_root, args.max_iters, choices)
+            return 0 if complete else 1
+        runs = [run for run in list_runs(grid, args.weights_root, args.max_iters, choices)
+                if (run.cell, run.fold) not in search or run.search]
+        renew_search(out, runs)
         agenda = make_agenda(grid, runs, args.weights_root, [out], args.retry_failed)
-        complete = carry_out(agenda, out)
+        complete &= carry_out(agenda, out, work)
     if executor.detach:
         return 0
     from benchmarks.report import render

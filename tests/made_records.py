@@ -13,7 +13,8 @@ from mmseg_plugins.files import write_json
 
 def record(cell: Cell, seed: int = 1, dsc: Sequence[float] = (99.0, 60.0, 70.0), labels: Sequence[str] = (),
            headline: Sequence[int] = (), per_case: Sequence | None = None, digest: str = 'abcd1234',
-           figures: dict | None = None, fold: tuple | None = None, **changes) -> dict:
+           figures: dict | None = None, fold: tuple | None = None, contrasts: Sequence[str] = (),
+           **changes) -> dict:
     """A finished run's record.
 
     Args:
@@ -23,11 +24,12 @@ def record(cell: Cell, seed: int = 1, dsc: Sequence[float] = (99.0, 60.0, 70.0),
         digest: the run's identity.
         figures: of other metrics, by name.
         fold: its number and how many there are.
+        contrasts: keys of those that the grid registered of its cell.
         changes: what parts of it, as `cost`, hold besides or instead.
     """
     dsc, per_case = list(dsc), [list(dsc)] * 8 if per_case is None else per_case
     made = dict(
-        _head(cell, seed, digest, fold), state='done', load=None, python='3.11',
+        _head(cell, seed, digest, fold), state='done', contrasts=list(contrasts), load=None, python='3.11',
         scores=dict(labels=list(labels or ['background', *(f'organ {i}' for i in range(1, len(dsc)))]),
                     headline=list(headline or range(1, len(dsc))),
                     cases=[f'case_{i:04d}' for i in range(len(per_case))],

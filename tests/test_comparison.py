@@ -123,19 +123,20 @@ def test_holm_by_hand():
     assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == [] and holm([None]) == [None]
 
 
-def run_of(cell, seed, organs, cases=8):
+def run_of(cell, seed, organs, cases=8, contrasts=()):
     """Cases scatter around the organs' figures."""
     rng = np.random.default_rng([seed, int(organs[0])])
     per_case = [[99.0, *(value + rng.normal(0, 0.3) for value in organs)] for _ in range(cases)]
-    return record(cell, seed, [99.0, *organs], per_case=per_case)
+    return record(cell, seed, [99.0, *organs], per_case=per_case, contrasts=contrasts)
 
 
 def test_rows_and_organs_against_each_other():
     grid = load_grid('phantom')
     ours, flat, random = (grid.tables['2a'].rows[row] for row in ('Ours', 'Ours w/o D', 'Ours w/o T&D'))
-    measured = Measured([run_of(cell, seed, [mean + seed / 10, 50.0])
+    keys = {cell: grid.contrast_keys(cell) for cell in (ours, flat, random)}
+    measured = Measured([run_of(cell, seed, [mean + seed / 10, 50.0], contrasts=keys[cell])
                          for cell, mean in ((ours, 60), (flat, 55)) for seed in (1, 2, 3)]
-                        + [run_of(random, 1, [40.0, 50.0], cases=4)])
+                        + [run_of(random, 1, [40.0, 50.0], cases=4, contrasts=keys[random])])
     judged = judge_page(measured, grid)
     table = contrast_table(judged, measured, grid).set_index('Contrast')
     assert table.index.tolist() == ['Ours - Ours w/o D', 'Ours w/o D - Ours w/o T&D', 'Ours - Ours w/o T&D',
@@ -155,7 +156,8 @@ def test_each_family_has_its_own_correction():
     """One registered contrast keeps its p; what was looked up afterwards is corrected for all that was."""
     grid = load_grid('phantom', tables=['2a'])
     rng = np.random.default_rng(0)
-    records = [record(cell, seed, [99, 50 + i], per_case=[[99, 50 + i + rng.normal(0, 2)] for _ in range(8)])
+    records = [record(cell, seed, [99, 50 + i], contrasts=grid.contrast_keys(cell),
+                      per_case=[[99, 50 + i + rng.normal(0, 2)] for _ in range(8)])
                for i, cell in enumerate(grid.cells()) for seed in (1, 2, 3)]
     measured, registered = Measured(records), grid.contrasts
     for kept in (registered[:1], ()):

@@ -1,6 +1,7 @@
 """The search: settings are chosen for each cell alike, on cases that are not reported, and told with figures."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from test_grid import grid_file, run
 
 from benchmarks.grid.reader import load_grid
 from benchmarks.runs.agenda import list_runs
+from benchmarks.runs.records import read_record, record_path, renew_search
 from benchmarks.runs.search import check_apart, choose, list_search
 from mmseg_plugins.datasets.splits import split_cases
 from mmseg_plugins.datasets.store import read_index
@@ -120,12 +122,53 @@ def test_every_fold_has_a_search_of_its_own_among_what_it_is_trained_on(searched
     (dict(tune=dict(lrr=[1, 2])), "unknown key 'experiment.lrr'; did you mean"),
     (dict(tune=dict(slices=[1, 2])), 'set by axis slices'),
     (dict(tune=dict(seed=[1, 2])), 'set by seeds of the grid'), (dict(tune=[1]), 'write it as tune: {lr:'),
-    (dict(tune=dict(lr=[1, 2]), options={'experiment.lr': 1}), 'set by options too')])
+    (dict(tune=dict(lr=[1, 2]), options={'experiment.lr': 1}), 'set by options too'),
+    (dict(tune={'lr': [1, 2], 'experiment.lr': [3, 4]}), 'experiment.lr stands twice'),
+    (dict(tune=dict(split=['train', 'all'])), 'keeps a search from reported cases'),
+    (dict(tune=dict(evaluate=['val', 'test'])), 'keeps a search from reported cases'),
+    (dict(tune=dict(checkpoint_interval=[1, 2])), 'no result depends on experiment.checkpoint_interval'),
+    (dict(tune=dict(batch=[1, 2]), options={}, equal='seconds'), 'how long a step takes')])
 def test_a_search_that_cannot_be_is_one_line(tmp_path, changes, message):
     path = grid_file(tmp_path, **changes)
     assert yaml.safe_load(path.read_text())
     with pytest.raises(UserError, match=f'tiny.yaml: .*{message}'):
         load_grid(str(path))
+
+
+def test_a_record_tells_of_the_search_that_chose_its_setting_last(searched, monkeypatch):
+    monkeypatch.chdir(searched)
+    out = searched / 'work_dirs/grids/tiny-2-steps'
+    grid = load_grid('tiny.yaml')
+    choices = choose(grid, list_search(grid, Path('weights'), 2), [out / 'search'])
+    runs = list_runs(grid, Path('weights'), 2, choices)
+    before = record_path(out, runs[0]).read_bytes()
+    renew_search(out, runs)
+    assert record_path(out, runs[0]).read_bytes() == before
+    more = runs[0].search | dict(tried=runs[0].search['tried'] * 2)
+    renew_search(out, [replace(runs[0], search=more)])
+    assert read_record(record_path(out, runs[0])) | dict(search=None, checksum=None) == json.loads(before) | dict(
+        search=None, checksum=None)
+    assert read_record(record_path(out, runs[0]))['search'] == more
+    record_path(out, runs[0]).write_bytes(before)
+
+
+def test_a_search_has_the_files_seed_whatever_others_run(tmp_path):
+    path = str(grid_file(tmp_path, **TUNED))
+    names = [{run.name for run in list_search(load_grid(path, seeds=seeds), Path('weights'), None)[part]}
+             for seeds in (None, [7, 8]) for part in list_search(load_grid(path), Path('weights'), None)]
+    assert names[:2] == names[2:]
+
+
+def test_a_row_without_a_setting_that_ends_is_left_out_while_the_rest_runs(tmp_path):
+    write_msd(tmp_path / 'data/Task04_Hippocampus', cases=14)
+    path = grid_file(tmp_path, tune={'experiment.lr': [1e-3, 1e-2]}, axes=None, configs=dict(
+        good='configs/mini_beit_centering_hippocampus.py',
+        bad=dict(file='configs/mini_beit_centering_hippocampus.py',
+                 options={'model.decode_head.loss_decode.gamma': -1e30})),
+        tables=dict(both=dict(rows=dict(good=dict(encoder='good'), bad=dict(encoder='bad')))))
+    output = run(tmp_path, '--grid', str(path), '--max-iters', '2', check=1)
+    assert 'bad-none' in output and 'left out, as not all of its search has ended, or none of it well' in output
+    assert [record['cell']['encoder'] for record in records(tmp_path / 'work_dirs/grids/tiny-2-steps')] == ['good']
 
 
 def test_an_axis_of_the_command_line_takes_the_place_of_its_tuning(tmp_path):

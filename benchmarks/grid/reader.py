@@ -30,6 +30,9 @@ SET_BY = {'experiment.data_root': 'dataset', 'experiment.seed': 'seeds', 'load_f
           **{f'experiment.{name}': f'axis {name}' for name, axis in AXES.items() if axis.neutral is not None}}
 SOURCES_OF = {'videoswin': 'swin'}  # takes a 2D Swin's weights too, by inflating kernel and tables
 TIMM = 'timm/'
+# Keys that decide how long a step takes.
+PACING = {f'experiment.{key}' for key in ('batch', 'accumulate', 'img_size', 'encoder', 'precision', 'compile',
+                                          'channels_last', 'activation_checkpointing')}
 
 
 @dataclass
@@ -54,6 +57,7 @@ class Grid:
         options: extra `--cfg-options` for every run of this grid.
         tune: option -> the values of which a search chooses one for each cell, on cases that are not reported.
         config_options: encoder -> those of its runs alone, which count before the others.
+        search_seed: the file's first seed, which a search runs with whatever others are asked for.
         equal: `steps`, or `seconds`: what all runs have alike.
         steps: cell -> its steps, where runs have seconds alike (planning/equal.py).
         text: the file itself, kept beside the records.
@@ -72,6 +76,7 @@ class Grid:
     options: dict[str, Any] = field(default_factory=dict)
     tune: dict[str, list] = field(default_factory=dict)
     config_options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    search_seed: int = 1234
     equal: str = 'steps'
     steps: dict[Cell, int] = field(default_factory=dict)
     text: str = ''
@@ -120,6 +125,11 @@ class Grid:
         """The options of a cell's runs; its config's own come first."""
         steps = {'experiment.steps': self.steps[cell]} if cell in self.steps else {}
         return self.options | self.config_options.get(cell.encoder, {}) | steps
+
+    def contrast_keys(self, cell: Cell) -> list[str]:
+        """Those of the registered contrasts that a cell is in."""
+        placed = [contrast.on(cell.dataset) for contrast in self.contrasts]
+        return [contrast.key for contrast in placed if cell in contrast.cells]
 
     def named_rows(self) -> dict[str, tuple[str, str, Cell]]:
         """Table, row and cell by what names them: `<table> <row>`, or a row that is one cell in all tables."""
@@ -229,17 +239,30 @@ def _read_options(written: dict, grid: Grid, where: str) -> dict[str, Any]:
     return options
 
 
+def _tuned_option(name: str) -> str:
+    return name if '.' in name else f'experiment.{name}'
+
+
 def _read_tune(written: dict, grid: Grid, where: str) -> dict[str, list]:
     """Options that a search varies, each with its values."""
     tune, taken = {}, {option for options in (grid.options, *grid.config_options.values()) for option in options}
     for name, values in written.items():
-        option = name if '.' in name else f'experiment.{name}'
+        option = _tuned_option(name)
+        key = KEYS.get(option.removeprefix('experiment.'))
+        if option in tune:
+            raise UserError(f'{where}: {option} stands twice; leave one out')
+        if option in ('experiment.split', 'experiment.evaluate'):
+            raise UserError(f'{where}: {option} is what keeps a search from reported cases; leave it out')
+        if key and not key.determines:
+            raise UserError(f'{where}: no result depends on {option}; set it under options')
+        if grid.equal == 'seconds' and option in PACING:
+            raise UserError(f'{where}: {option} changes how long a step takes, and with equal: seconds steps are '
+                            'counted before it is chosen; leave one of the two out')
         if option in taken:
             raise UserError(f'{where}: {option} is set by options too; leave one out')
         _check_option(option, grid, where)
         if len(values) < 2:
             raise UserError(f'{where}: {name} has one value; set it under options')
-        key = KEYS.get(option.removeprefix('experiment.'))
         for value in values:
             if key and not key.fits(value):
                 raise UserError(f'{where}: {name} is {value!r}; it must be {key.must_be}')
@@ -482,8 +505,11 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
                 tuple(spec.get('notes') or ()), text=text)
     if not grid.cells():
         raise UserError(f'{path}: has no cells; add tables, as tables: [NAME], or axes, as axes: {{slices: [1]}}')
+    grid.search_seed = (spec.get('seeds') or seeds)[0]
     grid.equal = spec.get('equal', 'steps')
     _known(grid.equal, ('steps', 'seconds'), 'equal', f'{path}')
+    if grid.equal == 'seconds' and any(cell.steps for cell in grid.cells()):
+        raise UserError(f'{path}: equal: seconds counts the steps of every cell; leave the axis steps out')
     grid.contrasts = _read_contrasts(spec, grid, path, partly=bool(tables or given))
     grid.options.update(_read_options(spec.get('options', {}), grid, f'{path}: options'))
     if spec.get('imports'):
@@ -491,6 +517,7 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     grid.config_options.update({
         name: _read_options(config['options'], grid, f'{path}: configs.{name}.options')
         for name, config in spec['configs'].items() if isinstance(config, dict) and 'options' in config})
-    tune = {name: values for name, values in spec.get('tune', {}).items() if name not in given}
+    tune = {name: values for name, values in spec.get('tune', {}).items()
+            if _tuned_option(name).removeprefix('experiment.') not in given}
     grid.tune.update(_read_tune(tune, grid, f'{path}: tune'))
     return grid

@@ -1,4 +1,4 @@
-"""`equal: seconds` of a grid file: each cell gets as many steps as take the first cell's time on a device."""
+"""`equal: seconds` of a grid file: each cell gets as many steps as take the time of its dataset's first cell."""
 
 from pathlib import Path
 
@@ -31,6 +31,8 @@ def equal_steps(grid: Grid, weights_root: Path, device: Device, to_calibrate: st
             raise UserError(f'equal seconds of grid {grid.name}: {kind.what} is not calibrated on {device.name}; '
                             f'run on that machine: {to_calibrate}')
         estimates |= dict.fromkeys(kind.to_do, one)
-    first = estimates[next(iter(runs.values())).name]
-    return {cell: max(round(first.kind.steps * first.step / estimates[run.name].step), 1)
-            for cell, run in runs.items()}
+    first, steps = {}, {}
+    for cell, run in runs.items():
+        seconds = first.setdefault(cell.dataset, estimates[run.name].kind.steps * estimates[run.name].step)
+        steps[cell] = max(round(seconds / estimates[run.name].step), 1)
+    return steps

@@ -44,8 +44,8 @@ class Kind:
         slices, self.windows = self._look_at_data(), 0
         if self.cfg.val_dataloader:
             folds = run.fold[1] if run and run.fold else 1  # as many cases on average
-            cases = split_cases(self.index, 'all' if folds > 1 else
-                                experiment.get('evaluate') or self.index['evaluate'])
+            split = 'all' if folds > 1 else experiment.get('evaluate') or self.index['evaluate']
+            cases = split_cases(self.index, split) if slices or ':' not in split else ()
             self.windows = (self.steps // (experiment.get('val_interval') or self.steps)
                             * sum(slices[case] for case in cases) / folds)
 

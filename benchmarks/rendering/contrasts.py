@@ -34,6 +34,9 @@ NOTE = ('DSC case: mean over labels, cases and seeds, a label that the case lack
 FAMILIES = ('Holm\'s correction is over the contrasts that the grid file registered ("yes"), and by itself over '
             'all that were looked up afterwards ("no"), those by organ among them.')
 
+OUT_OF_FOLD = ('Out-of-fold cases of one seed share networks within a fold, and folds share most of what they are '
+               'trained on; the interval takes cases as independent, so that it may be too narrow.')
+
 
 @dataclass(frozen=True)
 class Judged:

@@ -28,7 +28,7 @@ def main_findings(judged: Sequence[Judged], measured: Measured, grid: Grid) -> l
     if len(grid.datasets) > 1:
         sentences = [_over_datasets(effect, each) for effect, each in by_effect.items()]
     else:
-        sentences = [_difference(each, measured, grid) for [each] in by_effect.values()]
+        sentences = [_difference(each, measured, grid) for group in by_effect.values() for each in group]
     return sentences if grid.contrasts else sentences[:MOST]
 
 

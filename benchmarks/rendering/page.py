@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..grid.axes import Cell
 from ..grid.reader import GRIDS, Grid, load_grid
-from .contrasts import main_contrasts
+from .contrasts import main_contrasts, shown_contrasts
 from .figures import Drawn
 from .folds import split_merged
 from .frame import Measured
@@ -49,7 +49,8 @@ def fill_page(grid: Grid, measured: Measured, left_out: dict[str, str], findings
         names=names, label=cell_label, seeds=sorted({record['seed'] for record in done}),
         cells=sum(bool(measured.done(cell)) for cell in measured.cells()), failed=measured.failed(),
         datasets=finished_datasets(measured, grid) or grid.datasets, data=describe_data(done),
-        findings=findings, untuned=untuned(measured, grid),
+        findings=findings, registered=any(each.registered for each in shown_contrasts(measured, grid)),
+        untuned=untuned(measured, grid),
         hardware=describe_hardware(measured), code=describe_code(measured),
         command=repeat_command(grid, measured), tables=shown[False], claims=shown[True],
         absent=[caption(table, measured, grid).split('.')[0] for name, table in grid.tables.items()

@@ -60,8 +60,7 @@ def caption(table: Table, measured: Measured, grid: Grid) -> str:
     if surfaces and len(set(tolerances.values())) > 1:
         each = (f'{format_tolerance(tolerance)} ({dataset})' for dataset, tolerance in tolerances.items())
         surfaces += f'; NSD is at {", ".join(each)}'
-    times = f'; time is of a run, beside {table.reference}\'s' if table.against else ''
-    times += ', as all train for the same seconds' * (grid.equal == 'seconds')
+    times = f'; time is of training, beside {table.reference}\'s' if table.against else ''
     return f'{title}. {what}mean over {over}{surfaces}{times}{end_of_caption(measured)}.'
 
 
@@ -115,14 +114,22 @@ def _figures(measured: Measured, cell: Cell, labels: Labels) -> dict[str, str]:
 
 
 def relative_time(measured: Measured, cell: Cell, reference: Cell) -> str:
-    """Seconds of a cell's runs, training and evaluation, as a multiple of the reference's on the same hardware."""
-    seconds: list[dict[str, list[float]]] = [{}, {}]
-    for times, runs in zip(seconds, (measured.done(cell), measured.done(reference)), strict=True):
-        for run in runs:
-            if 'cost' in run and not run['cost'].get('resumed_from'):  # the others' is of a part
-                times.setdefault(str(run.get('hardware')), []).append(run['cost']['seconds'])
+    """Seconds of a cell's training steps, as a multiple of the reference's on the same hardware.
+
+    Of a CPU they are its own seconds, as others may be at work there; of records that do not tell of steps, the
+    whole run's, with evaluation.
+    """
+    seconds: list[dict[tuple, list[float]]] = [{}, {}]
+    for times, runs in zip(seconds, map(measured.done, (cell, reference)), strict=True):
+        for run in split_merged(*runs):
+            cost, of_steps = run.get('cost', {}), 'step_seconds' in run.get('cost', {})
+            if of_steps or cost and not cost.get('resumed_from'):  # else it is of a part
+                spent = cost['seconds']
+                if of_steps:
+                    spent = cost['step_seconds'] * cost.get('cpu_share', 1) * run['training']['steps']
+                times.setdefault((str(run.get('hardware')), of_steps), []).append(spent)
     common = set(seconds[0]) & set(seconds[1])
-    ratios = [np.median(seconds[0][hardware]) / np.median(seconds[1][hardware]) for hardware in common]
+    ratios = [np.median(seconds[0][kind]) / np.median(seconds[1][kind]) for kind in common]
     return f'x {np.mean(ratios):.2f}' if ratios else '—'
 
 
@@ -261,7 +268,7 @@ def cell_label(cell: Cell, axes: Iterable[str] | None = None) -> str:
 def settings_table(measured: Measured, paper: Mapping[str, str]) -> pd.DataFrame:
     """Each setting of all finished runs, beside the published one."""
     found = [record['settings'] | dict(gpus=record['hardware']['gpu'] or 'none')
-             for record in measured.done() if 'settings' in record]
+             for record in split_merged(*measured.done()) if 'settings' in record]
     names = dict.fromkeys([*(name for settings in found for name in settings), *paper])
     return pd.DataFrame([{
         'Setting': name.replace('_', ' '),
@@ -274,7 +281,8 @@ def search_table(measured: Measured, grid: Grid) -> pd.DataFrame:
     rows = []
     for cell, name in cell_names(measured, grid).items():
         runs = [run for run in split_merged(*measured.done(cell)) if 'search' in run]
-        for fold, found in {str(run.get('fold')): (run.get('fold'), run['search']) for run in runs}.values():
+        searches = {str((run.get('fold'), run['search'])): (run.get('fold'), run['search']) for run in runs}
+        for fold, found in searches.values():
             rows.append({'Runs': name + (f', fold {fold[0]} of {fold[1]}' if fold else ''), **{
                 describe_options(line['options']): 'failed' if line['dsc'] is None else f'{line["dsc"]:.2f}'
                 for line in found['tried']}, 'chosen': _describe_choice(found), 'evaluated on': found['evaluated'],
@@ -288,10 +296,10 @@ def _describe_choice(search: Mapping) -> str:
     """The options, and which of them are the lowest or highest that were tried."""
     parts = []
     for option, value in search['chosen'].items():
-        tried = {line['options'][option] for line in search['tried']}
-        numbers = len(tried) > 1 and all(isinstance(each, int | float) for each in tried)
-        ends = {min(tried): 'lowest', max(tried): 'highest'} if numbers else {}
-        parts.append(describe_options({option: value}) + (f' (the {ends[value]} tried)' if value in ends else ''))
+        tried = [line['options'][option] for line in search['tried']]
+        numbers = all(type(each) in (int, float) for each in tried) and min(tried) < max(tried)
+        ends = {min(tried): ' (the lowest tried)', max(tried): ' (the highest tried)'} if numbers else {}
+        parts.append(describe_options({option: value}) + (ends.get(value, '') if numbers else ''))
     return ', '.join(parts)
 
 

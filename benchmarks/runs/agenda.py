@@ -189,12 +189,10 @@ def list_runs(grid: Grid, weights_root: Path, max_iters: int | None,
     """
     runs = []
     for cell in grid.cells_to_run():
-        contrasts = [contrast.on(cell.dataset) for contrast in grid.contrasts]
-        keys = [contrast.key for contrast in contrasts if cell in contrast.cells]
         for seed, fold in grid.parts:
             found = (choices or {}).get((cell, fold))
             run = make_run(grid, cell, seed, weights_root, max_iters, fold, found and found['chosen'])
-            runs.append(replace(run, search=found, contrasts=keys))
+            runs.append(replace(run, search=found, contrasts=grid.contrast_keys(cell)))
     return runs
 
 

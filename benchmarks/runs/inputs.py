@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+from mmseg_plugins.commands import REPO
 from mmseg_plugins.datasets.catalogue import CATALOGUE, dataset_info
 from mmseg_plugins.datasets.layouts import find_cases
 from mmseg_plugins.datasets.phantom import write_phantom
 from mmseg_plugins.datasets.prepare import prepare_dataset
 from mmseg_plugins.datasets.store import write_folds
 from mmseg_plugins.errors import UserError
+from mmseg_plugins.experiment import read_config
 from mmseg_plugins.sources import file_sha256
 
 from ..grid.reader import Grid
@@ -57,6 +59,11 @@ def prepare_inputs(grid: Grid, archives: dict[str, Path | None], weights_root: P
     for name in fresh:
         find_cases(dataset_info(name), archives[name])
     wanted = [grid.sources[name] for name in sorted({cell.source for cell in grid.cells()} - {'none', None})]
+    for source in wanted if grid.folds else ():
+        data = source.made_by and Path(read_config(REPO / source.made_by).experiment.data_root).name
+        if data in grid.datasets:
+            raise UserError(f'{source.file} is pre-trained on cases of {data}, all of which folds report; leave '
+                            'that source or folds out')
     files = [weights_root / source.file for source in wanted if not source.made_by]
     missing = [str(path) for path in files if not path.is_file()]
     if missing:

@@ -159,8 +159,12 @@ def write_record(out: Path, run: Run, body: dict) -> Path:
     fold = dict(fold=list(run.fold)) if run.fold else {}
     record = dict(version=VERSION, run=run.name, identity=run.identity, cell=asdict(run.cell), seed=run.seed,
                   **fold, command=run.command(portable=True), **config, **body)
-    write_atomic(path, json.dumps(seal(record), indent=1, allow_nan=False) + '\n')
+    write_atomic(path, _text(record))
     return path
+
+
+def _text(record: dict) -> str:
+    return json.dumps(seal(record), indent=1, allow_nan=False) + '\n'
 
 
 def describe_result(scores: Scores, index: dict, split: str, trained: str | None = None) -> dict:
@@ -215,6 +219,14 @@ def set_superseded_aside(out: Path, runs: Collection[Run]) -> int:
         path.replace(out / 'superseded' / path.name)
         predictions_path(out, path.stem).unlink(missing_ok=True)
     return len(old)
+
+
+def renew_search(out: Path, runs: Iterable[Run]) -> None:
+    """Tell the records of finished runs what has chosen the same setting once more, as among more values."""
+    for run in runs:
+        record = read_record(record_path(out, run))
+        if run.search and record and record.get('search') != run.search:
+            write_atomic(record_path(out, run), _text(record | dict(search=run.search)))
 
 
 def read_record(path: Path) -> dict | None:

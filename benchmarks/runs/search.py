@@ -1,6 +1,6 @@
 """The search of a grid with `tune`: each cell gets the setting that does best on cases that are not reported.
 
-A run for each cell and setting, with the grid's first seed. Chosen is the highest mean DSC of cases over the
+A run for each cell and setting, with the grid file's first seed. Chosen is the highest mean DSC of cases over the
 headline's labels, evaluated where nothing is reported: on the split `val`, or where that is reported (or folds
 are), on a quarter of the patients that are trained on.
 """
@@ -38,12 +38,12 @@ def list_search(grid: Grid, weights_root: Path, max_iters: int | None) -> dict[P
         UserError: cases that are reported would be read.
     """
     settings = [dict(zip(grid.tune, values, strict=True)) for values in itertools.product(*grid.tune.values())]
-    seed, found = grid.seeds[0], {}
+    found = {}
     for cell in grid.cells_to_run() if grid.tune else ():
         for fold in () if cell.without_config else dict.fromkeys(fold for _, fold in grid.parts):
             inner, found[cell, fold] = _inner_options(grid, cell, fold), []
             for setting in settings:
-                run = make_run(grid, cell, seed, weights_root, max_iters, chosen=inner | setting)
+                run = make_run(grid, cell, grid.search_seed, weights_root, max_iters, chosen=inner | setting)
                 found[cell, fold].append(replace(run, setting=describe_options(setting)))
     return found
 

@@ -128,18 +128,22 @@ def split_cases(index: dict, split: str, asked: str = 'split') -> list[str]:
             raise UserError(f'{where}: a part is written :0/5, the first of five folds, or :-0/5, the others')
         own = index.get('folds') or ()
         if name == 'all' and depth == 0 and len(own) == folds:
-            cases = _own_folds(own, where)[number]['train' if found['others'] else 'val']
+            cases = _own_folds(own, cases, where)[number]['train' if found['others'] else 'val']
         else:
             fold = _folds(index, cases, folds, where)[number]
             cases = [case for case in cases if (case in fold) != bool(found['others'])]
     return cases
 
 
-def _own_folds(folds: list[dict[str, list[str]]], where: str) -> list[dict[str, list[str]]]:
+def _own_folds(folds: list[dict[str, list[str]]], cases: Sequence[str], where: str
+               ) -> list[dict[str, list[str]]]:
     counts = Counter(case for fold in folds for case in fold['val'])
     if twice := [case for case, count in counts.items() if count > 1]:
         raise UserError(f'{where}: its own {len(folds)} folds (splits_final.json) evaluate {some(twice)} more '
                         'than once, and each case counts once; mend them, or choose another number of folds')
+    if never := [case for case in cases if case not in counts]:
+        raise UserError(f'{where}: its own {len(folds)} folds (splits_final.json) never evaluate {some(never)}; '
+                        'mend them, or choose another number of folds')
     return folds
 
 
