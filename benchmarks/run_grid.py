@@ -264,6 +264,8 @@ def estimate_grids(grids: list[Grid], args: argparse.Namespace) -> int:
                 for title, listed, folders in ((', search', sum(search.values(), []), kept), ('', runs, [out])):
                     if listed:
                         agenda = make_agenda(grid, listed, args.weights_root, folders, args.retry_failed, title)
+                        made = {source.name for earlier, _ in works for source in earlier.sources}
+                        agenda.sources = [source for source in agenda.sources if source.name not in made]
                         works.append((agenda, list_kinds(agenda, folders)))
         return works
 

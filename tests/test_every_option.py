@@ -212,7 +212,7 @@ SHOWN = {
         '--workers': (['--workers', '0'], '--workers and --max-iters must be at least 1'),
         '--dry-run': 'test_grid.py::test_dry_run_lists_every_cell_without_data',
         '--retry-failed': 'test_grid.py::test_a_failed_run_is_recorded_while_the_rest_goes_on',
-        '--search': (['--search'], 'grid phantom has no `tune`'),
+        '--search': (['--grid', 'smoke', '--search'], 'grid smoke has no `tune`'),
         '--halve-on-oom': (['--executor', 'slurm', '--gpus', '2', '--halve-on-oom'], '--halve-on-oom is for'),
         '--slurm': (['--executor', 'slurm', '--slurm', '{here}/no.yaml'], '{here}/no.yaml'),
         **dict.fromkeys(['--partition', '--time', '--nodes', '--gpus', '--cpus', '--memory', '--limit', '--grace',

@@ -117,7 +117,7 @@ def test_the_folds_of_a_grid_take_the_place_of_its_split_and_back(finished, tmp_
     assert run_grid.main() == 0
     text = capsys.readouterr().out
     assert text.count('experiment.split=all:-3/5 experiment.evaluate=all:3/5') == 4
-    assert 'seed 1, fold 4 of 5: ' in text and '4 cells, 20 runs, 5 folds of each seed' in text
+    assert 'seed 1, fold 4 of 5: ' in text and '4 cells, 20 runs, 80 of their search, 5 folds of each seed' in text
     grid = load_grid('hippocampus', seeds=[1], folds=5)
     assert (grid.name, grid.folds) == ('hippocampus-5-folds', 5) and yaml.safe_load(grid.text)['folds'] == 5
     # a run of no fold is what it was, and sets folds aside; a fold sets aside what else is of its seed

@@ -243,7 +243,8 @@ def test_a_plan_writes_nothing(tmp_path, monkeypatch, capsys):
                                       'phantom', 'phantom-sources'])
     assert run_grid.main() == 0
     text = capsys.readouterr().out
-    assert '12 runs, 0 finished, 12 to do, 1 sources to make' in text
+    assert 'search: 44 runs, 0 finished, 44 to do, 1 sources to make' in text
+    assert 'mini BEiT): 11 runs, 0 finished, 11 to do\n' in text  # from the source that the search has made
     for line in ('too far from it to tell', 'GPUs do not help', 'disk: ', 'memory: not published',
                  '! source dino_layout, ', 'its time cannot be told: left out of all sums'):
         assert line in text

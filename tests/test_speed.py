@@ -24,7 +24,7 @@ TINY = {'loader': ['--size', '64', '--repeats', '1'], 'metric': ['--size', '64',
 def run(tmp_path, monkeypatch):
     """A function that runs a script in an empty folder, and returns its page and the command it names."""
     monkeypatch.chdir(tmp_path)
-    split = dict(train=range(1, 3), val=range(3, 4))  # of the phantom
+    split = dict(train=range(1, 3), test=range(3, 4))  # of the phantom
     monkeypatch.setitem(CATALOGUE, 'phantom', replace(CATALOGUE['phantom'], split=split))
     monkeypatch.setattr(shutil, 'which', lambda name: None)  # no compiler, whose work would take minutes
 
