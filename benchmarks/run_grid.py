@@ -137,8 +137,8 @@ def main() -> int:
                 print('call again for the runs, once their search has ended')
                 return 0
         choices = choose(grid, search, folders)
-        for part, choice in choices.items():
-            print(describe_choice(part, choice))
+        for searched, choice in choices.items():
+            print(describe_choice(searched, choice))
         for cell, _ in search.keys() - choices.keys():
             complete = False
             print(f'{cell}: left out, as not all of its search has ended, or none of it well', file=sys.stderr)
@@ -194,23 +194,30 @@ def search_folders(grid: Grid, out: Path, args: argparse.Namespace) -> list[Path
     return [out / 'search', *([] if args.search else [REPO / 'results' / grid.name / 'search'])]
 
 
-def list_cells(grid: Grid, args: argparse.Namespace) -> int:
+def list_all(grid: Grid, args: argparse.Namespace) -> tuple[dict, dict, list]:
+    """A grid's search, what it has chosen so far, and the runs with that."""
     from benchmarks.runs.agenda import list_runs
-    from benchmarks.runs.inputs import is_prepared
     from benchmarks.runs.search import choose, list_search
 
-    cells, to_run = grid.row_names(), grid.cells_to_run()
     search = list_search(grid, args.weights_root, args.max_iters)
     choices = choose(grid, search, search_folders(grid, output_folder(grid, args), args))
-    runs = list_runs(grid, args.weights_root, args.max_iters, choices)
+    return search, choices, list_runs(grid, args.weights_root, args.max_iters, choices)
+
+
+def list_cells(grid: Grid, args: argparse.Namespace) -> int:
+    from benchmarks.runs.inputs import is_prepared
+    from mmseg_plugins.datasets.splits import describe_fold
+
+    cells, to_run = grid.row_names(), grid.cells_to_run()
+    search, choices, runs = list_all(grid, args)
     for cell, rows in cells.items():
         print(f'{cell}    {rows or "free axes"}')
-        undecided = [part for part in search if part[0] == cell and part not in choices]
-        for run in sum((search[part] for part in undecided), []):
+        undecided = [searched for searched in search if searched[0] == cell and searched not in choices]
+        for run in sum((search[searched] for searched in undecided), []):
             print(f'    search: {run.command()}')
         for run in runs:
             if run.cell == cell:
-                fold = f'seed {run.seed}, fold {run.fold[0]} of {run.fold[1]}: ' if run.fold else ''
+                fold = f'seed {run.seed}, {describe_fold(run.fold)}: ' if run.fold else ''
                 print(f'    {fold}{run.command()}')
         if cell not in to_run:
             print('    label maps from elsewhere; tools/score.py scores them')
@@ -224,7 +231,7 @@ def list_cells(grid: Grid, args: argparse.Namespace) -> int:
         print(f'source {name}: {path} ({state})')
     if unprepared := [name for name in grid.datasets if not is_prepared(name)]:
         print(f'not prepared yet, so that the names of their runs will be others: {", ".join(unprepared)}')
-    searched = sum(len(search[part]) for part in search if part not in choices)
+    searched = sum(len(search[each]) for each in search.keys() - choices.keys())
     folds = f', {grid.folds} folds of each seed, as data/prepared/DATASET/folds_{grid.folds}.json will have them'
     print(f'{len(cells)} cells, {len(runs)} runs{f", {searched} of their search" * bool(searched)}'
           f'{folds if grid.folds else ""}')
@@ -237,9 +244,8 @@ def estimate_grids(grids: list[Grid], args: argparse.Namespace) -> int:
     from benchmarks.planning.estimate import choose_device, device_folder
     from benchmarks.planning.text import show_estimate
     from benchmarks.planning.work import Works, list_kinds
-    from benchmarks.runs.agenda import list_runs, make_agenda
+    from benchmarks.runs.agenda import make_agenda
     from benchmarks.runs.inputs import find_archives
-    from benchmarks.runs.search import choose, list_search
     from mmseg_plugins.faults import total_memory
     from mmseg_plugins.progress import Progress, counting
 
@@ -251,6 +257,7 @@ def estimate_grids(grids: list[Grid], args: argparse.Namespace) -> int:
     here = device_here(local)
     if args.calibrate and args.device and device_folder(args.device) != device_folder(here):
         raise UserError(f'--calibrate measures the device that is here, {here!r}; leave --device out')
+
     def list_works() -> Works:
         works = []
         with counting('planning') as count:
@@ -258,9 +265,8 @@ def estimate_grids(grids: list[Grid], args: argparse.Namespace) -> int:
                 count(number, len(grids), grid.name)
                 find_archives(grid, args.data_root)  # knows every dataset, or says which it does not
                 out = output_folder(grid, args)
-                search = list_search(grid, args.weights_root, args.max_iters)
+                search, _, runs = list_all(grid, args)
                 kept = search_folders(grid, out, args)
-                runs = list_runs(grid, args.weights_root, args.max_iters, choose(grid, search, kept))
                 for title, listed, folders in ((', search', sum(search.values(), []), kept), ('', runs, [out])):
                     if listed:
                         agenda = make_agenda(grid, listed, args.weights_root, folders, args.retry_failed, title)

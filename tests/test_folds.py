@@ -133,7 +133,7 @@ def test_the_folds_of_a_grid_take_the_place_of_its_split_and_back(finished, tmp_
     plain = list_runs(load_grid('hippocampus', seeds=[1]), tmp_path, None)
     assert all(run.fold is None and '-fold' not in run.name for run in plain)
     back = load_grid(str(finished / 'mine.yaml'), folds=1)
-    assert back.folds is None and back.name == 'mine-as-split' and back.parts == [(1, None), (2, None)]
+    assert back.folds is None and back.name == 'mine-as-split' and back.seeds_and_folds == [(1, None), (2, None)]
     agenda = make_agenda(grid, list_runs(grid, tmp_path, None), tmp_path, [tmp_path], False)
     kinds = [kind for kind in list_kinds(agenda, [tmp_path]) if kind.run]
     assert [len(kind.to_do) for kind in kinds] == [10, 10]  # 1 and 5 slices, on two sources each

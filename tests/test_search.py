@@ -83,6 +83,12 @@ def test_nothing_is_searched_or_run_twice_and_plans_count_both(searched):
     assert 'tiny, search: 8 runs' in planned and 'tiny: 4 runs' in planned
 
 
+def test_a_search_alone_runs_nothing_else_and_reads_no_committed_one(searched):
+    alone = run(searched, '--grid', 'tiny.yaml', '--max-iters', '2', '--search')
+    assert 'tiny, search (kept in work_dirs/grids/tiny-2-steps/search): 8 runs, 8 finished' in alone
+    assert '4 runs' not in alone and 'report.html' not in alone
+
+
 @pytest.mark.parametrize('trained, evaluated, reported', [
     ('train', 'val', 'val'), ('train', 'val', 'all'), ('all:-0/4', 'all:0/4', 'test'), ('test', 'val', 'test')])
 def test_a_search_never_reads_a_reported_case(searched, trained, evaluated, reported):

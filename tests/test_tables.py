@@ -19,7 +19,7 @@ from benchmarks.grid.reader import load_grid
 from benchmarks.paper.published import published_data
 from benchmarks.rendering.frame import Measured
 from benchmarks.rendering.markup import to_latex
-from benchmarks.rendering.tables import build_table, data_table, free_table
+from benchmarks.rendering.tables import build_table, data_table, free_table, relative_time
 from benchmarks.report import render, render_index
 from benchmarks.runs.agenda import data_digest, list_runs, make_agenda
 from benchmarks.runs.inputs import find_archives, prepare_inputs
@@ -266,6 +266,31 @@ def write_runs(folder: Path, spec: dict) -> str:
             write(folder, record(cell, seed, dsc, per_case=[[value + (-1) ** case * number / 10 for value in dsc]
                                                             for case in range(8)]))
     return render(folder).read_text()
+
+
+def test_a_table_of_several_rows_at_each_value_of_its_axis_is_drawn_against_it(tmp_path):
+    rows = {f'{name}, {steps}': dict(steps=steps) | more for steps in (20, 5)
+            for name, more in (('flat', dict(slices=1)), ('deep', {}))}
+    page = write_runs(tmp_path, dict(
+        dataset='phantom', configs=dict(beit='configs/beit_centering_phantom.py'), source='layout',
+        tables=dict(budgets=dict(rows=rows, axis='steps'))))
+    assert 'DSC against steps' in page and 'Mean over seeds ± sample standard deviation.' in page
+    assert (tmp_path / 'figures/table_budgets.png').stat().st_size
+
+
+def test_time_is_of_training_on_the_same_hardware_and_of_a_cpu_its_own():
+    def made(cell, seed, **cost):
+        return record(cell, seed, cost=cost)
+
+    flat, deep, elsewhere = Cell('phantom', slices=1), Cell('phantom'), Cell('phantom', stride=2)
+    far = record(elsewhere, hardware=dict(cpu='another'))
+    measured = Measured([made(flat, 1, step_seconds=0.1), made(flat, 2, step_seconds=0.3, cpu_share=0.5),
+                         made(flat, 3, step_seconds=0.2), made(deep, 1, step_seconds=0.5), far])
+    assert relative_time(measured, flat, deep) == 'x 0.30'  # the medians are 0.15 and 0.5
+    assert relative_time(measured, deep, deep) == 'x 1.00' and relative_time(measured, elsewhere, deep) == '—'
+    whole = Measured([made(flat, 1, seconds=30), made(flat, 2, seconds=90, resumed_from=5),
+                      made(deep, 1, seconds=60)])
+    assert relative_time(whole, flat, deep) == 'x 0.50'
 
 
 def test_a_grid_file_has_a_table_of_its_own_in_every_form(tmp_path):

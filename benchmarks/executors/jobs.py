@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mmseg_plugins.datasets.splits import describe_fold
 from mmseg_plugins.errors import UserError, some
 from mmseg_plugins.progress import Progress
 
@@ -49,7 +50,7 @@ class Job:
     def __str__(self) -> str:
         if not self.run:
             return self.name
-        fold = f' fold {self.run.fold[0]} of {self.run.fold[1]}' if self.run.fold else ''
+        fold = f' {describe_fold(self.run.fold)}' if self.run.fold else ''
         setting = f', {self.run.setting}' if self.run.setting else ''
         return f'{self.run.cell} seed {self.run.seed}{fold}{setting}'
 

@@ -52,7 +52,7 @@ def take_snapshot(grid: Grid, folder: Path, root: Path, now: float) -> list[RunS
     records = {name_part(Cell(**record['cell']), record['seed'], record.get('fold')): record
                for record in read_records(folder)[0]}
     states = []
-    for name in [name_part(cell, *part) for cell in grid.cells() for part in grid.parts]:
+    for name in [name_part(cell, *part) for cell in grid.cells() for part in grid.seeds_and_folds]:
         if record := records.get(name):
             curve = record.get('training', {})
             states.append(RunState(name, record['state'], curve.get('steps'), curve.get('steps'),

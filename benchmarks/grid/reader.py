@@ -89,7 +89,7 @@ class Grid:
         return dataset
 
     @property
-    def parts(self) -> list[tuple[int, Fold | None]]:
+    def seeds_and_folds(self) -> list[tuple[int, Fold | None]]:
         """What is run of a cell: each seed, and each fold with it."""
         folds = [(number, self.folds) for number in range(self.folds)] if self.folds else [None]
         return [(seed, fold) for seed in self.seeds for fold in folds]

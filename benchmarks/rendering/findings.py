@@ -21,15 +21,16 @@ def main_findings(judged: Sequence[Judged], measured: Measured, grid: Grid) -> l
         judged: all of the page.
     """
     overall = [each for each in judged if isinstance(each.contrast.labels, str)]
-    by_effect: dict[str, list[Judged]] = {}
-    for each in ([each for each in overall if each.contrast.registered]
-                 or [each for each in overall if each.contrast.name] or overall):
-        by_effect.setdefault(str(each.contrast), []).append(each)
-    if len(grid.datasets) > 1:
-        sentences = [_over_datasets(effect, each) for effect, each in by_effect.items()]
+    registered = [each for each in overall if each.contrast.registered]
+    told = registered or [each for each in overall if each.contrast.name] or overall
+    if len(grid.datasets) == 1:
+        sentences = [_difference(each, measured, grid) for each in told]
     else:
-        sentences = [_difference(each, measured, grid) for group in by_effect.values() for each in group]
-    return sentences if grid.contrasts else sentences[:MOST]
+        by_effect: dict[str, list[Judged]] = {}
+        for each in told:
+            by_effect.setdefault(str(each.contrast), []).append(each)
+        sentences = [_over_datasets(effect, each) for effect, each in by_effect.items()]
+    return sentences if registered else sentences[:MOST]
 
 
 def _difference(judged: Judged, measured: Measured, grid: Grid) -> str:

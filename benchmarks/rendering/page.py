@@ -134,7 +134,8 @@ def repeat_command(grid: Grid, measured: Measured) -> str | None:
     if not (GRIDS / f'{grid.name}.yaml').is_file():
         return None
     known = load_grid(grid.name)
-    same = (known.cells() == grid.cells() and known.parts == grid.parts and known.options == grid.options
+    same = (known.cells() == grid.cells() and known.seeds_and_folds == grid.seeds_and_folds
+            and known.options == grid.options and known.equal == grid.equal
             and known.config_options == grid.config_options and known.tune == grid.tune
             and {*measured.cells()} <= {*known.cells()}
             and {record['seed'] for record in measured.records} <= {*known.seeds})

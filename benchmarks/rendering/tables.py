@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from mmseg_plugins.datasets.splits import describe_fold
 from mmseg_plugins.evaluation.metrics import METRICS, format_tolerance
 
 from ..grid.axes import AXES, Cell
@@ -283,7 +284,7 @@ def search_table(measured: Measured, grid: Grid) -> pd.DataFrame:
         runs = [run for run in split_merged(*measured.done(cell)) if 'search' in run]
         searches = {str((run.get('fold'), run['search'])): (run.get('fold'), run['search']) for run in runs}
         for fold, found in searches.values():
-            rows.append({'Runs': name + (f', fold {fold[0]} of {fold[1]}' if fold else ''), **{
+            rows.append({'Runs': name + (f', {describe_fold(fold)}' if fold else ''), **{
                 describe_options(line['options']): 'failed' if line['dsc'] is None else f'{line["dsc"]:.2f}'
                 for line in found['tried']}, 'chosen': _describe_choice(found), 'evaluated on': found['evaluated'],
                 'seconds': f'{sum(line["seconds"] or 0 for line in found["tried"]):.0f}'})

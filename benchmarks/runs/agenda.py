@@ -189,7 +189,7 @@ def list_runs(grid: Grid, weights_root: Path, max_iters: int | None,
     """
     runs = []
     for cell in grid.cells_to_run():
-        for seed, fold in grid.parts:
+        for seed, fold in grid.seeds_and_folds:
             found = (choices or {}).get((cell, fold))
             run = make_run(grid, cell, seed, weights_root, max_iters, fold, found and found['chosen'])
             runs.append(replace(run, search=found, contrasts=grid.contrast_keys(cell)))

@@ -153,12 +153,12 @@ def write_arrays(path: Path, **arrays) -> None:
 
 def write_record(out: Path, run: Run, body: dict) -> Path:
     """Write a run's record, atomically."""
-    path, config = record_path(out, run), {} if run.cell.without_config else dict(config=run.config)
-    config |= dict(search=run.search) if run.search else {}
-    config |= dict(contrasts=list(run.contrasts)) if run.contrasts else {}
-    fold = dict(fold=list(run.fold)) if run.fold else {}
+    path = record_path(out, run)
+    given = dict(fold=run.fold and list(run.fold), config=None if run.cell.without_config else run.config,
+                 search=run.search, contrasts=list(run.contrasts))
     record = dict(version=VERSION, run=run.name, identity=run.identity, cell=asdict(run.cell), seed=run.seed,
-                  **fold, command=run.command(portable=True), **config, **body)
+                  command=run.command(portable=True), **body,
+                  **{key: value for key, value in given.items() if value})
     write_atomic(path, _text(record))
     return path
 

@@ -15,9 +15,10 @@ import numpy as np
 
 from mmseg_plugins.commands import REPO
 from mmseg_plugins.datasets.catalogue import CATALOGUE, DatasetInfo
-from mmseg_plugins.datasets.splits import Fold, name_fold, split_cases
+from mmseg_plugins.datasets.splits import Fold, describe_fold, name_fold, split_cases
 from mmseg_plugins.datasets.store import read_index
 from mmseg_plugins.errors import UserError
+from mmseg_plugins.evaluation.scores import mean_over_cases
 from mmseg_plugins.experiment import read_config
 
 from ..grid.axes import Cell
@@ -28,10 +29,10 @@ from .records import find_record
 from .run import Run, describe_options
 
 QUARTER = ':0/4', ':-0/4'  # of what is trained on: evaluated, and trained on, by a search
-Part = tuple[Cell, Fold | None]  # that has a search of its own
+CellFold = tuple[Cell, Fold | None]  # what has a search of its own
 
 
-def list_search(grid: Grid, weights_root: Path, max_iters: int | None) -> dict[Part, list[Run]]:
+def list_search(grid: Grid, weights_root: Path, max_iters: int | None) -> dict[CellFold, list[Run]]:
     """Every cell that is a config, in each fold -> a run for each setting; nothing for a grid without `tune`.
 
     Raises:
@@ -40,7 +41,7 @@ def list_search(grid: Grid, weights_root: Path, max_iters: int | None) -> dict[P
     settings = [dict(zip(grid.tune, values, strict=True)) for values in itertools.product(*grid.tune.values())]
     found = {}
     for cell in grid.cells_to_run() if grid.tune else ():
-        for fold in () if cell.without_config else dict.fromkeys(fold for _, fold in grid.parts):
+        for fold in () if cell.without_config else dict.fromkeys(fold for _, fold in grid.seeds_and_folds):
             inner, found[cell, fold] = _inner_options(grid, cell, fold), []
             for setting in settings:
                 run = make_run(grid, cell, grid.search_seed, weights_root, max_iters, chosen=inner | setting)
@@ -75,7 +76,7 @@ def check_apart(index: dict, trained: str, evaluated: str, reported: str) -> Non
                         'experiment.split and experiment.evaluate to parts that have no case in common')
 
 
-def choose(grid: Grid, search: Mapping[Part, Sequence[Run]], folders: Sequence[Path]) -> dict[Part, dict]:
+def choose(grid: Grid, search: Mapping[CellFold, Sequence[Run]], folders: Sequence[Path]) -> dict[CellFold, dict]:
     """What the search chose for each cell and fold all of whose runs have ended, as records of these tell it.
 
     Args:
@@ -87,7 +88,7 @@ def choose(grid: Grid, search: Mapping[Part, Sequence[Run]], folders: Sequence[P
         `options`, and `dsc` in percent and `seconds` unless it failed), and `chosen`, the options of the best.
     """
     choices = {}
-    for part, runs in search.items():
+    for searched, runs in search.items():
         records = [find_record(folders, run) for run in runs]
         if None in records:
             continue
@@ -95,7 +96,7 @@ def choose(grid: Grid, search: Mapping[Part, Sequence[Run]], folders: Sequence[P
                       **_outcome(record)) for run, record in zip(runs, records, strict=True)]
         ended = [line for line in tried if line['dsc'] is not None]
         if ended:
-            choices[part] = dict(
+            choices[searched] = dict(
                 seed=runs[0].seed, trained=runs[0].options['experiment.split'],
                 evaluated=runs[0].options['experiment.evaluate'], tried=tried,
                 chosen=max(ended, key=lambda line: line['dsc'])['options'])
@@ -106,15 +107,15 @@ def _outcome(record: dict) -> dict[str, Any]:
     if record['state'] != 'done':
         return dict(dsc=None, seconds=None)
     scores = record['scores']
-    figures = np.array(scores['figures']['dsc'], float)[:, scores['headline']]
-    by_label = [column[~np.isnan(column)].mean() for column in figures.T if not np.isnan(column).all()]
-    return dict(dsc=round(float(np.mean(by_label)), 4) if by_label else None, seconds=record['cost']['seconds'])
+    by_label = mean_over_cases(np.array(scores['figures']['dsc'], float)[:, scores['headline']])
+    [dsc] = mean_over_cases(by_label[:, None])
+    return dict(dsc=None if np.isnan(dsc) else round(float(dsc), 4), seconds=record['cost']['seconds'])
 
 
-def describe_choice(part: Part, choice: dict) -> str:
+def describe_choice(searched: CellFold, choice: dict) -> str:
     """One line: what was chosen for a cell, in a fold, and what each setting came to."""
-    cell, fold = part
-    where = f' fold {fold[0]} of {fold[1]}' if fold else ''
+    cell, fold = searched
+    where = f' {describe_fold(fold)}' if fold else ''
     tried = ', '.join(f'{describe_options(line["options"])}: {"failed" if line["dsc"] is None else line["dsc"]}'
                       for line in choice['tried'])
     return f'{cell}{where}: {describe_options(choice["chosen"])}, by DSC on {choice["evaluated"]} ({tried})'

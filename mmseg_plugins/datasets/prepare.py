@@ -75,6 +75,7 @@ def prepare_dataset(name: str, raw: Path, folder: Path,
         if not found.facts:
             raise UserError(f'{raw}: no usable case of {len(done)}; first fault: {found.lines[0]}')
         compare_cases(dataset, found)
+
         def without_bad(split: dict[str, list[str]]) -> dict[str, list[str]]:
             return {part: [case for case in names if case in found.facts and case not in found.leaked]
                     for part, names in split.items()}

@@ -83,6 +83,11 @@ def name_fold(fold: Fold, others: bool = False) -> str:
     return f'all:{"-" * others}{number}/{folds}'
 
 
+def describe_fold(fold: Fold) -> str:
+    """In words, as `fold 0 of 5`."""
+    return f'fold {fold[0]} of {fold[1]}'
+
+
 def read_fold(split: str) -> Fold | None:
     """Of which fold of all cases this is the split's name; None: of none."""
     found = FOLD.fullmatch(split.removeprefix('all:')) if split.startswith('all:') else None
