@@ -131,7 +131,7 @@ def main() -> int:
         complete = True
         if search:
             agenda = make_agenda(grid, sum(search.values(), []), args.weights_root, folders, args.retry_failed,
-                                 f', search (kept in {" or ".join(map(str, folders))})')
+                                 f', search (read from {", else from ".join(map(str, folders))})')
             complete = carry_out(agenda, folders[0], work / 'search')
             if executor.detach and agenda.todo:
                 print('call again for the runs, once their search has ended')

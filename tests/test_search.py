@@ -85,7 +85,7 @@ def test_nothing_is_searched_or_run_twice_and_plans_count_both(searched):
 
 def test_a_search_alone_runs_nothing_else_and_reads_no_committed_one(searched):
     alone = run(searched, '--grid', 'tiny.yaml', '--max-iters', '2', '--search')
-    assert 'tiny, search (kept in work_dirs/grids/tiny-2-steps/search): 8 runs, 8 finished' in alone
+    assert 'tiny, search (read from work_dirs/grids/tiny-2-steps/search): 8 runs, 8 finished' in alone
     assert '4 runs' not in alone and 'report.html' not in alone
 
 
