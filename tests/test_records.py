@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import shutil
+from dataclasses import replace
 from operator import getitem
 
 import numpy as np
@@ -33,7 +34,7 @@ from mmseg_plugins.errors import UserError
 
 @pytest.fixture
 def grid():
-    return load_grid('phantom', slices=[1, 5], seeds=[1, 2])
+    return replace(load_grid('phantom', slices=[1, 5], seeds=[1, 2]), tune={})
 
 
 def finish(folder, cell, seed, digest='abcd1234'):
@@ -249,6 +250,23 @@ def test_a_running_grid_is_watched(grid, tmp_path):
     assert running.name == f'{second}-seed1'
     assert (running.step, running.steps, running.loss, running.left) == (100, 150, 1.25, 25.0)
     assert '1 running, 1 waiting, 1 done, 1 failed; running ones end in 0.4 min' in show(states, 'a grid').caption
+
+
+def test_the_search_of_a_grid_is_watched(tmp_path):
+    """It comes first: of three settings two are recorded, one has begun; the other cell's wait."""
+    (tmp_path / 'mine.yaml').write_text(
+        'dataset: phantom\nconfigs: {beit: configs/beit_centering_phantom.py}\nsource: layout\nseeds: [3, 4]\n'
+        'tune: {lr: [1e-3, 2e-3, 3e-3]}\ntables: {mine: {rows: {one: {slices: 1}, five: {}}, against: one}}\n')
+    grid, folder, now = load_grid(str(tmp_path / 'mine.yaml')), tmp_path / 'out', 1e9
+    first, _ = grid.cells()
+    finish(folder / 'search', first, 3)
+    finish(folder / 'search', first, 3, digest='dcba4321')
+    begin(tmp_path / 'grids' / 'mine' / 'search', first, 3, now - 10, digest='0123cdef')
+    begin(tmp_path / 'grids' / 'mine', first, 4, now - 10)
+    states = take_snapshot(grid, folder, tmp_path / 'grids', now)
+    assert [state.state for state in states] == ['done', 'done', 'running'] + ['waiting'] * 3 + [
+        'waiting', 'running', 'waiting', 'waiting']
+    assert [state.name.startswith('search: ') for state in states] == [True] * 6 + [False] * 4
 
 
 @pytest.mark.parametrize('pace, quiet', [(0.5, 300), (4.0, 600)])

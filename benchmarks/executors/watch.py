@@ -2,18 +2,22 @@
 
 import glob
 import json
+import math
 import re
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Column, Table
 
+from mmseg_plugins.commands import REPO
+
 from ..grid.axes import Cell
 from ..grid.reader import Grid
-from ..runs.records import read_records
+from ..runs.records import read_record, read_records
 from ..runs.run import name_part
 
 GRIDS = Path('work_dirs/grids')  # where run_grid.py lets runs work, in a folder per grid
@@ -41,34 +45,63 @@ class RunState:
 
 
 def take_snapshot(grid: Grid, folder: Path, root: Path, now: float) -> list[RunState]:
-    """Every run of a grid.
+    """Every run of a grid, those of its search first.
 
     Args:
-        folder: the grid's results, with records/.
+        folder: the grid's results, with records/ (and search/records/).
         root: holds the work folders of all grids. A result folder may be called otherwise than the grid that its
             runs worked for (`--out`, `--max-iters`), so runs are looked for in all of them.
         now: seconds since the epoch.
     """
     records = {name_part(Cell(**record['cell']), record['seed'], record.get('fold')): record
                for record in read_records(folder)[0]}
-    states = []
+    states = _look_at_search(grid, folder, root, now) if grid.tune else []
     for name in [name_part(cell, *part) for cell in grid.cells() for part in grid.seeds_and_folds]:
         if record := records.get(name):
-            curve = record.get('training', {})
-            states.append(RunState(name, record['state'], curve.get('steps'), curve.get('steps'),
-                                   curve.get('last_loss')))
+            states.append(_recorded(name, record))
         else:
-            states.append(_look_at(name, root, now))
+            newest = max(_work_folders(name, root.glob('*/runs')), key=_last_sign, default=None)
+            states.append(_look_at(name, newest, now) if newest else RunState(name, 'waiting'))
     return states
 
 
-def _look_at(name: str, root: Path, now: float) -> RunState:
-    """A run without a record, by the work folder that gave the newest sign."""
-    found = root.glob(f'*/runs/{glob.escape(name)}-*')
-    # behind the name is the identity alone: a fold is another run
-    folder = max((path for path in found if '-' not in path.name[len(name) + 1:]), key=_last_sign, default=None)
-    if folder is None:
-        return RunState(name, 'waiting')
+def _look_at_search(grid: Grid, folder: Path, root: Path, now: float) -> list[RunState]:
+    """Runs of a cell's search have one name but for what they are known by: what is not found is waiting.
+
+    What the committed search has is not run again, and comes last, as it may be of another config.
+    """
+    tried = math.prod(map(len, grid.tune.values())) * max(grid.folds or 1, 1)
+    own, committed = ({path.stem: record for path in sorted((place / 'search' / 'records').glob('*.json'))
+                       if (record := read_record(path))} for place in (folder, REPO / 'results' / grid.name))
+    states = []
+    for cell in (cell for cell in grid.cells_to_run() if not cell.without_config):
+        name = name_part(cell, grid.search_seed, None)
+        begun = sorted(_work_folders(name, root.glob('*/search/runs')), key=_last_sign, reverse=True)
+        found = [_recorded(run, own[run]) for run in own if _is_named(run, name)]
+        found += [_look_at(path.name, path, now) for path in begun if path.name not in own | committed]
+        found += [_recorded(run, committed[run]) for run in committed if run not in own and _is_named(run, name)]
+        found += [RunState(name, 'waiting')] * tried
+        states += [replace(state, name=f'search: {state.name}') for state in found[:tried]]
+    return states
+
+
+def _recorded(name: str, record: dict) -> RunState:
+    curve = record.get('training', {})
+    return RunState(name, record['state'], curve.get('steps'), curve.get('steps'), curve.get('last_loss'))
+
+
+def _work_folders(name: str, folders: Iterable[Path]) -> list[Path]:
+    return [path for folder in folders for path in folder.glob(f'{glob.escape(name)}-*')
+            if _is_named(path.name, name)]
+
+
+def _is_named(run: str, name: str) -> bool:
+    """Behind a name is the identity alone: a fold is another run."""
+    return run.rpartition('-')[0] == name
+
+
+def _look_at(name: str, folder: Path, now: float) -> RunState:
+    """A run without a record, by its work folder."""
     last = read_last_line(folder)
     quiet = max(QUIET, QUIET_STEPS * last.get('time', 0))
     return RunState(name, 'running' if now - _last_sign(folder) < quiet else 'stopped', last.get('step'),
