@@ -8,6 +8,7 @@ import argparse
 import shlex
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
@@ -195,13 +196,15 @@ def search_folders(grid: Grid, out: Path, args: argparse.Namespace) -> list[Path
 
 
 def list_all(grid: Grid, args: argparse.Namespace) -> tuple[dict, dict, list]:
-    """A grid's search, what it has chosen so far, and the runs with that."""
+    """A grid's search, what it has chosen so far, and the runs with that; others have no identity, and no record."""
     from benchmarks.runs.agenda import list_runs
     from benchmarks.runs.search import choose, list_search
 
     search = list_search(grid, args.weights_root, args.max_iters)
     choices = choose(grid, search, search_folders(grid, output_folder(grid, args), args))
-    return search, choices, list_runs(grid, args.weights_root, args.max_iters, choices)
+    undecided = search.keys() - choices.keys()
+    return search, choices, [replace(run, identity='undecided') if (run.cell, run.fold) in undecided else run
+                             for run in list_runs(grid, args.weights_root, args.max_iters, choices)]
 
 
 def list_cells(grid: Grid, args: argparse.Namespace) -> int:

@@ -83,6 +83,18 @@ def test_nothing_is_searched_or_run_twice_and_plans_count_both(searched):
     assert 'tiny, search: 8 runs' in planned and 'tiny: 4 runs' in planned
 
 
+def test_a_run_of_before_its_search_is_planned_again(searched, tmp_path):
+    tuned = grid_file(tmp_path, **TUNED | dict(axes=dict(slices=[1]), seeds=[1]))
+    text = tuned.read_text()
+    (tmp_path / 'data').symlink_to(searched / 'data')
+    grid_file(tmp_path, axes=dict(slices=[1]), seeds=[1])
+    run(tmp_path, '--grid', 'tiny.yaml', '--max-iters', '2')
+    plan = '--grid', 'tiny.yaml', '--max-iters', '2', '--plan', '--device', 'titan-rtx-paper'
+    assert 'tiny: 1 runs, 1 finished, 0 to do' in run(tmp_path, *plan)
+    tuned.write_text(text)
+    assert 'tiny: 1 runs, 0 finished, 1 to do' in run(tmp_path, *plan)
+
+
 def test_a_search_alone_runs_nothing_else_and_reads_no_committed_one(searched):
     alone = run(searched, '--grid', 'tiny.yaml', '--max-iters', '2', '--search')
     assert 'tiny, search (read from work_dirs/grids/tiny-2-steps/search): 8 runs, 8 finished' in alone
