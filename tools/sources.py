@@ -65,9 +65,9 @@ def show(weights_root: Path, check_too: bool) -> int:
         table.add_column(column, overflow='fold')
     for name, source in SOURCES.items():
         path = weights_root / source.file
-        saw = read_note(path).get('saw', source.saw)
+        saw = ', '.join(read_note(path).get('saw', source.saw)) or 'none known'
         places = f'--get, from {", ".join(place.name for place in source.places)}; ' if source.places else ''
-        table.add_row(name, source.encoder, source.objective, source.data, ', '.join(saw) or 'none known', source.file,
+        table.add_row(name, source.encoder, source.objective, source.data, saw, source.file,
                       'yes' if path.is_file() else 'no', places + source.origin, source.licence, source.citation)
     console = Console(width=None if Console().is_terminal else 200, highlight=False)
     console.print(table)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from timm.models import is_model
 
 from mmseg_plugins.datasets.splits import Fold
 from mmseg_plugins.errors import UserError, nearest
@@ -398,7 +399,9 @@ class _Cells:
                 parse_inflation(changes['inflation'])
             except UserError as error:
                 raise UserError(f'{where}: {error}') from None
-        own = encoder if encoder in self.sources else 'timm' if encoder.startswith(TIMM) else 'none'
+        # a model that timm does not know is told of elsewhere
+        of_timm = encoder.startswith(TIMM) and is_model(encoder.removeprefix(TIMM))
+        own = encoder if encoder in self.sources else 'timm' if of_timm else 'none'
         source = changes.get('source', self.source or ('timm' if own == 'timm' else 'none'))
         if 'encoder' in changes and 'source' not in changes and not self.fits(encoder, source):
             source = own
