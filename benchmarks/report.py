@@ -151,7 +151,9 @@ def collect_tables(judged: list[contrasts.Judged], measured: Measured, grid: Gri
     main, alone = tables.main_table(measured, grid), len(grid.datasets) == 1
 
     def add(name: str, frame: pd.DataFrame, caption: str, *notes: str) -> None:
-        collected.append(tables.Rendered(name, frame, caption, notes))
+        text = frame.to_csv()
+        seen = [f'{sign} {note}' for sign, note in tables.SEEN.items() if sign in text]
+        collected.append(tables.Rendered(name, frame, caption, (*notes, *seen)))
 
     if measured.data:
         add('1', tables.data_table(measured, grid, published_data()),

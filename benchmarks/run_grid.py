@@ -228,9 +228,9 @@ def list_cells(grid: Grid, args: argparse.Namespace) -> int:
             print(f'    (with what the search chooses of {", ".join(grid.tune)})')
     for name in dict.fromkeys(cell.source for cell in cells if cell.source not in ('none', None)):
         source = grid.sources[name]
-        path = args.weights_root / source.file
-        state = ('found' if path.is_file() else f'made by the grid from {source.made_by}' if source.made_by
-                 else f'missing: {source.origin}')
+        path = source.path(args.weights_root)
+        state = ('found' if path.is_file() else f'made by the grid from {source.made_by or source.needs}'
+                 if source.made_by or source.permuted else f'missing: {source.origin}')
         print(f'source {name}: {path} ({state})')
     if unprepared := [name for name in grid.datasets if not is_prepared(name)]:
         print(f'not prepared yet, so that the names of their runs will be others: {", ".join(unprepared)}')

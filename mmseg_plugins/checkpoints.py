@@ -107,8 +107,8 @@ def check_source_file(path: str | Path) -> None:
         raise UserError(f'{path}: is a folder; name the checkpoint in it'
                         + (f', e.g. {path / inside[0]}' if inside else ', which has none (.pth, .safetensors)'))
     if not path.is_file():
-        raise UserError(f'{path}: source checkpoint not found; download it from its authors, or make it with '
-                        'tools/pretrain.py, and put it there (README, "Sources")')
+        raise UserError(f'{path}: source checkpoint not found; fetch it (tools/sources.py --get), or make it '
+                        'with tools/pretrain.py, and put it there (README, "Sources")')
     check_format(path)
 
 

@@ -4,7 +4,7 @@ A config of this project is mmengine's with one more section:
 
     experiment = dict(
         data_root='data/prepared/bcv',   # a prepared dataset; gives classes, channels, ranges
-        source='weights/....pth',        # 2D checkpoint, or None for random weights
+        source='weights/....pth',        # 2D checkpoint, `timm` for the encoder's own, or None for random weights
         inflation='centering', slices=5, stride=1, target='center',
         img_size=512, steps=25000,       # left out or None: the dataset's
         batch=16, accumulate=1, lr=3e-5, warmup=20, seed=1234,
@@ -38,6 +38,8 @@ from .datasets.store import read_index
 from .errors import UserError, nearest
 from .keys import PLACEHOLDERS, check_experiment, check_place, decided_by
 from .models.encoders import timm_encoder
+from .progress import Progress
+from .sources import fetch_source, name_own_weights
 
 MISSING = object()
 
@@ -157,11 +159,17 @@ def import_extensions(modules: Sequence[str], named_by: str | Path) -> None:
 def check_start(cfg: Config, world_size: int) -> str:
     """Check what a training run needs before any process is started; says what will be trained.
 
+    A source `timm` becomes the file of the encoder's own weights, which is fetched if need be.
+
     Raises:
-        UserError: the source checkpoint is not there.
+        UserError: the source checkpoint is not there, or `timm`'s own cannot be fetched.
     """
     experiment, train = cfg.experiment, cfg.train_dataloader
     if experiment.source:
+        encoder = experiment.get('encoder') or cfg.model.backbone.get('model', 'the config')
+        if own := name_own_weights(experiment.source, encoder):
+            with Progress(stderr=True) as progress:
+                experiment.source = cfg.model.backbone.source = str(fetch_source(own, Path('weights'), progress))
         check_source_file(experiment.source)
     index = read_index(experiment.data_root)
     trained, evaluated = check_splits(cfg, index)

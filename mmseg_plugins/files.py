@@ -1,6 +1,7 @@
 """Files are written whole or not at all, and a folder has one writer."""
 
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -8,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,16 @@ from .errors import FULL, Busy, UserError
 def is_same_file(path: str | Path, other: str | Path) -> bool:
     """Whether both lead to one file that is there, by whatever path or link."""
     return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
+
+
+@cache
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, read in pieces; once per process, so that who replaces a file calls `cache_clear`."""
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def check_output(path: Path, what: str, inputs: Iterable[str | Path], overwrite: bool = False,

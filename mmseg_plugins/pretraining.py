@@ -11,8 +11,10 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
 from .building import build_runner
+from .datasets.store import read_index
 from .errors import UserError
 from .files import write_atomic
+from .sources import read_note
 
 
 def pretrain(cfg: Config, out: Path, hooks: Sequence[Hook] = ()) -> dict[str, float]:
@@ -47,3 +49,10 @@ def pretrain(cfg: Config, out: Path, hooks: Sequence[Hook] = ()) -> dict[str, fl
         torch.save({'model': model.backbone.model.state_dict()}, buffer)
         write_atomic(out, buffer.getvalue())
     return metrics
+
+
+def describe_data(cfg: Config) -> dict:
+    """Whose cases a source has seen that a config makes, with those of the source that it starts from itself."""
+    experiment = cfg.experiment
+    before = read_note(Path(experiment.source)).get('saw', []) if experiment.source else []
+    return dict(saw=[*before, f'{read_index(experiment.data_root)["dataset"]}:{experiment.split}'])

@@ -181,7 +181,9 @@ SHOWN = {
         '--method': (['--method', 'a/b'], "--method: 'a/b' cannot be a name"), '--seed': SCORED,
         '--made-by': SCORED, '--imports': (['--imports', 'no_such_module'], "'no_such_module'")}),
     'tools/sources.py': ([], {'--weights-root': (['--weights-root', '{here}/w'], 'under {here}/w'),
-                              '--check': (['--weights-root', '{used}', '--check'], 'sha256')}),
+                              '--check': (['--weights-root', '{used}', '--check'], 'sha256'),
+                              '--get': (['--get', 'layuot'], "did you mean 'layout'"),
+                              '--from': (['--from', 'timm'], '--from goes with --get')}),
     'tools/verify_data.py': (ARCHIVE, DATASET),
     'tools/prepare_data.py': (ARCHIVE, DATASET | {
         '--uncompressed': 'faults/test_faults.py::test_a_full_disk_leaves_whole_cases_in_the_store'}),

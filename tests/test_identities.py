@@ -9,7 +9,7 @@ from benchmarks.grid.reader import load_grid
 from benchmarks.runs import agenda
 from benchmarks.runs.search import choose, list_search
 from mmseg_plugins.experiment import read_config
-from mmseg_plugins.sources import file_sha256
+from mmseg_plugins.files import file_sha256
 
 RESULTS = REPO / 'results'
 DATA = {'phantom': 'd159077d', 'hippocampus': 'b0fc276c'}  # agenda.data_digest of each, prepared whole

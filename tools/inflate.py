@@ -8,9 +8,8 @@ from safetensors.torch import save
 
 from mmseg_plugins.certificate import ENCODERS, Certificate, build_encoder, certify, standalone_state
 from mmseg_plugins.errors import UserError, run_main
-from mmseg_plugins.files import check_output, write_atomic
+from mmseg_plugins.files import check_output, file_sha256, write_atomic
 from mmseg_plugins.options import path
-from mmseg_plugins.sources import file_sha256
 
 
 def parse_args() -> argparse.Namespace:

@@ -15,7 +15,8 @@ from mmseg_plugins.experiment import check_start, load_config, prepare_for_devic
 from mmseg_plugins.files import check_output
 from mmseg_plugins.launch import add_launcher, check_launcher, was_restarted, world_size
 from mmseg_plugins.options import add_amp, add_config_options, path
-from mmseg_plugins.pretraining import pretrain
+from mmseg_plugins.pretraining import describe_data, pretrain
+from mmseg_plugins.sources import write_note
 from mmseg_plugins.work_dir import PATIENCE, check_work_dir, hold_work_dir
 
 
@@ -42,7 +43,8 @@ def main() -> None:
     work_dir = args.work_dir or Path('work_dirs') / args.config.stem
     restarted = was_restarted()
     resume = args.resume or restarted
-    check_output(args.out, '--out', [args.config, cfg.experiment.source or ''], args.overwrite or resume)
+    for file in (args.out, args.out.with_suffix('.json')):  # the weights, and what they were made of
+        check_output(file, '--out', [args.config, cfg.experiment.source or ''], args.overwrite or resume)
     check_work_dir(work_dir, args.config, resume)
     prepare_for_device(cfg, args.launcher)
     cfg.work_dir, cfg.resume = str(work_dir), resume
@@ -51,6 +53,7 @@ def main() -> None:
 
     from mmengine.dist import is_main_process
     if is_main_process():
+        write_note(args.out, describe_data(cfg))
         print(args.out)
     leave_processes()
 

@@ -11,7 +11,7 @@ from mmseg_plugins.errors import UserError, some
 from mmseg_plugins.progress import Progress
 
 from ..runs.agenda import Agenda
-from ..runs.execute import execute_pretraining, execute_run, record_failure
+from ..runs.execute import execute_permutation, execute_pretraining, execute_run, record_failure
 from ..runs.records import read_object, record_path
 from ..runs.run import Run
 
@@ -71,7 +71,8 @@ def make_jobs(agenda: Agenda, work: Path, out: Path, options: dict[str, Any]) ->
     jobs = []
     for source in agenda.sources:
         folder = work / 'sources' / f'{source.name}-{source.digest}'
-        make = partial(execute_pretraining, source.config, source.options, source.out, folder, source.digest)
+        make = (partial(execute_pretraining, source.config, source.options, source.out, folder, source.digest)
+                if source.config else partial(execute_permutation, source.base, source.out, source.digest))
         jobs.append(Job(names[source.name], make, names.get(source.needs), folder, source.out.with_suffix('.json'),
                         source.steps))
     # runs from random weights need not wait for a source that is still being made

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from timm.models import is_model
 
 from mmseg_plugins.datasets.splits import Fold
 from mmseg_plugins.errors import UserError, nearest
 from mmseg_plugins.experiment import import_extensions
 from mmseg_plugins.inflation import parse_inflation
 from mmseg_plugins.keys import KEYS, decided_by
-from mmseg_plugins.sources import SOURCES, Source
+from mmseg_plugins.sources import OWN, PERMUTED, SOURCES, TIMM, Source, find_source, name_own_weights
 from mmseg_plugins.untrusted import check_name, find_fault, find_twins
 
 from ..methods.command import check_command
@@ -29,7 +30,6 @@ SET_BY = {'experiment.data_root': 'dataset', 'experiment.seed': 'seeds', 'load_f
           **dict.fromkeys(('experiment_name', 'work_dir', 'resume', 'launcher'), 'name'),
           **{f'experiment.{name}': f'axis {name}' for name, axis in AXES.items() if axis.neutral is not None}}
 SOURCES_OF = {'videoswin': 'swin'}  # takes a 2D Swin's weights too, by inflating kernel and tables
-TIMM = 'timm/'
 # Keys that decide how long a step takes.
 PACING = {f'experiment.{key}' for key in ('batch', 'accumulate', 'img_size', 'encoder', 'precision', 'compile',
                                           'channels_last', 'activation_checkpointing')}
@@ -148,7 +148,8 @@ class Grid:
 AXES_OF_ROWS = {str: ({str: object}, None)}
 OWN_TABLE = {'rows': AXES_OF_ROWS, 'against': (str, int, ...),
              **dict.fromkeys(('labels', 'caption', 'by', 'axis'), (str, ...))}
-OWN_SOURCE = dict.fromkeys(Source.__dataclass_fields__, (str, None, ...)) | {'file': str, 'encoder': str}
+OWN_SOURCE = {**dict.fromkeys(('objective', 'data', 'origin', 'licence', 'citation', 'sha256', 'made_by', 'needs'),
+                              (str, None, ...)), 'saw': ([str], ...), 'file': str, 'encoder': str}
 # What each key of a grid file holds, in the words of find_fault, and how it is written.
 GRID_KEYS = {
     'title': (str, 'text'),
@@ -364,16 +365,21 @@ class _Cells:
     path: Path
     dataset: str
     configs: Mapping[str, str | dict]
-    sources: Mapping[str, Source]
-    source: str
+    sources: dict[str, Source]  # gains those that need no entry
+    source: str | None
 
     def fits(self, encoder: str, source: str) -> bool:
         """Whether an encoder can start from a source; one that is not known is told of elsewhere.
 
-        Encoders of one file are one model, whatever their options.
+        Encoders of one file are one model, whatever their options, and so are timm's whatever their tag.
         """
+        if OWN.fullmatch(source):
+            return encoder.startswith(TIMM)
+        source = source if source in self.sources else source.removesuffix(PERMUTED)
         if source not in self.sources:
             return True
+        if encoder.startswith(TIMM):
+            return self.sources[source].encoder.partition('.')[0] == encoder.partition('.')[0]
         same = [name for name, config in self.configs.items() if config == self.configs.get(encoder)]
         return self.sources[source].encoder in (encoder, SOURCES_OF.get(encoder), *same)
 
@@ -393,10 +399,20 @@ class _Cells:
                 parse_inflation(changes['inflation'])
             except UserError as error:
                 raise UserError(f'{where}: {error}') from None
-        source = self.source
-        if 'encoder' in changes and not self.fits(encoder, source):  # each encoder has its own
-            source = encoder if encoder in self.sources else 'none'
-        made = Cell(**{'dataset': self.dataset, 'encoder': encoder, 'source': source, **changes})
+        # a model that timm does not know is told of elsewhere
+        of_timm = encoder.startswith(TIMM) and is_model(encoder.removeprefix(TIMM))
+        own = encoder if encoder in self.sources else 'timm' if of_timm else 'none'
+        source = changes.get('source', self.source or ('timm' if own == 'timm' else 'none'))
+        if 'encoder' in changes and 'source' not in changes and not self.fits(encoder, source):
+            source = own
+        try:
+            source = name_own_weights(source, encoder) or source
+            name = source
+            while name and (found := find_source(name, self.sources)):
+                self.sources[name], name = found, found.needs if found.permuted else None
+        except UserError as error:
+            raise UserError(f'{where}: {error}') from None
+        made = Cell(**{'dataset': self.dataset, 'encoder': encoder, **changes, 'source': source})
         if not made.encoder.startswith(TIMM):
             _known(made.encoder, self.configs, 'encoder', where)
         _known(made.source, {*self.sources, 'none'}, 'source', where)
@@ -495,7 +511,7 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     sources = _read_sources(spec, path)
     configs = {name: config.get('file', config) if isinstance(config, dict) else config
                for name, config in spec['configs'].items()}
-    cells = _Cells(path, chosen[0], configs, sources, spec.get('source', 'none'))
+    cells = _Cells(path, chosen[0], configs, sources, spec.get('source'))
     filled = {table.name: replace(table, rows={row: cells.make(changes, f'table {table.name}, row {row!r}')
                                                for row, changes in table.rows.items()})
               for table in _choose_tables(spec, tables, path)}

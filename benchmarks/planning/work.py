@@ -95,7 +95,7 @@ def list_kinds(agenda: Agenda, folders: Sequence[Path]) -> list[Kind]:
         folders: of their records.
     """
     kinds, waiting = {}, {run.name for run in agenda.todo}
-    for job in agenda.sources:
+    for job in (job for job in agenda.sources if job.config):  # the others take seconds
         name = f'source {job.name}'
         kinds[name] = Kind(job.config, job.options, name)
         kinds[name].to_do[name] = job.needs and f'source {job.needs}'

@@ -24,7 +24,7 @@ from .statistics import (
     holm,
     seed_reach,
 )
-from .tables import cell_label, cell_names
+from .tables import cell_label, cell_names, marked
 
 NOTE = ('DSC case: mean over labels, cases and seeds, a label that the case lacks counting 100 where one run '
         'leaves it out and another does not (0). 95 %: Student\'s t for new seeds and new cases (two-way random '
@@ -105,7 +105,9 @@ def contrast_table(judged: Iterable[Judged], measured: Measured, grid: Grid) -> 
     return pd.DataFrame([{
         'Effect': str(each.contrast) if each.contrast.name else '—',
         **({'Data': each.contrast.cells[0].dataset} if len(grid.datasets) > 1 else {}),
-        'Contrast': f'{each.contrast.first} - {each.contrast.second}', 'Table': each.contrast.table or '—',
+        'Contrast': ' - '.join(marked(name, cell, measured, grid) for name, cell in zip(
+            (each.contrast.first, each.contrast.second), each.contrast.cells, strict=True)),
+        'Table': each.contrast.table or '—',
         'registered': 'yes' if each.contrast.registered else 'no', **_figures(each, measured)}
         for each in judged if isinstance(each.contrast.labels, str)])
 

@@ -6,7 +6,8 @@ import pandas as pd
 
 TEX = {letter: f'\\{letter}' for letter in '&%_#${}'} | {
     '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '\\': r'\textbackslash{}', '<': '$<$', '>': '$>$',
-    '±': r'$\pm$', '✓': r'$\checkmark$', '✗': r'$\times$', '—': '--'}
+    '±': r'$\pm$', '✓': r'$\checkmark$', '✗': r'$\times$', '—': '--',
+    '†': r'\dag{}', '‡': r'\ddag{}'}
 
 
 def to_markdown(table: pd.DataFrame, notes: Sequence[str] = (), rule: str = '---') -> str:

@@ -21,12 +21,32 @@ ORGAN_STATISTICS = {'# voxels': ('voxels', '{:,.0f}'), '# slices': ('slices', '{
                     'slice variation': ('variation', '{:.2f}')}  # what a dataset's summary tells of its labels
 
 
+# Behind the name of what starts from a source that has seen cases of the dataset, and what that says.
+SEEN = {'†': 'Its source was pre-trained on other cases of the dataset, none of which is evaluated.',
+        '‡': 'Its source was pre-trained on cases of the dataset, and evaluated ones can be among them.'}
+
+
 class Rendered(NamedTuple):
     """A table as text cells, the name of its files, its caption, and footnotes below it."""
     name: str
     frame: pd.DataFrame
     caption: str
     notes: Sequence[str] = ()
+
+
+def marked(name: str, cell: Cell, measured: Measured, grid: Grid) -> str:
+    """What a cell is called in a table, with a sign of `SEEN` where that applies on any of the grid's datasets."""
+    signs = {_sign(run, grid) for same in grid.on_each([cell]) for run in split_merged(*measured.done(same))}
+    return ' '.join([name, *([max(signs)] if any(signs) else [])])
+
+
+def _sign(run: dict, grid: Grid) -> str:
+    """Of one run: whether its source has seen cases of its dataset, and of the split that is evaluated."""
+    cell, evaluated = Cell(**run['cell']), (run.get('data') or {}).get('evaluated', 'all').partition(':')[0]
+    saw = (run.get('source') or {}).get('saw') or getattr(grid.sources.get(cell.source), 'saw', ())
+    seen = [place.split(':')[1:2] for place in saw if place.split(':')[0] == cell.dataset]
+    apart = evaluated != 'all' and all(split and split[0] not in ('all', evaluated) for split in seen)
+    return '' if not seen else '†' if apart else '‡'
 
 
 def was_run(table: Table, measured: Measured, grid: Grid) -> bool:
@@ -90,7 +110,7 @@ def _metric_table(table: Table, measured: Measured, grid: Grid, committed: Measu
     heading, rows = table.axis or 'Method', []
     for label, cell in table.rows.items():
         value = measured.value(cell, labels=labels)
-        row = {heading: label}
+        row = {heading: marked(label, cell, measured, grid)}
         if not cell.without_config:
             row |= {name: text(cell, grid.sources) for name, text in table.columns.items()}
         row |= _figures(measured, cell, labels)
@@ -163,7 +183,7 @@ def _dataset_table(table: Table, measured: Measured, grid: Grid, committed: Meas
         per_case = ', per case' * any(label in found.per_case for found in published.values())
         paper[label] = f'paper{per_case}', texts({
             dataset: found.rows[label] for dataset, found in published.items() if label in found.rows})
-    return _lines(shown, paper)
+    return _lines(shown, paper, table, measured, grid)
 
 
 def _organ_table(table: Table, measured: Measured, grid: Grid, committed: Measured | None) -> pd.DataFrame:
@@ -185,14 +205,16 @@ def _organ_table(table: Table, measured: Measured, grid: Grid, committed: Measur
         if summary or label not in ORGAN_STATISTICS:
             paper[label] = (published.heading + ', per case' * (label in published.per_case),
                             {organ: _number(figures[i], form) for organ, i in organs.items()})
-    return _lines(shown, paper)
+    return _lines(shown, paper, table, measured, grid)
 
 
-def _lines(shown: Mapping[str, Mapping[str, dict]], paper: Mapping[str, tuple[str, dict]]) -> pd.DataFrame:
+def _lines(shown: Mapping[str, Mapping[str, dict]], paper: Mapping[str, tuple[str, dict]], table: Table,
+           measured: Measured, grid: Grid) -> pd.DataFrame:
     """Each row's kinds of figures, the published ones below; first the rows that only the publication has."""
     lines = [(label, *paper[label]) for label in paper if label not in shown]
     for label, kinds in shown.items():
-        lines += [(label, *kind) for kind in kinds.items()] + ([(label, *paper[label])] if label in paper else [])
+        name = marked(label, table.rows[label], measured, grid) if label in table.rows else label
+        lines += [(name, *kind) for kind in kinds.items()] + ([(label, *paper[label])] if label in paper else [])
     return pd.DataFrame([{'Method': label, 'figures': kind, **texts} for label, kind, texts in lines])
 
 
@@ -244,7 +266,8 @@ def free_table(measured: Measured, grid: Grid) -> tuple[pd.DataFrame, str]:
     """One row per cell that no table names, and a caption of what all of them share."""
     cells = free_cells(measured, grid)
     varying = varying_axes(cells)
-    rows = [{axis: '—' if getattr(cell, axis) is None else str(getattr(cell, axis))
+    rows = [{axis: '—' if getattr(cell, axis) is None else
+             marked(cell.source, cell, measured, grid) if axis == 'source' else str(getattr(cell, axis))
              for axis in varying}
             | _figures(measured, cell, 'headline') | {'runs': measured.value(cell).runs}
             for cell in cells]
@@ -281,6 +304,7 @@ def search_table(measured: Measured, grid: Grid) -> pd.DataFrame:
     """What a search chose for each cell, and the DSC of every setting; empty where nothing was tuned."""
     rows = []
     for cell, name in cell_names(measured, grid).items():
+        name = marked(name, cell, measured, grid)
         runs = [run for run in split_merged(*measured.done(cell)) if 'search' in run]
         searches = {str((run.get('fold'), run['search'])): (run.get('fold'), run['search']) for run in runs}
         for fold, found in searches.values():
@@ -319,7 +343,8 @@ def seed_table(table: Table, measured: Measured, grid: Grid) -> pd.DataFrame:
     for (figures, label), value in lines.items():
         if len(value.seeds) < 2:
             continue
-        row = {'Method': label, 'figures': figures,
+        name = marked(label, table.rows[label], measured, grid) if figures == 'measured' else label
+        row = {'Method': name, 'figures': figures,
                'seeds': ', '.join(f'{seed}: {score:.2f}' for seed, score in value.seeds.items()),
                'mean ± std': str(value), 'ddof 0': f'{np.std(list(value.seeds.values())):.2f}',
                f'{reference} - this': '—', 't': '—', 'p, one-sided': '—', 'p, two-sided': '—'}
@@ -340,7 +365,7 @@ def cost_table(measured: Measured, grid: Grid, paper: Mapping[str, int]) -> pd.D
         if not costs:
             continue
         whole = [cost['seconds'] for cost in costs if not cost.get('resumed_from')]  # the others' is of a part
-        row = {'Runs': name, 'seconds': f'{np.median(whole):.0f}' if whole else '—'}
+        row = {'Runs': marked(name, cell, measured, grid), 'seconds': f'{np.median(whole):.0f}' if whole else '—'}
         if not cell.without_config:
             on_gpu = all(cost.get('memory_of') == 'GPU, training' for cost in costs)
             row |= {'slices': str(cell.slices), 'parameters (M)': f'{costs[0]["parameters"] / 1e6:.2f}',

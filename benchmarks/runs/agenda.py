@@ -14,12 +14,13 @@ from mmseg_plugins.datasets.splits import Fold, name_fold, split_cases
 from mmseg_plugins.datasets.store import read_index
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.experiment import check_splits, places, read_config
+from mmseg_plugins.files import file_sha256
 from mmseg_plugins.keys import KEYS, check_size
 from mmseg_plugins.models.encoders import timm_encoder
-from mmseg_plugins.sources import file_sha256
+from mmseg_plugins.sources import TIMM
 
 from ..grid.axes import AXES, Cell
-from ..grid.reader import TIMM, Grid
+from ..grid.reader import Grid
 from .inputs import PREPARED, is_prepared
 from .records import find_record, read_object
 from .run import OURS, Run, content_hash, module_folders
@@ -34,14 +35,15 @@ UNDETERMINING = re.compile(
 
 @dataclass(frozen=True)
 class SourceJob:
-    """An embedded source checkpoint that has to be made."""
+    """A source checkpoint that has to be made: by a config, or of that at `base`, by permuting its entries."""
     name: str
-    config: str
+    config: str | None
     options: dict
     out: Path
     digest: str
     steps: int
     needs: str | None  # another source that is made before
+    base: Path | None = None
 
 
 @dataclass
@@ -72,7 +74,7 @@ def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: i
     """
     if cell.without_config:
         return _make_command_run(grid, cell, seed, fold)
-    source = None if cell.source == 'none' else str(weights_root / grid.sources[cell.source].file)
+    source = None if cell.source == 'none' else str(grid.sources[cell.source].path(weights_root))
     axes = {name: getattr(cell, name) for name in AXES if name not in ('encoder', 'source')}
     options = {'experiment.data_root': str(PREPARED / cell.dataset), 'experiment.source': source,
                **{f'experiment.{name}': value for name, value in axes.items() if value is not None},
@@ -170,13 +172,15 @@ def data_digest(index: dict, *splits: str | None) -> str:
 
 
 def _source_digest(name: str, grid: Grid, weights_root: Path) -> str:
-    """Hash of what an embedded source is made from, or of a published file's bytes."""
+    """Hash of what a source is made from, or of a published file's bytes."""
     source = grid.sources[name]
+    if source.permuted:
+        return content_hash(['permuted', _source_digest(source.needs, grid, weights_root)])
     if source.made_by:
         cfg = read_config(REPO / source.made_by)
         before = source.needs and _source_digest(source.needs, grid, weights_root)
         return content_hash([determinants(cfg), Path(cfg.experiment.data_root).name, before])
-    path = weights_root / source.file
+    path = source.path(weights_root)
     return file_sha256(path) if path.is_file() else 'missing'
 
 
@@ -216,26 +220,30 @@ def make_agenda(grid: Grid, runs: list[Run], weights_root: Path, folders: Sequen
 
 
 def _add_source_jobs(name: str, grid: Grid, weights_root: Path, jobs: dict[str, SourceJob]) -> None:
-    """The pre-training that makes an embedded source, after that of the source it starts from."""
+    """The making of a source that is not published, after that of the source it starts from."""
     source = grid.sources[name]
-    if not source.made_by or name in jobs:
+    if not (source.made_by or source.permuted) or name in jobs:
         return
-    out, digest = weights_root / source.file, _source_digest(name, grid, weights_root)
+    out, digest = source.path(weights_root), _source_digest(name, grid, weights_root)
     if out.is_file() and (read_object(out.with_suffix('.json')) or {}).get('digest') == digest:
         return
     if source.needs:
         _add_source_jobs(source.needs, grid, weights_root, jobs)
+    before = source.needs if source.needs in jobs else None
+    if source.permuted:
+        base = grid.sources[source.needs].path(weights_root)
+        jobs[name] = SourceJob(name, None, {}, out, digest, 1, before, base)
+        return
     cfg = read_config(REPO / source.made_by)
     data = Path(cfg.experiment.data_root).name
     options = {'experiment.data_root': str(PREPARED / data)}
     if source.needs:
-        options['experiment.source'] = str(weights_root / grid.sources[source.needs].file)
-    jobs[name] = SourceJob(name, source.made_by, options, out, digest, cfg.experiment.steps,
-                           source.needs if source.needs in jobs else None)
+        options['experiment.source'] = str(grid.sources[source.needs].path(weights_root))
+    jobs[name] = SourceJob(name, source.made_by, options, out, digest, cfg.experiment.steps, before)
 
 
 def prepare_sources(agenda: Agenda) -> None:
     """Draw the procedural images that some of the agenda's sources are made from."""
     folder = PREPARED / 'layout'
-    if any(source.options['experiment.data_root'] == str(folder) for source in agenda.sources):
+    if any(source.options.get('experiment.data_root') == str(folder) for source in agenda.sources):
         prepare_layout(folder)

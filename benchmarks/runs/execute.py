@@ -24,10 +24,11 @@ from mmseg_plugins.datasets.intensity import intensity_ranges
 from mmseg_plugins.errors import Busy, OutOfMemory, UserError
 from mmseg_plugins.experiment import import_extensions, load_config, prepare_for_device
 from mmseg_plugins.faults import peak_memory
-from mmseg_plugins.files import only_writer, write_json
+from mmseg_plugins.files import only_writer
 from mmseg_plugins.flops import count_cost
 from mmseg_plugins.launch import process_rank, world_size
-from mmseg_plugins.pretraining import pretrain
+from mmseg_plugins.pretraining import describe_data, pretrain
+from mmseg_plugins.sources import describe_weights, permute_source, read_note, write_note
 from mmseg_plugins.work_dir import PATIENCE, RollingCheckpoint
 
 from ..methods.command import run_command
@@ -191,6 +192,7 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
     body['data'] |= dict(protocol=evaluated.protocol, input_size=size)
     return body | dict(
         settings=settings, training=_training_summary(runner), load=_load_report(model.backbone),
+        source=_describe_source(run, cfg),
         cost=dict(parameters=whole.parameters, encoder_parameters=encoder.parameters, flops=whole.flops,
                   encoder_flops=encoder.flops, **seconds, resumed_from=progress.first, processes=get_world_size(),
                   kind=describe_kind(run.title, cfg.experiment, len(evaluated.index['labels'])),
@@ -243,10 +245,24 @@ def _load_report(encoder) -> dict | None:
                            missing=report.missing)
 
 
+def _describe_source(run: Run, cfg: Config) -> dict | None:
+    """Which weights it started from, exactly; None: random ones."""
+    path = cfg.experiment.source
+    return path and dict(name=run.cell.source) | describe_weights(Path(path))
+
+
 def execute_pretraining(config: str, options: dict, out: Path, work_dir: Path, digest: str,
                         report: Callable[[int, int], None]) -> None:
     """Make an embedded source checkpoint, and beside it a note of what it was made by."""
     cfg = _load(config, options, work_dir, f'pretrain-{out.stem}-{digest}')
     with only_writer(work_dir, patience=PATIENCE):
         metrics = pretrain(cfg, out, [ReportProgress(report)])
-    write_json(out.with_suffix('.json'), dict(made_by=config, digest=digest, metrics=metrics) | provenance())
+    write_note(out, dict(made_by=config, digest=digest, metrics=metrics) | describe_data(cfg)
+               | provenance())
+
+
+def execute_permutation(base: Path, out: Path, digest: str, report: Callable[[int, int], None]) -> None:
+    """Make the permuted source of another."""
+    permute_source(base, out)
+    write_note(out, read_note(out) | dict(digest=digest))
+    report(1, 1)

@@ -1,5 +1,6 @@
 """What a grid's runs start from: prepared datasets and source checkpoints."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmseg_plugins.commands import REPO
@@ -10,7 +11,8 @@ from mmseg_plugins.datasets.prepare import prepare_dataset
 from mmseg_plugins.datasets.store import write_folds
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.experiment import read_config
-from mmseg_plugins.sources import file_sha256
+from mmseg_plugins.files import file_sha256
+from mmseg_plugins.sources import TIMM, Source, fetch_source, find_source, read_note
 
 from ..grid.reader import Grid
 
@@ -58,20 +60,27 @@ def prepare_inputs(grid: Grid, archives: dict[str, Path | None], weights_root: P
                         + (f'the others with --dataset {others}' if others else 'one with --dataset NAME'))
     for name in fresh:
         find_cases(dataset_info(name), archives[name])
-    wanted = [grid.sources[name] for name in sorted({cell.source for cell in grid.cells()} - {'none', None})]
-    for source in wanted if grid.folds else ():
-        data = source.made_by and Path(read_config(REPO / source.made_by).experiment.data_root).name
-        if data in grid.datasets:
-            raise UserError(f'{source.file} is pre-trained on cases of {data}, all of which folds report; leave '
-                            'that source or folds out')
-    files = [weights_root / source.file for source in wanted if not source.made_by]
-    missing = [str(path) for path in files if not path.is_file()]
+    wanted = _sources_of(grid)
+    for source in wanted.values() if grid.folds else ():
+        for data in grid.datasets:
+            if any(seen.partition(':')[0] == data for seen in _seen_by(source, weights_root)):
+                raise UserError(f'{source.file} is pre-trained on cases of {data}, all of which folds report; '
+                                'leave that source or folds out')
+    published = {name: source for name, source in wanted.items() if not (source.made_by or source.permuted)}
+    missing = {name: source for name, source in published.items()
+               if not name.startswith(TIMM) and not source.path(weights_root).is_file()}
     if missing:
-        raise UserError(f'source checkpoints not found: {", ".join(missing)}; download them from their authors '
-                        'and put them there (README, "Sources")')
-    for source in wanted:
-        path = weights_root / source.file
-        if source.sha256 and not source.made_by and file_sha256(path) != source.sha256:
+        fetched = [name for name, source in missing.items() if source.places]
+        get = (f'call tools/sources.py --get {" ".join(fetched)}' if fetched else
+               'download them from their authors and put them there')
+        where = ', '.join(str(source.path(weights_root)) for source in missing.values())
+        raise UserError(f'source checkpoints not found: {where}; {get} (README, "Sources")')
+    for name in published:
+        if name.startswith(TIMM):  # here, once: the runs may be where there is no network
+            fetch_source(name, weights_root, progress)
+    for source in published.values():
+        path = source.path(weights_root)
+        if source.sha256 and file_sha256(path) != source.sha256:
             raise UserError(f'{path}: its sha256 is {file_sha256(path)}, the source says {source.sha256}; fetch '
                             'it again, or correct the grid file')
     faulty = [name for name, raw in archives.items() if raw and raw.is_dir() and not _prepare(name, raw, progress)]
@@ -80,6 +89,21 @@ def prepare_inputs(grid: Grid, archives: dict[str, Path | None], weights_root: P
                         'cases')
     for name in grid.datasets if grid.folds else ():
         write_folds(PREPARED / name, grid.folds)
+
+
+def _sources_of(grid: Grid) -> dict[str, Source]:
+    """Those of its cells by name, and those that these are made of."""
+    waiting, found = sorted({cell.source for cell in grid.cells()} - {'none', None}), {}
+    for name in waiting:
+        found[name] = find_source(name, grid.sources)
+        waiting += [needed for needed in [found[name].needs] if needed and needed not in waiting]
+    return found
+
+
+def _seen_by(source: Source, weights_root: Path) -> Sequence[str]:
+    """Datasets of which pre-training saw cases: what stands beside the file, else in its entry or its config."""
+    of_config = [Path(read_config(REPO / source.made_by).experiment.data_root).name] if source.made_by else []
+    return read_note(source.path(weights_root)).get('saw') or source.saw or of_config
 
 
 def _prepare(name: str, raw: Path, progress) -> bool:

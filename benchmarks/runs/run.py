@@ -11,6 +11,7 @@ from typing import Any
 from mmseg_plugins.commands import REPO, command
 from mmseg_plugins.datasets.splits import Fold
 from mmseg_plugins.options import format_value
+from mmseg_plugins.sources import TIMM
 
 from ..grid.axes import Cell
 
@@ -48,7 +49,9 @@ class Run:
         if self.cell.without_config:
             return self.config
         places = {'experiment.data_root', 'experiment.source'}
-        options = [(key, Path(value) if key in places and value else format_value(key, value))
+        own = f'timm:{self.cell.source.partition(".")[2]}' if self.cell.source.startswith(TIMM) else ''
+        options = [(key, own if own and key == 'experiment.source' else
+                    Path(value) if key in places and value else format_value(key, value))
                    for key, value in self.options.items()]
         return command('tools/train.py', REPO / self.config, '--work-dir', Path('work_dirs') / self.name,
                        '--cfg-options', *options, portable=portable,

@@ -14,7 +14,7 @@ from ..datasets.splits import split_cases
 from ..datasets.store import Store, read_index, read_meta
 from ..datasets.volumes import to_slices
 from ..errors import UserError, some
-from ..sources import file_sha256
+from ..files import file_sha256
 from .metrics import choose_metrics
 from .scores import Scores, collect_scores, compare, score_case
 
