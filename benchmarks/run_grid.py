@@ -196,7 +196,7 @@ def leave_absent_out(grid: Grid, args: argparse.Namespace) -> None:
     from benchmarks.runs.inputs import find_absent
 
     grid.absent = find_absent(grid, args.data_root)
-    for line in grid.absent.values():
+    for line in dict.fromkeys(grid.absent.values()):
         print(line)
 
 

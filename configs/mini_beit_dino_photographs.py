@@ -5,4 +5,4 @@ Command: python tools/pretrain.py configs/mini_beit_dino_photographs.py \
 (prepare first: python tools/prepare_data.py photographs --raw FOLDER_OR_TAR). About two minutes on one CPU thread.
 """
 _base_ = '_base_/mini_dino.py'
-experiment = dict(data_root='data/prepared/photographs', steps=500, warmup=50)
+experiment = dict(data_root='data/prepared/photographs')

@@ -6,7 +6,7 @@ Command: python tools/pretrain.py configs/mini_beit_photographs.py --out weights
 _base_ = ['_base_/mini_beit.py', '_base_/mini_windows.py', '_base_/mini_schedule.py',
           '_base_/runtime.py']
 experiment = dict(data_root='data/prepared/photographs', source=None, inflation='random', slices=1,
-                  batch=32, lr=2e-3, steps=500, warmup=50, seed=20263, checkpoint_interval=100)
+                  batch=32, lr=2e-3, steps=400, warmup=40, seed=20263, checkpoint_interval=100)
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(neck=dict(lr_mult=1.0), decode_head=dict(lr_mult=1.0))))
 model = dict(neck=None, decode_head=dict(_delete_=True, type='PooledHead', in_channels=96, num_classes=2))
 train_dataloader = dict(dataset=dict(pipeline=[

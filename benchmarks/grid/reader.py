@@ -62,7 +62,7 @@ class Grid:
         steps: cell -> its steps, where runs have seconds alike (planning/equal.py).
         text: the file itself, kept beside the records.
         contrasts: that the file registers, in its order; all others that a page shows were looked up afterwards.
-        absent: source -> why it cannot be made here, so that no cell with it is run.
+        absent: source -> why it cannot be made here; no cell of it is run.
     """
     name: str
     datasets: Sequence[str]

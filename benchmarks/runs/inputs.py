@@ -38,11 +38,11 @@ def find_archives(grid: Grid, data_root: Path) -> dict[str, Path | None]:
 
 def find_absent(grid: Grid, data_root: Path) -> dict[str, str]:
     """Sources of the grid that cannot be made here for want of photographs, and which file is needed where."""
-    archive = data_root / photographs.ARCHIVE
+    archive, names = data_root / photographs.ARCHIVE, _sources_of_photographs(grid)
     if is_prepared('photographs') or archive.exists():
         return {}
-    return {name: f'source {name}: {archive} not found, so its rows are left out; get {photographs.ORIGIN}'
-            for name in _sources_of_photographs(grid)}
+    return dict.fromkeys(names, f'{archive}: not found, so rows that start from {", ".join(names)} are left out; '
+                                f'get {photographs.ORIGIN}')
 
 
 def prepare_photographs(grid: Grid, data_root: Path, progress) -> None:
