@@ -89,10 +89,11 @@ def main() -> int:
         raise UserError(f'--search: grid {grid.name} has no `tune`, which says what to choose from')
     out = output_folder(grid, args)
     from benchmarks.runs.agenda import Agenda, list_runs, make_agenda, prepare_sources
-    from benchmarks.runs.inputs import PREPARED, find_archives, prepare_inputs
+    from benchmarks.runs.inputs import PREPARED, find_archives, prepare_inputs, prepare_photographs
     from benchmarks.runs.search import choose, describe_choice, list_search
 
     archives = find_archives(grid, args.data_root)
+    leave_absent_out(grid, args)
     executor = choose_executor(args)
     if args.dry_run:
         make_equal(grid, args, executor)
@@ -124,6 +125,7 @@ def main() -> int:
             return not failed and not lost
 
         prepare_inputs(grid, archives, args.weights_root, progress)
+        prepare_photographs(grid, args.data_root, progress)
         make_equal(grid, args, executor)
         write_atomic(out / 'grid.yaml', grid.text)
         for dataset in grid.datasets:
@@ -190,6 +192,15 @@ def make_equal(grid: Grid, args: argparse.Namespace, executor: Executor) -> None
         grid.steps = equal_steps(grid, args.weights_root, device, to_calibrate(args))
 
 
+def leave_absent_out(grid: Grid, args: argparse.Namespace) -> None:
+    """Run no cell whose source cannot be made here, and say what that needs."""
+    from benchmarks.runs.inputs import find_absent
+
+    grid.absent = find_absent(grid, args.data_root)
+    for line in dict.fromkeys(grid.absent.values()):
+        print(line)
+
+
 def search_folders(grid: Grid, out: Path, args: argparse.Namespace) -> list[Path]:
     """Where records of its search are: a grid's own, then the committed ones."""
     return [out / 'search', *([] if args.search else [REPO / 'results' / grid.name / 'search'])]
@@ -223,7 +234,8 @@ def list_cells(grid: Grid, args: argparse.Namespace) -> int:
                 fold = f'seed {run.seed}, {describe_fold(run.fold)}: ' if run.fold else ''
                 print(f'    {fold}{run.command()}')
         if cell not in to_run:
-            print('    label maps from elsewhere; tools/score.py scores them')
+            print('    left out' if cell.source in grid.absent else
+                  '    label maps from elsewhere; tools/score.py scores them')
         elif undecided:
             print(f'    (with what the search chooses of {", ".join(grid.tune)})')
     for name in dict.fromkeys(cell.source for cell in cells if cell.source not in ('none', None)):
@@ -260,6 +272,9 @@ def estimate_grids(grids: list[Grid], args: argparse.Namespace) -> int:
     here = device_here(local)
     if args.calibrate and args.device and device_folder(args.device) != device_folder(here):
         raise UserError(f'--calibrate measures the device that is here, {here!r}; leave --device out')
+
+    for grid in grids:
+        leave_absent_out(grid, args)
 
     def list_works() -> Works:
         works = []

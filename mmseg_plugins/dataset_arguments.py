@@ -11,6 +11,8 @@ from .experiment import import_extensions
 from .progress import counting
 from .untrusted import check_name, find_twins
 
+SOURCE_TASKS = ('layout', 'photographs')  # 2D images to pre-train on, which have no volumes
+
 
 def add_dataset_arguments(parser: argparse.ArgumentParser, *others: str) -> None:
     parser.add_argument('dataset', help=f'one of: {", ".join([*CATALOGUE, *others])}; or a folder, with --layout')
@@ -44,7 +46,7 @@ def choose_dataset(args: argparse.Namespace) -> tuple[str, DatasetInfo, Path]:
         raise UserError(f'{raw}: folder not found; with --layout, name the folder that holds dataset.json')
     name, info = describe_folder(raw, args.layout)
     name = check_name(args.name or name, '--name' if args.name else f'{raw} (choose another with --name)')
-    if taken := [known for known in (*CATALOGUE, 'layout') if find_twins((known, name))]:
+    if taken := [known for known in (*CATALOGUE, *SOURCE_TASKS) if find_twins((known, name))]:
         raise UserError(f'{raw}: the catalogue has a dataset {taken[0]!r} already; call this one otherwise: '
                         f'--name {name}2')
     return name, info, raw

@@ -31,8 +31,8 @@ from . import compat
 from .acceleration import carry_into_model, prepare_acceleration
 from .arguments import check_arguments, check_options
 from .checkpoints import check_source_file
+from .datasets import layout_images, photographs
 from .datasets.catalogue import CATALOGUE, DatasetInfo
-from .datasets.layout_images import CHANNELS, LABELS
 from .datasets.splits import split_cases
 from .datasets.store import read_index
 from .errors import UserError, nearest
@@ -79,9 +79,11 @@ def load_model_config(path: str | Path, options: dict | None = None) -> tuple[Co
 def _expect_index(name: str) -> dict:
     """What a model needs of a dataset's index before there is one."""
     if name == 'layout':
-        return dict(labels=LABELS, channels=CHANNELS, evaluate='val', origin='as it will be made')
+        return dict(labels=layout_images.LABELS, channels=layout_images.CHANNELS, evaluate='val',
+                    origin='as it will be made')
     info = CATALOGUE.get(name, DatasetInfo)  # the class, for its defaults
-    return dict(labels=info.labels or ('background', 'foreground'), channels=len(info.channels or '1'),
+    channels = photographs.CHANNELS if name == 'photographs' else len(info.channels or '1')
+    return dict(labels=info.labels or ('background', 'foreground'), channels=channels,
                 evaluate=info.evaluate,
                 origin='of the catalogue' if info.labels else 'assumed, the data is not prepared')
 

@@ -135,6 +135,16 @@ SOURCES: dict[str, Source] = {
                              *_OURS, made_by='configs/mini_beit_dino_layout_supervised.py', needs='dino_layout'),
     'layout_swin': Source('swin', 'mini_swin_layout.pth', 'SL', 'procedural images', *_OURS,
                           made_by='configs/mini_swin_layout.py'),
+    'photographs': Source('beit', 'mini_beit_photographs.pth', 'SL', 'NI (Caltech-101)', *_OURS,
+                          made_by='configs/mini_beit_photographs.py'),
+    'dino_photographs': Source('beit', 'mini_beit_dino_photographs.pth', 'SSL', 'NI (Caltech-101)', *_OURS,
+                               made_by='configs/mini_beit_dino_photographs.py'),
+    'photographs_swin': Source('swin', 'mini_swin_photographs.pth', 'SL', 'NI (Caltech-101)', *_OURS,
+                               made_by='configs/mini_swin_photographs.py'),
+    'photographs_vit': Source('dino', 'mini_vit_photographs.pth', 'SL', 'NI (Caltech-101)', *_OURS,
+                              made_by='configs/mini_vit_photographs.py'),
+    'dino_photographs_vit': Source('dino', 'mini_vit_dino_photographs.pth', 'SSL', 'NI (Caltech-101)', *_OURS,
+                                   made_by='configs/mini_vit_dino_photographs.py'),
 }
 
 

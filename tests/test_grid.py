@@ -21,6 +21,7 @@ from benchmarks.grid.reader import load_grid
 from benchmarks.rendering.frame import Value
 from benchmarks.rendering.statistics import agreement
 from benchmarks.runs.agenda import list_runs, make_agenda, make_run, prepare_sources
+from benchmarks.runs.inputs import find_absent
 from benchmarks.runs.records import read_records
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.files import only_writer
@@ -94,6 +95,7 @@ def test_a_cell_that_names_no_encoder_has_the_first_configs(tmp_path):
 def test_sources_are_made_once_each_after_what_they_start_from(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     grid = load_grid('phantom-sources')
+    grid.absent = find_absent(grid, tmp_path)  # no photographs
     runs = list_runs(grid, tmp_path / 'weights', None)
     plan = make_agenda(grid, runs, tmp_path / 'weights', [tmp_path / 'out'], False)
     jobs = plan.sources

@@ -13,6 +13,8 @@ import pytest
 from conftest import REPO, call_tool, write_msd, write_nifti
 from mmengine.runner import Runner
 
+from benchmarks.runs.agenda import data_digest
+from benchmarks.runs.records import describe_result
 from mmseg_plugins.datasets import (
     CATALOGUE,
     DatasetInfo,
@@ -27,9 +29,10 @@ from mmseg_plugins.datasets.layouts import describe_folder, find_cases
 from mmseg_plugins.datasets.prepare import prepare_dataset
 from mmseg_plugins.datasets.splits import list_folds, msd_split, pair_sides, patient_split, split_cases
 from mmseg_plugins.datasets.store import write_folds
-from mmseg_plugins.datasets.verification import verify_dataset
+from mmseg_plugins.datasets.verification import summary_rows, verify_dataset
 from mmseg_plugins.datasets.volumes import read_volume
 from mmseg_plugins.errors import UserError
+from mmseg_plugins.evaluation.folder import score_folder
 from mmseg_plugins.experiment import load_config, prepare_for_device
 from mmseg_plugins.inference import predict_volume
 
@@ -128,6 +131,26 @@ def test_acdc_keeps_a_patients_frames_together_and_leaves_the_cine_alone(tmp_pat
     assert {part: len(names) for part, names in patients.items()} == dict(train=7, val=1, test=2)
     assert len(set.union(*patients.values())) == 10 and len(dataset.cases) == 20
     assert not any('4d' in case or 'patient101' in case for case in dataset.cases)
+
+
+def test_without_its_authors_info_acdc_has_no_figure_in_mm(tmp_path):
+    raw, folder = write_acdc(tmp_path / 'ACDC', patients=5), tmp_path / 'acdc'
+    prepare_dataset('acdc', raw, folder, workers=1)
+    true = read_index(folder)
+    (raw / 'database/training/patient003/Info.cfg').unlink()
+    dataset = find_cases(dataset_info('acdc'), raw)
+    [line] = dataset.warnings
+    assert 'patient003: no Info.cfg' in line and dict(summary_rows(dataset, verify_dataset(dataset, workers=1)))[
+        'spacing (mm, nominal)']
+    prepare_dataset('acdc', raw, folder, workers=1)
+    nominal = read_index(folder)
+    assert nominal['nominal_spacing'] and not true['nominal_spacing'] and data_digest(true) != data_digest(nominal)
+    _, scores, _ = train_and_evaluate(folder, tmp_path / 'work')
+    assert set(scores.figures) == {'dsc', 'dsc_pooled'}
+    data = describe_result(scores, nominal, 'test')['data']
+    assert data['nominal_spacing'] and 'nsd_tolerance' not in data
+    with pytest.raises(UserError, match="metric 'hd95' needs true voxel sizes"):
+        score_folder(tmp_path, folder, metrics=['hd95'])
 
 
 def test_the_acdc_rule_gives_the_papers_counts():

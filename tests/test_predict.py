@@ -1,5 +1,6 @@
 """Prediction as a user calls it, and that no tool writes over a file it reads."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -60,6 +61,17 @@ def test_prediction_lies_on_the_image(checkpoint, prepared, msd_raw, tmp_path, c
     np.testing.assert_array_equal(label.affine, nib.load(image).affine)
     assert label.shape == nib.load(image).shape and np.asarray(label.dataobj).max() <= 2
     assert capsys.readouterr().out.splitlines()[-2:] == [str(out), str(picture)] and picture.stat().st_size > 5000
+
+
+def test_where_voxel_sizes_are_nominal_volumes_are_in_voxels(files, checkpoint, prepared, capsys):
+    call_tool('predict', CONFIG, checkpoint, 'a.nii.gz', 'true.nii', *options(prepared))
+    assert ' ml\n' in capsys.readouterr().out
+    shutil.copytree(prepared, 'data')
+    index = json.loads(Path('data/index.json').read_text())
+    Path('data/index.json').write_text(json.dumps(index | dict(nominal_spacing=True)))
+    call_tool('predict', CONFIG, checkpoint, 'a.nii.gz', 'nominal.nii', *options('data'))
+    said, label = capsys.readouterr().out, np.asarray(nib.load('nominal.nii').dataobj)
+    assert f'Anterior: {(label == 1).sum():,} voxels\n' in said and ' ml' not in said and 'are nominal' in said
 
 
 READ = ['a.nii.gz a.nii.gz', 'a.nii.gz ./a.nii.gz', 'a.nii.gz folder.nii.gz/../a.nii.gz', 'a.nii.gz link.nii.gz',

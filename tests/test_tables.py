@@ -60,6 +60,16 @@ def test_a_title_tells_the_tolerance_of_its_figures(told, title):
     assert [heading for heading in table if 'NSD' in heading] == [title] and 'NSD is at' not in caption
 
 
+def test_where_voxel_sizes_are_nominal_a_table_has_nothing_in_mm_and_says_why():
+    grid = load_grid('phantom', slices=[1])
+    [cell] = grid.cells()
+    measured = Measured([record(cell, data=dict(nominal_spacing=True))])
+    table, caption = free_table(measured, grid)
+    assert not [heading for heading in table if 'HD95' in heading or 'NSD' in heading]
+    assert not measured.tolerances()
+    assert 'nothing is told in mm, as voxel sizes of phantom are nominal' in caption
+
+
 def test_over_several_datasets_the_caption_tells_each_ones_tolerance():
     cells = [Cell('phantom', slices=1), Cell('hippocampus', slices=1)]
     figures = dict(nsd=[[None, 90.0, 91.0]] * 8, hd95=[[None, 1.0, 2.0]] * 8)

@@ -73,8 +73,11 @@ def main() -> None:
         label = predict_volume(model, volume, cfg, index, progress=count)
     write_label(args.label, label, volume)
     for number, name in enumerate(index['labels'][1:], 1):
-        millilitres = (label == number).sum() * np.prod(volume.spacing) / 1000
-        print(f'{name}: {millilitres:.2f} ml')
+        voxels = np.count_nonzero(label == number)
+        print(f'{name}: ' + (f'{voxels:,} voxels' if index['nominal_spacing'] else
+                             f'{voxels * np.prod(volume.spacing) / 1000:.2f} ml'))
+    if index['nominal_spacing']:
+        print(f'(voxel sizes of {index["dataset"]} are nominal, so volumes are in voxels)')
     print(args.label)
     if args.overlay:
         from mmseg_plugins.datasets.pictures import draw_overlay

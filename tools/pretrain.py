@@ -49,11 +49,12 @@ def main() -> None:
     prepare_for_device(cfg, args.launcher)
     cfg.work_dir, cfg.resume = str(work_dir), resume
     with hold_work_dir(work_dir, PATIENCE if restarted else 0, args.launcher):
-        pretrain(cfg, args.out)
+        metrics = pretrain(cfg, args.out)
 
     from mmengine.dist import is_main_process
     if is_main_process():
         write_note(args.out, describe_data(cfg))
+        print(', '.join(f'{name} {value:.4g}' for name, value in metrics.items() if '/' not in name))
         print(args.out)
     leave_processes()
 

@@ -69,7 +69,8 @@ def main() -> None:
     if found.missing:
         print(f'warning: {len(found.missing)} of {len(found.scores.cases)} cases have no label map and count 0: '
               f'{some(found.missing)}')
-    print(f'normalized surface Dice at {format_tolerance(found.scores.tolerance)}')
+    print(f'voxel sizes of {args.dataset} are nominal, so nothing is scored in mm' if index['nominal_spacing'] else
+          f'normalized surface Dice at {format_tolerance(found.scores.tolerance)}')
     identity = content_hash([data_digest(index, found.split), found.split, found.digest,
                              sorted(found.scores.figures)])
     run = Run(cell_without_config(args.dataset, args.method), args.seed, own_command(args), {}, identity,

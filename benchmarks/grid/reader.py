@@ -62,6 +62,7 @@ class Grid:
         steps: cell -> its steps, where runs have seconds alike (planning/equal.py).
         text: the file itself, kept beside the records.
         contrasts: that the file registers, in its order; all others that a page shows were looked up afterwards.
+        absent: source -> why it cannot be made here; no cell of it is run.
     """
     name: str
     datasets: Sequence[str]
@@ -81,6 +82,7 @@ class Grid:
     steps: dict[Cell, int] = field(default_factory=dict)
     text: str = ''
     contrasts: Sequence[Contrast] = ()
+    absent: dict[str, str] = field(default_factory=dict)
 
     @property
     def dataset(self) -> str:
@@ -107,9 +109,9 @@ class Grid:
         return list(dict.fromkeys([*self.in_tables(), *self.on_each(self.free)]))
 
     def cells_to_run(self) -> list[Cell]:
-        """Without those whose label maps others have made, which tools/score.py scores."""
-        return [cell for cell in self.cells() if 'label_maps' not in (self.configs.get(cell.encoder) or ())
-                or not cell.without_config]
+        """Without those whose source is absent, or whose label maps others have made (tools/score.py)."""
+        return [cell for cell in self.cells() if cell.source not in self.absent and (
+            'label_maps' not in (self.configs.get(cell.encoder) or ()) or not cell.without_config)]
 
     def row_names(self) -> dict[Cell, str]:
         """Every cell -> the rows that it fills, as `depth flat; stride 1`; '' for one of free axes."""

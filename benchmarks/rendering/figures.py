@@ -87,9 +87,10 @@ def draw_all(judged: Sequence[Judged], measured: Measured, grid: Grid, results: 
             'further than 1.5 interquartile ranges from the middle half, and the lowest of each row.',
             case_dots, rows, measured)
         if rows and alone:
+            citation = measured.data.get(grid.dataset, {}).get('citation')
             add('predictions', 'Five consecutive slices', 'Image, reference, and the prediction of the first seed '
-                'that kept one; DSC is of the whole case.', draw_predictions, rows[grid.dataset], measured, grid,
-                results)
+                'that kept one; DSC is of the whole case.' + (f' Images: {citation}.' if citation else ''),
+                draw_predictions, rows[grid.dataset], measured, grid, results)
     return drawn
 
 

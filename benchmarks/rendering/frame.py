@@ -137,13 +137,19 @@ class Measured:
         every = [mm for tolerance in self.tolerances().values() for mm in tolerance] or [NSD_TOLERANCE]
         return [metric.titled((min(every), max(every))) for metric in METRICS.values() if metric.name in held]
 
+    def without_spacing(self) -> list[str]:
+        """Datasets of finished runs whose voxel sizes are nominal, so that they have no figure in mm."""
+        return list(dict.fromkeys(record['cell']['dataset'] for record in self.done()
+                                  if (record.get('data') or {}).get('nominal_spacing')))
+
     def tolerances(self) -> dict[str, tuple[float, float]]:
         """Dataset -> the least and the most mm by which surfaces may differ in finished runs' figures."""
         found: dict[str, list[float]] = {}
         for record in self.done():
-            told = (record.get('data') or {}).get('nsd_tolerance') or [NSD_TOLERANCE]
+            data = record.get('data') or {}
+            told = [] if data.get('nominal_spacing') else data.get('nsd_tolerance') or [NSD_TOLERANCE]
             found.setdefault(record['cell']['dataset'], []).extend(told)
-        return {dataset: (min(told), max(told)) for dataset, told in found.items()}
+        return {dataset: (min(told), max(told)) for dataset, told in found.items() if told}
 
     def rows(self, cell: Cell, labels: Labels = 'headline') -> pd.DataFrame:
         """The frame's rows of a cell and of these labels."""

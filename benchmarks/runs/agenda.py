@@ -165,7 +165,7 @@ def data_digest(index: dict, *splits: str | None) -> str:
             and on folds that came with the data.
     """
     rules = [index[key] for key in ('labels', 'channels', 'headline', 'intensity', 'evaluate', 'split',
-                                    'nsd_tolerance')]
+                                    'nsd_tolerance')] + ['nominal_spacing'] * index.get('nominal_spacing', False)
     parts = [split_cases(index, split) for split in splits if split and ':' in split]
     return content_hash([rules, {case: [entry[key] for key in ('shape', 'spacing', 'sha256')]
                                  for case, entry in index['cases'].items()}, *parts])
@@ -179,7 +179,9 @@ def _source_digest(name: str, grid: Grid, weights_root: Path) -> str:
     if source.made_by:
         cfg = read_config(REPO / source.made_by)
         before = source.needs and _source_digest(source.needs, grid, weights_root)
-        return content_hash([determinants(cfg), Path(cfg.experiment.data_root).name, before])
+        data = Path(cfg.experiment.data_root).name
+        own = [read_index(PREPARED / data)['split_hash']] if data == 'photographs' and is_prepared(data) else []
+        return content_hash([determinants(cfg), data, before, *own])
     path = source.path(weights_root)
     return file_sha256(path) if path.is_file() else 'missing'
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmseg_plugins.commands import REPO
+from mmseg_plugins.datasets import photographs
 from mmseg_plugins.datasets.catalogue import CATALOGUE, dataset_info
 from mmseg_plugins.datasets.layouts import find_cases
 from mmseg_plugins.datasets.phantom import write_phantom
@@ -35,6 +36,31 @@ def find_archives(grid: Grid, data_root: Path) -> dict[str, Path | None]:
             except UserError as error:
                 raise UserError(f'grid {grid.name}: {error}') from None
     return archives
+
+
+def find_absent(grid: Grid, data_root: Path) -> dict[str, str]:
+    """Sources of the grid that cannot be made here for want of photographs, and which file is needed where."""
+    archive, names = data_root / photographs.ARCHIVE, _sources_of_photographs(grid)
+    if is_prepared('photographs') or archive.exists():
+        return {}
+    return dict.fromkeys(names, f'{archive}: not found, so rows that start from {", ".join(names)} are left out; '
+                                f'get {photographs.ORIGIN}')
+
+
+def prepare_photographs(grid: Grid, data_root: Path, progress) -> None:
+    """Bring the photographs that some of the grid's sources are made from up to date, where they are."""
+    archive = data_root / photographs.ARCHIVE
+    if _sources_of_photographs(grid) and archive.exists():
+        for fault in photographs.prepare_photographs(archive, PREPARED / 'photographs',
+                                                     progress=progress.counter('preparing photographs')):
+            progress.say(fault)
+
+
+def _sources_of_photographs(grid: Grid) -> list[str]:
+    made_by = {name: grid.sources[name].made_by for name in dict.fromkeys(cell.source for cell in grid.cells())
+               if name in grid.sources}
+    return [name for name, config in made_by.items()
+            if config and Path(read_config(REPO / config).experiment.data_root).name == 'photographs']
 
 
 def is_prepared(name: str) -> bool:

@@ -27,7 +27,8 @@ VERSION = 3
 # What a record holds, in the words of find_fault; `...` marks what not all have, as most of it came later.
 FIGURES = [(float, None)]  # of every label; None: of nothing, as where a label is absent
 DATA = dict(dataset=str, split_hash=str, cases={str: int}, evaluated=str, trained=(str, ...),
-            nsd_tolerance=([float], ...))  # least and most mm of a case; 2, before it was a dataset's
+            nsd_tolerance=([float], ...),  # least and most mm of a case; 2, before it was a dataset's
+            nominal_spacing=(bool, ...))  # in its place, where nothing in mm can be told
 # What chose some of its options, see search.py.
 SEARCH = dict(seed=int, trained=str, evaluated=str, chosen=OTHERS,
               tried=[dict(run=str, options=OTHERS, dsc=(float, None), seconds=(float, None))])
@@ -62,7 +63,7 @@ NAMES_2 = dict(dsc='per_case', hd95='hd95_per_case', nsd='nsd_per_case', dsc_poo
 # What tables read of a dataset's summary, see mmseg_plugins/datasets/statistics.py.
 SUMMARY = OTHERS | dict(
     modality=(str, None), labels=[str], headline=[int], split_hash=(str, None), size=[float], cases={str: int},
-    voxels=[int], slices=[int], variation=FIGURES, mean_variation=(float, None))
+    voxels=[int], slices=[int], variation=FIGURES, mean_variation=(float, None), citation=(str, ...))
 
 
 def seal(record: dict) -> dict:
@@ -191,7 +192,8 @@ def describe_result(scores: Scores, index: dict, split: str, trained: str | None
                     figures={name: rounded(values) for name, values in scores.figures.items()})
         | (dict(confusion=scores.confusion.tolist()) if read_fold(split) else {}),
         data=dict(dataset=index['dataset'], split_hash=index['split_hash'], evaluated=split,
-                  nsd_tolerance=list(scores.tolerance),
+                  **(dict(nominal_spacing=True) if index['nominal_spacing'] else
+                     dict(nsd_tolerance=list(scores.tolerance))),
                   cases={part: len(split_cases(index, part)) for part in parts})
         | (dict(trained=trained) if trained else {}))
 

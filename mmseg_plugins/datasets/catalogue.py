@@ -41,6 +41,9 @@ class DatasetInfo:
         paper_intensity: the paper's rule where it is not the modality's (intensity.py).
         nsd_tolerance: mm by which surfaces may differ and still agree, in the normalized surface Dice; of a case
             whose voxels have a longer side, that side (`surface_tolerance`).
+        nominal_spacing: whether the files' voxel sizes are not those of the scans, so that no figure in mm or mm3
+            may be reported; a layout may find it out (ACDC's does).
+        citation: what its licence or its authors ask to be named beside slices of it.
 
     Raises:
         UserError: a user's own entry contradicts itself.
@@ -59,6 +62,8 @@ class DatasetInfo:
     evaluate: str = 'test'
     paper_intensity: tuple[float, float] | str | None = None
     nsd_tolerance: float = NSD_TOLERANCE
+    nominal_spacing: bool = False
+    citation: str = ''
 
     def __post_init__(self) -> None:
         for fault in self._faults():
@@ -121,7 +126,8 @@ CATALOGUE: dict[str, DatasetInfo] = {
         'acdc', 'ACDC', 'MRI', 'Automated Cardiac Diagnosis Challenge, creatis.insa-lyon.fr/Challenge/acdc',
         'CC-BY-NC-SA 4.0', ('cine MRI',),
         ('background', 'right ventricle', 'myocardium', 'left ventricle'),
-        paper_intensity=(-175.0, 250.0)),  # the paper has it as CT
+        paper_intensity=(-175.0, 250.0),  # the paper has it as CT
+        citation='ACDC: Bernard et al. 2018, doi:10.1109/TMI.2018.2837502, CC-BY-NC-SA 4.0'),
     'brain': _msd('Task01_BrainTumour', 'MRI', 'edema, non-enhancing tumor, enhancing tumour',
                   'FLAIR, T1w, t1gd, T2w', input_size=240, steps=250_000),
     'heart': _msd('Task02_Heart', 'MRI', 'left atrium', input_size=320),
@@ -135,6 +141,11 @@ CATALOGUE: dict[str, DatasetInfo] = {
     'colon': _msd('Task10_Colon', 'CT', 'colon cancer primaries'),
 }
 PAPER_DATASETS = tuple(CATALOGUE)  # the rows of Table 1, in its order
+CATALOGUE['chaos'] = DatasetInfo(
+    'msd', 'CHAOS_T2SPIR', 'MRI', 'CHAOS, doi:10.5281/zenodo.3362844, its T2-SPIR in the Decathlon\'s layout',
+    'CC-BY-NC-SA 4.0', ('T2-SPIR',), ('background', 'liver', 'right kidney', 'left kidney', 'spleen'),
+    input_size=224,
+    citation='CHAOS: Kavur, Selver, Dicle, Baris, Gezer 2019, doi:10.5281/zenodo.3362844, CC-BY-NC-SA 4.0')
 CATALOGUE['phantom'] = replace(
     CATALOGUE['bcv'], folder='phantom', origin='made by tools/prepare_data.py phantom: nothing to fetch',
     licence='the project\'s', input_size=64,
@@ -155,6 +166,9 @@ def how_to_prepare(folder: Path) -> str:
     name, tool, out = folder.name, 'tools/prepare_data.py', ('--out', folder)
     if name == 'layout':
         return f'run: {command(tool, name, *out)}'
+    if name == 'photographs':
+        return (f'run: {command(tool, name, "--raw", "ARCHIVE", *out)} (with an ARCHIVE of class folders of '
+                'images, a folder or a .tar)')
     if name not in CATALOGUE:
         return (f'run: {command(tool, "FOLDER", "--layout", "msd", "--name", name, *out)} (with the FOLDER of its '
                 'dataset.json; or --layout nnunet)')

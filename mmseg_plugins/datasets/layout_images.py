@@ -100,5 +100,5 @@ def prepare_layout(folder: Path, count: int = COUNT, size: int = SIZE, seed: int
         cases[part] = {key: meta[key] for key in INDEXED}
     write_index(folder, dict(
         dataset='layout', labels=LABELS, headline=list(range(1, SLOTS + 1)), channels=CHANNELS,
-        intensity=dict.fromkeys(PROTOCOLS, (0, 255)), evaluate='val',
+        intensity=dict.fromkeys(PROTOCOLS, (0, 255)), evaluate='val', nominal_spacing=True,
         split={part: [part] for part in parts}, split_hash=f'layout-{seed}', cases=cases))

@@ -143,7 +143,11 @@ def _find_bcv(info: DatasetInfo, raw: Path) -> RawDataset:
 
 @register_layout('acdc')
 def _find_acdc(info: DatasetInfo, raw: Path) -> RawDataset:
-    """`patient001/patient001_frame01.nii.gz` and `..._gt.nii.gz`; the 4D cine beside them has no labels."""
+    """`patient001/patient001_frame01.nii.gz` and `..._gt.nii.gz`; the 4D cine beside them has no labels.
+
+    Its authors put an Info.cfg into each patient's folder. Where one lacks it, the files have been through other
+    hands: redistributions keep voxels, and write voxel sizes that they think usual. These then count as nominal.
+    """
     folders = sorted(path for path in raw.glob('**/patient*') if re.fullmatch(r'patient\d+', path.name)
                      and path.is_dir() and '__MACOSX' not in path.parts)
     training = [path for path in folders if 'testing' not in path.relative_to(raw).parts]
@@ -161,7 +165,13 @@ def _find_acdc(info: DatasetInfo, raw: Path) -> RawDataset:
             cases[frame] = RawCase((folder / f'{frame}.{end}',), folder / f'{frame}_gt.{end}')
             patients.setdefault(folder.name, []).append(frame)
     groups = {case: patient for patient, names in patients.items() for case in names}
-    return RawDataset(info, cases, patient_split(patients), groups)
+    warnings = []
+    without = [folder.name for folder in training if not (folder / 'Info.cfg').is_file()]
+    if without and not info.nominal_spacing:
+        warnings.append(f'{some(without)}: no Info.cfg, so not as ACDC\'s authors publish it; voxel sizes are '
+                        'taken as nominal and nothing is told in mm; if they are true, put that Info.cfg there')
+    return RawDataset(replace(info, nominal_spacing=info.nominal_spacing or bool(without)), cases,
+                      patient_split(patients), groups, warnings)
 
 
 @register_layout('msd')

@@ -67,9 +67,9 @@ def summarize_dataset(index: dict, folds: int | None = None) -> dict:
     Returns:
         `dataset`, `modality`, `labels`, `headline`, `evaluate` and `split_hash` as the index has them; `size`, the
         mean (columns, rows, slices) of all cases; `cases` by split, and `groups` (patients) by split where some
-        have several cases; `folds` where there are any. Over the evaluated cases, lists of K: `voxels`, `slices`,
-        and `variation`, the mean Dice in percent between a label in a slice and in the next (None: in none of
-        them); `mean_variation` is the headline's.
+        have several cases; `folds`, `nominal_spacing` and `citation` where there are any. Over the evaluated
+        cases, lists of K: `voxels`, `slices`, and `variation`, the mean Dice in percent between a label in a slice
+        and in the next (None: in none of them); `mean_variation` is the headline's.
     """
     cases, split, classes = index['cases'], index['split'], len(index['labels'])
     depth, _, rows, columns = np.mean([entry['shape'] for entry in cases.values()], axis=0)
@@ -81,6 +81,7 @@ def summarize_dataset(index: dict, folds: int | None = None) -> dict:
     reported = [variation[i] for i in index['headline'] if variation[i] is not None]
     copied = ('dataset', 'modality', 'labels', 'headline', 'evaluate', 'split_hash')
     summary = {key: index.get(key) for key in copied}
+    summary |= {key: index[key] for key in ('nominal_spacing', 'citation') if index.get(key)}
     summary |= dict(size=[round(float(mean), 2) for mean in (columns, rows, depth)],
                     cases={part: len(names) for part, names in split.items()})
     if folds:

@@ -4,7 +4,7 @@
     <prepared>/split.json              the split alone, with its hash
     <prepared>/folds_5.json            five folds of all cases, as nnU-Net's splits_final.json, once they were used
     <prepared>/cases/<case>/image.b2nd (D, C, H, W) in the volume's own dtype, a chunk is a slice
-    <prepared>/cases/<case>/label.b2nd (D, H, W) uint8
+    <prepared>/cases/<case>/label.b2nd (D, H, W) uint8 (uint16 of photographs of more than 255 classes)
     <prepared>/cases/<case>/meta.json  its facts (statistics.py), and what it was made from
 
 A case may be stored uncompressed instead, as image.npy and label.npy: read still faster, and several times
@@ -33,6 +33,7 @@ from .planes import Planes
 from .splits import list_folds
 from .volumes import Volume
 
+MOST_CLASSES = 2**16  # with background; those of label maps from files are fewer (layouts.py)
 OPEN_ARRAYS = 64  # mapped files per process; a window touches two
 BLOCK = 2**16  # bytes: what is decompressed at a time; larger compresses no better, smaller has more overhead
 
@@ -176,12 +177,13 @@ def read_index(folder: str | Path) -> dict:
     if fault := _index_fault(index, path):
         raise UserError(f'{path}: {fault}; prepare the dataset again')
     tolerance = CATALOGUE.get(index['dataset'], DatasetInfo).nsd_tolerance  # the class, for its default
-    return dict(nsd_tolerance=tolerance) | index
+    return dict(nsd_tolerance=tolerance, nominal_spacing=False, citation='') | index
 
 
 INDEX = OTHERS | dict(
     dataset=str, labels=[str], headline=[int], channels=int, evaluate=str, split={str: [str]}, split_hash=str,
     cases=dict, groups=({str: str}, ...), folds=([dict(train=[str], val=[str])], ...),
+    nominal_spacing=(bool, ...), citation=(str, ...),
     intensity=dict.fromkeys((*PROTOCOLS, str), (str, [float])))
 ENTRY = OTHERS | dict(
     shape=[int], spacing=[float], **dict.fromkeys(STATISTICS, [float]), voxels=[int], slices=[int],
@@ -193,7 +195,7 @@ def _index_fault(index: Any, path: Path) -> str | None:
     if fault := find_fault(index, INDEX):
         return fault
     labels, channels, cases = len(index['labels']), index['channels'], index['cases']
-    if not 2 <= labels <= 256 or channels < 1 or not set(index['headline']) <= set(range(labels)):
+    if not 2 <= labels <= MOST_CLASSES or channels < 1 or not set(index['headline']) <= set(range(labels)):
         return 'labels, headline or channels are not of a dataset'
     for key in ('input_size', 'steps'):  # which indexes of earlier versions lack
         if type(number := index.get(key, 1)) is not int or number < 1:

@@ -158,13 +158,14 @@ def summary_rows(dataset: RawDataset, found: Verification) -> list[tuple[str, st
 
     def span(values, digits):
         low, high = values.min(0), values.max(0)
-        return ' x '.join(f'{a:.{digits}f}' if a == b else f'{a:.{digits}f}..{b:.{digits}f}'
-                          for a, b in zip(low, high, strict=True))
+        return ' x '.join('..'.join(dict.fromkeys(f'{end:.{digits}f}' for end in ends))
+                          for ends in zip(low, high, strict=True))
 
     def tally(values):
         return ', '.join(f'{value} ({count})' for value, count in Counter(values).most_common())
 
-    rows += [('columns x rows x slices', span(shapes, 0)), ('spacing (mm)', span(spacings, 2)),
+    rows += [('columns x rows x slices', span(shapes, 0)),
+             (f'spacing (mm{", nominal" * dataset.info.nominal_spacing})', span(spacings, 2)),
              ('orientation', tally(entry['orientation'] for entry in facts)),
              ('image dtype, stored', tally(entry['stored'][0] for entry in facts)),
              ('label dtype, stored', tally(entry['stored'][1] for entry in facts))]

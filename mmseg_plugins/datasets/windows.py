@@ -44,7 +44,8 @@ class WindowDataset(BaseSegDataset):
         self.store = Store(data_root)
         metainfo = dict(classes=tuple(self.index['labels']),
                         palette=[[0, 0, 0]] * len(self.index['labels']),
-                        nsd_tolerance=self.index['nsd_tolerance'])
+                        nsd_tolerance=self.index['nsd_tolerance'],
+                        nominal_spacing=self.index['nominal_spacing'])
         super().__init__(data_root=str(data_root), metainfo=metainfo, pipeline=list(pipeline),
                          reduce_zero_label=False, **kwargs)
 

@@ -1,5 +1,6 @@
+from .accuracy import ImageAccuracy
 from .assembly import OverlapAverage
 from .metrics import METRICS, Pair, register_metric
 from .scores import CaseMetric, Scores
 
-__all__ = ['METRICS', 'CaseMetric', 'OverlapAverage', 'Pair', 'Scores', 'register_metric']
+__all__ = ['METRICS', 'CaseMetric', 'ImageAccuracy', 'OverlapAverage', 'Pair', 'Scores', 'register_metric']

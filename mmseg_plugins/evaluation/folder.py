@@ -48,13 +48,14 @@ def score_folder(folder: Path, prepared: Path, split: str | None = None, metrics
         folder: holds the label maps.
         prepared: the prepared dataset's folder.
         split: None: the one that the dataset is evaluated on.
-        metrics: names; None: all that are registered.
+        metrics: names; None: all that are registered and that the dataset can have.
         progress: called with (done, total, case).
 
     Raises:
         UserError: no such split, no label map of it, or one that is not of its case: names the file.
     """
-    index, store, chosen = read_index(prepared), Store(prepared), choose_metrics(metrics)
+    index, store = read_index(prepared), Store(prepared)
+    chosen = choose_metrics(metrics, index['nominal_spacing'])
     split = split or index['evaluate']
     cases = split_cases(index, split, '--split')
     files, notes = _find_files(folder, cases, split)

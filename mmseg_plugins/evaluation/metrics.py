@@ -8,6 +8,7 @@ Add one with one function, in a module that a config or a grid imports:
         return abs(prediction - label) * np.prod(pair.spacing) / 1000       # (K,), a figure for every label
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,6 +21,7 @@ from ..errors import UserError, nearest
 from ..keys import KEYS
 from ..registering import register_once
 
+PHYSICAL = re.compile(r'([mc]?m|[mcd]?l)(\^?[23]|[²³])?', re.IGNORECASE)  # units of length, area and volume
 # Columns of a frame of results, beside those of metrics.
 RESERVED = {'run', 'seed', 'label_id', 'label', 'headline', 'case', 'dataset', *KEYS}
 
@@ -70,7 +72,8 @@ class Metric:
     Args:
         name: in records, frames and options.
         title: in tables.
-        unit: of its figures, `''` for a bare number.
+        unit: of its figures, `''` for a bare number. One in mm, mm3, ml or the like has no figures of a dataset
+            whose voxel sizes are nominal, and neither has one at a tolerance.
         higher_is_better: whether a greater figure is a better one.
         per_case: whether it is of every case, and a row's figure the mean of cases; else of all cases together,
             whose summed confusion matrix is all that it gets.
@@ -86,6 +89,11 @@ class Metric:
     per_case: bool = True
     best: float | None = None
     at_tolerance: bool = False
+
+    @property
+    def needs_spacing(self) -> bool:
+        """Whether its figures are true only where voxel sizes are."""
+        return self.at_tolerance or bool(PHYSICAL.fullmatch(self.unit))
 
     def titled(self, tolerance: tuple[float, float]) -> 'Metric':
         """The metric with its figures' tolerance in its title: the least and the most mm of all cases."""
@@ -122,16 +130,23 @@ def register_metric(name: str, unit: str = '', *, higher_is_better: bool, per_ca
     return register
 
 
-def choose_metrics(names: Sequence[str] | None = None) -> list[Metric]:
-    """Metrics by name; None: all that are registered.
+def choose_metrics(names: Sequence[str] | None = None, nominal_spacing: bool = False) -> list[Metric]:
+    """Metrics by name; None: all that are registered and that the dataset can have.
+
+    Args:
+        nominal_spacing: whether the dataset's voxel sizes are nominal.
 
     Raises:
-        UserError: no such metric.
+        UserError: no such metric, or it needs true voxel sizes.
     """
     for name in names or ():
         if name not in METRICS:
             raise UserError(f'no metric {name!r}{nearest(name, METRICS)}')
-    return [METRICS[name] for name in (METRICS if names is None else names)]
+        if nominal_spacing and METRICS[name].needs_spacing:
+            raise UserError(f'metric {name!r} needs true voxel sizes, and those of this dataset are nominal; '
+                            'leave it out')
+    chosen = [METRICS[name] for name in (METRICS if names is None else names)]
+    return [metric for metric in chosen if not (nominal_spacing and metric.needs_spacing)]
 
 
 def _dice(pair: Pair) -> np.ndarray:

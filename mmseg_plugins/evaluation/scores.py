@@ -106,8 +106,8 @@ class CaseMetric(BaseMetric):
 
     Args:
         headline: label ids whose mean is given; None: all but background.
-        only: names of the only metrics that are wanted (metrics.py); None: all. mmengine takes a part that says
-            `metrics` for an evaluator.
+        only: names of the only metrics that are wanted (metrics.py); None: all that the dataset can have.
+            mmengine takes a part that says `metrics` for an evaluator.
         keep: (case, slices) whose prediction stays in `kept`, (slices, H, W), to be shown.
     """
     default_prefix = ''  # mmengine warns about None
@@ -115,10 +115,15 @@ class CaseMetric(BaseMetric):
     def __init__(self, headline: Sequence[int] | None = None, only: Sequence[str] | None = None,
                  keep: tuple[str, Sequence[int]] | None = None, prefix: str | None = None):
         super().__init__(collect_device='cpu', prefix=prefix)
-        self.headline, self.keep, self.metrics = headline, keep, choose_metrics(only)
+        self.headline, self.keep, self.only, self.metrics = headline, keep, only, choose_metrics(only)
         self.scores: Scores | None = None
         self.kept: np.ndarray | None = None
         self._forget()
+
+    @BaseMetric.dataset_meta.setter
+    def dataset_meta(self, meta: dict) -> None:
+        self._dataset_meta = meta
+        self.metrics = choose_metrics(self.only, meta.get('nominal_spacing', False))
 
     def _forget(self) -> None:
         self._scored: dict[str, ScoredCase] = {}

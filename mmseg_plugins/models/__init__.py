@@ -1,3 +1,4 @@
+from .classification import PooledHead
 from .dino import DinoHead, DinoPretrainer
 from .encoders import InflatedEncoder, InflatedSwin, InflatedViT
 from .losses import DiceFocalLoss
@@ -8,4 +9,5 @@ from .segmentor import WindowSegmentor
 from .video_swin import VideoSwin
 
 __all__ = ['DiceFocalLoss', 'DinoHead', 'DinoPretrainer', 'InflatedEncoder', 'InflatedSwin', 'InflatedViT',
-           'MultiCrop', 'Objective', 'VideoSwin', 'WindowPreProcessor', 'WindowSegmentor', 'scale_intensity']
+           'MultiCrop', 'Objective', 'PooledHead', 'VideoSwin', 'WindowPreProcessor', 'WindowSegmentor',
+           'scale_intensity']

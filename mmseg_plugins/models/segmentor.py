@@ -68,5 +68,6 @@ class WindowSegmentor(EncoderDecoder):
                 native = native.unflatten(0, (self.slices, self.classes)).softmax(1)
                 sample.seg_logits = PixelData(data=native.flatten(0, 1))
             else:
-                sample.pred_sem_seg = PixelData(data=native.argmax(0, keepdim=True).to(torch.uint8))
+                ids = torch.uint8 if self.classes <= 256 else torch.int32
+                sample.pred_sem_seg = PixelData(data=native.argmax(0, keepdim=True).to(ids))
         return data_samples
