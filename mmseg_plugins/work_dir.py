@@ -23,7 +23,7 @@ from .launch import process_rank
 KEPT = 2  # a newer checkpoint may turn out broken
 PATIENCE = 60  # seconds for a process that was told to stop and still writes its checkpoint
 # What a training keeps from its first step to its last; the rest of `experiment` may change when it is resumed.
-KEPT_KEYS = ('slices', 'stride', 'target', 'img_size', 'encoder', 'source', 'inflation', 'batch', 'seed', 'split',
+KEPT_KEYS = ('slices', 'stride', 'target', 'img_size', 'encoder', 'source', 'inflation', 'batch', 'seed',
              'protocol')
 PARTS = {'meta': dict, 'state_dict': dict, 'optimizer': dict, 'message_hub': dict}  # of a training's checkpoint
 
@@ -95,7 +95,7 @@ def _kept_settings(runner) -> dict[str, Any]:
     return settings | dict(optimizer=type(runner.optim_wrapper.optimizer).__name__,
                            source=settings['source'] and Path(settings['source']).name,
                            img_size=size if isinstance(size, int) else list(size),
-                           data=dataset.index['split_hash'])
+                           split=dataset.split, data=dataset.index['split_hash'])
 
 
 def _check_same_training(runner, checkpoint: dict, path: str | Path) -> None:

@@ -59,15 +59,18 @@ def test_tables_share_cells_and_fields_that_cannot_matter_are_held():
     assert grid.tables['2b'].rows['BEiT'] == grid.tables['2a'].rows['Ours']
     assert grid.tables['4d'].rows['1'] == grid.tables['2a'].rows['Ours w/o D']
     assert Cell('bcv', source='none', inflation='average') == Cell('bcv', source='none')
-    assert Cell('bcv', slices=1, stride=3, inflation='average') == Cell('bcv', slices=1)
+    assert Cell('bcv', slices=1, stride=3, inflation='average', neighbour_lr=0) == Cell('bcv', slices=1)
+    assert str(Cell('bcv', neighbour_lr=1, train_percent=100)) == 'bcv-beit-beit-centering-s5-t1-center'
+    assert Cell('bcv', stride=0) != Cell('bcv') and str(Cell('bcv', stride=0)).endswith('-s5-t0-center')
 
 
 def test_every_axis_has_a_flag(tmp_path):
     values = dict(encoder='timm/deit_tiny_patch16_224', source='none', inflation='average', slices='3', stride='2',
-                  target='all', lr='1e-3')
+                  target='all', lr='1e-3', steps='9', neighbour_lr='0.10', train_percent='25')
+    assert set(values) == set(AXES)
     flags = [word for name, value in values.items() for word in (AXES[name].flag, value)]
     output = run(tmp_path, *flags, '--dry-run')
-    assert 'phantom-timm_deit_tiny_patch16_224-none-random-s3-t2-all-lr0.001 ' in output
+    assert 'phantom-timm_deit_tiny_patch16_224-none-random-s3-t2-all-lr0.001-n9-r0.1-p25 ' in output
     assert 'experiment.lr=0.001' in output and 'experiment.target=all' in output
     assert '1 cells' in output
     usage = run(tmp_path, '--help')

@@ -22,7 +22,7 @@ from mmseg_plugins.compat import newest_whole
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.datasets.intensity import intensity_ranges
 from mmseg_plugins.errors import Busy, OutOfMemory, UserError
-from mmseg_plugins.experiment import import_extensions, load_config, prepare_for_device
+from mmseg_plugins.experiment import import_extensions, load_config, prepare_for_device, training_split
 from mmseg_plugins.faults import peak_memory
 from mmseg_plugins.files import only_writer, write_json
 from mmseg_plugins.flops import count_cost
@@ -187,7 +187,7 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
     parts, gpu = count_cost(model, size), torch.cuda.is_available()
     encoder = parts.pop('patch embedding') + parts.pop('blocks')
     whole = sum(parts.values(), encoder)
-    body = records.describe_result(metric.scores, evaluated.index, evaluated.split, cfg.experiment.split)
+    body = records.describe_result(metric.scores, evaluated.index, evaluated.split, training_split(cfg.experiment))
     body['data'] |= dict(protocol=evaluated.protocol, input_size=size)
     return body | dict(
         settings=settings, training=_training_summary(runner), load=_load_report(model.backbone),

@@ -183,6 +183,11 @@ class InflatedSwin(InflatedEncoder):
                      for norm, x in zip(self.norms, maps, strict=True))
 
 
+def spans_window(encoder: dict) -> bool:
+    """Whether the patch embedding of an encoder's config has a kernel for each of the S slices."""
+    return issubclass(MODELS.get(encoder['type']), InflatedEncoder)
+
+
 def timm_encoder(name: str, img_size: int | Sequence[int], model: dict) -> dict:
     """The parts of a segmentor's config that a timm model takes the place of.
 
