@@ -58,6 +58,8 @@ def test_a_timm_encoder_takes_the_place_of_any_configs(config, encoder, neck, wi
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
     assert model.with_neck == neck and model.backbone.name == encoder
+    before = read_config(REPO / 'configs' / f'{config}.py').model.backbone
+    assert model.backbone.layer_scale == before.get('layer_scale')  # of the config, as drop path
     assert list(model.decode_head.in_channels) == widths and model.backbone.model.patch_embed.proj.in_channels == 3
 
 

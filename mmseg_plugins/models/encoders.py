@@ -217,5 +217,6 @@ def timm_encoder(name: str, img_size: int | Sequence[int], model: dict) -> dict:
         neck = dict(type='Feature2Pyramid', embed_dim=levels[0]['num_chs'], rescales=[4, 2, 1, 0.5],
                     norm_cfg=head['norm_cfg'])
     head['in_channels'] = [levels[tap]['num_chs'] for tap in taps]
-    kept = {key: model['backbone'][key] for key in ('drop_path_rate', 'with_cp') if key in model['backbone']}
+    kept = {key: model['backbone'][key] for key in ('drop_path_rate', 'layer_scale', 'with_cp')
+            if key in model['backbone']}
     return dict(backbone=dict(type=kind, model=name, out_indices=list(taps), **kept), neck=neck, decode_head=head)
