@@ -377,6 +377,7 @@ def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been(place):
     [whole] = read_records(place / 'whole')[0]
     # forget the run, start it again, and kill everything once it has a checkpoint
     work = next((place / 'work_dirs/grids/tiny/runs').iterdir())
+    assert (work / 'weights.pth').exists() and not list(work.glob('iter_*.pth'))  # moments would fill the disk
     subprocess.run(['rm', '-r', str(work)], check=True)
     process = subprocess.Popen(command(place, *arguments, '--out', 'killed'), cwd=place, start_new_session=True,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

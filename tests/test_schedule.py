@@ -16,6 +16,7 @@ from mmseg_plugins.building import build_runner
 from mmseg_plugins.errors import Stopped, UserError
 from mmseg_plugins.experiment import load_config, prepare_for_device, read_config
 from mmseg_plugins.schedule import WarmupLinearLR, rate_factor
+from mmseg_plugins.work_dir import end_training
 
 BEGUN = dict(batch=4, img_size=32, lr=1e-3, steps=3, warmup=1, checkpoint_interval=1)
 
@@ -195,6 +196,20 @@ def test_a_trainings_checkpoint_holds_tensors_and_numbers_alone(begun):
     finally:
         torch.serialization.add_safe_globals(others)
     assert [len(part) for part in histories['train/loss']] == [3, 3]
+
+
+def test_a_finished_training_leaves_its_weights_which_load_or_nothing(begun, prepared, tmp_path):
+    kept, bare = tmp_path / 'kept', tmp_path / 'bare'
+    for work in (kept, bare):
+        shutil.copytree(begun, work)
+        end_training(work, weights=work == kept)
+        assert not list(work.glob('iter_*')) and not (work / 'last_checkpoint').exists()
+    assert not (bare / 'weights.pth').exists()
+    whole, weights = (torch.load(path, weights_only=True) for path in (begun / 'iter_3.pth', kept / 'weights.pth'))
+    assert whole['state_dict'].keys() == weights['state_dict'].keys() and 'optimizer' not in weights
+    assert all(torch.equal(value, whole['state_dict'][key]) for key, value in weights['state_dict'].items())
+    assert (kept / 'weights.pth').stat().st_size < 0.5 * (begun / 'iter_3.pth').stat().st_size
+    assert len(train(prepared, tmp_path / 'next', False, more={'load_from': str(kept / 'weights.pth')})) == 3
 
 
 def test_histories_are_gone_on_with_those_of_earlier_versions_too(begun, prepared, tmp_path):

@@ -28,7 +28,7 @@ from mmseg_plugins.files import only_writer, write_json
 from mmseg_plugins.flops import count_cost
 from mmseg_plugins.launch import process_rank, world_size
 from mmseg_plugins.pretraining import pretrain
-from mmseg_plugins.work_dir import PATIENCE, RollingCheckpoint
+from mmseg_plugins.work_dir import PATIENCE, RollingCheckpoint, end_training
 
 from ..methods.command import run_command
 from . import records
@@ -123,6 +123,8 @@ def execute_run(run: Run, out: Path, work_dir: Path, report: Callable[[int, int]
             # the others learn of a fault by the end of the process that has it, and not what it was
             if body.pop('own', main) or main and records.read_record(path) == before:
                 records.write_record(out, run, body | provenance())
+                if body['state'] == 'done' and not run.cell.without_config:
+                    end_training(work_dir, weights=not run.setting)  # a search wants its figure alone
     except Busy as error:
         return str(error)  # no record: the other process writes it
     return body.get('reason')
