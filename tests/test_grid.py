@@ -17,7 +17,7 @@ from conftest import REPO, write_msd
 
 from benchmarks import run_grid
 from benchmarks.grid.axes import AXES, Cell
-from benchmarks.grid.reader import load_grid
+from benchmarks.grid.reader import GRIDS, load_grid
 from benchmarks.rendering.frame import Value
 from benchmarks.rendering.statistics import agreement
 from benchmarks.runs.agenda import list_runs, make_agenda, make_run, prepare_sources
@@ -62,6 +62,14 @@ def test_tables_share_cells_and_fields_that_cannot_matter_are_held():
     assert Cell('bcv', slices=1, stride=3, inflation='average', neighbour_lr=0) == Cell('bcv', slices=1)
     assert str(Cell('bcv', neighbour_lr=1, train_percent=100)) == 'bcv-beit-beit-centering-s5-t1-center'
     assert Cell('bcv', stride=0) != Cell('bcv') and str(Cell('bcv', stride=0)).endswith('-s5-t0-center')
+
+
+@pytest.mark.parametrize('name', sorted(path.stem for path in GRIDS.glob('*.yaml')))
+def test_every_grid_file_says_nothing_against_itself(name):
+    grid = load_grid(name)
+    rows = set(grid.in_tables())
+    assert grid.cells() and all(set(contrast.cells) <= rows for contrast in grid.contrasts)
+    assert all((REPO / grid.config(cell)).is_file() for cell in grid.cells())
 
 
 def test_every_axis_has_a_flag(tmp_path):
