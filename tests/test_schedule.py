@@ -280,8 +280,7 @@ def test_neighbour_slices_of_the_kernel_move_by_a_factor_of_the_step_or_not_at_a
 
 
 def test_a_plain_momentum_step_is_scaled_as_a_rate_of_its_own_would(kernels):
-    sgd = {'optim_wrapper.optimizer': dict(_delete_=True, type='SGD', lr=1.0, momentum=0.9, weight_decay=0.1),
-           'experiment.lr': 1e-3}
+    sgd = {'optim_wrapper.optimizer': dict(_delete_=True, type='SGD', momentum=0.9, weight_decay=0.1)}
     plain, half = (kernels(more=sgd, neighbour_lr=factor) for factor in (1, 0.5))
     moved = [(found[1] - found[0])[:, :, ::2] for found in (plain, half)]
     torch.testing.assert_close(moved[1], 0.5 * moved[0], rtol=1e-3, atol=1e-8)
