@@ -129,7 +129,7 @@ def test_a_share_of_the_training_cases_is_searched_within_itself(searched, monke
     rows = {'rows': {'half': {'train_percent': 50}, 'all': {}}}
     grid = load_grid(str(grid_file(searched, **TUNED | dict(axes=None, tables=dict(share=rows)))), folds=folds)
     index = read_index(Path('data/prepared/hippocampus'))
-    half, _ = grid.tables['share'].rows.values()
+    half = grid.tables['share'].rows['half']
     every = list_runs(grid, Path('weights'), None)
     for (cell, fold), runs in list_search(grid, Path('weights'), None).items():
         [run_, _] = [each for each in every if (each.cell, each.fold) == (cell, fold)]
