@@ -71,9 +71,9 @@ def main() -> int:
         raise UserError('--workers and --max-iters must be at least 1')
     for option, values in vars(args).items():
         if isinstance(values, list):
-            check_distinct(values, f'--{option}')
+            check_distinct(values, f'--{option.replace("_", "-")}')
     import_extensions(args.imports, '--imports')
-    free = {name: getattr(args, axis.flag.lstrip('-')) for name, axis in AXES.items()}
+    free = {name: getattr(args, axis.flag.strip('-').replace('-', '_')) for name, axis in AXES.items()}
     grids = [load_grid(name, args.tables, args.seeds, args.dataset, args.folds, **free) for name in args.grid]
     if args.plan:
         for option in ('dry_run', 'halve_on_oom'):

@@ -9,6 +9,8 @@ A config of this project is mmengine's with one more section:
         img_size=512, steps=25000,       # left out or None: the dataset's
         batch=16, accumulate=1, lr=3e-5, warmup=20, seed=1234,
         split='train', evaluate=None, val_interval=None, checkpoint_interval=1000,
+        train_percent=100,               # of the patients of `split`; 25 are among 50 (datasets/splits.py)
+        neighbour_lr=1,                  # factor of the rate of the kernel's neighbour slices (schedule.py)
         protocol='sound',                # intensity rule: `sound` or `paper` (datasets/intensity.py)
         encoder=None)                    # or any timm model with a patch embedding, in the config's place
 
@@ -33,11 +35,11 @@ from .arguments import check_arguments, check_options
 from .checkpoints import check_source_file
 from .datasets import layout_images, photographs
 from .datasets.catalogue import CATALOGUE, DatasetInfo
-from .datasets.splits import split_cases
+from .datasets.splits import name_share, split_cases
 from .datasets.store import read_index
 from .errors import UserError, nearest
 from .keys import PLACEHOLDERS, check_experiment, check_place, decided_by
-from .models.encoders import timm_encoder
+from .models.encoders import spans_window, timm_encoder
 from .progress import Progress
 from .sources import fetch_source, name_own_weights
 
@@ -184,6 +186,11 @@ def check_start(cfg: Config, world_size: int) -> str:
             f'{experiment.get("precision") or "fp32"}')
 
 
+def training_split(experiment: ConfigDict) -> str:
+    """What is trained on: the split, or the share of its patients that `train_percent` says."""
+    return name_share(experiment.split, experiment.get('train_percent') or 100)
+
+
 def check_splits(cfg: Config, index: dict) -> tuple[int, int]:
     """How many cases a config trains and is evaluated on (0 where it is not).
 
@@ -191,7 +198,7 @@ def check_splits(cfg: Config, index: dict) -> tuple[int, int]:
         UserError: a split of the prepared dataset that it names is not there, or empty.
     """
     experiment = cfg.experiment
-    splits = dict(split=experiment.split)
+    splits = dict(split=training_split(experiment))
     if cfg.val_dataloader:
         splits['evaluate'] = experiment.get('evaluate') or index['evaluate']
     counts = []
@@ -261,7 +268,7 @@ def _carry_into_data(cfg: Config, experiment: ConfigDict, index: dict, world_siz
                         f'{experiment.accumulate} accumulated steps; choose others')
     cfg.train_dataloader.batch_size = experiment.batch // world_size
     evaluate = experiment.get('evaluate') or index['evaluate']
-    for name, split in (('train', experiment.split), ('val', evaluate), ('test', evaluate)):
+    for name, split in (('train', training_split(experiment)), ('val', evaluate), ('test', evaluate)):
         if cfg[f'{name}_dataloader'] is None:  # nothing to evaluate without labels
             continue
         dataset = cfg[f'{name}_dataloader'].dataset
@@ -298,6 +305,11 @@ def _carry_into_schedule(cfg: Config, experiment: ConfigDict) -> None:
     cfg.train_cfg.update(max_iters=steps, val_interval=experiment.get('val_interval') or steps,
                          accumulate=experiment.accumulate)
     cfg.default_hooks.checkpoint.interval = experiment.checkpoint_interval
+    if (factor := experiment.get('neighbour_lr', 1)) not in (None, 1) and experiment.slices > 1:
+        if not spans_window(cfg.model.backbone):
+            raise UserError(f'experiment.neighbour_lr={factor}: the patch embedding of '
+                            f'{cfg.model.backbone.type} has no kernel with a centre and neighbours; leave it out')
+        cfg.default_hooks.neighbour_rate = dict(type='NeighbourRate', factor=factor)
     cfg.randomness.seed = experiment.seed
 
 

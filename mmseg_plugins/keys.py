@@ -31,6 +31,7 @@ class Key:
         text: its value is text, which the command line takes as it is written.
         determines: a result depends on its value; not so on where things lie, how often they are saved, and what
             is computed twice instead of kept.
+        usual: what leaving it out means, where that is a value; runs that say so are those that leave it out.
     """
     must_be: str
     fits: Callable[[Any], bool]
@@ -39,6 +40,7 @@ class Key:
     names: Sequence[str] = ()
     text: bool = False
     determines: bool = True
+    usual: Any = None
 
 
 def _whole(least: int, most: float = math.inf, **others) -> Key:
@@ -52,13 +54,14 @@ def _text(decides: str = '', optional: bool = False, determines: bool = True) ->
                optional, text=True, determines=determines)
 
 
-def _one_of(names: Sequence[str], decides: str, optional: bool = False) -> Key:
+def _one_of(names: Sequence[str], decides: str, optional: bool = False, **others) -> Key:
     return Key(f'one of {", ".join(names)}', lambda value: isinstance(value, str) and value in names, decides,
-               optional, tuple(names), text=True)
+               optional, tuple(names), text=True, **others)
 
 
 def _switch(decides: str, **others) -> Key:
-    return Key('True or False', lambda value: isinstance(value, bool), decides, optional=True, **others)
+    return Key('True or False', lambda value: isinstance(value, bool), decides, optional=True, usual=False,
+               **others)
 
 
 def _is_size(value: Any) -> bool:
@@ -67,7 +70,11 @@ def _is_size(value: Any) -> bool:
 
 
 def _is_rate(value: Any) -> bool:
-    return type(value) in (int, float) and 0 < value < math.inf
+    return _is_factor(value) and value > 0
+
+
+def _is_factor(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < math.inf
 
 
 KEYS: dict[str, Key] = {
@@ -76,23 +83,26 @@ KEYS: dict[str, Key] = {
     'source': _text(r'model\.backbone\.source', optional=True, determines=False),
     'inflation': _text(r'model\.backbone\.inflation'),
     'slices': _whole(1, decides=rf'model\.((data_preprocessor|backbone)\.)?slices|{DATASET}\.slices'),
-    'stride': _whole(1, decides=rf'{DATASET}\.stride'),
+    'stride': _whole(0, decides=rf'{DATASET}\.stride'),
     'target': _one_of(('center', 'all'), rf'model\.target|{DATASET}\.target'),
     'img_size': Key('pixels of height and width, one whole number above 0 or two', _is_size,
                     rf'model\.backbone\.img_size|{DATASET}\.pipeline\.\d+\.size', optional=True),
     'batch': _whole(1, decides=r'train_dataloader\.batch_size'),
     'accumulate': _whole(1, decides=r'optim_wrapper\.accumulative_counts|(train_cfg|model)\.accumulate'),
     'lr': Key('a number above 0', _is_rate, r'optim_wrapper\.optimizer\.lr'),
+    'neighbour_lr': Key('a number, at least 0', _is_factor, r'default_hooks\.neighbour_rate(\..*)?', optional=True,
+                        usual=1),
     'steps': _whole(1, decides=r'train_cfg\.max_iters|model\.steps', optional=True),
     'warmup': _whole(0, decides=r'param_scheduler(\..*)?'),
     'seed': _whole(0, MOST_SEED, decides=r'randomness\.seed|\w+_dataloader\.sampler\.seed'),
     'split': _text(r'train_dataloader\.dataset\.split'),
+    'train_percent': _whole(1, 100, decides=r'train_dataloader\.dataset\.split', optional=True, usual=100),
     'evaluate': _text(r'(val|test)_dataloader\.dataset\.split', optional=True),
     'val_interval': _whole(1, decides=r'train_cfg\.val_interval', optional=True),
     'checkpoint_interval': _whole(1, decides=r'default_hooks\.checkpoint\.interval', determines=False),
     'encoder': _text(optional=True),
     'protocol': _one_of(PROTOCOLS, rf'{DATASET}\.protocol'),
-    'precision': _one_of(PRECISIONS, r'optim_wrapper\.(type|dtype)', optional=True),
+    'precision': _one_of(PRECISIONS, r'optim_wrapper\.(type|dtype)', optional=True, usual='fp32'),
     'activation_checkpointing': _switch(r'model\.backbone\.with_cp', determines=False),
     'compile': _switch(r'(model\.)?compile'),
     'channels_last': _switch(r'model\.channels_last'),
@@ -103,7 +113,7 @@ RANGES: dict[str, Key] = {
     r'optim_wrapper\.clip_grad\.max_norm':
         Key('a number above 0', lambda value: type(value) in (int, float) and value > 0),
     r'optim_wrapper\.optimizer\.weight_decay':
-        Key('a number, at least 0', lambda value: _is_rate(value) or type(value) in (int, float) and value == 0),
+        Key('a number, at least 0', _is_factor),
     r'default_hooks\.\w+\.interval': _whole(1),
     r'model(\.\w+)*\.(drop_path_rate|dropout_ratio)':
         Key('a number, at least 0 and below 1', lambda value: type(value) in (int, float) and 0 <= value < 1),

@@ -1,10 +1,13 @@
 """The learning rate by step: linear warm-up, then linear decay to zero (Zhang et al. 2022, Table 6).
 
-And which parameters have a rate or a weight decay of their own.
+And which parameters have a rate or a weight decay of their own, and how fast a kernel's neighbour slices move.
 """
 
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor, _ParamScheduler
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, PARAM_SCHEDULERS
+from mmengine.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS, PARAM_SCHEDULERS
 from torch import nn
 
 
@@ -68,3 +71,33 @@ class RatesBesideDecay(DefaultOptimWrapperConstructor):
             [parameter] = group['params']
             if own := [key for key in rates if key in names[id(parameter)]]:
                 group['lr'] = self.base_lr * rates[max(own, key=len)]
+
+
+@HOOKS.register_module()
+class NeighbourRate(Hook):
+    """The patch embedding's kernel moves at a rate of its own in all slices but the centre one.
+
+    Of every optimizer step's change of these slices a share is kept, weight decay's with the gradient's, as an
+    `lr_mult` does it for whole parameters. (Adam divides a gradient by its own size: a factor on that would change
+    nothing, and a kernel of zeros moves by the full rate in each step, however small its gradient.)
+
+    Args:
+        factor: of the rate; 0 holds the slices where inflation put them.
+    """
+    priority = 'VERY_HIGH'  # before anything that reads the step's weights: a moving average, a checkpoint
+
+    def __init__(self, factor: float):
+        self.factor = factor
+
+    def before_train(self, runner) -> None:
+        encoder = (runner.model.module if is_model_wrapper(runner.model) else runner.model).backbone
+        self.kernel = encoder.model.patch_embed.proj.weight.detach()  # (E, C * S, P, P), the parameter's memory
+        self.neighbours = [channel for channel in range(self.kernel.shape[1])
+                           if channel % encoder.slices != encoder.slices // 2]
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        self.before = self.kernel[:, self.neighbours]
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        after = self.kernel[:, self.neighbours]
+        self.kernel[:, self.neighbours] = torch.lerp(self.before, after, self.factor)

@@ -1,5 +1,6 @@
 """A training's folder: who may write into it, its checkpoints, and what may be gone on with from one."""
 
+import io
 import re
 import sys
 import time
@@ -21,9 +22,10 @@ from .files import is_same_file, only_writer, write_atomic
 from .launch import process_rank
 
 KEPT = 2  # a newer checkpoint may turn out broken
+WEIGHTS = 'weights.pth'  # of a finished training
 PATIENCE = 60  # seconds for a process that was told to stop and still writes its checkpoint
 # What a training keeps from its first step to its last; the rest of `experiment` may change when it is resumed.
-KEPT_KEYS = ('slices', 'stride', 'target', 'img_size', 'encoder', 'source', 'inflation', 'batch', 'seed', 'split',
+KEPT_KEYS = ('slices', 'stride', 'target', 'img_size', 'encoder', 'source', 'inflation', 'batch', 'seed',
              'protocol')
 PARTS = {'meta': dict, 'state_dict': dict, 'optimizer': dict, 'message_hub': dict}  # of a training's checkpoint
 
@@ -95,7 +97,7 @@ def _kept_settings(runner) -> dict[str, Any]:
     return settings | dict(optimizer=type(runner.optim_wrapper.optimizer).__name__,
                            source=settings['source'] and Path(settings['source']).name,
                            img_size=size if isinstance(size, int) else list(size),
-                           data=dataset.index['split_hash'])
+                           split=dataset.split, data=dataset.index['split_hash'])
 
 
 def _check_same_training(runner, checkpoint: dict, path: str | Path) -> None:
@@ -163,6 +165,21 @@ def save_checkpoint(runner, step: int) -> None:
         earlier = [number for number in _steps(folder) if number <= step]
         for number in earlier[:-KEPT]:
             (folder / f'iter_{number}.pth').unlink(missing_ok=True)
+
+
+def end_training(folder: Path, weights: bool) -> None:
+    """Of a finished training keep its weights as `WEIGHTS`, or nothing.
+
+    A checkpoint holds the optimizer's two moments as well, three times as much, and there are two: the finished
+    runs of a grid would fill the disk.
+    """
+    steps = _steps(folder)
+    if weights:
+        checkpoint, file = torch.load(folder / f'iter_{steps[-1]}.pth', weights_only=True, mmap=True), io.BytesIO()
+        torch.save({part: checkpoint[part] for part in ('meta', 'state_dict')}, file)
+        write_atomic(folder / WEIGHTS, file.getvalue())
+    for name in ('last_checkpoint', *(f'iter_{step}.pth' for step in steps)):
+        (folder / name).unlink(missing_ok=True)
 
 
 def newest_checkpoint_step(runner) -> int:

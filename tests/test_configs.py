@@ -36,7 +36,7 @@ def test_config_builds_and_its_docstring_gives_the_command(path):
     assert 'Command: ' in text and f'configs/{path.name}' in text
     experiment = read_config(path).experiment
     dataset = Path(experiment.data_root).name
-    if dataset in PAPER_DATASETS and not path.stem.startswith(('mini_', 'dino_vitbase16')):
+    if dataset in PAPER_DATASETS and not path.stem.startswith(('mini_', 'dino_vitbase16', 'dinov2_')):
         assert 'Paper: ' in text and 'tools/dist_train.sh' in text
         size = int(published_data().loc[dataset, 'input size'].split('x')[0])
         steps = 250_000 if dataset in ('brain', 'pancreas', 'vessel') else 25_000
@@ -58,6 +58,8 @@ def test_a_timm_encoder_takes_the_place_of_any_configs(config, encoder, neck, wi
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
     assert model.with_neck == neck and model.backbone.name == encoder
+    before = read_config(REPO / 'configs' / f'{config}.py').model.backbone
+    assert model.backbone.layer_scale == before.get('layer_scale')  # of the config, as drop path
     assert list(model.decode_head.in_channels) == widths and model.backbone.model.patch_embed.proj.in_channels == 3
 
 

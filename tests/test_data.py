@@ -35,8 +35,8 @@ init_default_scope('mmseg')
 
 @pytest.mark.parametrize('centre, slices, stride, wanted', [
     (0, 5, 1, [0, 0, 0, 1, 2]), (9, 5, 1, [7, 8, 9, 9, 9]), (4, 5, 2, [0, 2, 4, 6, 8]),
-    (0, 5, 3, [0, 0, 0, 3, 6]), (9, 4, 1, [7, 8, 9, 9]), (3, 1, 1, [3]), (1, 21, 1, [0] * 10 + list(range(1, 10))
-                                                                      + [9] * 2)])
+    (0, 5, 3, [0, 0, 0, 3, 6]), (7, 5, 0, [7] * 5), (9, 4, 1, [7, 8, 9, 9]), (3, 1, 1, [3]),
+    (1, 21, 1, [0] * 10 + list(range(1, 10)) + [9] * 2)])
 def test_window_indices_clamp_at_the_ends(centre, slices, stride, wanted):
     assert window_indices(centre, 10, slices, stride) == wanted
 
@@ -49,7 +49,7 @@ def mapped(msd_raw, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize('slices, stride', [(1, 1), (5, 1), (5, 3), (21, 1), (4, 2)])
+@pytest.mark.parametrize('slices, stride', [(1, 1), (5, 1), (5, 0), (5, 3), (21, 1), (4, 2)])
 def test_store_returns_the_files_own_slices(msd_raw, prepared, mapped, slices, stride):
     case = 'case_003'
     volume = read_volume(msd_raw / 'imagesTr' / f'{case}.nii.gz', msd_raw / 'labelsTr' / f'{case}.nii.gz')

@@ -90,7 +90,7 @@ def test_ids_out_of_range_are_not_counted_as_others(spoilt, value, dtype):
 
 
 @pytest.mark.parametrize('depth, slices, stride', [
-    (7, 5, 1), (7, 5, 2), (4, 5, 3), (1, 3, 1), (6, 4, 1), (9, 2, 3), (8, 1, 1)])
+    (7, 5, 1), (7, 5, 2), (7, 5, 0), (4, 5, 3), (1, 3, 1), (6, 4, 1), (9, 2, 3), (8, 1, 1)])
 def test_overlapping_predictions_are_averaged_over_the_volume(depth, slices, stride):
     generator = torch.Generator().manual_seed(0)
     windows = torch.rand(depth, slices, 3, 2, 2, generator=generator)

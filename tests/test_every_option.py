@@ -6,6 +6,7 @@ Places, keys and options are counted from the code, so that a new one without an
 import argparse
 import ast
 import logging
+import re
 import runpy
 import signal
 import sys
@@ -28,7 +29,8 @@ CONFIGS = {'beit_centering_phantom': {}, 'videoswin_centering_phantom': {}, 'min
 OTHERS = dict(data_root='{data}/.', source='other.pth', inflation='average', slices=7, stride=2, target='all',
               img_size=96, batch=8, accumulate=2, lr=0.5, steps=77, warmup=7, seed=7, split='test',
               evaluate='train', val_interval=7, checkpoint_interval=7, encoder='deit_tiny_patch16_224',
-              protocol='paper', precision='bf16', activation_checkpointing=True, compile=True, channels_last=True)
+              protocol='paper', precision='bf16', activation_checkpointing=True, compile=True, channels_last=True,
+              train_percent=50, neighbour_lr=0.1)
 
 
 def places(cfg: Config) -> dict:
@@ -117,8 +119,8 @@ def test_every_key_of_experiment_is_carried_to_the_places_that_it_is_said_to_dec
     if key == 'encoder':
         assert after['model.backbone.model'] == value
     else:
-        deciders = {decided_by(place) for place in changed}
-        assert key in deciders and None not in deciders, changed
+        assert any(re.fullmatch(KEYS[key].decides, place) for place in changed), changed
+        assert all(decided_by(place) for place in changed), changed
 
 
 # Of every script: the arguments of a call, and by option what is added to these, with what is then said and was
@@ -202,6 +204,8 @@ SHOWN = {
         '--strides': (['--slices', '3', '--strides', '2'], 'experiment.stride=2'),
         '--targets': (['--slices', '3', '--targets', 'all'], 'experiment.target=all'),
         '--lrs': (['--lrs', '1e-5'], 'experiment.lr=1e-05'),
+        '--neighbour-lrs': (['--slices', '3', '--neighbour-lrs', '0.1'], 'experiment.neighbour_lr=0.1'),
+        '--train-percents': (['--train-percents', '25'], 'experiment.train_percent=25'),
         '--steps': (['--steps', '9'], 'experiment.steps=9'), '--folds': (['--folds', '3'], 'fold 2 of 3'),
         '--dataset': (['--dataset', 'hippocampus', '--data-root', '{raw}/..'], 'data/prepared/hippocampus'),
         '--seeds': (['--seeds', '7'], 'experiment.seed=7'),
@@ -229,6 +233,7 @@ SHOWN = {
     'benchmarks/speed/loader.py': ([], CASE), 'benchmarks/speed/metric.py': ([], CASE),
     'benchmarks/speed/options.py': ([], {'--out': CASE['--out']} | dict.fromkeys(
         ['--repeats', '--models', '--size', '--batch', '--steps'], TINY)),
+    'benchmarks/speed/step.py': ([], CASE | dict.fromkeys(['--input', '--batch', '--precision'], TINY)),
 }
 SCRIPTS = sorted(str(path.relative_to(REPO)) for folder in ('tools', 'benchmarks', 'benchmarks/speed')
                  for path in (REPO / folder).glob('*.py') if "__name__ == '__main__'" in path.read_text())

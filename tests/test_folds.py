@@ -24,7 +24,7 @@ from benchmarks.rendering.page import describe_data, index_cells
 from benchmarks.runs.agenda import data_digest, list_runs, make_agenda
 from benchmarks.runs.records import describe_result, read_records, set_superseded_aside
 from benchmarks.runs.run import Run
-from mmseg_plugins.datasets.splits import list_folds
+from mmseg_plugins.datasets.splits import list_folds, split_cases
 from mmseg_plugins.datasets.store import read_index
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.evaluation.folder import score_folder
@@ -211,3 +211,22 @@ def test_label_maps_of_folds_are_scored_into_one_figure(finished, tmp_path, monk
     report.render(tmp_path / 'out')
     assert 'out-of-fold, 2 folds' in (tmp_path / 'out/report.html').read_text()
     assert data_digest(index) != data_digest(index, 'all:0/2') != data_digest(index, 'all:1/2')
+
+
+def test_shares_of_a_split_are_of_whole_patients_and_nested(prepared):
+    index = read_index(prepared)
+    whole = split_cases(index, 'train')
+    index['groups'] = {case: f'patient{number // 2}' for number, case in enumerate(sorted(whole))}
+    previous = set()
+    for percent in (1, 25, 50, 75, 100):
+        part = split_cases(index, f'train:{percent}%')
+        patients = {index['groups'][case] for case in part}
+        assert len(part) == 2 * len(patients) and len(patients) == max(len(whole) // 2 * percent // 100, 1)
+        assert previous <= set(part) and part == [case for case in whole if case in part]
+        previous = set(part)
+    assert previous == set(whole)
+    del index['groups']  # enough patients for folds of a share
+    assert set(split_cases(index, 'all:-0/2:50%:0/2')) < set(split_cases(index, 'all:-0/2:50%'))
+    for split in ('train:0%', 'train:101%', 'train:25', 'train:25%%'):
+        with pytest.raises(UserError, match='or :25%, a share'):
+            split_cases(index, split)

@@ -17,7 +17,7 @@ from conftest import REPO, write_msd
 
 from benchmarks import run_grid
 from benchmarks.grid.axes import AXES, Cell
-from benchmarks.grid.reader import load_grid
+from benchmarks.grid.reader import GRIDS, load_grid
 from benchmarks.rendering.frame import Value
 from benchmarks.rendering.statistics import agreement
 from benchmarks.runs.agenda import list_runs, make_agenda, make_run, prepare_sources
@@ -60,15 +60,26 @@ def test_tables_share_cells_and_fields_that_cannot_matter_are_held():
     assert grid.tables['2b'].rows['BEiT'] == grid.tables['2a'].rows['Ours']
     assert grid.tables['4d'].rows['1'] == grid.tables['2a'].rows['Ours w/o D']
     assert Cell('bcv', source='none', inflation='average') == Cell('bcv', source='none')
-    assert Cell('bcv', slices=1, stride=3, inflation='average') == Cell('bcv', slices=1)
+    assert Cell('bcv', slices=1, stride=3, inflation='average', neighbour_lr=0) == Cell('bcv', slices=1)
+    assert str(Cell('bcv', neighbour_lr=1, train_percent=100)) == 'bcv-beit-beit-centering-s5-t1-center'
+    assert Cell('bcv', stride=0) != Cell('bcv') and str(Cell('bcv', stride=0)).endswith('-s5-t0-center')
+
+
+@pytest.mark.parametrize('name', sorted(path.stem for path in GRIDS.glob('*.yaml')))
+def test_every_grid_file_says_nothing_against_itself(name):
+    grid = load_grid(name)
+    rows = set(grid.in_tables())
+    assert grid.cells() and all(set(contrast.cells) <= rows for contrast in grid.contrasts)
+    assert all((REPO / grid.config(cell)).is_file() for cell in grid.cells())
 
 
 def test_every_axis_has_a_flag(tmp_path):
     values = dict(encoder='timm/deit_tiny_patch16_224', source='none', inflation='average', slices='3', stride='2',
-                  target='all', lr='1e-3')
+                  target='all', lr='1e-3', steps='9', neighbour_lr='0.10', train_percent='25')
+    assert set(values) == set(AXES)
     flags = [word for name, value in values.items() for word in (AXES[name].flag, value)]
     output = run(tmp_path, *flags, '--dry-run')
-    assert 'phantom-timm_deit_tiny_patch16_224-none-random-s3-t2-all-lr0.001 ' in output
+    assert 'phantom-timm_deit_tiny_patch16_224-none-random-s3-t2-all-lr0.001-n9-r0.1-p25 ' in output
     assert 'experiment.lr=0.001' in output and 'experiment.target=all' in output
     assert '1 cells' in output
     usage = run(tmp_path, '--help')
@@ -376,6 +387,7 @@ def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been(place):
     [whole] = read_records(place / 'whole')[0]
     # forget the run, start it again, and kill everything once it has a checkpoint
     work = next((place / 'work_dirs/grids/tiny/runs').iterdir())
+    assert (work / 'weights.pth').exists() and not list(work.glob('iter_*.pth'))  # moments would fill the disk
     subprocess.run(['rm', '-r', str(work)], check=True)
     process = subprocess.Popen(command(place, *arguments, '--out', 'killed'), cwd=place, start_new_session=True,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

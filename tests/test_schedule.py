@@ -1,19 +1,22 @@
 """The rate of every step, and what a resumed training goes on with."""
 
 import shutil
+import signal
 from copy import deepcopy
 
 import pytest
 import torch
 from children import CONFIG, options
+from conftest import REPO
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import LinearLR, PolyLR, build_optim_wrapper
 
 from mmseg_plugins.building import build_runner
-from mmseg_plugins.errors import UserError
+from mmseg_plugins.errors import Stopped, UserError
 from mmseg_plugins.experiment import load_config, prepare_for_device, read_config
 from mmseg_plugins.schedule import WarmupLinearLR, rate_factor
+from mmseg_plugins.work_dir import end_training
 
 BEGUN = dict(batch=4, img_size=32, lr=1e-3, steps=3, warmup=1, checkpoint_interval=1)
 
@@ -51,6 +54,27 @@ def test_after_the_warm_up_the_rate_is_the_one_that_is_asked_for(optimizer, warm
     assert found[warmup] == 0.5 == pytest.approx(max(found)) and found[:warmup] == sorted(found[:warmup])
 
 
+class Kernel(Hook):
+    """The patch embedding's kernel (E, C * S, P, P) before training and after every step."""
+
+    def __init__(self):
+        self.found = []
+
+    def before_train(self, runner) -> None:
+        self.found.append(runner.model.backbone.model.patch_embed.proj.weight.detach().clone())
+
+    def after_train_iter(self, runner, *args, **kwargs) -> None:
+        self.before_train(runner)
+
+
+class Interrupt(Hook):
+    """A signal in the third step."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if batch_idx == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+
 class Rates(Hook):
     """The rate of every step."""
 
@@ -61,13 +85,14 @@ class Rates(Hook):
         self.found += runner.optim_wrapper.get_lr()['lr'][:1]
 
 
-def train(prepared, work, resume: bool, config=CONFIG, more=None, **changes) -> list[float]:
+def train(prepared, work, resume: bool, config=CONFIG, more=None, hooks=(), **changes) -> list[float]:
     cfg = load_config(config, options(prepared, **BEGUN | changes) | {
         'model.backbone.sizes.depth': 1, 'model.backbone.out_indices': (0,) * 4} | (more or {}))
     prepare_for_device(cfg, 'none')
     cfg.work_dir, cfg.resume = str(work), resume
     training, rates = build_runner(cfg), Rates()
-    training.register_hook(rates)
+    for hook in (rates, *hooks):
+        training.register_hook(hook)
     training.train()
     return rates.found
 
@@ -97,7 +122,8 @@ def test_a_prolonged_training_has_the_rates_of_the_longer_one(begun, prepared, t
     (dict(img_size=64), 'img_size=32, now it is 64'), (dict(stride=2), 'stride=1, now it is 2'),
     (dict(target='all'), "target='center', now it is 'all'"),
     (dict(inflation='average'), "inflation='centering', now it is 'average'"),
-    (dict(protocol='paper'), "protocol='sound', now it is 'paper'")])
+    (dict(protocol='paper'), "protocol='sound', now it is 'paper'"),
+    (dict(train_percent=50), "split='train', now it is 'train:50%'")])
 def test_what_would_make_it_another_training_is_refused(begun, prepared, tmp_path, changes, message):
     work = tmp_path / 'work'
     shutil.copytree(begun, work)
@@ -172,6 +198,20 @@ def test_a_trainings_checkpoint_holds_tensors_and_numbers_alone(begun):
     assert [len(part) for part in histories['train/loss']] == [3, 3]
 
 
+def test_a_finished_training_leaves_its_weights_which_load_or_nothing(begun, prepared, tmp_path):
+    kept, bare = tmp_path / 'kept', tmp_path / 'bare'
+    for work in (kept, bare):
+        shutil.copytree(begun, work)
+        end_training(work, weights=work == kept)
+        assert not list(work.glob('iter_*')) and not (work / 'last_checkpoint').exists()
+    assert not (bare / 'weights.pth').exists()
+    whole, weights = (torch.load(path, weights_only=True) for path in (begun / 'iter_3.pth', kept / 'weights.pth'))
+    assert whole['state_dict'].keys() == weights['state_dict'].keys() and 'optimizer' not in weights
+    assert all(torch.equal(value, whole['state_dict'][key]) for key, value in weights['state_dict'].items())
+    assert (kept / 'weights.pth').stat().st_size < 0.5 * (begun / 'iter_3.pth').stat().st_size
+    assert len(train(prepared, tmp_path / 'next', False, more={'load_from': str(kept / 'weights.pth')})) == 3
+
+
 def test_histories_are_gone_on_with_those_of_earlier_versions_too(begun, prepared, tmp_path):
     def resume(name: str, change) -> dict:
         work = tmp_path / name
@@ -214,3 +254,51 @@ def test_schedules_that_would_not_be_followed_are_refused(prepared, tmp_path, te
     (tmp_path / 'config.py').write_text(f'_base_ = {str(CONFIG)!r}\n{text}\n')
     with pytest.raises(UserError, match=message):
         load_config(tmp_path / 'config.py', {'experiment.data_root': str(prepared)})
+
+
+@pytest.fixture(scope='module')
+def kernels(prepared, tmp_path_factory):
+    """Function: the kernel before training and after every step, by slices (steps + 1, E, C, S, P, P)."""
+    def kernels(work=None, resume=False, more=None, hooks=(), **changes) -> torch.Tensor:
+        kernel = Kernel()
+        work = work or tmp_path_factory.mktemp('kernel') / 'work'
+        train(prepared, work, resume, more=more, hooks=[kernel, *hooks], **changes)
+        return torch.stack(kernel.found).unflatten(2, (-1, 3))
+    return kernels
+
+
+@pytest.mark.parametrize('changes', [{}, dict(precision='bf16', accumulate=2), dict(target='all', stride=0)])
+def test_neighbour_slices_of_the_kernel_move_by_a_factor_of_the_step_or_not_at_all(kernels, changes):
+    plain, tenth, held = (kernels(neighbour_lr=factor, **changes) for factor in (1, 0.1, 0))
+    moved = plain[1] - plain[0]
+    assert moved[:, :, 0].abs().min() > 0
+    torch.testing.assert_close((tenth[1] - tenth[0])[:, :, ::2], 0.1 * moved[:, :, ::2], rtol=1e-3, atol=1e-9)
+    for found in (tenth, held):
+        assert torch.equal(found[1][:, :, 1], plain[1][:, :, 1])
+    assert torch.equal(held[:, :, :, ::2], held[:1, :, :, ::2].expand_as(held[:, :, :, ::2]))
+    assert not torch.equal(held[-1][:, :, 1], held[0][:, :, 1])
+
+
+def test_a_plain_momentum_step_is_scaled_as_a_rate_of_its_own_would(kernels):
+    sgd = {'optim_wrapper.optimizer': dict(_delete_=True, type='SGD', momentum=0.9, weight_decay=0.1)}
+    plain, half = (kernels(more=sgd, neighbour_lr=factor) for factor in (1, 0.5))
+    moved = [(found[1] - found[0])[:, :, ::2] for found in (plain, half)]
+    torch.testing.assert_close(moved[1], 0.5 * moved[0], rtol=1e-3, atol=1e-8)
+
+
+def test_neighbours_with_a_rate_of_their_own_go_on_from_a_checkpoint_as_if_never_stopped(kernels, tmp_path):
+    whole = kernels(neighbour_lr=0.1, steps=5)
+    with pytest.raises(Stopped):
+        kernels(tmp_path / 'work', hooks=[Interrupt()], neighbour_lr=0.1, steps=5)
+    resumed = kernels(tmp_path / 'work', resume=True, neighbour_lr=0.1, steps=5)
+    assert len(resumed) == 3 and torch.equal(resumed[-1], whole[-1]) and not torch.equal(whole[2], whole[-1])
+
+
+def test_a_rate_of_neighbours_is_for_kernels_that_have_them(prepared):
+    video = REPO / 'configs/videoswin_centering_phantom.py'
+    for config, changes, hooked in ((CONFIG, dict(neighbour_lr=0), True), (CONFIG, dict(neighbour_lr=1), False),
+                                    (CONFIG, dict(neighbour_lr=0, slices=1), False),
+                                    (video, dict(neighbour_lr=1), False)):
+        assert ('neighbour_rate' in load_config(config, options(prepared, **changes)).default_hooks) == hooked
+    with pytest.raises(UserError, match='neighbour_lr=0.1: the patch embedding of VideoSwin has no kernel with a'):
+        load_config(video, options(prepared, neighbour_lr=0.1))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import write_msd
+from conftest import REPO, write_msd
 from test_grid import grid_file, run
 
 from benchmarks.grid.reader import load_grid
@@ -16,6 +16,7 @@ from benchmarks.runs.search import check_apart, choose, list_search
 from mmseg_plugins.datasets.splits import split_cases
 from mmseg_plugins.datasets.store import read_index
 from mmseg_plugins.errors import UserError
+from mmseg_plugins.experiment import load_config
 
 TUNED = dict(tune=dict(lr=[1e-4, 1e-2], warmup=[0, 1]), axes=dict(slices=[1, 3]), seeds=[1, 2])
 
@@ -132,6 +133,26 @@ def test_every_fold_has_a_search_of_its_own_among_what_it_is_trained_on(searched
         for key in ('experiment.split', 'experiment.evaluate'):
             assert not reported & set(split_cases(index, runs[0].options[key]))
     assert len({run.name for runs in search.values() for run in runs}) == 2 * 3 * 4
+
+
+@pytest.mark.parametrize('folds', [None, 3])
+def test_a_share_of_the_training_cases_is_searched_within_itself(searched, monkeypatch, folds):
+    monkeypatch.chdir(searched)
+    rows = {'rows': {'half': {'train_percent': 50}, 'all': {}}}
+    grid = load_grid(str(grid_file(searched, **TUNED | dict(axes=None, tables=dict(share=rows)))), folds=folds)
+    index = read_index(Path('data/prepared/hippocampus'))
+    half = grid.tables['share'].rows['half']
+    every = list_runs(grid, Path('weights'), None)
+    for (cell, fold), runs in list_search(grid, Path('weights'), None).items():
+        [run_, _] = [each for each in every if (each.cell, each.fold) == (cell, fold)]
+        cfg = load_config(REPO / run_.config, run_.options)
+        share = set(split_cases(index, cfg.train_dataloader.dataset.split))
+        inner = load_config(REPO / runs[0].config, runs[0].options)
+        trained, evaluated = (set(split_cases(index, loader.dataset.split))
+                              for loader in (inner.train_dataloader, inner.val_dataloader))
+        if cell == half:
+            whole = set(split_cases(index, run_.options.get('experiment.split', 'train')))
+            assert len(share) == len(whole) // 2 and trained | evaluated == share and not trained & evaluated
 
 
 @pytest.mark.parametrize('changes, message', [

@@ -17,7 +17,9 @@ from mmseg_plugins.datasets.catalogue import CATALOGUE
 SPEED = REPO / 'benchmarks' / 'speed'
 SCRIPTS = sorted({path.stem for path in SPEED.glob('*.py')} - {'__init__', 'common'})
 TINY = {'loader': ['--size', '64', '--repeats', '1'], 'metric': ['--size', '64', '--repeats', '1'],
-        'options': ['--repeats', '1', '--models', 'mini', '--size', '32', '--batch', '4', '--steps', '2']}
+        'options': ['--repeats', '1', '--models', 'mini', '--size', '32', '--batch', '4', '--steps', '2'],
+        'step': ['--size', '64', '--repeats', '1', '--input', '28', '--batch', '2',
+                 '--precision', 'bf16']}
 
 
 @pytest.fixture

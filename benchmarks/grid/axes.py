@@ -14,7 +14,7 @@ def _axis(neutral: Any, part: str = '{}') -> Any:
     Args:
         neutral: the value where nothing is said of it, as in records from before there was this axis; with None
             it is the config's own, and nothing is set.
-        part: its part of a run's name; a neutral None has none.
+        part: its part of a run's name; None has none, nor has what is usual of its key.
     """
     return field(default=neutral, metadata=dict(part=part))
 
@@ -24,8 +24,8 @@ class Cell:
     """One point of the grid. `source` names an entry of the grid's `sources`, 'none' = random weights.
 
     Fields that cannot matter are held at one value, so that tables share the cell: a single slice has
-    stride 1 and nothing to inflate over, random weights have nothing to inflate. A method that is no config has
-    its name for an encoder and None for all that only a config has (`cell_without_config`).
+    stride 1, no neighbours and nothing to inflate over, random weights have nothing to inflate. A method that is
+    no config has its name for an encoder and None for all that only a config has (`cell_without_config`).
     """
     dataset: str
     encoder: str = _axis('beit')
@@ -36,11 +36,16 @@ class Cell:
     target: str | None = _axis('center')
     lr: float | None = _axis(None, 'lr{}')
     steps: int | None = _axis(None, 'n{}')
+    neighbour_lr: float | None = _axis(1, 'r{:g}')
+    train_percent: int | None = _axis(100, 'p{}')
 
     def __post_init__(self):
+        for name in set(AXES) - {'encoder'} if self.without_config else ():
+            object.__setattr__(self, name, None)
         if self.slices == 1:
             object.__setattr__(self, 'stride', 1)
             object.__setattr__(self, 'target', 'center')
+            object.__setattr__(self, 'neighbour_lr', 1)
             if self.inflation != 'random':
                 object.__setattr__(self, 'inflation', 'centering')
         if self.source == 'none':
@@ -53,7 +58,8 @@ class Cell:
 
     def __str__(self) -> str:
         values = {name: getattr(self, name) for name in AXES}
-        parts = [AXES[name].part.format(value) for name, value in values.items() if value is not None]
+        parts = [AXES[name].part.format(value) for name, value in values.items()
+                 if value not in (None, KEYS[name].usual)]
         return '-'.join([self.dataset, *parts]).replace('/', '_')
 
 
@@ -68,7 +74,7 @@ class Axis:
     @property
     def flag(self) -> str:
         """Of benchmarks/run_grid.py; it takes several values."""
-        return f'--{self.name.removesuffix("s")}s'
+        return f'--{self.name.removesuffix("s").replace("_", "-")}s'
 
     def parse(self, text: str) -> Any:
         """A value from the command line; `check` tells whether it is one."""
@@ -86,7 +92,7 @@ AXES = {line.name: Axis(line.name, line.default, line.metadata['part'], line.typ
 
 def cell_without_config(dataset: str, method: str) -> Cell:
     """The cell of a method that is no config: whatever it is, it has no axes here."""
-    return Cell(dataset, method, **dict.fromkeys(set(AXES) - {'encoder'}))
+    return Cell(dataset, method, slices=None)
 
 
 def check_cell(found: dict) -> None:

@@ -48,7 +48,7 @@ def _describe(works: Works, device: Device) -> Iterator[str | Table]:
     yield from _describe_sums(everything, device)
     if everything:
         yield from _describe_memory(everything, device)
-        yield from _describe_disk(everything, sum(len(agenda.todo) for agenda, _ in works))
+        yield from _describe_disk(everything, device, sum(len(agenda.todo) for agenda, _ in works))
 
 
 def _describe_kinds(estimates: list[Estimate]) -> Iterator[str | Table]:
@@ -121,12 +121,16 @@ def _describe_memory(estimates: list[Estimate], device: Device) -> Iterator[str]
                'options: {experiment.accumulate: 2} in the grid file, or take fewer --workers')
 
 
-def _describe_disk(estimates: list[Estimate], runs: int) -> Iterator[str]:
-    # a checkpoint holds no gradients
-    checkpoints = KEPT * sum(len(one.kind.to_do) * one.least * 3 / 4 for one in estimates) * 2**20
+def _describe_disk(estimates: list[Estimate], device: Device, runs: int) -> Iterator[str]:
+    # finished runs keep their weights, those of a search nothing; a checkpoint holds no gradients
+    kept = sum(len(one.kind.to_do) * one.least for one in estimates if one.kind.run and not one.kind.run.setting)
+    sources = sum(len(one.kind.to_do) * one.least for one in estimates if not one.kind.run)
+    at_work = device.workers * max(one.least for one in estimates)
+    weights, checkpoints = kept / 4 * 2**20, KEPT * (sources + at_work) * 3 / 4 * 2**20
     datasets = {one.kind.folder: one.kind for one in estimates}.values()
     assumed = {kind.assumed: None for kind in datasets if kind.assumed}
-    yield (f'disk: {in_units(checkpoints, BYTES)} of checkpoints ({KEPT} per training), '
+    yield (f'disk: {in_units(weights, BYTES)} of trained weights, {in_units(checkpoints, BYTES)} of '
+           f'checkpoints ({KEPT} per training at work), '
            f'{in_units(sum(kind.stored for kind in datasets), BYTES)} of prepared data'
            f'{" (estimated)" * bool(assumed)}, {in_units(RECORD_BYTES * runs, BYTES)} of records and predictions')
     for who in assumed:

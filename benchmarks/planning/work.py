@@ -19,7 +19,8 @@ from ..runs.run import Run, content_hash, describe_kind
 
 STORED = 0.36  # of a case's bytes, compressed (benchmarks/speed/loader.md)
 # What changes nothing of what a run takes.
-FREE = {f'experiment.{key}' for key in ('seed', 'source', 'inflation', 'stride', 'lr')}
+FREE = {f'experiment.{key}'
+        for key in ('seed', 'source', 'inflation', 'stride', 'lr', 'neighbour_lr', 'train_percent')}
 
 
 class Kind:

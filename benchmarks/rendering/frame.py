@@ -29,7 +29,7 @@ def tidy_records(records: list[dict]) -> pd.DataFrame:
 
     Returns:
         Columns: `run`, the cell's axes (`dataset`, `encoder`, `source`, `inflation`, `slices`, `stride`,
-        `target`, `lr`, `steps`), `seed`, `label_id`, `label`, `headline` (whether it counts in the tables'
+        `target`, `lr`, `steps`, ...), `seed`, `label_id`, `label`, `headline` (whether it counts in the tables'
         mean), `case`, and one of every metric that is registered or in the records: `dsc`, `nsd` and
         `dsc_pooled` (percent), `hd95` (mm), others. What is of all cases together, as `dsc_pooled`, is the same
         for each. NaN where a label has no figure. Without rows where all runs failed.

@@ -13,7 +13,7 @@ from mmseg_plugins.datasets.layout_images import prepare_layout
 from mmseg_plugins.datasets.splits import Fold, name_fold, split_cases
 from mmseg_plugins.datasets.store import read_index
 from mmseg_plugins.errors import UserError
-from mmseg_plugins.experiment import check_splits, places, read_config
+from mmseg_plugins.experiment import check_splits, places, read_config, training_split
 from mmseg_plugins.files import file_sha256
 from mmseg_plugins.keys import KEYS, check_size
 from mmseg_plugins.models.encoders import timm_encoder
@@ -117,7 +117,7 @@ def determinants(cfg) -> dict[str, Any]:
     """What of a config determines a result, by place. A user's modules count by what they say."""
     found = {place: value for place, value in places(cfg) if not UNDETERMINING.match(place)}
     for name, key in KEYS.items():  # what is as usual is as if left out
-        if not key.determines or cfg.experiment.get(name) in (None, 'fp32') or cfg.experiment.get(name) is False:
+        if not key.determines or cfg.experiment.get(name) in (None, key.usual):
             found.pop(f'experiment.{name}', None)
     return found | _own_modules((cfg.get('custom_imports') or {}).get('imports') or ())
 
@@ -154,7 +154,7 @@ def _prepared_digest(dataset: str, cfg) -> str | None:
         return None
     index = read_index(PREPARED / dataset)
     check_splits(cfg, index)
-    return data_digest(index, cfg.experiment.split, cfg.experiment.get('evaluate'))
+    return data_digest(index, training_split(cfg.experiment), cfg.experiment.get('evaluate'))
 
 
 def data_digest(index: dict, *splits: str | None) -> str:

@@ -22,14 +22,14 @@ from mmseg_plugins.compat import newest_whole
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.datasets.intensity import intensity_ranges
 from mmseg_plugins.errors import Busy, OutOfMemory, UserError
-from mmseg_plugins.experiment import import_extensions, load_config, prepare_for_device
+from mmseg_plugins.experiment import import_extensions, load_config, prepare_for_device, training_split
 from mmseg_plugins.faults import peak_memory
 from mmseg_plugins.files import only_writer
 from mmseg_plugins.flops import count_cost
 from mmseg_plugins.launch import process_rank, world_size
 from mmseg_plugins.pretraining import describe_data, pretrain
 from mmseg_plugins.sources import describe_weights, permute_source, read_note, write_note
-from mmseg_plugins.work_dir import PATIENCE, RollingCheckpoint
+from mmseg_plugins.work_dir import PATIENCE, RollingCheckpoint, end_training
 
 from ..methods.command import run_command
 from . import records
@@ -124,6 +124,8 @@ def execute_run(run: Run, out: Path, work_dir: Path, report: Callable[[int, int]
             # the others learn of a fault by the end of the process that has it, and not what it was
             if body.pop('own', main) or main and records.read_record(path) == before:
                 records.write_record(out, run, body | provenance())
+                if body['state'] == 'done' and not run.cell.without_config:
+                    end_training(work_dir, weights=not run.setting)  # a search wants its figure alone
     except Busy as error:
         return str(error)  # no record: the other process writes it
     return body.get('reason')
@@ -188,7 +190,7 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
     parts, gpu = count_cost(model, size), torch.cuda.is_available()
     encoder = parts.pop('patch embedding') + parts.pop('blocks')
     whole = sum(parts.values(), encoder)
-    body = records.describe_result(metric.scores, evaluated.index, evaluated.split, cfg.experiment.split)
+    body = records.describe_result(metric.scores, evaluated.index, evaluated.split, training_split(cfg.experiment))
     body['data'] |= dict(protocol=evaluated.protocol, input_size=size)
     return body | dict(
         settings=settings, training=_training_summary(runner), load=_load_report(model.backbone),

@@ -2,7 +2,7 @@
 
 A run for each cell and setting, with the grid file's first seed. Chosen is the highest mean DSC of cases over the
 headline's labels, evaluated where nothing is reported: on the split `val`, or where that is reported (or folds
-are), on a quarter of the patients that are trained on.
+are), or the cell is of a share of the training cases, on a quarter of the patients that are trained on.
 """
 
 import itertools
@@ -15,7 +15,7 @@ import numpy as np
 
 from mmseg_plugins.commands import REPO
 from mmseg_plugins.datasets.catalogue import CATALOGUE, DatasetInfo
-from mmseg_plugins.datasets.splits import Fold, describe_fold, name_fold, split_cases
+from mmseg_plugins.datasets.splits import Fold, describe_fold, name_fold, name_share, split_cases
 from mmseg_plugins.datasets.store import read_index
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.evaluation.scores import mean_over_cases
@@ -58,12 +58,13 @@ def _inner_options(grid: Grid, cell: Cell, fold: Fold | None) -> dict[str, Any]:
     whole, reported = experiment.split, experiment.get('evaluate') or (index['evaluate'] if index else expected)
     if fold:
         whole, reported = name_fold(fold, others=True), name_fold(fold)
+    whole = name_share(whole, cell.train_percent)
     trained, evaluated = whole + QUARTER[1], whole + QUARTER[0]
     if (whole, reported) == ('train', 'test') and (not index or index['split'].get('val')):
         trained, evaluated = 'train', 'val'
     if index:
         check_apart(index, trained, evaluated, reported)
-    return {'experiment.split': trained, 'experiment.evaluate': evaluated,
+    return {'experiment.split': trained, 'experiment.train_percent': 100, 'experiment.evaluate': evaluated,
             f'{evaluator}.only': ['dsc_pooled', 'dsc']}
 
 

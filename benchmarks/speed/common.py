@@ -3,7 +3,7 @@
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,12 +33,20 @@ def make_parser(description: str, repeats: int) -> argparse.ArgumentParser:
     return parser
 
 
-def parse_case_args(description: str, repeats: int) -> argparse.Namespace:
-    """Of a script that works on one case."""
+def parse_case_args(description: str, repeats: int, size: int = SIZE, options: Mapping[str, dict] | None = None
+                    ) -> argparse.Namespace:
+    """Of a script that works on one case.
+
+    Args:
+        size: of the phantom, where nothing is said of it.
+        options: of the script's own, each with what `add_argument` takes.
+    """
     parser = make_parser(description, repeats)
     parser.add_argument('--image', type=Path, help=f'a CT as .nii.gz (default: {PHANTOM})')
     parser.add_argument('--label', type=Path, help='its label map')
-    parser.add_argument('--size', type=int, help=f'height and width of {PHANTOM}, in pixels (default: {SIZE})')
+    parser.add_argument('--size', type=int, help=f'height and width of {PHANTOM}, in pixels (default: {size})')
+    for option, how in (options or {}).items():
+        parser.add_argument(option, **how)
     args = parse(parser)
     if bool(args.image) != bool(args.label):
         parser.error('--image and --label go together')
@@ -46,6 +54,7 @@ def parse_case_args(description: str, repeats: int) -> argparse.Namespace:
         parser.error('--size is of the phantom; an image has its own')
     if args.size is not None and (args.size < 64 or args.size % 4):
         parser.error('--size must be at least 64 and a multiple of 4')
+    args.phantom = args.size or size
     return args
 
 
@@ -68,7 +77,7 @@ def make_case(args: argparse.Namespace, folder: Path) -> tuple[Path, Path, Volum
     """The case as files and as a volume: the user's, or a phantom a quarter as deep as wide."""
     image, label = args.image, args.label
     if image is None:
-        size = args.size or SIZE
+        size = args.phantom
         hu, organs = make_phantom(1, size // 4, 26 * size // SIZE)
         CONSOLE.print(f'drawing a phantom of {size} x {size} x {5 * len(hu)}')
         hu = ndimage.zoom(hu.astype(np.float32), (5, 4, 4), order=1, mode='nearest', grid_mode=True)

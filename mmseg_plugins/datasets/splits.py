@@ -17,6 +17,7 @@ MSD_COUNTS = {'Task01_BrainTumour': 484, 'Task02_Heart': 20, 'Task03_Liver': 131
               'Task10_Colon': 126}
 SEED = 1234
 FOLD = re.compile(r'(?P<others>-?)(?P<number>\d+)/(?P<folds>\d+)')
+SHARE = re.compile(r'(100|[1-9]\d?)%')
 SIDES = ('left', 'right'), ('l', 'r'), ('lh', 'rh')  # as names of cases have them, between - _ . or spaces
 SIDE = re.compile(rf'(?<![^\W_])({"|".join(sum(SIDES, ()))})(?![^\W_])', re.IGNORECASE)
 
@@ -83,6 +84,11 @@ def name_fold(fold: Fold, others: bool = False) -> str:
     return f'all:{"-" * others}{number}/{folds}'
 
 
+def name_share(split: str, percent: int) -> str:
+    """The split that has this share of another's patients."""
+    return split if percent == 100 else f'{split}:{percent}%'
+
+
 def describe_fold(fold: Fold) -> str:
     """In words, as `fold 0 of 5`."""
     return f'fold {fold[0]} of {fold[1]}'
@@ -105,7 +111,9 @@ def split_cases(index: dict, split: str, asked: str = 'split') -> list[str]:
 
     `train:0/4` is the first of four folds of the split `train`, and `train:-0/4` all of `train` but that fold.
     `all` is every split together, and a part has parts of its own: `all:-0/5:0/4` is a quarter of what is trained
-    on beside fold 0 of 5. Folds are of whole patients, in alphabetical order, shuffled by `random.Random(1234)`.
+    on beside fold 0 of 5. `train:25%` has a quarter of the patients of `train`, at least one, all of which
+    `train:50%` has too. Folds and shares are of whole patients, in alphabetical order, shuffled by
+    `random.Random(1234)`.
 
     A dataset that came with folds of its own (nnU-Net's `splits_final.json`) has these where `all` is divided into
     as many, so that figures compare with nnU-Net's. Into another number it is divided as any other dataset is:
@@ -127,10 +135,16 @@ def split_cases(index: dict, split: str, asked: str = 'split') -> list[str]:
     cases = ([case for names in index['split'].values() for case in names] if name == 'all' else
              list(index['split'][name]))
     for depth, part in enumerate(parts):
+        if SHARE.fullmatch(part):
+            patients = _shuffle_patients(index, cases)
+            wanted = {case for its in patients[:max(len(patients) * int(part[:-1]) // 100, 1)] for case in its}
+            cases = [case for case in cases if case in wanted]
+            continue
         found = FOLD.fullmatch(part)
         number, folds = (int(found['number']), int(found['folds'])) if found else (0, 0)
         if number >= folds:
-            raise UserError(f'{where}: a part is written :0/5, the first of five folds, or :-0/5, the others')
+            raise UserError(f'{where}: a part is written :0/5, the first of five folds, :-0/5, the others, or '
+                            ':25%, a share')
         own = index.get('folds') or ()
         if name == 'all' and depth == 0 and len(own) == folds:
             cases = _own_folds(own, cases, where)[number]['train' if found['others'] else 'val']
@@ -153,7 +167,15 @@ def _own_folds(folds: list[dict[str, list[str]]], cases: Sequence[str], where: s
 
 
 def _folds(index: dict, cases: Sequence[str], number: int, where: str) -> list[set[str]]:
-    """`number` sets of the cases, each patient's in one; patients of whom one image is the same are one."""
+    """`number` sets of the cases, each patient's in one."""
+    patients = _shuffle_patients(index, cases)
+    if not 2 <= number <= len(patients):
+        raise UserError(f'{where}: {number} folds of {len(patients)} patients; choose 2 to {len(patients)} folds')
+    return [{case for its in patients[fold::number] for case in its} for fold in range(number)]
+
+
+def _shuffle_patients(index: dict, cases: Sequence[str]) -> list[list[str]]:
+    """Each patient's cases; patients of whom one image is the same are one."""
     patients, owners = by_patient(cases, index.get('groups') or {}), {}
     for patient, its in list(patients.items()):
         images = [index.get('cases', {}).get(case, {}).get('image_sha256', case) for case in its]
@@ -162,10 +184,8 @@ def _folds(index: dict, cases: Sequence[str], number: int, where: str) -> list[s
         if owner != patient:
             patients[owner] += patients.pop(patient)
     names = sorted(patients)
-    if not 2 <= number <= len(patients):
-        raise UserError(f'{where}: {number} folds of {len(patients)} patients; choose 2 to {len(patients)} folds')
     random.Random(SEED).shuffle(names)
-    return [{case for name in names[fold::number] for case in patients[name]} for fold in range(number)]
+    return [patients[name] for name in names]
 
 
 def _cut_patients(generator: random.Random, patients: dict[str, list[str]], first: int, second: int

@@ -26,7 +26,7 @@ class WindowDataset(BaseSegDataset):
         data_root: a prepared dataset (tools/prepare_data.py).
         split: a split's name, e.g. `train`, `val`, `test`, or a part of one (`split_cases`).
         slices: S.
-        stride: distance of neighbouring window slices, in slices.
+        stride: distance of neighbouring window slices, in slices; 0: all are the centre slice.
         target: `center` or `all`: which label planes a sample carries.
         protocol: `sound` or `paper`: which intensities become -1 and 1 (intensity.py).
 
@@ -35,8 +35,8 @@ class WindowDataset(BaseSegDataset):
 
     def __init__(self, data_root: str, split: str, slices: int, stride: int = 1,
                  target: str = 'center', protocol: str = 'sound', pipeline=(), **kwargs):
-        if slices < 1 or stride < 1:
-            raise UserError(f'slices={slices}, stride={stride}: both must be at least 1')
+        if slices < 1 or stride < 0:
+            raise UserError(f'slices={slices}, stride={stride}: there must be 1 or more slices, 0 or more apart')
         self.index = read_index(data_root)
         self.cases = split_cases(self.index, split)
         self.split, self.slices, self.stride, self.target = split, slices, stride, target

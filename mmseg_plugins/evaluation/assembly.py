@@ -14,7 +14,7 @@ class OverlapAverage:
     Args:
         depth: slices of the case.
         slices: S.
-        stride: distance of neighbouring window slices.
+        stride: distance of neighbouring window slices, or 0.
     """
 
     def __init__(self, depth: int, slices: int, stride: int):

@@ -183,6 +183,11 @@ class InflatedSwin(InflatedEncoder):
                      for norm, x in zip(self.norms, maps, strict=True))
 
 
+def spans_window(encoder: dict) -> bool:
+    """Whether the patch embedding of an encoder's config has a kernel for each of the S slices."""
+    return issubclass(MODELS.get(encoder['type']), InflatedEncoder)
+
+
 def timm_encoder(name: str, img_size: int | Sequence[int], model: dict) -> dict:
     """The parts of a segmentor's config that a timm model takes the place of.
 
@@ -212,5 +217,6 @@ def timm_encoder(name: str, img_size: int | Sequence[int], model: dict) -> dict:
         neck = dict(type='Feature2Pyramid', embed_dim=levels[0]['num_chs'], rescales=[4, 2, 1, 0.5],
                     norm_cfg=head['norm_cfg']) if head.get('type') != 'PooledHead' else None
     head['in_channels'] = [levels[tap]['num_chs'] for tap in taps]
-    kept = {key: model['backbone'][key] for key in ('drop_path_rate', 'with_cp') if key in model['backbone']}
+    kept = {key: model['backbone'][key] for key in ('drop_path_rate', 'layer_scale', 'with_cp')
+            if key in model['backbone']}
     return dict(backbone=dict(type=kind, model=name, out_indices=list(taps), **kept), neck=neck, decode_head=head)
