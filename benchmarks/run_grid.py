@@ -207,7 +207,7 @@ def search_folders(grid: Grid, out: Path, args: argparse.Namespace) -> list[Path
 
 
 def list_all(grid: Grid, args: argparse.Namespace) -> tuple[dict, dict, list]:
-    """A grid's search, what it has chosen so far, and the runs with that; others have no identity, and no record."""
+    """A grid's search, what it has chosen so far, and the runs with that; no record is of those that wait for it."""
     from benchmarks.runs.agenda import list_runs
     from benchmarks.runs.search import choose, list_search
 

@@ -5,7 +5,7 @@ layer scale of 1 without a source: docs/recipe.md; DINOv2's own 1e-5 would keep 
 for longer than these trainings last.
 """
 _base_ = ['mini_beit.py', 'mini_windows.py', 'mini_schedule.py', 'runtime.py']
-experiment = dict(encoder='vit_small_patch14_dinov2.lvd142m', source='weights/dinov2_vits14.pth',
+experiment = dict(encoder='vit_small_patch14_dinov2.lvd142m', source='weights/dinov2_vits14.safetensors',
                   inflation='centering', slices=5, batch=4, lr=3e-4, steps=160, warmup=20,
                   checkpoint_interval=100)
 model = dict(backbone=dict(layer_scale=1.0), decode_head=dict(channels=128))
