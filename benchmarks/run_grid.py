@@ -207,7 +207,7 @@ def search_folders(grid: Grid, out: Path, args: argparse.Namespace) -> list[Path
 
 
 def list_all(grid: Grid, args: argparse.Namespace) -> tuple[dict, dict, list]:
-    """A grid's search, what it has chosen so far, and the runs with that; no record is of those that wait for it."""
+    """A grid's search, its choices so far, and the runs; of those that wait for theirs there is no record."""
     from benchmarks.runs.agenda import list_runs
     from benchmarks.runs.search import choose, list_search
 
