@@ -56,10 +56,14 @@ class Cell:
         """Whether its method is a command, or label maps from elsewhere."""
         return self.slices is None
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """Its axes by name, without those that it has not, or that have what is usual of their key."""
+        return {name: value for name, value in vars(self).items()
+                if name in AXES and value not in (None, KEYS[name].usual)}
+
     def __str__(self) -> str:
-        values = {name: getattr(self, name) for name in AXES}
-        parts = [AXES[name].part.format(value) for name, value in values.items()
-                 if value not in (None, KEYS[name].usual)]
+        parts = [AXES[name].part.format(value) for name, value in self.told.items()]
         return '-'.join([self.dataset, *parts]).replace('/', '_')
 
 

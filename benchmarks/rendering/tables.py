@@ -273,7 +273,7 @@ def free_table(measured: Measured, grid: Grid) -> tuple[pd.DataFrame, str]:
              for axis in varying}
             | _figures(measured, cell, 'headline') | {'runs': measured.value(cell).runs}
             for cell in cells]
-    shared = [axis for axis, value in vars(cells[0]).items() if axis not in varying and value is not None]
+    shared = [axis for axis in ('dataset', *cells[0].told) if axis not in varying]
     as_table = Table('free', {}, title=f'Free axes ({cell_label(cells[0], shared)})')
     return pd.DataFrame(rows), caption(as_table, measured, grid)
 
@@ -285,9 +285,8 @@ def cell_names(measured: Measured, grid: Grid) -> dict[Cell, str]:
 
 
 def cell_label(cell: Cell, axes: Iterable[str] | None = None) -> str:
-    """A cell by these axes; by all that it has."""
-    if axes is None:
-        axes = [axis for axis, value in vars(cell).items() if value is not None]
+    """A cell by these axes; by all that are told of it."""
+    axes = ('dataset', *cell.told) if axes is None else axes
     return ', '.join(f'{axis} {getattr(cell, axis)}' for axis in axes)
 
 
