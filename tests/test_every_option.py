@@ -227,7 +227,7 @@ SHOWN = {
         '--plan': 'test_planning.py::test_a_plan_writes_nothing',
         '--device': (['--device', 'abacus'], '--calibrate and --device go with --plan'),
         '--calibrate': (['--calibrate'], '--calibrate and --device go with --plan')}),
-    'benchmarks/coverage.py': (['--draws', '1'], {
+    'benchmarks/coverage.py': (['--draws', '1', '--out', '{here}/coverage.md'], {
         '--draws': (['--draws', '0'], '--draws must be at least 1'),
         '--out': (['--out', '{here}/x.md'], '{here}/x.md')}),
     'benchmarks/speed/loader.py': ([], CASE), 'benchmarks/speed/metric.py': ([], CASE),

@@ -14,7 +14,7 @@ from mmseg_plugins.files import file_sha256
 RESULTS = REPO / 'results'
 DATA = {'phantom': 'd159077d', 'hippocampus': 'b0fc276c'}  # agenda.data_digest of each, prepared whole
 
-EARLIER = ('phantom-bf16',)  # of the recipe before the present one, to be run again
+EARLIER: tuple[str, ...] = ()  # of an earlier recipe, to be run again
 NAMES = sorted(path.parent.name for path in RESULTS.glob('*/grid.yaml'))
 
 
