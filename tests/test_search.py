@@ -136,10 +136,10 @@ def test_every_fold_has_a_search_of_its_own_among_what_it_is_trained_on(searched
 
 
 @pytest.mark.parametrize('folds', [None, 3])
-def test_a_share_of_the_training_cases_is_searched_within_itself(searched, monkeypatch, folds):
+def test_a_share_of_the_training_cases_is_searched_within_itself(searched, tmp_path, monkeypatch, folds):
     monkeypatch.chdir(searched)
     rows = {'rows': {'half': {'train_percent': 50}, 'all': {}}}
-    grid = load_grid(str(grid_file(searched, **TUNED | dict(axes=None, tables=dict(share=rows)))), folds=folds)
+    grid = load_grid(str(grid_file(tmp_path, **TUNED | dict(axes=None, tables=dict(share=rows)))), folds=folds)
     index = read_index(Path('data/prepared/hippocampus'))
     half = grid.tables['share'].rows['half']
     every = list_runs(grid, Path('weights'), None)
