@@ -188,6 +188,7 @@ SHOWN = {
                               '--from': (['--from', 'timm'], '--from goes with --get')}),
     'tools/verify_data.py': (ARCHIVE, DATASET),
     'tools/prepare_data.py': (ARCHIVE, DATASET | {
+        '--size': (['--size', '64'], '--size is for photographs'),
         '--uncompressed': 'faults/test_faults.py::test_a_full_disk_leaves_whole_cases_in_the_store'}),
     'benchmarks/report.py': (['{here}', '{here}'], {
         '--watch': (['--watch'], '--watch is of one folder'),

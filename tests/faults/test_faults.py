@@ -58,7 +58,7 @@ def test_a_signal_leaves_a_checkpoint_of_the_step_at_hand(undisturbed, prepared,
     assert said(work).splitlines()[-1].startswith(f'stopped by {number.name}; to go on')
     assert 'Traceback' not in said(work)
     finish(children.start(children.train, work, options(prepared)))
-    assert same_weights(work, undisturbed, STEPS)
+    assert same_weights(work, undisturbed, f'iter_{STEPS}.pth')
 
 
 def test_a_signal_to_one_rank_stops_all_of_them_at_the_same_step(prepared, tmp_path):
@@ -226,7 +226,7 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_it_used(undisturbed, pr
     (work / 'last_checkpoint').write_text('/no/such/file.pth')
     finish(children.start(children.train, work, options(prepared)))
     assert f'{newest}: not whole' in said(work) and f'Load checkpoint from {older}' in said(work)
-    assert newest_whole(work) == newest and same_weights(work, undisturbed, STEPS)
+    assert newest_whole(work) == newest and same_weights(work, undisturbed, f'iter_{STEPS}.pth')
 
 
 def test_only_the_newest_two_checkpoints_stay(prepared, tmp_path):

@@ -15,6 +15,7 @@ from test_training import finish, logged, newest, same_weights
 from benchmarks.grid.reader import load_grid
 from benchmarks.runs.agenda import make_run
 from benchmarks.runs.records import read_records
+from mmseg_plugins.work_dir import WEIGHTS
 
 STEPS = 120
 
@@ -87,4 +88,4 @@ def test_runner_and_workers_may_die_at_any_moment(place, monkeypatch):
     finish(children.start(children.execute, run, place / 'alone'))
     [alone] = read_records(place / 'alone' / 'out')[0]
     assert alone['scores'] == record['scores'] and alone['training'] == record['training']
-    assert same_weights(place / 'alone' / 'work', work(), STEPS)
+    assert same_weights(place / 'alone' / 'work', work(), WEIGHTS)

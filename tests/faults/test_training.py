@@ -61,12 +61,11 @@ def test_the_batch_is_the_same_however_it_is_divided(alone, prepared, tmp_path, 
     else:
         np.testing.assert_allclose(losses, expected, rtol=0.2)
     if processes == 1 and passes == 1:
-        assert same_weights(work, alone, 6)
+        assert same_weights(work, alone, 'iter_6.pth')
 
 
-def same_weights(one: Path, other: Path, step: int) -> bool:
-    first, second = (torch.load(folder / f'iter_{step}.pth', weights_only=True)['state_dict']
-                     for folder in (one, other))
+def same_weights(one: Path, other: Path, file: str) -> bool:
+    first, second = (torch.load(folder / file, weights_only=True)['state_dict'] for folder in (one, other))
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
@@ -101,7 +100,7 @@ def test_elastic_restart_goes_on_from_the_checkpoint(uninterrupted_by_two, prepa
     os.kill(int(ranks[-1]), signal.SIGKILL)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
-    assert 'resumed epoch: 0, iter: ' in output and same_weights(work, uninterrupted_by_two, STEPS)
+    assert 'resumed epoch: 0, iter: ' in output and same_weights(work, uninterrupted_by_two, f'iter_{STEPS}.pth')
 
 
 STEPS = 24
@@ -145,7 +144,7 @@ def test_no_kill_at_any_moment_changes_the_final_weights(uninterrupted, prepared
             kills += 1
             assert not [path for path in work.glob('iter_*.pth') if not whole(path)]
             continue
-        assert process.exitcode == 0 and same_weights(work, uninterrupted, STEPS)
+        assert process.exitcode == 0 and same_weights(work, uninterrupted, f'iter_{STEPS}.pth')
         steps = np.array([row['step'] for row in logged(work)])
         assert set(steps) == set(range(1, STEPS + 1))
         # repeated is only what came after a checkpoint
@@ -162,7 +161,7 @@ def test_a_resumed_run_has_the_same_dropout_with_loader_workers(uninterrupted, p
     process.join()
     assert newest(work) < STEPS
     finish(children.start(children.train, work, options))
-    assert same_weights(work, uninterrupted, STEPS)
+    assert same_weights(work, uninterrupted, f'iter_{STEPS}.pth')
 
 
 def test_a_kill_in_the_middle_of_a_checkpoint_leaves_the_one_before_it_alone(uninterrupted, prepared, tmp_path):
@@ -173,7 +172,7 @@ def test_a_kill_in_the_middle_of_a_checkpoint_leaves_the_one_before_it_alone(uni
     assert torn.stat().st_size == size // 2
     assert [path.name for path in work.glob('iter_*.pth')] == ['iter_2.pth'] and whole(work / 'iter_2.pth')
     finish(children.start(children.train, work, kill_options(prepared)))
-    assert same_weights(work, uninterrupted, STEPS) and not list(work.glob('.iter_*'))
+    assert same_weights(work, uninterrupted, f'iter_{STEPS}.pth') and not list(work.glob('.iter_*'))
 
 
 @pytest.fixture(scope='module')
@@ -198,7 +197,7 @@ def test_no_kill_of_a_rank_changes_the_final_weights(uninterrupted_by_two, prepa
     assert (work.with_suffix('.log')).read_text().count('resumed epoch: 0, iter: ') == 4
     steps = np.array([row['step'] for row in logged(work)])
     assert max(before - after for before, after in itertools.pairwise(steps)) < 2
-    assert same_weights(work, uninterrupted_by_two, STEPS)
+    assert same_weights(work, uninterrupted_by_two, f'iter_{STEPS}.pth')
 
 
 def newest(work: Path) -> int:
