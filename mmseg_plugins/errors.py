@@ -106,5 +106,5 @@ def _describe(error: OSError) -> str:
 
 
 def _fail(line: str, status: int) -> int:
-    print(line, file=sys.stderr)
+    sys.stderr.write(f'{line}\n')  # at once: several processes may say theirs, and print would break the line
     return status
