@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch.distributed as torch_dist
-from mmengine.dist import get_world_size, is_distributed
+from mmengine.dist import all_gather_object
 from mmengine.evaluator import BaseMetric
 from mmseg.registry import METRICS as EVALUATORS
 
@@ -30,11 +29,7 @@ class ImageAccuracy(BaseMetric):
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Merge over processes and score. mmengine's own collection would cut uneven shares off."""
-        shares = [self.results]
-        if is_distributed():
-            shares = [None] * get_world_size()
-            torch_dist.all_gather_object(shares, self.results)
-        self.results = []
+        shares, self.results = all_gather_object(self.results), []
         return self.compute_metrics(sum(shares, []))
 
     def compute_metrics(self, results: list[tuple[int, int]]) -> dict[str, float]:

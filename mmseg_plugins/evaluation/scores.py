@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.distributed as torch_dist
-from mmengine.dist import broadcast_object_list, get_world_size, is_distributed, is_main_process
+from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
 from mmengine.evaluator import BaseMetric
 from mmseg.registry import METRICS as EVALUATORS  # mmseg's word for what computes all of ours
 from torch import Tensor
@@ -167,11 +166,7 @@ class CaseMetric(BaseMetric):
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Merge over processes and score. mmengine's own collection would cut uneven shares off."""
-        mine = self._scored, self.kept
-        shares = [mine]
-        if is_distributed():
-            shares = [None] * get_world_size()
-            torch_dist.all_gather_object(shares, mine)
+        shares = all_gather_object((self._scored, self.kept))
         self.kept = next((kept for _, kept in shares if kept is not None), None)
         self.scores = collect_scores({case: found for scored, _ in shares for case, found in scored.items()},
                                      self.metrics)
