@@ -89,7 +89,7 @@ def main() -> int:
         raise UserError(f'--search: grid {grid.name} has no `tune`, which says what to choose from')
     out = output_folder(grid, args)
     from benchmarks.runs.agenda import Agenda, list_runs, make_agenda, prepare_sources
-    from benchmarks.runs.inputs import PREPARED, find_archives, prepare_inputs, prepare_photographs
+    from benchmarks.runs.inputs import PREPARED, find_archives, prepare_inputs
     from benchmarks.runs.search import choose, describe_choice, list_search
 
     archives = find_archives(grid, args.data_root)
@@ -124,8 +124,7 @@ def main() -> int:
                       file=sys.stderr)
             return not failed and not lost
 
-        prepare_inputs(grid, archives, args.weights_root, progress)
-        prepare_photographs(grid, args.data_root, progress)
+        prepare_inputs(grid, archives, args.data_root, args.weights_root, progress)
         make_equal(grid, args, executor)
         write_atomic(out / 'grid.yaml', grid.text)
         for dataset in grid.datasets:
@@ -207,7 +206,7 @@ def search_folders(grid: Grid, out: Path, args: argparse.Namespace) -> list[Path
 
 
 def list_all(grid: Grid, args: argparse.Namespace) -> tuple[dict, dict, list]:
-    """A grid's search, its choices so far, and the runs; of those that wait for theirs there is no record."""
+    """A grid's search, what it has chosen so far, and the runs; a run that waits for its search has no record."""
     from benchmarks.runs.agenda import list_runs
     from benchmarks.runs.search import choose, list_search
 

@@ -70,7 +70,7 @@ def read_onnx(path: Path) -> State:
 
 
 def permute(state: State) -> State:
-    """Every tensor of fractions with its own entries in another order: a network's scale without its features."""
+    """Every floating-point tensor with its entries in another order: a network's scale without its features."""
     generator = torch.Generator().manual_seed(SEED)
     return {key: value.flatten()[torch.randperm(value.numel(), generator=generator)].reshape(value.shape)
             if value.is_floating_point() else value for key, value in sorted(state.items())}

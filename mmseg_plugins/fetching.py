@@ -133,7 +133,6 @@ def check_sha256(path: Path, sha256: str, origin: str) -> None:
     Raises:
         UserError: says so, and where they are from.
     """
-    file_sha256.cache_clear()
     found = file_sha256(path)
     if found != sha256:
         path.unlink()
@@ -174,5 +173,4 @@ def download(address: str, path: Path, sha256: str | None, count: Count) -> None
     if sha256:
         check_sha256(part, sha256, address)
     part.replace(path)
-    file_sha256.cache_clear()
     count(1, 1, '')

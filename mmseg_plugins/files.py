@@ -21,9 +21,14 @@ def is_same_file(path: str | Path, other: str | Path) -> bool:
     return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
 
 
-@cache
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, read in pieces; once per process, so that who replaces a file calls `cache_clear`."""
+    """SHA-256 of a file, read in pieces; once per process, unless it is written anew."""
+    stat = path.stat()
+    return _sha256(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+@cache
+def _sha256(path: Path, *_stat: int) -> str:
     digest = hashlib.sha256()
     with path.open('rb') as file:
         while piece := file.read(1 << 20):

@@ -262,7 +262,6 @@ def write_source(path: Path, state: State, note: dict) -> None:
     content = to_bytes(state)
     write_note(path, note | dict(sha256=hashlib.sha256(content).hexdigest()))
     write_atomic(path, content)
-    file_sha256.cache_clear()
 
 
 def write_note(path: Path, note: dict) -> None:

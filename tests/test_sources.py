@@ -205,7 +205,6 @@ def test_a_permuted_source_has_the_same_entries_elsewhere(tmp_path):
     permute_source(tmp_path / 'a.safetensors', tmp_path / 'b.safetensors')
     assert (tmp_path / 'b.safetensors').stat().st_mtime_ns == made
     save_file({'w': torch.randn(30, 20)}, tmp_path / 'a.safetensors')
-    file_sha256.cache_clear()  # as another call
     permute_source(tmp_path / 'a.safetensors', tmp_path / 'b.safetensors')
     assert set(load_file(tmp_path / 'b.safetensors')) == {'w'}
 
@@ -215,7 +214,6 @@ def cache(tmp_path, monkeypatch) -> Path:
     """An empty cache of the hub, and no network."""
     monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
     monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
-    file_sha256.cache_clear()
     return tmp_path / 'hub'
 
 
@@ -228,7 +226,6 @@ def fill(cache: Path, seed: int = 0) -> Path:
     (folder / 'refs' / 'main').write_text(REVISION)
     torch.manual_seed(seed)
     save_file(timm.create_model(TINY.removeprefix('timm/')).state_dict(), path)
-    file_sha256.cache_clear()
     return path
 
 
@@ -267,7 +264,7 @@ def test_without_network_or_cache_a_grid_stops_in_one_line(cache, tmp_path, monk
     grid = load_grid('phantom', encoder=[TINY], slices=[1])
     (tmp_path / 'raw').mkdir()
     with pytest.raises(UserError) as error, Progress(shown=False) as progress:
-        prepare_inputs(grid, {}, tmp_path / 'weights', progress)
+        prepare_inputs(grid, {}, tmp_path, tmp_path / 'weights', progress)
     said = str(error.value)
     assert '\n' not in said and f'{constants.ENDPOINT}/{OWN}: model.safetensors is not in the cache' in said
     assert str(cache / f'models--{OWN.replace("/", "--")}') in said
@@ -275,7 +272,7 @@ def test_without_network_or_cache_a_grid_stops_in_one_line(cache, tmp_path, monk
     assert 'experiment.source=timm:augreg_in21k_ft_in1k' in run.command()
     fill(cache)
     with Progress(shown=False) as progress:
-        prepare_inputs(grid, {}, tmp_path / 'weights', progress)
+        prepare_inputs(grid, {}, tmp_path, tmp_path / 'weights', progress)
 
 
 def test_a_config_starts_from_its_encoders_own_weights(cache, prepared, tmp_path, capsys):

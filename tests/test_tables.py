@@ -192,7 +192,7 @@ def test_warnings_are_said_when_data_is_new_and_faults_as_long_as_they_last(tmp_
 
     def prepare() -> list[str]:
         said.clear()
-        prepare_inputs(grid, find_archives(grid, Path('data')), Path('weights'), progress)
+        prepare_inputs(grid, find_archives(grid, Path('data')), Path('data'), Path('weights'), progress)
         return said
 
     assert any('extra.nii.gz' in line for line in prepare())

@@ -81,7 +81,7 @@ def show(weights_root: Path, check_too: bool) -> int:
 def _facts(path: Path) -> str:
     """What records have of a source's file, in a line."""
     facts = describe_weights(path)
-    facts |= {f'{key}.{inner}': value for key in ('permuted',) for inner, value in facts.pop(key, {}).items()}
+    facts |= {f'permuted.{key}': value for key, value in facts.pop('permuted', {}).items()}
     return ', '.join([f'sha256 {facts.pop("sha256")}', *(f'{key.replace("_", " ")} {value}'
                                                          for key, value in facts.items())])
 

@@ -21,7 +21,7 @@ from mmseg_plugins.sources import TIMM
 
 from ..grid.axes import AXES, Cell
 from ..grid.reader import Grid
-from .inputs import PREPARED, is_prepared
+from .inputs import PREPARED, is_prepared, made_on
 from .records import find_record, read_object
 from .run import OURS, Run, content_hash, module_folders
 
@@ -236,12 +236,11 @@ def _add_source_jobs(name: str, grid: Grid, weights_root: Path, jobs: dict[str, 
         base = grid.sources[source.needs].path(weights_root)
         jobs[name] = SourceJob(name, None, {}, out, digest, 1, before, base)
         return
-    cfg = read_config(REPO / source.made_by)
-    data = Path(cfg.experiment.data_root).name
-    options = {'experiment.data_root': str(PREPARED / data)}
+    options = {'experiment.data_root': str(PREPARED / made_on(source))}
     if source.needs:
         options['experiment.source'] = str(grid.sources[source.needs].path(weights_root))
-    jobs[name] = SourceJob(name, source.made_by, options, out, digest, cfg.experiment.steps, before)
+    steps = read_config(REPO / source.made_by).experiment.steps
+    jobs[name] = SourceJob(name, source.made_by, options, out, digest, steps, before)
 
 
 def prepare_sources(agenda: Agenda) -> None:

@@ -40,35 +40,29 @@ def find_archives(grid: Grid, data_root: Path) -> dict[str, Path | None]:
 
 def find_absent(grid: Grid, data_root: Path) -> dict[str, str]:
     """Sources of the grid that cannot be made here for want of photographs, and which file is needed where."""
-    archive, names = data_root / photographs.ARCHIVE, _sources_of_photographs(grid)
+    archive, names = data_root / photographs.ARCHIVE, _made_of_photographs(grid)
     if is_prepared('photographs') or archive.exists():
         return {}
     return dict.fromkeys(names, f'{archive}: not found, so rows that start from {", ".join(names)} are left out; '
                                 f'get {photographs.ORIGIN}')
 
 
-def prepare_photographs(grid: Grid, data_root: Path, progress) -> None:
-    """Bring the photographs that some of the grid's sources are made from up to date, where they are."""
-    archive = data_root / photographs.ARCHIVE
-    if _sources_of_photographs(grid) and archive.exists():
-        for fault in photographs.prepare_photographs(archive, PREPARED / 'photographs',
-                                                     progress=progress.counter('preparing photographs')):
-            progress.say(fault)
+def _made_of_photographs(grid: Grid) -> list[str]:
+    return [name for name, source in _sources_of(grid).items() if made_on(source) == 'photographs']
 
 
-def _sources_of_photographs(grid: Grid) -> list[str]:
-    made_by = {name: grid.sources[name].made_by for name in dict.fromkeys(cell.source for cell in grid.cells())
-               if name in grid.sources}
-    return [name for name, config in made_by.items()
-            if config and Path(read_config(REPO / config).experiment.data_root).name == 'photographs']
+def made_on(source: Source) -> str | None:
+    """The prepared dataset that a grid makes a source on; None: it makes it of another source, or not at all."""
+    return Path(read_config(REPO / source.made_by).experiment.data_root).name if source.made_by else None
 
 
 def is_prepared(name: str) -> bool:
     return (PREPARED / name / 'index.json').is_file()
 
 
-def prepare_inputs(grid: Grid, archives: dict[str, Path | None], weights_root: Path, progress) -> None:
-    """Prepare the grid's datasets where that is still to do, and check that its sources are there.
+def prepare_inputs(grid: Grid, archives: dict[str, Path | None], data_root: Path, weights_root: Path,
+                   progress) -> None:
+    """Prepare the grid's datasets and photographs where that is still to do, and check that its sources are there.
 
     The folds of a cross-validated grid are written beside each dataset.
 
@@ -115,6 +109,11 @@ def prepare_inputs(grid: Grid, archives: dict[str, Path | None], weights_root: P
                         'cases')
     for name in grid.datasets if grid.folds else ():
         write_folds(PREPARED / name, grid.folds)
+    archive = data_root / photographs.ARCHIVE
+    if _made_of_photographs(grid) and archive.exists():
+        for fault in photographs.prepare_photographs(archive, PREPARED / 'photographs',
+                                                     progress=progress.counter('preparing photographs')):
+            progress.say(fault)
 
 
 def _sources_of(grid: Grid) -> dict[str, Source]:
@@ -128,8 +127,8 @@ def _sources_of(grid: Grid) -> dict[str, Source]:
 
 def _seen_by(source: Source, weights_root: Path) -> Sequence[str]:
     """Datasets of which pre-training saw cases: what stands beside the file, else in its entry or its config."""
-    of_config = [Path(read_config(REPO / source.made_by).experiment.data_root).name] if source.made_by else []
-    return read_note(source.path(weights_root)).get('saw') or source.saw or of_config
+    of_config = made_on(source)
+    return read_note(source.path(weights_root)).get('saw') or source.saw or ([of_config] if of_config else [])
 
 
 def _prepare(name: str, raw: Path, progress) -> bool:
