@@ -241,10 +241,13 @@ def list_cells(grid: Grid, args: argparse.Namespace) -> int:
         source = grid.sources[name]
         path = source.path(args.weights_root)
         state = ('found' if path.is_file() else f'made by the grid from {source.made_by or source.needs}'
-                 if source.made_by or source.permuted else f'missing: {source.origin}')
+                 if source.made_by or source.permuted else f'missing: tools/sources.py --get {name}'
+                 if source.places else f'missing: {source.origin}')
         print(f'source {name}: {path} ({state})')
     if unprepared := [name for name in grid.datasets if not is_prepared(name)]:
-        print(f'not prepared yet, so that the names of their runs will be others: {", ".join(unprepared)}')
+        search_too = ', and no search that was made is found' if search else ''
+        print(f'not prepared yet, so that the names of their runs will be others{search_too}: '
+              f'{", ".join(unprepared)}')
     searched = sum(len(search[each]) for each in search.keys() - choices.keys())
     folds = f', {grid.folds} folds of each seed, as data/prepared/DATASET/folds_{grid.folds}.json will have them'
     print(f'{len(cells)} cells, {len(runs)} runs{f", {searched} of their search" * bool(searched)}'

@@ -117,6 +117,19 @@ def test_what_cannot_be_fetched_is_one_line_and_nothing_stays(server, tmp_path):
     assert describe_weights(get(tmp_path, *places))['from'] == 'mirror'
 
 
+def test_a_file_that_was_fetched_otherwise_is_converted_from_where_the_message_has_it(tmp_path):
+    place = Place('authors', Url(f'http://127.0.0.1:{free_port()}/weights.pth', SHA256),
+                  lambda path: {'bytes': torch.tensor(path.stat().st_size)})
+    with pytest.raises(UserError, match='fetch it otherwise and put it at ') as error:
+        get(tmp_path, place)
+    there = Path(str(error.value).rpartition(' put it at ')[2])
+    there.write_bytes(b'another file')
+    with pytest.raises(UserError, match=f'what came has sha256 .*, not {SHA256}'):
+        get(tmp_path, place)
+    there.write_bytes(CONTENT)
+    assert load_file(get(tmp_path, place))['bytes'] == len(CONTENT) and not there.exists()
+
+
 def write_wheel(folder: Path, content: bytes) -> None:
     folder.mkdir()
     info = {'METADATA': 'Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\n',
