@@ -143,7 +143,9 @@ def row_plot(table: Table, measured: Measured, grid: Grid):
     """Measured DSC of a table's rows, every seed a dot, and what is published beside it at the same scale."""
     rows, published = list(table.rows), table.published(grid.dataset)
     number, width = (2, 6.4) if published.rows else (1, 3.4)
-    figure, [panels] = plt.subplots(1, number, figsize=(width, 2.8), squeeze=False)
+    slanted = len(rows) * max(map(len, rows)) > 40  # beside each other such names would overlap
+    size = (width, 2.8) if not slanted else (max(width, number * (1.5 + 0.4 * len(rows))), 4.6)
+    figure, [panels] = plt.subplots(1, number, figsize=size, squeeze=False)
     joined = '-' if all(row.isdigit() for row in rows) else ''
     values = [measured.value(cell, labels=table.labels) for cell in table.rows.values()]
     for x, value in enumerate(values):
@@ -156,7 +158,8 @@ def row_plot(table: Table, measured: Measured, grid: Grid):
     span = max(np.ptp(axes.get_ylim()) for axes in panels)
     for axes, title in zip(panels, ('measured', published.heading), strict=False):
         middle = np.mean(axes.get_ylim())
-        axes.set_xticks(range(len(rows)), rows)
+        axes.set_xticks(range(len(rows)), rows,
+                        **(dict(rotation=40, ha='right', rotation_mode='anchor') if slanted else {}))
         axes.set(ylim=(middle - span / 2, middle + span / 2), xlim=(-0.4, len(rows) - 0.6), xlabel=table.axis,
                  title=title)
     panels[0].set_ylabel(f'DSC pooled (%), {"all" if table.labels == "all" else "reported"} labels')
