@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -84,6 +86,11 @@ def test_the_interval_covers_as_often_as_it_says():
         ours, bootstrap = coverage(seeds, cases, SHARES['as transfer slice by slice'], skewness=0, draws=600)
         assert 92 < ours < 99, (seeds, cases)
         assert bootstrap < 92, (seeds, cases)
+
+
+def test_the_committed_coverage_is_of_enough_draws():
+    page = (REPO / 'benchmarks/coverage.md').read_text()
+    assert float(re.search(r'standard\s+error\s+([\d.]+)', page)[1]) < 0.5
 
 
 def test_too_little_data_gives_no_figure():
