@@ -90,7 +90,7 @@ def main() -> int:
     out = output_folder(grid, args)
     from benchmarks.runs.agenda import Agenda, list_runs, make_agenda, prepare_sources
     from benchmarks.runs.inputs import PREPARED, find_archives, prepare_inputs
-    from benchmarks.runs.search import choose, describe_choice, list_search
+    from benchmarks.runs.search import choose, describe_choice, each_once, list_search
 
     archives = find_archives(grid, args.data_root)
     leave_absent_out(grid, args)
@@ -132,7 +132,7 @@ def main() -> int:
         search, folders = list_search(grid, args.weights_root, args.max_iters), search_folders(grid, out, args)
         complete = True
         if search:
-            agenda = make_agenda(grid, sum(search.values(), []), args.weights_root, folders, args.retry_failed,
+            agenda = make_agenda(grid, each_once(search), args.weights_root, folders, args.retry_failed,
                                  f', search (read from {", else from ".join(map(str, folders))})')
             complete = carry_out(agenda, folders[0], work / 'search')
             if executor.detach and agenda.todo:
@@ -219,6 +219,7 @@ def list_all(grid: Grid, args: argparse.Namespace) -> tuple[dict, dict, list]:
 
 def list_cells(grid: Grid, args: argparse.Namespace) -> int:
     from benchmarks.runs.inputs import is_prepared
+    from benchmarks.runs.search import each_once
     from mmseg_plugins.datasets.splits import describe_fold
 
     cells, to_run = grid.row_names(), grid.cells_to_run()
@@ -248,7 +249,7 @@ def list_cells(grid: Grid, args: argparse.Namespace) -> int:
         search_too = ', and no search that was made is found' if search else ''
         print(f'not prepared yet, so that the names of their runs will be others{search_too}: '
               f'{", ".join(unprepared)}')
-    searched = sum(len(search[each]) for each in search.keys() - choices.keys())
+    searched = len(each_once({each: search[each] for each in search.keys() - choices.keys()}))
     folds = f', {grid.folds} folds of each seed, as data/prepared/DATASET/folds_{grid.folds}.json will have them'
     print(f'{len(cells)} cells, {len(runs)} runs{f", {searched} of their search" * bool(searched)}'
           f'{folds if grid.folds else ""}')
@@ -263,6 +264,7 @@ def estimate_grids(grids: list[Grid], args: argparse.Namespace) -> int:
     from benchmarks.planning.work import Works, list_kinds
     from benchmarks.runs.agenda import make_agenda
     from benchmarks.runs.inputs import find_archives
+    from benchmarks.runs.search import each_once
     from mmseg_plugins.faults import total_memory
     from mmseg_plugins.progress import Progress, counting
 
@@ -287,7 +289,7 @@ def estimate_grids(grids: list[Grid], args: argparse.Namespace) -> int:
                 out = output_folder(grid, args)
                 search, _, runs = list_all(grid, args)
                 kept = search_folders(grid, out, args)
-                for title, listed, folders in ((', search', sum(search.values(), []), kept), ('', runs, [out])):
+                for title, listed, folders in ((', search', each_once(search), kept), ('', runs, [out])):
                     if listed:
                         agenda = make_agenda(grid, listed, args.weights_root, folders, args.retry_failed, title)
                         made = {source.name for earlier, _ in works for source in earlier.sources}

@@ -12,7 +12,7 @@ from test_grid import grid_file, run
 from benchmarks.grid.reader import load_grid
 from benchmarks.runs.agenda import list_runs
 from benchmarks.runs.records import read_record, record_path, renew_search
-from benchmarks.runs.search import check_apart, choose, list_search
+from benchmarks.runs.search import check_apart, choose, each_once, list_search
 from mmseg_plugins.datasets.splits import split_cases
 from mmseg_plugins.datasets.store import read_index
 from mmseg_plugins.errors import UserError
@@ -100,6 +100,31 @@ def test_a_search_alone_runs_nothing_else_and_reads_no_committed_one(searched):
     alone = run(searched, '--grid', 'tiny.yaml', '--max-iters', '2', '--search')
     assert 'tiny, search (read from work_dirs/grids/tiny-2-steps/search): 8 runs, 8 finished' in alone
     assert '4 runs' not in alone and 'report.html' not in alone
+
+
+def test_a_search_of_fewer_steps_says_so_and_is_shared(searched, tmp_path, monkeypatch):
+    (tmp_path / 'data').symlink_to(searched / 'data')
+    monkeypatch.chdir(tmp_path)
+    table = dict(rows={'long': dict(steps=5), 'as the search': dict(steps=3), 'short': dict(steps=2)})
+    grid = load_grid(str(grid_file(tmp_path, tune=dict(lr=[1e-4, 1e-2]), search_steps=3, axes=None,
+                                   tables=dict(budgets=table))))
+    search = list_search(grid, Path('weights'), None)
+    names = {cell.steps: [run_.name for run_ in runs] for (cell, _), runs in search.items()}
+    assert names[5] == names[3] != names[2] and len(each_once(search)) == 4
+    run(tmp_path, '--grid', 'tiny.yaml')
+    told = {record['training']['steps']: record['search'] for record in records(tmp_path / 'work_dirs/grids/tiny')}
+    assert {steps: found.get('steps') for steps, found in told.items()} == {5: 3, 3: None, 2: None}
+    shown = (tmp_path / 'work_dirs/grids/tiny/tables/table_search.md').read_text()
+    assert shown.count('| val after 3 steps |') == 1 and shown.count('| val |') == 2
+
+
+@pytest.mark.parametrize('changes, fault', [
+    (dict(search_steps=3, tune=None), 'there is no search'),
+    (dict(search_steps=0), 'search_steps 0 must be'),
+    (dict(search_steps=3, options={'experiment.steps': 5}), 'leave one of the two out')])
+def test_steps_of_a_search_that_cannot_be_are_refused(tmp_path, changes, fault):
+    with pytest.raises(UserError, match=fault):
+        load_grid(str(grid_file(tmp_path, **TUNED | changes)))
 
 
 @pytest.mark.parametrize('trained, evaluated, reported', [

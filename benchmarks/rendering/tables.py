@@ -13,6 +13,7 @@ from ..grid.axes import AXES, Cell
 from ..grid.reader import Grid
 from ..grid.tables import Table
 from ..runs.run import describe_options
+from ..runs.search import describe_judge
 from .folds import split_merged
 from .frame import Labels, Measured, Value
 from .statistics import TOO_FEW, agreement, compare_seeds, format_p
@@ -311,7 +312,8 @@ def search_table(measured: Measured, grid: Grid) -> pd.DataFrame:
         for fold, found in searches.values():
             rows.append({'Runs': name + (f', {describe_fold(fold)}' if fold else ''), **{
                 describe_options(line['options']): 'failed' if line['dsc'] is None else f'{line["dsc"]:.2f}'
-                for line in found['tried']}, 'chosen': _describe_choice(found), 'evaluated on': found['evaluated'],
+                for line in found['tried']}, 'chosen': _describe_choice(found),
+                'evaluated on': describe_judge(found),
                 'seconds': f'{sum(line["seconds"] or 0 for line in found["tried"]):.0f}'})
     columns = dict.fromkeys(name for row in rows for name in row)  # settings that only some have tried come last
     last = ['chosen', 'evaluated on', 'seconds']

@@ -30,7 +30,7 @@ DATA = dict(dataset=str, split_hash=str, cases={str: int}, evaluated=str, traine
             nsd_tolerance=([float], ...),  # least and most mm of a case; 2, before it was a dataset's
             nominal_spacing=(bool, ...))  # in its place, where nothing in mm can be told
 # What chose some of its options, see search.py.
-SEARCH = dict(seed=int, trained=str, evaluated=str, chosen=OTHERS,
+SEARCH = dict(seed=int, trained=str, evaluated=str, chosen=OTHERS, steps=(int, ...),  # where they are fewer
               tried=[dict(run=str, options=OTHERS, dsc=(float, None), seconds=(float, None))])
 HARDWARE = dict(cpu=str, cores=(int, None), threads=int, gpu=(str, None))
 RECORD = dict(

@@ -1,8 +1,9 @@
 """The search of a grid with `tune`: each cell gets the setting that does best on cases that are not reported.
 
-A run for each cell and setting, with the grid file's first seed. Chosen is the highest mean DSC of cases over the
-headline's labels, evaluated where nothing is reported: on the split `val`, or where that is reported (or folds
-are), or the cell is of a share of the training cases, on a quarter of the patients that are trained on.
+A run for each cell and setting, with the grid file's first seed, and no more steps than its `search_steps`. Chosen
+is the highest mean DSC of cases over the headline's labels, evaluated where nothing is reported: on the split `val`,
+or where that is reported (or folds are), or the cell is of a share of the training cases, on a quarter of the
+patients that are trained on.
 """
 
 import itertools
@@ -44,9 +45,22 @@ def list_search(grid: Grid, weights_root: Path, max_iters: int | None) -> dict[C
         for fold in () if cell.without_config else dict.fromkeys(fold for _, fold in grid.seeds_and_folds):
             inner, found[cell, fold] = _inner_options(grid, cell, fold), []
             for setting in settings:
-                run = make_run(grid, cell, grid.search_seed, weights_root, max_iters, chosen=inner | setting)
+                run = make_run(grid, _shorten(grid, cell), grid.search_seed, weights_root, max_iters,
+                               chosen=inner | setting)
                 found[cell, fold].append(replace(run, setting=describe_options(setting)))
     return found
+
+
+def each_once(search: Mapping[CellFold, Sequence[Run]]) -> list[Run]:
+    """The runs of a search. Cells that differ in their steps alone may share those with fewer."""
+    return list({run.name: run for run in itertools.chain(*search.values())}.values())
+
+
+def _shorten(grid: Grid, cell: Cell) -> Cell:
+    if not grid.search_steps:
+        return cell
+    steps = cell.steps or read_config(REPO / grid.config(cell), grid.options_of(cell)).experiment.steps
+    return replace(cell, steps=grid.search_steps) if steps > grid.search_steps else cell
 
 
 def _inner_options(grid: Grid, cell: Cell, fold: Fold | None) -> dict[str, Any]:
@@ -85,8 +99,9 @@ def choose(grid: Grid, search: Mapping[CellFold, Sequence[Run]], folders: Sequen
         folders: each with records of search runs; the first that has one counts.
 
     Returns:
-        Cell and fold -> `seed`, `trained` and `evaluated` of the search, `tried` (a line for each setting: `run`,
-        `options`, and `dsc` in percent and `seconds` unless it failed), and `chosen`, the options of the best.
+        Cell and fold -> `seed`, `trained` and `evaluated` of the search, its `steps` where the cell has more,
+        `tried` (a line for each setting: `run`, `options`, and `dsc` in percent and `seconds` unless it failed),
+        and `chosen`, the options of the best.
     """
     choices = {}
     for searched, runs in search.items():
@@ -97,7 +112,8 @@ def choose(grid: Grid, search: Mapping[CellFold, Sequence[Run]], folders: Sequen
                       **_outcome(record)) for run, record in zip(runs, records, strict=True)]
         ended = [line for line in tried if line['dsc'] is not None]
         if ended:
-            choices[searched] = dict(
+            shortened = dict(steps=runs[0].cell.steps) if runs[0].cell != searched[0] else {}
+            choices[searched] = shortened | dict(
                 seed=runs[0].seed, trained=runs[0].options['experiment.split'],
                 evaluated=runs[0].options['experiment.evaluate'], tried=tried,
                 chosen=max(ended, key=lambda line: line['dsc'])['options'])
@@ -119,4 +135,9 @@ def describe_choice(searched: CellFold, choice: dict) -> str:
     where = f' {describe_fold(fold)}' if fold else ''
     tried = ', '.join(f'{describe_options(line["options"])}: {"failed" if line["dsc"] is None else line["dsc"]}'
                       for line in choice['tried'])
-    return f'{cell}{where}: {describe_options(choice["chosen"])}, by DSC on {choice["evaluated"]} ({tried})'
+    return f'{cell}{where}: {describe_options(choice["chosen"])}, by DSC on {describe_judge(choice)} ({tried})'
+
+
+def describe_judge(choice: Mapping) -> str:
+    """The cases that decided and, where a search took fewer steps than what it is for, after how many."""
+    return choice['evaluated'] + (f' after {choice["steps"]:,} steps' if 'steps' in choice else '')
