@@ -1,9 +1,9 @@
 """The search of a grid with `tune`: each cell gets the setting that does best on cases that are not reported.
 
 A run for each cell and setting, with the grid file's first seed, and no more steps than its `search_steps`.
-Chosen is the highest mean DSC of cases over the headline's labels, evaluated where nothing is reported: on the split
-`val`, or where that is reported (or folds are), or the cell is of a share of the training cases, on a quarter of the
-patients that are trained on.
+Chosen is the highest mean DSC of cases over the headline's labels, evaluated where nothing is reported: on the
+split `val`, or where that is reported (or folds are), or the cell is of a share of the training cases, on a
+quarter of the patients that are trained on.
 """
 
 import itertools
