@@ -21,11 +21,14 @@ from benchmarks.grid.reader import Grid, load_grid  # noqa: E402
 from benchmarks.paper.claims import CAPTION, NOT_RUN, check_claims, claim_table  # noqa: E402
 from benchmarks.paper.published import published_data, published_flops, published_settings  # noqa: E402
 from benchmarks.rendering import contrasts, tables  # noqa: E402
-from benchmarks.rendering.figures import draw_all  # noqa: E402
+from benchmarks.rendering.figures import Drawn, draw_all  # noqa: E402
 from benchmarks.rendering.findings import main_findings  # noqa: E402
 from benchmarks.rendering.frame import Measured  # noqa: E402
 from benchmarks.rendering.markup import to_latex, to_markdown  # noqa: E402
+from benchmarks.rendering.overview import CAPTION as OVERVIEW  # noqa: E402
+from benchmarks.rendering.overview import TITLE, draw_overview, find_parts, overview_table  # noqa: E402
 from benchmarks.rendering.page import fill_index, fill_page  # noqa: E402
+from benchmarks.rendering.plotting import save  # noqa: E402
 from benchmarks.runs.records import read_records, read_summaries  # noqa: E402
 from mmseg_plugins.errors import UserError, run_main  # noqa: E402
 from mmseg_plugins.files import write_atomic  # noqa: E402
@@ -121,14 +124,20 @@ def render(folder: Path, into: Path | None = None) -> Path:
         raise UserError(f'{folder / "records"}: no record that counts; nothing was rendered')
     committed, judged = read_committed(folder), contrasts.judge_page(measured, grid)
     built = collect_tables(judged, measured, grid, committed)
-    for name, frame, caption, notes in built:
-        for suffix, text in dict(csv=frame.to_csv(index=False), md=to_markdown(frame, notes),
-                                 tex=to_latex(frame, caption, notes)).items():
-            write_atomic(into / 'tables' / f'table_{name}.{suffix}', text)
+    for table in built:
+        write_table(table, into)
     drawn = draw_all(judged, measured, grid, folder, into / 'figures')
     write_atomic(into / 'report.html', fill_page(grid, measured, left_out, main_findings(judged, measured, grid),
                                                  built, drawn, committed is not None))
     return into / 'report.html'
+
+
+def write_table(table: tables.Rendered, into: Path) -> None:
+    """A table as CSV, Markdown and LaTeX."""
+    name, frame, caption, notes = table
+    for suffix, text in dict(csv=frame.to_csv(index=False), md=to_markdown(frame, notes),
+                             tex=to_latex(frame, caption, notes)).items():
+        write_atomic(into / 'tables' / f'table_{name}.{suffix}', text)
 
 
 def read_committed(folder: Path) -> Measured | None:
@@ -202,9 +211,14 @@ def collect_tables(judged: list[contrasts.Judged], measured: Measured, grid: Gri
 def render_index(root: Path, into: Path | None = None) -> Path:
     """Write the index of all result folders below `root`; returns its path."""
     grids = [(load_folder(folder), Measured(read_records(folder)[0])) for folder in find_folders(root)]
-    for name, content in fill_index(grids).items():
-        write_atomic((into or root) / name, content)
-    return (into or root) / 'index.html'
+    into, parts, shown, drawn = into or root, find_parts(grids), [], []
+    if parts:
+        shown = [tables.Rendered('overview', overview_table(parts), 'In numbers. The same: rows, then contrasts.')]
+        drawn = [Drawn(TITLE, OVERVIEW, save(draw_overview(parts), into / 'figures/overview.png'))]
+        write_table(shown[0], into)
+    for name, content in fill_index(grids, shown, drawn).items():
+        write_atomic(into / name, content)
+    return into / 'index.html'
 
 
 def check(folder: Path, draw: Callable = render) -> int:

@@ -24,7 +24,7 @@ from benchmarks.rendering.page import repeat_command, shown_table
 from benchmarks.rendering.prediction_figure import paint
 from benchmarks.rendering.tables import Rendered
 from benchmarks.report import check, render, render_index
-from benchmarks.runs.records import predictions_path, seal, write_arrays
+from benchmarks.runs.records import predictions_path, read_records, seal, write_arrays
 from mmseg_plugins.datasets.catalogue import BCV_EIGHT, BCV_LABELS
 from mmseg_plugins.datasets.pictures import COLOURS
 
@@ -76,6 +76,24 @@ def results(tmp_path_factory) -> Path:
         render(folder)
     render_index(root)
     return root
+
+
+def test_grids_that_say_so_stand_side_by_side_above_the_index(results, tmp_path):
+    root = tmp_path / 'results'
+    shutil.copytree(results, root)
+    assert not (root / 'figures').exists() and 'overview' not in (root / 'README.md').read_text()
+    shutil.copytree(root / 'phantom', root / 'twin')
+    for name in ('phantom', 'twin'):
+        with open(root / name / 'grid.yaml', 'a') as file:
+            file.write(f'overview: CT of {name}\n')
+    page, told = render_index(root).read_text(), (root / 'README.md').read_text()
+    grid, measured = load_grid(str(root / 'twin/grid.yaml')), Measured(read_records(root / 'twin')[0])
+    ours = measured.value(grid.tables['2a'].rows['Ours'], 'dsc').mean
+    assert '| DSC case | CT of phantom | CT of twin |' in told and told.count(f'| Ours | {ours:.2f} [') == 1
+    assert told.index('figures/overview.png') < told.index('| DSC case |') < told.index('| Grid |')
+    assert 'id="figure-overview"' in page and (root / 'tables/table_overview.csv').is_file()
+    effect = next(line for line in told.splitlines() if line.startswith('| Depth with transfer |'))
+    assert effect.count('beyond noise') == 2 or effect.count('not enough data') == 2
 
 
 PROBE = """<script>

@@ -54,6 +54,7 @@ class Grid:
         seeds: one run each, or one for each fold.
         folds: of all cases of each dataset, for cross-validation; None: as the datasets are split.
         notes: sentences shown on the page.
+        overview: what its data is called in the overview of the results, where it has a place there.
         options: extra `--cfg-options` for every run of this grid.
         tune: option -> the values of which a search chooses one for each cell, on cases that are not reported.
         config_options: encoder -> those of its runs alone, which count before the others.
@@ -75,6 +76,7 @@ class Grid:
     folds: int | None = None
     title: str = ''
     notes: Sequence[str] = ()
+    overview: str = ''
     options: dict[str, Any] = field(default_factory=dict)
     tune: dict[str, list] = field(default_factory=dict)
     config_options: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -170,6 +172,7 @@ GRID_KEYS = {
     'folds': (int, '10'),
     'contrasts': ({str: [(str, int)]}, '{effect: [row, another row]}'),
     'notes': ([str], '[a sentence]'),
+    'overview': (str, 'text'),
     'options': ({str: object}, '{key: value}'),
     'tune': ({str: [object]}, '{lr: [first, second]}'),
     'search_steps': (int, '100'),
@@ -538,7 +541,7 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     free = cells.product((spec.get('axes') or {}) | given)
     grid = Grid(name, chosen, configs, sources, {} if given else filled, free, tuple(seeds),
                 spec['folds'] if spec.get('folds', 1) > 1 else None, spec.get('title', name),
-                tuple(spec.get('notes') or ()), text=text)
+                tuple(spec.get('notes') or ()), spec.get('overview', ''), text=text)
     if not grid.cells():
         raise UserError(f'{path}: has no cells; add tables, as tables: [NAME], or axes, as axes: {{slices: [1]}}')
     grid.search_seed = (spec.get('seeds') or seeds)[0]

@@ -58,21 +58,27 @@ def fill_page(grid: Grid, measured: Measured, left_out: dict[str, str], findings
         figures=[shown_figure(figure) for figure in drawn])
 
 
-def fill_index(grids: Sequence[tuple[Grid, Measured]]) -> dict[str, str]:
+def fill_index(grids: Sequence[tuple[Grid, Measured]], tables: Sequence[Rendered], drawn: Sequence[Drawn]
+               ) -> dict[str, str]:
     """The index of all grids, a line for each, by file name: a page, and the same for GitHub.
 
     Args:
         grids: each with what was measured, in a folder of its name.
+        tables, drawn: what stands above it, of several grids.
     """
     headings = ('Grid', 'Datasets', 'Runs', 'Main contrast', 'Hardware', 'Files')
     rows = [dict(name=grid.name, title=grid.title, cells=index_cells(measured, grid)) for grid, measured in grids]
     table = pd.DataFrame([[f'[{row["title"]}]({row["name"]}/report.html)', *row['cells'],
                            f'[page]({row["name"]}/report.html), [records]({row["name"]}/records)']
                           for row in rows], columns=headings)
-    text = ('# Results\n\nMean DSC in percent, pooled, over the reported labels, ± the sample deviation over '
-            'seeds. Pages open from a file: [index.html](index.html).\n\n')
-    return {'index.html': fill('index.html.j2', headings=headings, rows=rows, absent=ABSENT),
-            'README.md': text + to_markdown(table)}
+    text = ''.join([
+        '# Results\n\n', *(f'![{each.title}](figures/{each.path.name})\n\n{each.caption}\n\n' for each in drawn),
+        *(f'{to_markdown(each.frame, each.notes)}\n' for each in tables),
+        'Mean DSC in percent, pooled, over the reported labels, ± the sample deviation over seeds. Pages open from a '
+        'file: [index.html](index.html).\n\n', to_markdown(table)])
+    return {'index.html': fill('index.html.j2', headings=headings, rows=rows, absent=ABSENT,
+                               tables=[*map(shown_table, tables)], figures=[*map(shown_figure, drawn)]),
+            'README.md': text}
 
 
 def index_cells(measured: Measured, grid: Grid) -> list[str]:
