@@ -74,8 +74,8 @@ def fill_index(grids: Sequence[tuple[Grid, Measured]], tables: Sequence[Rendered
     text = ''.join([
         '# Results\n\n', *(f'![{each.title}](figures/{each.path.name})\n\n{each.caption}\n\n' for each in drawn),
         *(f'{to_markdown(each.frame, each.notes)}\n' for each in tables),
-        'Mean DSC in percent, pooled, over the reported labels, ± the sample deviation over seeds. Pages open from '
-        'a file: [index.html](index.html).\n\n', to_markdown(table)])
+        'Mean DSC in percent, pooled, over the reported labels, ± the sample deviation over seeds. Pages open '
+        'from a file: [index.html](index.html).\n\n', to_markdown(table)])
     return {'index.html': fill('index.html.j2', headings=headings, rows=rows, absent=ABSENT,
                                tables=[*map(shown_table, tables)], figures=[*map(shown_figure, drawn)]),
             'README.md': text}
