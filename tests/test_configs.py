@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import REPO
+from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
@@ -159,3 +160,8 @@ def test_a_key_of_experiment_that_is_left_out_or_none_has_its_meaning_or_is_one_
         else:
             with pytest.raises(UserError, match=re.escape(f'{path}: {fault}')):
                 load_config(path)
+
+
+def test_the_text_of_a_config_is_its_own_each_time():
+    configs = [Config(dict(steps=steps)) for steps in (*range(6), 0, 5)]
+    assert [cfg.pretty_text.strip() for cfg in configs] == [f'steps = {cfg.steps}' for cfg in configs]
