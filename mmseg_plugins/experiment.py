@@ -19,10 +19,12 @@ so that `--cfg-options experiment.slices=11` is one edit, not six. `load_config`
 fills in cannot be set otherwise (keys.py).
 """
 
+import copy
 import importlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +98,7 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
         known = sorted(p.name for p in Path(path).absolute().parent.glob('*.py'))
         raise UserError(f'{path}: config not found{nearest(Path(path).name, known)}')
     try:
-        cfg = Config.fromfile(path, import_custom_modules=False)
+        cfg = copy.deepcopy(_read_once(Path(path).absolute(), Path(path).stat().st_mtime_ns))
     except Exception as error:
         raise UserError(f'{path}: not a valid config: {" ".join(str(error).split())}') from error
     if not isinstance(cfg.get('experiment'), dict):
@@ -118,6 +120,12 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
         if fault := check_place(place, value):
             raise UserError(f'{path}: {place}={value!r}{fault}')
     return cfg
+
+
+@cache
+def _read_once(path: Path, _written: int) -> Config:
+    """A config as its file and those that it builds on have it; a grid of hundreds of runs has a handful."""
+    return Config.fromfile(path, import_custom_modules=False)
 
 
 def _fill_from_dataset(experiment: ConfigDict) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.config import Config
 
 from mmseg_plugins.commands import REPO
 from mmseg_plugins.datasets.catalogue import CATALOGUE, DatasetInfo
@@ -42,11 +43,15 @@ def list_search(grid: Grid, weights_root: Path, max_iters: int | None) -> dict[C
     settings = [dict(zip(grid.tune, values, strict=True)) for values in itertools.product(*grid.tune.values())]
     found = {}
     for cell in grid.cells_to_run() if grid.tune else ():
-        for fold in () if cell.without_config else dict.fromkeys(fold for _, fold in grid.seeds_and_folds):
-            inner, found[cell, fold] = _inner_options(grid, cell, fold), []
+        if cell.without_config:
+            continue
+        cfg = read_config(REPO / grid.config(cell), grid.options_of(cell))
+        steps, most = cell.steps or cfg.experiment.steps, grid.search_steps
+        searched = replace(cell, steps=most) if most and most < steps else cell
+        for fold in dict.fromkeys(fold for _, fold in grid.seeds_and_folds):
+            inner, found[cell, fold] = _inner_options(cell, fold, cfg), []
             for setting in settings:
-                run = make_run(grid, _shorten(grid, cell), grid.search_seed, weights_root, max_iters,
-                               chosen=inner | setting)
+                run = make_run(grid, searched, grid.search_seed, weights_root, max_iters, chosen=inner | setting)
                 found[cell, fold].append(replace(run, setting=describe_options(setting)))
     return found
 
@@ -56,16 +61,8 @@ def each_once(search: Mapping[CellFold, Sequence[Run]]) -> list[Run]:
     return list({run.name: run for run in itertools.chain(*search.values())}.values())
 
 
-def _shorten(grid: Grid, cell: Cell) -> Cell:
-    if not grid.search_steps:
-        return cell
-    steps = cell.steps or read_config(REPO / grid.config(cell), grid.options_of(cell)).experiment.steps
-    return replace(cell, steps=grid.search_steps) if steps > grid.search_steps else cell
-
-
-def _inner_options(grid: Grid, cell: Cell, fold: Fold | None) -> dict[str, Any]:
+def _inner_options(cell: Cell, fold: Fold | None, cfg: Config) -> dict[str, Any]:
     """What a search is trained and evaluated on, by DSC alone."""
-    cfg = read_config(REPO / grid.config(cell), grid.options_of(cell))
     experiment, evaluator = cfg.experiment, 'val_evaluator' + '.0' * isinstance(cfg.val_evaluator, list | tuple)
     index = read_index(PREPARED / cell.dataset) if is_prepared(cell.dataset) else None
     expected = CATALOGUE.get(cell.dataset, DatasetInfo).evaluate  # of data that is yet to be prepared
