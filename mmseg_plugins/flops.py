@@ -39,11 +39,12 @@ def count_cost(model: nn.Module, size: Sequence[int]) -> dict[str, Cost]:
     """Cost by part of one forward pass over a single window; allocates nothing on the meta device.
 
     Args:
-        model: a segmentor whose `backbone` has `channels`, `slices` and an inner `model`.
+        model: a segmentor whose `backbone` has `channels` and `slices`.
         size: (height, width) of the input in pixels.
 
     Returns:
-        PARTS that the model has, in that order.
+        PARTS that the model has, in that order. A backbone without an inner patch embedding is all `blocks`, and
+        its patch embedding of no cost.
     """
     backbone, counter, hooks = model.backbone, _Counter(), []
     for name, module in model.named_modules():
@@ -74,7 +75,7 @@ def count_cost(model: nn.Module, size: Sequence[int]) -> dict[str, Cost]:
         part = next(part for prefix, part in PARTS.items() if name.startswith(f'{prefix}.'))
         parameters[part] += parameter.numel()
     return {part: Cost(parameters[part], counter.flops[part], counter.activations[part])
-            for part in PARTS.values() if parameters[part]}
+            for part in PARTS.values() if parameters[part] or part == 'patch embedding' and parameters['blocks']}
 
 
 def count_config(cfg: Config) -> dict[str, Cost]:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import children
 import nibabel as nib
@@ -63,6 +64,28 @@ def test_only_label_maps_of_this_attempt_count_and_those_of_others_are_left_to_s
     assert 'tools/score.py scores them' in children.run([*command, '--dry-run'], tmp_path).stdout
 
 
+def test_a_method_goes_on_in_its_own_folder_and_tells_what_it_cost(tmp_path):
+    first = f'python {THRESHOLD.partition(" ")[2]} && echo $(command -v python) >> {{work}}/calls'
+    told = '{{"parameters": 7, "settings": {{"epochs": "2"}}}}'
+    path = write_grid(tmp_path, f"{first} && test -f {tmp_path}/again && echo '{told}' > {{out}}/method.json")
+    write_msd(tmp_path / 'data/Task04_Hippocampus', cases=7)
+    command = [sys.executable, str(REPO / 'benchmarks/run_grid.py'), '--grid', 'mine.yaml', '--executor', 'debug']
+    assert children.run(command, tmp_path).returncode == 1
+    (tmp_path / 'again').touch()
+    assert children.run([*command, '--retry-failed'], tmp_path).returncode == 0
+    out = tmp_path / 'work_dirs/grids/mine'
+    python = f'{Path(sys.executable).parent}/python\n'
+    assert next(out.glob('runs/*/command/calls')).read_text() == 2 * python
+    [record] = (json.loads(path.read_text()) for path in (out / 'records').iterdir())
+    seconds = record['cost'].pop('seconds')
+    assert record['cost'] == dict(parameters=7, resumed_from=1) and seconds > 0
+    assert record['method']['settings'] == dict(epochs='2') and 'epochs 2' in (out / 'report.html').read_text()
+    path.write_text(path.read_text().replace('parameters', 'parametres'))
+    assert children.run(command, tmp_path).returncode == 1
+    reasons = ''.join(json.loads(path.read_text()).get('reason', '') for path in (out / 'records').iterdir())
+    assert "method.json: unknown key 'method.parametres'; did you mean 'parameters'" in reasons
+
+
 def test_a_method_is_given_what_was_prepared_and_no_label_of_what_it_is_tested_on(prepared, msd_raw, tmp_path):
     write_cases(prepared, tmp_path, 'test')
     split = read_index(prepared)['split']
@@ -70,6 +93,9 @@ def test_a_method_is_given_what_was_prepared_and_no_label_of_what_it_is_tested_o
              for kind in ('images', 'labels')}
     assert split['test'] and named['labels'] == {*split['train'], *split['val']}
     assert named['images'] == named['labels'] | {*split['test']}
+    assert json.loads((tmp_path / 'dataset.json').read_text()) == dict(
+        name='hippocampus', modality='MRI', channel_names={'0': 'MRI'},
+        labels=dict(background=0, Anterior=1, Posterior=2), file_ending='.nii.gz')
     for kind, raw in (('images', 'imagesTr'), ('labels', 'labelsTr')):
         mine, theirs = (nib.load(folder / f'{split["train"][0]}.nii.gz')
                         for folder in (tmp_path / kind, msd_raw / raw))

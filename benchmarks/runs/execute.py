@@ -243,7 +243,7 @@ def _training_summary(runner) -> dict:
 
 
 def _load_report(encoder) -> dict | None:
-    report = encoder.load_report
+    report = getattr(encoder, 'load_report', None)
     return report and dict(file=Path(report.file).name, loaded=len(report.loaded),
                            resized=report.resized, inflated=report.inflated, dropped=report.dropped,
                            missing=report.missing)
