@@ -14,6 +14,7 @@ from test_extensions import THRESHOLD, write_grid
 
 from benchmarks.grid.reader import load_grid
 from benchmarks.methods.command import write_cases
+from benchmarks.runs.inputs import find_absent
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.errors import UserError
 
@@ -44,6 +45,7 @@ def test_a_command_that_fails_is_recorded_with_its_reason(tmp_path):
     reason = json.loads(path.read_text())['reason']
     log = tmp_path / reason.split('; ')[1].split(' has ')[0]
     assert 'ended with status 1' in reason and log.read_text() == 'torn cable\n'
+    assert reason.endswith('at last: torn cable')
 
 
 def test_only_label_maps_of_this_attempt_count_and_those_of_others_are_left_to_scoring(tmp_path):
@@ -62,6 +64,22 @@ def test_only_label_maps_of_this_attempt_count_and_those_of_others_are_left_to_s
     assert 'no label map' in json.loads(next((tmp_path / 'work_dirs/grids/mine/records').iterdir()).read_text())[
         'reason']
     assert 'tools/score.py scores them' in children.run([*command, '--dry-run'], tmp_path).stdout
+
+
+def test_a_method_that_lacks_what_it_needs_is_left_out(tmp_path, monkeypatch):
+    path = write_grid(tmp_path)
+    spec = yaml.safe_load(path.read_text())
+    spec['configs']['other'] = dict(command=THRESHOLD.replace('.py', '.sh'), needs='there/other')
+    spec['axes']['encoder'].append('other')
+    path.write_text(yaml.safe_dump(spec))
+    grid = load_grid(str(path))
+    monkeypatch.chdir(tmp_path)
+    grid.absent = find_absent(grid, tmp_path)
+    assert grid.absent == dict(other='there/other: not found, so rows of other are left out, whose command '
+                                     'needs it')
+    assert [cell.encoder for cell in grid.cells_to_run()] == ['threshold']
+    Path('there/other').mkdir(parents=True)
+    assert not find_absent(grid, tmp_path)
 
 
 def test_a_method_goes_on_in_its_own_folder_and_tells_what_it_cost(tmp_path):

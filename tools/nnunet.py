@@ -60,7 +60,7 @@ def parse_args() -> argparse.Namespace:
     for name in ('epochs', 'iterations', 'workers', 'seed'):
         least = int(name in ('epochs', 'iterations'))
         if (value := getattr(args, name)) is not None and value < least:
-            parser.error(f'--{name} {value}: must be at least {least}')
+            parser.error(f'{name} {value}: must be at least {least}')
     if args.workers is None and args.device == 'cpu':
         args.workers = 0
     return args
@@ -105,14 +105,21 @@ def main() -> None:
          '--disable_progress_bar', workers=('-npp', '-nps'), least=0)
     for case in evaluated:
         link(predicted / f'{case}.nii.gz', args.out / f'{case}.nii.gz')
-    plan = read_json(model / 'plans.json', 'train again')['configurations'][args.configuration]
-    write_json(args.out / 'method.json', read_json(model / 'fold_0/cost.json', 'train again') | dict(settings=dict(
-        nnunetv2=version, configuration=args.configuration, planner=args.planner, epochs=str(args.epochs),
-        iterations_per_epoch=str(args.iterations), batch_size=str(plan['batch_size']),
-        patch_size=' x '.join(map(str, plan['patch_size'])), device=args.device,
-        workers='nnU-Net\'s own' if args.workers is None else str(args.workers))))
+    write_json(args.out / 'method.json', describe(args, model, version))
     for folder in (raw, preprocessed):  # the model predicts without them
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def describe(args: argparse.Namespace, model: Path, version: str) -> dict:
+    """What the record tells of a trained model beside its figures."""
+    plan = read_json(model / 'plans.json', 'train again')['configurations'][args.configuration]
+    settings = dict(
+        nnunetv2=version, configuration=args.configuration, planner=args.planner, epochs=args.epochs,
+        iterations_per_epoch=args.iterations, batch_size=plan['batch_size'],
+        patch_size=' x '.join(map(str, plan['patch_size'])), device=args.device,
+        workers='as nnU-Net chooses' if args.workers is None else args.workers)
+    return read_json(model / 'fold_0/cost.json', 'train again') | dict(
+        settings={name: str(value) for name, value in settings.items()})
 
 
 def read_split(cases: Path, evaluated: str) -> tuple[list[str], list[str], list[str]]:

@@ -2,8 +2,9 @@
 
 In a grid file, under `configs`:
 
-    mine: {command: 'my_method.sh {cases} {split} {out} {seed}'}
+    mine: {command: 'my_method.sh {cases} {split} {out} {seed}', needs: my_method}
 
+Where the file or folder that `needs` names is not there, its rows are left out, and it says so; it may be omitted.
 `{cases}` is a folder that holds images/<case>.nii.gz of every case (channels last where it has several),
 labels/<case>.nii.gz of those outside the split that is evaluated, whose name is `{split}`, and two files:
 
@@ -92,7 +93,9 @@ def run_command(command: str, seed: int, prepared: Path, split: str, work_dir: P
                 os.killpg(process.pid, signal.SIGTERM)
                 process.wait()
     if process.returncode:
-        raise UserError(f'the command ended with status {process.returncode}; {log} has what it said')
+        *_, last = 'nothing', *filter(str.strip, log.read_text(errors='replace').splitlines())
+        raise UserError(f'the command ended with status {process.returncode}; {log} has what it said, at last: '
+                        f'{last.strip()[:200]}')
     told = _read_told(out / 'method.json')
     found = score_folder(out, prepared, split)
     shutil.rmtree(cases)
