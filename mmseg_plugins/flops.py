@@ -39,12 +39,11 @@ def count_cost(model: nn.Module, size: Sequence[int]) -> dict[str, Cost]:
     """Cost by part of one forward pass over a single window; allocates nothing on the meta device.
 
     Args:
-        model: a segmentor whose `backbone` has `channels` and `slices`.
+        model: a segmentor whose `backbone` has `channels`, `slices` and an inner `model`.
         size: (height, width) of the input in pixels.
 
     Returns:
-        PARTS that the model has, in that order. A backbone without an inner patch embedding is all `blocks`, and
-        its patch embedding of no cost.
+        PARTS that the model has, in that order.
     """
     backbone, counter, hooks = model.backbone, _Counter(), []
     for name, module in model.named_modules():
@@ -74,8 +73,10 @@ def count_cost(model: nn.Module, size: Sequence[int]) -> dict[str, Cost]:
     for name, parameter in model.named_parameters():
         part = next(part for prefix, part in PARTS.items() if name.startswith(f'{prefix}.'))
         parameters[part] += parameter.numel()
+    if parameters['blocks']:  # a backbone without an inner patch embedding has one of no cost
+        parameters['patch embedding'] += 0
     return {part: Cost(parameters[part], counter.flops[part], counter.activations[part])
-            for part in PARTS.values() if parameters[part] or part == 'patch embedding' and parameters['blocks']}
+            for part in PARTS.values() if part in parameters}
 
 
 def count_config(cfg: Config) -> dict[str, Cost]:
