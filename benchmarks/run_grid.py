@@ -192,7 +192,7 @@ def make_equal(grid: Grid, args: argparse.Namespace, executor: Executor) -> None
 
 
 def leave_absent_out(grid: Grid, args: argparse.Namespace) -> None:
-    """Run no cell whose source cannot be made here, and say what that needs."""
+    """Run no cell whose source or method cannot be had here, and say what that needs."""
     from benchmarks.runs.inputs import find_absent
 
     grid.absent = find_absent(grid, args.data_root)
@@ -234,7 +234,7 @@ def list_cells(grid: Grid, args: argparse.Namespace) -> int:
                 fold = f'seed {run.seed}, {describe_fold(run.fold)}: ' if run.fold else ''
                 print(f'    {fold}{run.command()}')
         if cell not in to_run:
-            print('    left out' if cell.source in grid.absent else
+            print('    left out' if grid.lacks(cell) else
                   '    label maps from elsewhere; tools/score.py scores them')
         elif undecided:
             print(f'    (with what the search chooses of {", ".join(grid.tune)})')

@@ -73,8 +73,10 @@ def count_cost(model: nn.Module, size: Sequence[int]) -> dict[str, Cost]:
     for name, parameter in model.named_parameters():
         part = next(part for prefix, part in PARTS.items() if name.startswith(f'{prefix}.'))
         parameters[part] += parameter.numel()
+    if parameters['blocks']:  # a backbone without an inner patch embedding has one of no cost
+        parameters['patch embedding'] += 0
     return {part: Cost(parameters[part], counter.flops[part], counter.activations[part])
-            for part in PARTS.values() if parameters[part]}
+            for part in PARTS.values() if part in parameters}
 
 
 def count_config(cfg: Config) -> dict[str, Cost]:

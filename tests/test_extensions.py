@@ -149,6 +149,24 @@ def test_a_loss_and_mmsegmentations_own(tmp_path):
     assert losses['Surprise'] == losses['CrossEntropyLoss']
 
 
+def test_a_model(tmp_path):
+    readme = (REPO / 'README.md').read_text()
+    [module], [grid] = (re.findall(rf'```{kind}\n# my_model.*?\n(.*?)```', readme, re.S)
+                        for kind in ('python', 'yaml'))
+    write(tmp_path / 'my_model.py', module)
+    write_msd(tmp_path / 'data/Task04_Hippocampus', cases=10)
+    [record] = run_grid(tmp_path, **yaml.safe_load(grid) | dict(
+        dataset='hippocampus', axes=dict(encoder=['slicenet'], slices=[5]), seeds=[1]))
+    assert record['state'] == 'done' and record['source'] is None and len(record['search']['tried']) == 2
+    widths = [(1, 16), (16, 32), (32, 64), (64, 128)]
+    kernels = [27 * after * (before + after) for before, after in widths]
+    biases_and_norms = sum(2 * 3 * after for _, after in widths)
+    assert record['cost']['encoder_parameters'] == sum(kernels) + biases_and_norms
+    assert record['cost']['encoder_flops'] == sum(  # each stage halves both sides of the plane
+        2 * weights * 5 * (64 // 2**stage)**2 for stage, weights in enumerate(kernels, 1))
+    assert 'slicenet' in (tmp_path / 'out/tables/table_search.md').read_text()
+
+
 def test_a_table(tmp_path):
     write(tmp_path / 'my_table.py', '''
         from benchmarks.grid.tables import Table, register_table

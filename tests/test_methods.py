@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import children
 import nibabel as nib
@@ -13,6 +14,7 @@ from test_extensions import THRESHOLD, write_grid
 
 from benchmarks.grid.reader import load_grid
 from benchmarks.methods.command import write_cases
+from benchmarks.runs.inputs import find_absent
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.errors import UserError
 
@@ -43,6 +45,7 @@ def test_a_command_that_fails_is_recorded_with_its_reason(tmp_path):
     reason = json.loads(path.read_text())['reason']
     log = tmp_path / reason.split('; ')[1].split(' has ')[0]
     assert 'ended with status 1' in reason and log.read_text() == 'torn cable\n'
+    assert reason.endswith('at last: torn cable')
 
 
 def test_only_label_maps_of_this_attempt_count_and_those_of_others_are_left_to_scoring(tmp_path):
@@ -63,6 +66,44 @@ def test_only_label_maps_of_this_attempt_count_and_those_of_others_are_left_to_s
     assert 'tools/score.py scores them' in children.run([*command, '--dry-run'], tmp_path).stdout
 
 
+def test_a_method_that_lacks_what_it_needs_is_left_out(tmp_path, monkeypatch):
+    path = write_grid(tmp_path)
+    spec = yaml.safe_load(path.read_text())
+    spec['configs']['other'] = dict(command=THRESHOLD.replace('.py', '.sh'), needs='there/other')
+    spec['axes']['encoder'].append('other')
+    path.write_text(yaml.safe_dump(spec))
+    grid = load_grid(str(path))
+    monkeypatch.chdir(tmp_path)
+    grid.absent = find_absent(grid, tmp_path)
+    assert grid.absent == dict(other='there/other: not found, so rows of other are left out, whose command '
+                                     'needs it')
+    assert [cell.encoder for cell in grid.cells_to_run()] == ['threshold']
+    Path('there/other').mkdir(parents=True)
+    assert not find_absent(grid, tmp_path)
+
+
+def test_a_method_goes_on_in_its_own_folder_and_tells_what_it_cost(tmp_path):
+    first = f'python {THRESHOLD.partition(" ")[2]} && echo $(command -v python) >> {{work}}/calls'
+    told = '{{"parameters": 7, "settings": {{"epochs": "2"}}}}'
+    path = write_grid(tmp_path, f"{first} && test -f {tmp_path}/again && echo '{told}' > {{out}}/method.json")
+    write_msd(tmp_path / 'data/Task04_Hippocampus', cases=7)
+    command = [sys.executable, str(REPO / 'benchmarks/run_grid.py'), '--grid', 'mine.yaml', '--executor', 'debug']
+    assert children.run(command, tmp_path).returncode == 1
+    (tmp_path / 'again').touch()
+    assert children.run([*command, '--retry-failed'], tmp_path).returncode == 0
+    out = tmp_path / 'work_dirs/grids/mine'
+    python = f'{Path(sys.executable).parent}/python\n'
+    assert next(out.glob('runs/*/command/calls')).read_text() == 2 * python
+    [record] = (json.loads(path.read_text()) for path in (out / 'records').iterdir())
+    seconds = record['cost'].pop('seconds')
+    assert record['cost'] == dict(parameters=7, resumed_from=1) and seconds > 0
+    assert record['method']['settings'] == dict(epochs='2') and 'epochs 2' in (out / 'report.html').read_text()
+    path.write_text(path.read_text().replace('parameters', 'parametres'))
+    assert children.run(command, tmp_path).returncode == 1
+    reasons = ''.join(json.loads(path.read_text()).get('reason', '') for path in (out / 'records').iterdir())
+    assert "method.json: unknown key 'method.parametres'; did you mean 'parameters'" in reasons
+
+
 def test_a_method_is_given_what_was_prepared_and_no_label_of_what_it_is_tested_on(prepared, msd_raw, tmp_path):
     write_cases(prepared, tmp_path, 'test')
     split = read_index(prepared)['split']
@@ -70,6 +111,9 @@ def test_a_method_is_given_what_was_prepared_and_no_label_of_what_it_is_tested_o
              for kind in ('images', 'labels')}
     assert split['test'] and named['labels'] == {*split['train'], *split['val']}
     assert named['images'] == named['labels'] | {*split['test']}
+    assert json.loads((tmp_path / 'dataset.json').read_text()) == dict(
+        name='hippocampus', modality='MRI', channel_names={'0': 'MRI'},
+        labels=dict(background=0, Anterior=1, Posterior=2), file_ending='.nii.gz')
     for kind, raw in (('images', 'imagesTr'), ('labels', 'labelsTr')):
         mine, theirs = (nib.load(folder / f'{split["train"][0]}.nii.gz')
                         for folder in (tmp_path / kind, msd_raw / raw))

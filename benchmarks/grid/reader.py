@@ -45,9 +45,10 @@ class Grid:
         datasets: names of the catalogue or of prepared datasets.
         configs: encoder -> config file that cells of that encoder start from, with `{dataset}` for the dataset's
             name. The first is of cells that name no encoder, and what one named `timm/<model>` starts from.
-            `{command: ...}` is a method that is no config (methods/command.py), `{label_maps: FOLDER}` one whose
-            label maps tools/score.py scored. `{file: ..., options: ...}` in the file is a config with options of
-            its own, which starts from what its file's other encoders do.
+            `{command: ..., needs: FILE}` is a method that is no config (methods/command.py), which is left out
+            where there is no such file or folder, `{label_maps: FOLDER}` one whose label maps tools/score.py
+            scored. `{file: ..., options: ...}` in the file is a config with options of its own, which starts from
+            what its file's other encoders do.
         sources: source name -> where its weights are; the catalogue's and the file's own.
         tables: by name, with the cells of their rows on the first dataset.
         free: cells of free axes, a product, on the first dataset.
@@ -64,7 +65,7 @@ class Grid:
         steps: cell -> its steps, where runs have seconds alike (planning/equal.py).
         text: the file itself, kept beside the records.
         contrasts: that the file registers, in its order; all others that a page shows were looked up afterwards.
-        absent: source -> why it cannot be made here; no cell of it is run.
+        absent: source, or method that is a command -> why it cannot be had here; no cell of it is run.
     """
     name: str
     datasets: Sequence[str]
@@ -113,9 +114,13 @@ class Grid:
         return list(dict.fromkeys([*self.in_tables(), *self.on_each(self.free)]))
 
     def cells_to_run(self) -> list[Cell]:
-        """Without those whose source is absent, or whose label maps others have made (tools/score.py)."""
-        return [cell for cell in self.cells() if cell.source not in self.absent and (
+        """Without those that lack source or method, or whose label maps others have made (tools/score.py)."""
+        return [cell for cell in self.cells() if not self.lacks(cell) and (
             'label_maps' not in (self.configs.get(cell.encoder) or ()) or not cell.without_config)]
+
+    def lacks(self, cell: Cell) -> bool:
+        """Whether what a cell needs is absent."""
+        return (cell.encoder if cell.without_config else cell.source) in self.absent
 
     def row_names(self) -> dict[Cell, str]:
         """Every cell -> the rows that it fills, as `depth flat; stride 1`; '' for one of free axes."""
@@ -161,8 +166,8 @@ GRID_KEYS = {
     'title': (str, 'text'),
     'dataset': (str, 'name, or datasets: [first, second]'),
     'datasets': ([str], '[first, second]'),
-    'configs': ({str: (str, {'command': (str, ...), 'label_maps': (str, ...), 'file': (str, ...),
-                             'options': ({str: object}, ...)})}, '{name: file}'),
+    'configs': ({str: (str, {'command': (str, ...), 'needs': (str, ...), 'label_maps': (str, ...),
+                             'file': (str, ...), 'options': ({str: object}, ...)})}, '{name: file}'),
     'sources': ({str: OWN_SOURCE}, '{name: {file: text, encoder: text}}'),
     'source': (str, 'text'),
     'tables': (([(str, int)], {str: (OWN_TABLE, None)}), '[first, second], or {name: {rows: {row: {}}}}'),
@@ -193,7 +198,8 @@ def _check_shapes(spec: dict, path: Path) -> None:
             if not isinstance(name, str):
                 raise UserError(f'{path}: {name!r} in {key} is no name; put it in quotes')
     for name, config in (spec.get('configs') or {}).items():
-        if isinstance(config, dict) and set(config) not in ({'command'}, {'label_maps'}, {'file', 'options'}):
+        if isinstance(config, dict) and set(config) not in ({'command'}, {'command', 'needs'}, {'label_maps'},
+                                                            {'file', 'options'}):
             raise UserError(f'{path}: configs.{name} needs a file, file and options, a command, or label_maps')
         if isinstance(config, dict) and 'command' in config:
             check_command(config['command'], f'{path}: the command of {name!r}')

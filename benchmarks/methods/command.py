@@ -2,12 +2,22 @@
 
 In a grid file, under `configs`:
 
-    nnunet: {command: 'my_method.sh {cases} {split} {out} {seed}'}
+    mine: {command: 'my_method.sh {cases} {split} {out} {seed}', needs: my_method}
 
-`{cases}` is a folder that holds split.json, images/<case>.nii.gz of every case, and labels/<case>.nii.gz of those
-outside the split that is evaluated, whose name is `{split}`; where that is a fold or another part of a split,
-split.json has it and `train`, all cases that have labels. Of this split's cases the command leaves
-`{out}`/<case>.nii.gz. It is called in the folder that the grid was called in.
+Where the file or folder that `needs` names is not there, its rows are left out, and it says so; it may be omitted.
+`{cases}` is a folder that holds images/<case>.nii.gz of every case (channels last where it has several),
+labels/<case>.nii.gz of those outside the split that is evaluated, whose name is `{split}`, and two files:
+
+- split.json: names of splits and of their cases; where `{split}` is a fold or another part of a split, that part
+  and `train`, all cases that have labels;
+- dataset.json: `name`, `modality` (null where it is not known), and in nnU-Net's words `channel_names` (number ->
+  name), `labels` (name -> id, `background` is 0) and `file_ending`.
+
+Of this split's cases the command leaves `{out}`/<case>.nii.gz. It may leave `{out}`/method.json too, from which
+the record takes over `parameters`, `peak_memory_mib` with `memory_of` (`GPU, training` for one that tables show),
+and `settings`, text by name. `{work}` is a folder of its own, which it finds as it was when an interrupted run is
+called again; `{out}` is empty each time. It is called in the folder that the grid was called in, and `python` is
+the grid's own.
 """
 
 import os
@@ -16,6 +26,7 @@ import shutil
 import signal
 import string
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,8 +41,12 @@ from mmseg_plugins.datasets.volumes import from_slices
 from mmseg_plugins.errors import UserError, nearest
 from mmseg_plugins.evaluation.folder import ScoredFolder, score_folder
 from mmseg_plugins.files import write_json
+from mmseg_plugins.untrusted import find_fault, read_json
 
-PLACES = ('cases', 'split', 'out', 'seed')
+PLACES = ('cases', 'split', 'out', 'seed', 'work')
+# What method.json may say, in the words of find_fault: `COST` is of the record's cost.
+COST = dict(parameters=(float, ...), peak_memory_mib=(float, ...), memory_of=(str, ...))
+TOLD = COST | dict(settings=({str: str}, ...))
 
 
 def check_command(command: str, where: str) -> None:
@@ -49,21 +64,26 @@ def check_command(command: str, where: str) -> None:
 
 
 def run_command(command: str, seed: int, prepared: Path, split: str, work_dir: Path,
-                report: Callable[[int, int], None]) -> tuple[ScoredFolder, Path]:
-    """Give a method its cases, run it, and score the folder of label maps that it leaves; returns both.
+                report: Callable[[int, int], None]) -> tuple[ScoredFolder, Path, dict]:
+    """Give a method its cases, run it, and score what it leaves.
+
+    Returns:
+        Its scores, the folder of label maps, and what it tells of itself in method.json, as TOLD has it.
 
     Raises:
-        UserError: it ended with an error, or left no label map that could be scored.
+        UserError: it ended with an error, or left no label map that could be scored, or its method.json is wrong.
     """
     cases, out, log = (work_dir / name for name in ('cases', 'label_maps', 'command/command.log'))
     shutil.rmtree(out, ignore_errors=True)  # what an earlier attempt left is not this one's
     for folder in (out, log.parent):
         folder.mkdir(parents=True, exist_ok=True)
     write_cases(prepared, cases, split)
-    places = dict(cases=cases.absolute(), split=split, out=out.absolute(), seed=seed)
+    places = dict(cases=cases.absolute(), split=split, out=out.absolute(), seed=seed, work=log.parent.absolute())
+    python = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get('PATH', os.defpath)])
     line = command.format(**{name: shlex.quote(str(value)) for name, value in places.items()})
     with open(log, 'ab') as file:
-        process = subprocess.Popen(line, shell=True, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(line, shell=True, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+                                   env=os.environ | dict(PATH=python))
         try:
             while process.poll() is None:
                 report(0, 1)
@@ -73,11 +93,24 @@ def run_command(command: str, seed: int, prepared: Path, split: str, work_dir: P
                 os.killpg(process.pid, signal.SIGTERM)
                 process.wait()
     if process.returncode:
-        raise UserError(f'the command ended with status {process.returncode}; {log} has what it said')
+        *_, last = 'nothing', *filter(str.strip, log.read_text(errors='replace').splitlines())
+        raise UserError(f'the command ended with status {process.returncode}; {log} has what it said, at last: '
+                        f'{last.strip()[:200]}')
+    told = _read_told(out / 'method.json')
     found = score_folder(out, prepared, split)
     shutil.rmtree(cases)
     report(1, 1)
-    return found, out
+    return found, out, told
+
+
+def _read_told(path: Path) -> dict:
+    """What a method tells of itself; nothing where there is no such file."""
+    if not path.exists():
+        return {}
+    told = read_json(path, 'mend the command')
+    if fault := find_fault(told, TOLD, 'method'):
+        raise UserError(f'{path}: {fault}; mend the command')
+    return told
 
 
 def write_cases(prepared: Path, folder: Path, evaluated: str) -> None:
@@ -99,3 +132,8 @@ def write_cases(prepared: Path, folder: Path, evaluated: str) -> None:
     whole = index['split'] if evaluated in index['split'] else dict(
         train=[case for case in index['cases'] if case not in hidden])
     write_json(folder / 'split.json', whole | {evaluated: hidden})
+    write_json(folder / 'dataset.json', dict(
+        name=index['dataset'], modality=index['modality'],
+        channel_names={str(number): name for number, name in enumerate(index['channel_names'])},
+        labels={name: number for number, name in enumerate(['background', *index['labels'][1:]])},
+        file_ending='.nii.gz'))

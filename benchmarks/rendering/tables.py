@@ -370,11 +370,12 @@ def cost_table(measured: Measured, grid: Grid, paper: Mapping[str, int]) -> pd.D
         whole = [cost['seconds'] for cost in costs if not cost.get('resumed_from')]  # the others' is of a part
         row = {'Runs': marked(name, cell, measured, grid), 'seconds': f'{np.median(whole):.0f}' if whole else '—'}
         if not cell.without_config:
-            on_gpu = all(cost.get('memory_of') == 'GPU, training' for cost in costs)
-            row |= {'slices': str(cell.slices), 'parameters (M)': f'{costs[0]["parameters"] / 1e6:.2f}',
-                    'encoder GFLOPs': f'{costs[0]["encoder_flops"] / 1e9:#.4g}',
-                    'GFLOPs': f'{costs[0]["flops"] / 1e9:#.4g}',
-                    'peak MiB': f'{max(cost["peak_memory_mib"] for cost in costs)}' if on_gpu else '—'}
+            row |= {'slices': str(cell.slices), 'encoder GFLOPs': f'{costs[0]["encoder_flops"] / 1e9:#.4g}',
+                    'GFLOPs': f'{costs[0]["flops"] / 1e9:#.4g}'}
+        if 'parameters' in costs[0]:  # a command need not tell
+            row['parameters (M)'] = f'{costs[0]["parameters"] / 1e6:.2f}'
+        if all(cost.get('memory_of') == 'GPU, training' for cost in costs):
+            row['peak MiB'] = f'{max(cost["peak_memory_mib"] for cost in costs)}'
         rows.append(row)
     rows += [{'Runs': f'paper: {model}', 'encoder GFLOPs': f'{flops / 1e9:#.4g}'}
              for model, flops in paper.items()]

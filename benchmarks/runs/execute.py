@@ -207,9 +207,11 @@ def _call_command(run: Run, work_dir: Path, report: Callable) -> dict:
     prepared, start = PREPARED / run.cell.dataset, time.perf_counter()
     index = read_index(prepared)
     split = run.options['experiment.evaluate'] or index['evaluate']
-    found, label_maps = run_command(run.config, run.seed, prepared, split, work_dir, report)
-    body = records.describe_method(found, index, label_maps, run.config)
-    return body | dict(cost=dict(seconds=round(time.perf_counter() - start, 1)))
+    # what was done before is not in its seconds, as of a config that was resumed
+    resumed = dict(resumed_from=1) if '{work}' in run.config and (work_dir / 'command').exists() else {}
+    found, label_maps, told = run_command(run.config, run.seed, prepared, split, work_dir, report)
+    body = records.describe_method(found, index, label_maps, run.config, told.pop('settings', None))
+    return body | dict(cost=dict(seconds=round(time.perf_counter() - start, 1)) | resumed | told)
 
 
 def choose_shown(evaluated) -> dict:
@@ -241,7 +243,7 @@ def _training_summary(runner) -> dict:
 
 
 def _load_report(encoder) -> dict | None:
-    report = encoder.load_report
+    report = getattr(encoder, 'load_report', None)
     return report and dict(file=Path(report.file).name, loaded=len(report.loaded),
                            resized=report.resized, inflated=report.inflated, dropped=report.dropped,
                            missing=report.missing)

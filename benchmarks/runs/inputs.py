@@ -39,12 +39,16 @@ def find_archives(grid: Grid, data_root: Path) -> dict[str, Path | None]:
 
 
 def find_absent(grid: Grid, data_root: Path) -> dict[str, str]:
-    """Sources of the grid that cannot be made here for want of photographs, and which file is needed where."""
+    """Sources of the grid that lack photographs and commands that lack what they need, and which file it is."""
+    needs = {name: Path(config['needs']) for name, config in grid.configs.items()
+             if isinstance(config, dict) and 'needs' in config}
+    absent = {name: f'{path}: not found, so rows of {name} are left out, whose command needs it'
+              for name, path in needs.items() if not path.exists()}
     archive, names = data_root / photographs.ARCHIVE, _made_of_photographs(grid)
-    if is_prepared('photographs') or archive.exists():
-        return {}
-    return dict.fromkeys(names, f'{archive}: not found, so rows that start from {", ".join(names)} are left out; '
-                                f'get {photographs.ORIGIN}')
+    if not (is_prepared('photographs') or archive.exists()):
+        absent |= dict.fromkeys(names, f'{archive}: not found, so rows that start from {", ".join(names)} are '
+                                       f'left out; get {photographs.ORIGIN}')
+    return absent
 
 
 def _made_of_photographs(grid: Grid) -> list[str]:

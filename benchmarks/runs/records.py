@@ -20,6 +20,7 @@ from mmseg_plugins.files import write_atomic, write_json
 from mmseg_plugins.untrusted import CHECKED, OTHERS, find_fault, read_json
 
 from ..grid.axes import Cell, check_cell
+from ..methods.command import COST
 from .run import Run, name_part
 
 VERSION = 3
@@ -56,8 +57,8 @@ OF_CONFIG = SCORED | dict(
               checkpoint_seconds=(float, ...), cpu_share=(float, ...), peak_memory_mib=float, memory_of=(str, ...),
               kind=(str, ...), processes=(int, ...), resumed_from=(int, ...)))
 OF_LABEL_MAPS = SCORED | dict(
-    method=dict(label_maps=str, made_by=(str, None), missing=[str], notes=[str]), data=DATA,
-    cost=(dict(seconds=float), ...))
+    method=dict(label_maps=str, made_by=(str, None), missing=[str], notes=[str], settings=({str: str}, ...)),
+    data=DATA, cost=(dict(seconds=float, resumed_from=(int, ...)) | COST, ...))
 # What figures were called until version 2.
 NAMES_2 = dict(dsc='per_case', hd95='hd95_per_case', nsd='nsd_per_case', dsc_pooled='pooled')
 # What tables read of a dataset's summary, see mmseg_plugins/datasets/statistics.py.
@@ -198,10 +199,12 @@ def describe_result(scores: Scores, index: dict, split: str, trained: str | None
         | (dict(trained=trained) if trained else {}))
 
 
-def describe_method(found: ScoredFolder, index: dict, label_maps: Path, made_by: str | None) -> dict:
+def describe_method(found: ScoredFolder, index: dict, label_maps: Path, made_by: str | None,
+                    settings: dict[str, str] | None = None) -> dict:
     """The body of a record of scored label maps, as far as it can be known."""
     return describe_result(found.scores, index, found.split) | dict(
-        method=dict(label_maps=str(label_maps), made_by=made_by, missing=found.missing, notes=found.notes))
+        method=dict(label_maps=str(label_maps), made_by=made_by, missing=found.missing, notes=found.notes)
+        | (dict(settings=settings) if settings else {}))
 
 
 def set_superseded_aside(out: Path, runs: Collection[Run]) -> int:
