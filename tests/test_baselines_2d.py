@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import timm
 import torch
 from conftest import REPO
 from mmengine.registry import init_default_scope
@@ -13,6 +14,7 @@ from scipy.ndimage import zoom
 from timm.layers import StdConv2d
 from timm.models.swin_transformer import SwinTransformer
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.experiment import check_start, load_config, load_model_config
@@ -27,10 +29,6 @@ SMALL_HEAD = dict(in_channels=(32, 128, 256, 48), channels=8, hidden=512, widths
 SMALL_SWIN = dict(embed_dim=12, num_heads=(1, 2, 3, 4))
 
 
-def count(*modules) -> int:
-    return sum(parameter.numel() for module in modules for parameter in module.parameters())
-
-
 def on_meta(config, **experiment):
     cfg, _ = load_model_config(REPO / 'configs' / f'{config}.py',
                                {f'experiment.{key}': value for key, value in experiment.items()})
@@ -41,21 +39,29 @@ def on_meta(config, **experiment):
 
 # The same
 
-@pytest.mark.parametrize('size, parameters', [(224, 105_277_081), (512, 105_912_985)])
-def test_transunet_has_the_authors_parameters(size, parameters):
-    """Counted from VisionTransformer('R50-ViT-B_16', 9 classes) of github.com/Beckschen/TransUNet at 02ef001."""
-    with torch.device('meta'):
-        assert count(TransUNet(channels=3, img_size=size),
-                     TransUNetHead(num_classes=9, norm_cfg=dict(type='BN'))) == parameters
+def count_flops(encoder, head, size) -> int:
+    """Of convolutions and matrix products for one image, 2 x multiply-accumulates."""
+    for module in encoder.modules():
+        if hasattr(module, 'fused_attn'):  # whose products the counter does not see
+            module.fused_attn = False
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        head.eval()(encoder.eval()(torch.zeros(1, encoder.channels, size, size, device='meta')))
+    return counter.get_total_flops()
 
 
-@pytest.mark.parametrize('size, parameters', [(224, 27_168_900), (384, 27_216_420)])
-def test_swinunet_has_the_authors_parameters(size, parameters):
-    """Counted from SwinTransformerSys (window 7, 12; 9 classes), github.com/HuCaoFighting/Swin-Unet at f48f623."""
+# Counted from the authors' code with 9 classes, FLOPs by torch's FlopCounterMode: VisionTransformer(R50-ViT-B_16)
+# of github.com/Beckschen/TransUNet at 02ef001, SwinTransformerSys with windows 7 and 12 of
+# github.com/HuCaoFighting/Swin-Unet at f48f623.
+@pytest.mark.parametrize('encoder, head, size, parameters, flops', [
+    (TransUNet, TransUNetHead, 224, 105_277_081, 58_451_460_096),
+    (TransUNet, TransUNetHead, 512, 105_912_985, None),
+    (SwinUNet, SwinUNetHead, 224, 27_168_900, 12_219_561_984),
+    (SwinUNet, SwinUNetHead, 384, 27_216_420, 38_347_997_184)])
+def test_parameters_and_flops_are_those_of_the_authors_code(encoder, head, size, parameters, flops):
     with torch.device('meta'):
-        encoder = SwinUNet(channels=3, img_size=size)
-        assert count(encoder, SwinUNetHead(num_classes=9)) == parameters
-    assert encoder.sizes['window_size'] == (size // 32, size // 32)
+        network = encoder(channels=3, img_size=size), head(num_classes=9, norm_cfg=dict(type='BN'))
+    assert sum(parameter.numel() for part in network for parameter in part.parameters()) == parameters
+    assert flops is None or count_flops(*network, size) == flops
 
 
 @pytest.fixture(scope='module')
@@ -263,6 +269,12 @@ def test_googles_archive_loads_wholly(googles):
     assert set(report.loaded) | {'pos_embed', *report.inflated} == set(state)
 
 
+def test_timms_copy_of_googles_archive_has_the_names_of_transunets_model(transunet):
+    with torch.device('meta'):
+        timms = timm.create_model('vit_base_r50_s16_224', num_classes=0)
+    assert {*transunet.backbone.model.state_dict(), 'cls_token'} == set(timms.state_dict())
+
+
 def test_random_inflation_leaves_the_first_kernel_fresh(googles):
     encoder = TransUNet(img_size=64, source=str(googles), inflation='random', sizes=SMALL)
     encoder.init_weights()
@@ -325,6 +337,20 @@ def test_a_file_that_is_not_there_is_named(prepared, method, file, tmp_path, mon
             check_start(cfg, 1)
         cfg.experiment.source = None
         assert 'source none (random weights)' in check_start(cfg, 1)
+
+
+def test_a_window_through_swinunet_is_its_centre_slice_by_centering(tmp_path):
+    torch.save(dict(model=swin_as_published()), tmp_path / 'swin.pth')
+    settings = dict(img_size=64, source=str(tmp_path / 'swin.pth'), sizes=dict(window_size=2, **SMALL_SWIN))
+    flat, deep = SwinUNet(channels=3, inflation='none', **settings), SwinUNet(slices=3, **settings)
+    for encoder in (flat.double().eval(), deep.double().eval()):
+        encoder.init_weights()
+    fresh = {name: value for name, value in flat.state_dict().items() if not name.startswith('model.')}
+    deep.load_state_dict(fresh, strict=False)
+    window = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        [found], [wanted] = deep(window), flat(window[:, 1:2].expand(-1, 3, -1, -1))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
 
 
 # Recipes
