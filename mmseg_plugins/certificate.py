@@ -19,6 +19,8 @@ from .models.encoders import timm_encoder
 # The paper's encoders: registered class and timm's name.
 ENCODERS = {'beit': ('InflatedViT', 'beit_base_patch16_224'), 'dino': ('InflatedViT', 'vit_base_patch16_224'),
             'swin': ('InflatedSwin', 'swin_base_patch4_window7_224'), 'videoswin': ('VideoSwin', None)}
+# The networks that they are compared with, in their published sizes.
+BASELINES = {'transunet': 'TransUNet', 'swinunet': 'SwinUNet'}
 
 
 @dataclass(frozen=True)
@@ -97,14 +99,13 @@ def build_encoder(path: str | Path, encoder: str, slices: int, channels: int, in
 
     Args:
         path: checkpoint as published.
-        encoder: a name of ENCODERS, or `timm/<model>`.
+        encoder: a name of ENCODERS or BASELINES, or `timm/<model>`.
         slices: S.
         channels: C.
         inflation: registered method.
         img_size: pixels.
     """
-    shared = dict(source=str(path), slices=slices, channels=channels, inflation=inflation, img_size=img_size,
-                  drop_path_rate=0.0)
+    shared = dict(source=str(path), slices=slices, channels=channels, inflation=inflation, img_size=img_size)
     if encoder.startswith('timm/'):
         settings = timm_encoder(encoder.removeprefix('timm/'), img_size,
                                 dict(backbone={}, decode_head=dict(norm_cfg=None)))['backbone']
@@ -115,8 +116,11 @@ def build_encoder(path: str | Path, encoder: str, slices: int, channels: int, in
         if kind == 'InflatedViT':
             last = sizes['depth'] - 1
             settings['out_indices'] = (3, 5, 7, 11) if last == 11 else (last // 3, last // 2, last, last)
+    elif encoder in BASELINES:
+        settings = dict(type=BASELINES[encoder])
     else:
-        raise UserError(f'unknown encoder {encoder!r}{nearest(encoder, [*ENCODERS, "timm/<model>"])}')
+        known = [*ENCODERS, *BASELINES, 'timm/<model>']
+        raise UserError(f'unknown encoder {encoder!r}{nearest(encoder, known)}')
     model = MODELS.build(settings | shared)
     model.init_weights()
     return model.eval()
@@ -141,7 +145,7 @@ def certify(model: nn.Module, path: str | Path, encoder: str, img_size: int | Se
     slices, channels = model.slices, model.channels
     model = copy.deepcopy(model).double()  # so that what differs is not rounding
     before = model.load_report.kernel.double()
-    after = model.model.patch_embed.proj.weight
+    after = model.model.get_parameter(model.naming.kernel)
     video = isinstance(model.model, SwinTransformer3d)
     # both as (E, P, P), or (E, 2, P, P) where a video kernel keeps its depth
     summed = after.sum(1) if before.ndim == 5 else (after.sum((1, 2)) if video else after.sum(1))
@@ -155,8 +159,8 @@ def certify(model: nn.Module, path: str | Path, encoder: str, img_size: int | Se
                          img_size).double()
     if video:
         flat.model.patch_embed.proj.weight.copy_(before)
-    if hasattr(flat, 'norms'):
-        model.norms.load_state_dict(flat.norms.state_dict())
+    fresh = {name: value for name, value in flat.named_parameters() if not name.startswith('model.')}
+    model.load_state_dict(fresh, strict=False)
     height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
     generator = torch.Generator().manual_seed(seed)
     window = torch.randn(windows, channels, slices, height, width, generator=generator,
@@ -179,7 +183,12 @@ def standalone_state(model: nn.Module, path: str | Path) -> tuple[dict[str, Tens
     """Weights that timm or torchvision load strictly, and the lines of Python that do so.
 
     What lies behind the taps (final norm) is taken from the checkpoint, or fresh where it has none.
+
+    Raises:
+        UserError: it is no model of theirs.
     """
+    if type(model).__name__ in BASELINES.values():
+        raise UserError(f'{type(model).__name__} is no model of timm or torchvision, which could load its weights')
     inner = model.model
     arguments = ', '.join(f'{key}={value!r}' for key, value in model.sizes.items())
     if isinstance(inner, SwinTransformer3d):

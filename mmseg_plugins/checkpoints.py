@@ -13,7 +13,7 @@ loaded in part.
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,13 +26,14 @@ from torchvision.models.video.swin_transformer import SwinTransformer3d
 
 from . import compat
 from .errors import UserError
+from .flax_names import is_googles, name_as_timm
 from .inflation import inflate_kernel
 from .positions import inflate_swin_table, resize_beit_table
 from .safe_load import check_format, load_checkpoint
 
 State = dict[str, Tensor]
 
-PATCH_KERNEL, PATCH_BIAS = 'patch_embed.proj.weight', 'patch_embed.proj.bias'
+PATCH_KERNEL = 'patch_embed.proj.weight'
 
 # The patch embedding's kernel in the namings that timm's filters know; CLIP's only beside its positions.
 KERNELS = re.compile(r'(?:^|\.)((?:patch_embed\.proj|patch_embed\.projection|vision_embed\.proj|patchifier\.proj'
@@ -42,7 +43,8 @@ TAKEN, LEFT = {'teacher', 'ema'}, {'student', 'target', 'momentum'}  # words in 
 BUFFERS = r'(relative_position_index|attn_mask|relative_coords_table|rope\..*)$'
 # What a pre-training file carries beyond the encoder's blocks, and a segmentation encoder never uses.
 DROPPED_BY_RULE = {
-    r'^(head|head_dist|cls_head|fc_norm|lm_head|fc|attn_pool)(\.|$)': 'classification or pre-training head',
+    r'^(head|head_dist|cls_head|pre_logits|fc_norm|lm_head|fc|attn_pool)(\.|$)':
+        'classification or pre-training head',
     r'^(norm|layer_norm)\.': 'final norm, which the feature taps precede',
     r'^mask_token$': 'masked-image-modelling token',
     r'^(decoder_|cls_pt_)': 'pre-training decoder',
@@ -72,16 +74,25 @@ class Naming:
     Args:
         keys: of the whole model, with what lies behind the feature taps.
         translate: a state dict as its authors publish it -> one with the model's keys and position tables.
+        kernel: of its first layer, which takes the image and is inflated.
+        leaves: pattern of keys that `translate` leaves out -> why.
     """
     keys: frozenset[str]
     translate: Callable[[State], State]
+    kernel: str = PATCH_KERNEL
+    leaves: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def bias(self) -> str:
+        """Of the first layer, where it has one."""
+        return self.kernel.removesuffix('weight') + 'bias'
 
 
 @dataclass
 class LoadReport:
     """What became of every key of a source checkpoint; `missing` names model keys it did not fill.
 
-    `root` is where in the file the encoder lies, and `kernel` its patch embedding's before inflation.
+    `root` is where in the file the encoder lies, and `kernel` its first layer's before inflation.
     """
     file: str
     root: str = ''
@@ -113,7 +124,7 @@ def check_source_file(path: str | Path) -> None:
 
 
 def read_checkpoint(path: str | Path) -> State:
-    """Every tensor of a checkpoint (torch.save or safetensors) by its path of names, `teacher.backbone.norm.bias`.
+    """Every tensor of a checkpoint by its path of names, `teacher.backbone.norm.bias`; Google's by timm's.
 
     Raises:
         UserError: missing, truncated, of another format, or needing arbitrary unpickling.
@@ -124,7 +135,7 @@ def read_checkpoint(path: str | Path) -> State:
     if not state:
         only = ' (an optimizer\'s state alone)' if isinstance(content, dict) and 'param_groups' in content else ''
         raise UserError(f'{path}: holds no state dict (names -> tensors){only}; save the model\'s with torch.save')
-    return state
+    return name_as_timm(state) if is_googles(state) else state
 
 
 def _flatten(value: dict, path: str, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
@@ -138,16 +149,18 @@ def _flatten(value: dict, path: str, seen: set[int]) -> Iterator[tuple[str, Tens
             yield from _flatten(entry, f'{path}{key}.', seen)
 
 
-def find_encoder(state: State, path: str | Path) -> tuple[str, str]:
-    """Where the encoder of a checkpoint lies: the path before its patch embedding's kernel, and the kernel's name.
+def find_encoder(state: State, path: str | Path, kernel: str = PATCH_KERNEL) -> tuple[str, str]:
+    """Where the encoder of a checkpoint lies: the path before its first layer's kernel, and the kernel's name.
 
     Raises:
         UserError: there is none, which says what the file is instead, or several that no rule decides between.
     """
-    found = {key[:match.start(1)]: match[1] for key in state if (match := KERNELS.search(key)) and (
+    pattern, kind = ((KERNELS, 'vision Transformer') if kernel == PATCH_KERNEL else
+                     (re.compile(rf'(?:^|\.)({re.escape(kernel)})$'), 'encoder of the kind that is meant'))
+    found = {key[:match.start(1)]: match[1] for key in state if (match := pattern.search(key)) and (
         match[1] != 'conv1.weight' or key[:match.start(1)] + 'positional_embedding' in state)}
     if not found:
-        raise UserError(f'{path}: no key {PATCH_KERNEL!r}, so no vision Transformer in its authors\' or timm\'s '
+        raise UserError(f'{path}: no key {kernel!r}, so no {kind} in its authors\' or timm\'s '
                         f'naming{_resemblance(state)}')
 
     def rank(root: str) -> int:
@@ -174,7 +187,7 @@ def read_source(path: str | Path, naming: Naming) -> tuple[State, LoadReport]:
         UserError: it is not one that the model's family can start from.
     """
     everything = read_checkpoint(path)
-    deepest, kernel = find_encoder(everything, path)
+    deepest, kernel = find_encoder(everything, path, naming.kernel)
     parts = deepest.split('.')[:-1]
     for length in range(len(parts) + 1):
         root = ''.join(f'{part}.' for part in parts[:length])
@@ -187,14 +200,14 @@ def read_source(path: str | Path, naming: Naming) -> tuple[State, LoadReport]:
             fault = None
         except (AttributeError, KeyError, RuntimeError, IndexError, ValueError, AssertionError) as error:
             state, fault = {}, error
-        if PATCH_KERNEL in state:
+        if naming.kernel in state:
             break
     else:
         why = (f'its tables or sizes are of another model ({" ".join(str(fault).split())[:200]}); choose the '
                'encoder the file was made for' if fault else
                f'{deepest + kernel!r} is in no naming that timm knows for it{_resemblance(everything)}')
         raise UserError(f'{path}: does not fit the encoder: {why}') from fault
-    raw, made = everything[deepest + kernel], state[PATCH_KERNEL]
+    raw, made = everything[deepest + kernel], state[naming.kernel]
     if raw.ndim > 2 and raw.shape[-2:] != made.shape[-2:]:  # timm would resample it, and say so to nobody
         raise UserError(f'{path}: key {deepest + kernel!r} has shape {tuple(raw.shape)}, the encoder\'s patches '
                         f'are {" x ".join(map(str, made.shape[-2:]))}; choose the encoder the file was made for')
@@ -211,7 +224,7 @@ def read_source(path: str | Path, naming: Naming) -> tuple[State, LoadReport]:
         if _is_table(key) or same and source[same].shape != state[key].shape:
             report.resized.append(key)
     for key in sorted(changed):
-        report.dropped[key] = _rule(key) or 'taken apart or left out by the family\'s own filter'
+        report.dropped[key] = _rule(key, naming.leaves) or 'taken apart or left out by the family\'s own filter'
     biases = [key for key in changed if key.endswith('qkv.bias') and source[key].any()]
     if any(f'{key.removesuffix("qkv.bias")}q_bias' not in state for key in biases):  # DINOv3's
         print_log(f'{path}: its attention has biases, which the encoder has no place for; timm may have a model '
@@ -219,8 +232,9 @@ def read_source(path: str | Path, naming: Naming) -> tuple[State, LoadReport]:
     return state, report
 
 
-def _rule(key: str) -> str | None:
-    return next((why for pattern, why in DROPPED_BY_RULE.items() if re.search(pattern, key)), None)
+def _rule(key: str, more: Mapping[str, str] | None = None) -> str | None:
+    rules = {**DROPPED_BY_RULE, **(more or {})}
+    return next((why for pattern, why in rules.items() if re.search(pattern, key)), None)
 
 
 def load_source(model: nn.Module, naming: Naming, path: str | Path, slices: int, channels: int,
@@ -240,14 +254,14 @@ def load_source(model: nn.Module, naming: Naming, path: str | Path, slices: int,
         UserError: names the first key that no rule explains, is missing, has a wrong shape or no numbers.
     """
     state, report = read_source(path, naming)
-    report.kernel = kernel = state.pop(PATCH_KERNEL)
-    _check_numbers(path, PATCH_KERNEL, kernel)
+    report.kernel = kernel = state.pop(naming.kernel)
+    _check_numbers(path, naming.kernel, kernel)
     if not kernel.any():
-        raise UserError(f'{path}: {PATCH_KERNEL} is zero throughout, as in a model that was never trained; take '
+        raise UserError(f'{path}: {naming.kernel} is zero throughout, as in a model that was never trained; take '
                         'another checkpoint')
-    width = model.patch_embed.proj.out_channels
+    width = len(model.get_parameter(naming.kernel))
     if len(kernel) != width:
-        raise UserError(f'{path}: {PATCH_KERNEL} has shape {tuple(kernel.shape)}, the encoder is {width} wide; '
+        raise UserError(f'{path}: {naming.kernel} has shape {tuple(kernel.shape)}, the encoder is {width} wide; '
                         'choose the encoder the file was made for')
     if isinstance(model, SwinTransformer3d):
         kernel = _video_kernel(model, kernel, channels, inflation)
@@ -322,12 +336,12 @@ def _fill(model: nn.Module, naming: Naming, state: State, kernel: Tensor | None,
               if key in parameters or not re.search(BUFFERS, key)}
     if kernel is None:
         why = 'inflation `random` keeps the fresh layer'
-        report.dropped[PATCH_KERNEL] = why
-        if state.pop(PATCH_BIAS, None) is not None:
-            report.dropped[PATCH_BIAS] = why
+        report.dropped[naming.kernel] = why
+        if state.pop(naming.bias, None) is not None:
+            report.dropped[naming.bias] = why
     else:
-        report.inflated.append(PATCH_KERNEL)
-        state[PATCH_KERNEL] = kernel
+        report.inflated.append(naming.kernel)
+        state[naming.kernel] = kernel
     for key in list(state):
         if key not in wanted:
             report.dropped[key] = _rule(key) or ('behind the last feature tap' if key in naming.keys else '')
@@ -345,7 +359,7 @@ def _fill(model: nn.Module, naming: Naming, state: State, kernel: Tensor | None,
     report.resized = [key for key in report.resized if key in state]
     report.missing = [key for key in wanted if key not in state]
     for key in report.missing:
-        if kernel is not None or key not in (PATCH_KERNEL, PATCH_BIAS):
+        if kernel is not None or key not in (naming.kernel, naming.bias):
             raise UserError(f'{path}: key {key!r} of {family} is missing{_compare_depth(key, state, naming)}; '
                             'nothing was loaded')
     model.load_state_dict(state, strict=False)  # what it may lack was accounted for above

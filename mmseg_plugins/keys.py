@@ -94,6 +94,7 @@ KEYS: dict[str, Key] = {
                         usual=1),
     'steps': _whole(1, decides=r'train_cfg\.max_iters|model\.steps', optional=True),
     'warmup': _whole(0, decides=r'param_scheduler(\..*)?'),
+    'power': Key('a number above 0', _is_rate, r'param_scheduler(\..*)?', optional=True, usual=1),
     'seed': _whole(0, MOST_SEED, decides=r'randomness\.seed|\w+_dataloader\.sampler\.seed'),
     'split': _text(r'train_dataloader\.dataset\.split'),
     'train_percent': _whole(1, 100, decides=r'train_dataloader\.dataset\.split', optional=True, usual=100),
@@ -115,7 +116,7 @@ RANGES: dict[str, Key] = {
     r'optim_wrapper\.optimizer\.weight_decay':
         Key('a number, at least 0', _is_factor),
     r'default_hooks\.\w+\.interval': _whole(1),
-    r'model(\.\w+)*\.(drop_path_rate|dropout_ratio)':
+    r'model(\.\w+)*\.(drop_rate|drop_path_rate|dropout_ratio)':
         Key('a number, at least 0 and below 1', lambda value: type(value) in (int, float) and 0 <= value < 1),
     r'env_cfg\.cudnn_benchmark': _switch(''),
     r'optim_wrapper\.paramwise_cfg\.custom_keys\..+\.(?!(lr_mult|decay_mult)$)[^.]+':
@@ -143,6 +144,11 @@ def check_size(value: Any) -> int | tuple[int, int]:
     if not _is_size(value):
         raise UserError(f'img_size={value!r} must be {KEYS["img_size"].must_be}')
     return value if isinstance(value, int) else tuple(value)
+
+
+def nearest_multiples(side: int, step: int) -> str:
+    """The multiples of `step` around a number that is none, as `224 or 256`."""
+    return ' or '.join(map(str, sorted({max(side // step, 1) * step, (side // step + 1) * step})))
 
 
 def check_place(place: str, value: Any) -> str | None:

@@ -1,9 +1,32 @@
 """Position tables for another grid than the one they were trained on."""
 
+import math
+
 import numpy as np
 import torch
 from scipy.interpolate import RectBivariateSpline
 from torch import Tensor
+from torch.nn.functional import interpolate
+
+
+def resize_absolute_table(table: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Positions of a square grid for another, without the class token's: bilinear, corners on corners.
+
+    That is how TransUNet's authors resize them (Chen et al. 2021, `scipy.ndimage.zoom` of order 1).
+
+    Args:
+        table: (1, h w, E), or (1, 1 + h w, E) with the class token's first; h = w.
+        grid: (H, W) patches of the new table.
+
+    Returns:
+        Table (1, H W, E).
+    """
+    size = math.isqrt(table.shape[1])
+    old = table[:, table.shape[1] - size * size:]
+    if grid == (size, size):
+        return old
+    planes = old.movedim(1, 2).unflatten(2, (size, size))
+    return interpolate(planes, grid, mode='bilinear', align_corners=True).flatten(2).movedim(2, 1)
 
 
 def resize_beit_table(table: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -1,6 +1,6 @@
 """Checkpoints are read as data: nothing in a file can run, and a damaged file, or one of another format, is named.
 
-What a file is its content tells, whatever its name: torch.save's archive or pickle, or safetensors.
+What a file is its content tells, whatever its name: torch.save's archive or pickle, safetensors, NumPy's archive.
 
 torch's restricted unpickler runs what it is told is safe, so what it is told matters. What checkpoints hold beside
 tensors is not safe as it is: a numpy dtype takes flags from the file that make numbers pointers, and the builtin
@@ -155,11 +155,11 @@ OTHERS = {
 }
 
 
-def check_format(path: Path) -> bool:
-    """Whether a file is safetensors; if not, it may be torch's.
+def check_format(path: Path) -> str:
+    """`safetensors`, `npz`, or `torch` where a file may be torch's.
 
     Raises:
-        UserError: it is neither; says what it is and what to do.
+        UserError: it is none of them; says what it is and what to do.
     """
     with path.open('rb') as file:
         start = file.read(512)
@@ -167,16 +167,16 @@ def check_format(path: Path) -> bool:
     if not start:
         raise UserError(f'{path}: cannot be read (it is empty); {AGAIN}')
     if start[8:9] == b'{' and int.from_bytes(start[:8], 'little') < 2**32:
-        return True
+        return 'safetensors'
     if start.startswith(b'PK'):
-        _check_zip(path)
+        return _check_zip(path)
     for pattern, (what, remedy) in OTHERS.items():
         if re.match(pattern, start, re.DOTALL):
             raise UserError(f'{path}: cannot be read (it is {what}, {size} bytes); {remedy}')
-    return False
+    return 'torch'
 
 
-def _check_zip(path: Path) -> None:
+def _check_zip(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -187,17 +187,17 @@ def _check_zip(path: Path) -> None:
         fault = ('TorchScript, a program, which is refused since it could run', 'save its state dict alone: '
                  'torch.save(torch.jit.load(FILE).state_dict(), OTHER)')
     elif 'data.pkl' in ends:
-        return
+        return 'torch'
     elif names and all(end.endswith('.npy') for end in ends):
-        fault = ('an archive of NumPy arrays, .npz, as JAX\'s models are published', PYTORCH)
+        return 'npz'
     else:
         fault = (f'a zip archive of {str(names[:3])[:120]}', 'unpack it, and name the checkpoint in it')
     raise UserError(f'{path}: cannot be read (it is {fault[0]}); {fault[1]}')
 
 
 def load_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
-    """What a file holds, of torch.save (containers, text, numbers, tensors, arrays, mmengine's histories) or
-    safetensors.
+    """What a file holds, of torch.save (containers, text, numbers, tensors, arrays, mmengine's histories),
+    safetensors or numpy.savez (tensors of its arrays, on the CPU).
 
     Raises:
         UserError: missing, damaged, or holding anything else.
@@ -205,8 +205,12 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
     path = Path(path).expanduser()
     others = torch.serialization.get_safe_globals()  # of other packages, which may allow more
     try:
-        if check_format(path):
+        kind = check_format(path)
+        if kind == 'safetensors':
             return load_file(path)
+        if kind == 'npz':
+            with np.load(path, allow_pickle=False) as arrays:
+                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
         _check_archive(path)
         # what is no archive is given whole: in a file, a torn length would ask for as much memory; and an archive
         # as an open file, since torch goes by the name of one that is called .safetensors

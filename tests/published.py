@@ -1,7 +1,9 @@
 """Checkpoints as their authors publish them, made from a timm model's weights: the inverse of timm's filters."""
 
 import re
+import zlib
 
+import numpy as np
 import torch
 
 NARROW = dict(embed_dim=96, depth=3, num_heads=3)
@@ -95,6 +97,58 @@ def deit3(state):
 
 def distilled(state):
     return {'model': state | {'head_dist.weight': torch.zeros(9, 96), 'head.weight': torch.zeros(9, 96)}}
+
+
+def seeded(name, *shape):
+    """An array of a scale that fits its name; of one name and shape always the same."""
+    noise = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
+    if name.endswith('running_var'):
+        return 1 + noise ** 2
+    norm = re.search(r'(scale|(norm\d?|bn)\.weight)$', name)
+    return 1 + 0.1 * noise if norm else noise * 0.1 if len(shape) < 2 else noise / (noise.size / max(shape)) ** 0.5
+
+
+def google_hybrid(layers, width, embed_dim, depth, num_heads, grid):
+    """A ResNet and ViT in the names and shapes of Google's `R50+ViT-B_16.npz`, by name."""
+    shapes, wide = {}, embed_dim // num_heads
+
+    def norm(place, channels, lead=(1, 1, 1)):
+        shapes.update({f'{place}/scale': (*lead, channels), f'{place}/bias': (*lead, channels)})
+
+    def convolve(place, number, side, inner, outer):
+        shapes[f'{place}conv{number}/kernel'] = side, side, inner, outer
+        norm(f'{place}gn{number}', outer)
+
+    convolve('', '_root', 7, 3, width)
+    before = width
+    for stage, units in enumerate(layers):
+        middle, outer = width * 2 ** stage, 4 * width * 2 ** stage
+        for unit in range(units):
+            place = f'block{stage + 1}/unit{unit + 1}/'
+            convolve(place, 1, 1, before, middle)
+            convolve(place, 2, 3, middle, middle)
+            convolve(place, 3, 1, middle, outer)
+            if unit == 0:
+                convolve(place, '_proj', 1, before, outer)
+            before = outer
+    for block in range(depth):
+        place = f'Transformer/encoderblock_{block}'
+        norm(f'{place}/LayerNorm_0', embed_dim, ())
+        norm(f'{place}/LayerNorm_2', embed_dim, ())
+        attention = f'{place}/MultiHeadDotProductAttention_1'
+        for part in ('query', 'key', 'value'):
+            shapes |= {f'{attention}/{part}/kernel': (embed_dim, num_heads, wide),
+                       f'{attention}/{part}/bias': (num_heads, wide)}
+        shapes |= {f'{attention}/out/kernel': (num_heads, wide, embed_dim), f'{attention}/out/bias': (embed_dim,)}
+        for layer, inner, outer in ((0, embed_dim, 4 * embed_dim), (1, 4 * embed_dim, embed_dim)):
+            shapes |= {f'{place}/MlpBlock_3/Dense_{layer}/kernel': (inner, outer),
+                       f'{place}/MlpBlock_3/Dense_{layer}/bias': (outer,)}
+    norm('Transformer/encoder_norm', embed_dim, ())
+    shapes |= {'Transformer/posembed_input/pos_embedding': (1, 1 + grid ** 2, embed_dim), 'cls': (1, 1, embed_dim),
+               'embedding/kernel': (1, 1, before, embed_dim), 'embedding/bias': (embed_dim,),
+               'pre_logits/kernel': (embed_dim, embed_dim), 'pre_logits/bias': (embed_dim,),
+               'head/kernel': (embed_dim, 9), 'head/bias': (9,)}
+    return {name: seeded(name, *shape) for name, shape in shapes.items()}
 
 
 # timm's name, input size of its two, and how its authors write it

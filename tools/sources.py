@@ -93,7 +93,7 @@ def check(name: str, source: Source, weights_root: Path) -> int:
     known = '' if source.sha256 is None else ', as published' if digest == source.sha256 else ', not as published'
     print(f'{name}: {_facts(path)}{known}')
     try:
-        print(f'  {build_encoder(path, source.encoder, 5, 1, "centering", 224).load_report}')
+        print(f'  {build_encoder(path, source.encoder, 1, 1, "centering", 224).load_report}')
     except UserError as error:
         print(f'  error: {error}')
         return 2

@@ -9,23 +9,21 @@ from collections.abc import Sequence
 
 import timm
 import torch
-from mmengine.logging import print_log
-from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ..acceleration import checkpoint_blocks
-from ..checkpoints import LoadReport, Naming, load_source, timm_naming
+from ..checkpoints import Naming, timm_naming
 from ..errors import UserError, check_number, nearest
-from ..inflation import check_window, parse_inflation
-from ..keys import check_size
+from ..keys import nearest_multiples
+from .sourced import SourcedEncoder
 
 CHOOSE = 'choose a vision Transformer (ViT, BEiT, EVA, Swin, ...)'
 
 
-class InflatedEncoder(BaseModule):
+class InflatedEncoder(SourcedEncoder):
     """A timm model over windows, its patch embedding inflated from a 2D source (Zhang et al. 2022).
 
     Args:
@@ -53,20 +51,14 @@ class InflatedEncoder(BaseModule):
                  out_indices: Sequence[int] = (3, 5, 7, 11), drop_path_rate: float = 0.0,
                  layer_scale: float | None = None, with_cp: bool = False, sizes: dict | None = None,
                  init_cfg: dict | None = None):
-        super().__init__(init_cfg)
+        super().__init__(slices, channels, inflation, source, img_size, init_cfg)
         if layer_scale is not None:
             check_number('layer_scale', layer_scale, 0)
         self.layer_scale = layer_scale
-        parse_inflation(inflation)
-        check_window(slices, channels)
-        self.img_size = check_size(img_size)
         if not isinstance(model, str) or not timm.is_model(model):
             raise UserError(f'timm has no model {model!r}{nearest(model, timm.list_models())}'[:300])
         self.name, self.sizes = model, dict(sizes or {})
-        self.slices, self.channels = slices, channels
-        self.inflation, self.source = inflation, source
         self.out_indices = tuple(out_indices)
-        self.load_report: LoadReport | None = None
         try:
             self.model = timm.create_model(model, pretrained=False, num_classes=0, drop_path_rate=drop_path_rate,
                                            **self.timm_sizes)
@@ -98,10 +90,9 @@ class InflatedEncoder(BaseModule):
         sides = (self.img_size, self.img_size) if isinstance(self.img_size, int) else self.img_size
         for patch, side in zip(projection.stride, sides, strict=True):
             if side % patch:
-                sizes = sorted({max(side // patch, 1) * patch, (side // patch + 1) * patch})
                 raise UserError(f'timm model {self.name!r}: input size {side} is no multiple of its patch '
                                 f'{patch}: pixels would be lost; set experiment.img_size to '
-                                f'{" or ".join(map(str, sizes))}')
+                                f'{nearest_multiples(side, patch)}')
         taps = self.out_indices
         if len(taps) != 4 or not all(type(tap) is int and 0 <= tap < len(levels) for tap in taps):
             raise UserError(f'out_indices={taps!r} must be four whole numbers from 0 to {len(levels) - 1}, '
@@ -118,10 +109,7 @@ class InflatedEncoder(BaseModule):
 
     def init_weights(self) -> None:
         """Load and inflate the source; without one, timm's own initialization stays, but for `layer_scale`."""
-        if self.source and self.load_report is None:
-            self.load_report = load_source(self.model, self.naming, self.source, self.slices, self.channels,
-                                           self.inflation)
-            print_log(f'source {self.load_report}', logger='current')
+        super().init_weights()
         if not self.source and self.layer_scale is not None:
             for name, parameter in self.model.named_parameters():
                 if name.split('.')[-1].startswith('gamma'):  # of LayerScale, or BEiT's own gamma_1 and gamma_2

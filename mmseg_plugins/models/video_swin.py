@@ -2,24 +2,21 @@
 
 from collections.abc import Sequence
 
-from mmengine.logging import print_log
-from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torchvision.models.video.swin_transformer import PatchEmbed3d, SwinTransformer3d
 
 from ..acceleration import checkpoint_blocks
-from ..checkpoints import LoadReport, load_source, video_swin_naming
-from ..errors import UserError, nearest
-from ..inflation import check_window, parse_inflation
-from ..keys import check_size
+from ..checkpoints import video_swin_naming
+from ..errors import UserError
+from .sourced import SourcedEncoder, replace_sizes
 
 BASE = dict(patch_size=(2, 4, 4), window_size=(8, 7, 7), embed_dim=128, depths=(2, 2, 18, 2),
             num_heads=(4, 8, 16, 32))
 
 
 @MODELS.register_module()
-class VideoSwin(BaseModule):
+class VideoSwin(SourcedEncoder):
     """Video Swin over a window: the centre depth position of each stage's output feeds the decoder.
 
     Its patch embedding spans 2 slices, so depth stays an axis of the features: ceil(S / 2) positions
@@ -47,22 +44,13 @@ class VideoSwin(BaseModule):
     def __init__(self, slices: int = 5, channels: int = 1, inflation: str = 'centering',
                  source: str | None = None, img_size: int | Sequence[int] = 512, drop_path_rate: float = 0.2,
                  with_cp: bool = False, sizes: dict | None = None, init_cfg: dict | None = None):
-        super().__init__(init_cfg)
-        parse_inflation(inflation)
-        check_window(slices, channels)
-        check_size(img_size)
-        self.slices, self.channels = slices, channels
-        self.inflation, self.source = inflation, source
-        self.load_report: LoadReport | None = None
+        super().__init__(slices, channels, inflation, source, img_size, init_cfg)
 
         def embed(patch_size, embed_dim, norm_layer):
             return PatchEmbed3d(patch_size, channels, embed_dim, norm_layer)
 
         self.sizes = {key: list(value) if isinstance(value, Sequence) else value
-                      for key, value in {**BASE, **(sizes or {})}.items()}
-        for name in self.sizes:
-            if name not in BASE:
-                raise UserError(f'sizes: Video Swin takes no {name!r}{nearest(name, BASE)}')
+                      for key, value in replace_sizes('Video Swin', BASE, sizes).items()}
         try:
             self.model = SwinTransformer3d(stochastic_depth_prob=drop_path_rate, patch_embed=embed, **self.sizes)
         except Exception as error:  # torchvision has no one class for sizes that do not go together
@@ -73,13 +61,6 @@ class VideoSwin(BaseModule):
         self.model.norm, self.model.head = nn.Identity(), nn.Identity()
         if with_cp:
             checkpoint_blocks(block for stage in self.model.features[::2] for block in stage)
-
-    def init_weights(self) -> None:
-        """Load the source; without one, torchvision's own initialization stays."""
-        if self.source and self.load_report is None:
-            self.load_report = load_source(self.model, self.naming, self.source, self.slices, self.channels,
-                                           self.inflation)
-            print_log(f'source {self.load_report}', logger='current')
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         window = inputs.unflatten(1, (self.channels, self.slices))

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import free_port, wait_for
+from mmengine.config import Config
 
 CHOICES = dict(batch=8, steps=6)
 
@@ -62,6 +63,22 @@ def test_the_batch_is_the_same_however_it_is_divided(alone, prepared, tmp_path, 
         np.testing.assert_allclose(losses, expected, rtol=0.2)
     if processes == 1 and passes == 1:
         assert same_weights(work, alone, 'iter_6.pth')
+
+
+@pytest.mark.parametrize('method', ['transunet', 'swinunet'])
+def test_so_it_is_of_the_networks_that_are_compared_with(prepared, tmp_path, method):
+    """By their published recipes, at the miniatures' sizes."""
+    configs, config = children.REPO / 'configs', tmp_path / 'config.py'
+    mini = Config.fromfile(configs / f'{method}_phantom.py').model.to_dict()
+    del mini['decode_head']['loss_decode']
+    loaders = '\n'.join(f'{name}_dataloader = dict(num_workers=0)' for name in ('train', 'val', 'test'))
+    config.write_text(f'_base_ = {str(configs / f"{method}_bcv.py")!r}\n{loaders}\n'
+                      f'model = dict(backbone={mini["backbone"]}, decode_head={mini["decode_head"]})\n')
+    options = children.options(prepared, **CHOICES, slices=1, lr=1e-3, img_size=64)
+    one, two = tmp_path / 'one', tmp_path / 'two'
+    finish(children.start(children.train, one, options, config=config))
+    finish(children.start_ranks(2, children.train, two, options, 'pytorch', config=config))
+    np.testing.assert_allclose(read_log(two)[0], read_log(one)[0], rtol=2e-5)
 
 
 def same_weights(one: Path, other: Path, file: str) -> bool:
