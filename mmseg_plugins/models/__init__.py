@@ -1,3 +1,4 @@
+from . import baselines
 from .classification import PooledHead
 from .dino import DinoHead, DinoPretrainer
 from .encoders import InflatedEncoder, InflatedSwin, InflatedViT
@@ -10,4 +11,4 @@ from .video_swin import VideoSwin
 
 __all__ = ['DiceFocalLoss', 'DinoHead', 'DinoPretrainer', 'InflatedEncoder', 'InflatedSwin', 'InflatedViT',
            'MultiCrop', 'Objective', 'PooledHead', 'VideoSwin', 'WindowPreProcessor', 'WindowSegmentor',
-           'scale_intensity']
+           'baselines', 'scale_intensity']
