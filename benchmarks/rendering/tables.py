@@ -124,7 +124,9 @@ def _metric_table(table: Table, measured: Measured, grid: Grid, committed: Measu
         if label in paper:
             row[published.heading] = f'{paper.pop(label):.2f}'
         rows.append(row)
-    others = [{heading: label, published.heading: f'{figure:.2f}{" (per case)" * (label in published.per_case)}'}
+    first = measured.metrics()[0].title
+    others = [{heading: label, first: published.not_run.get(label, 'not run'),
+               published.heading: f'{figure:.2f}{" (per case)" * (label in published.per_case)}'}
               for label, figure in paper.items()]
     columns = dict.fromkeys([heading, *table.columns, *(name for row in rows for name in row)])
     return pd.DataFrame(others + rows, columns=list(columns)).fillna('—')
