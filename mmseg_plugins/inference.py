@@ -15,6 +15,7 @@ from .datasets.store import window_indices
 from .datasets.volumes import Volume
 from .errors import UserError
 from .evaluation import OverlapAverage
+from .experiment import leave_source_out
 from .safe_load import load_checkpoint
 
 
@@ -24,7 +25,7 @@ def load_model(cfg: Config, checkpoint: str, device: str) -> nn.Module:
     Raises:
         UserError: the checkpoint is not this model's, or there is no such device.
     """
-    cfg.model.backbone.source = None  # the checkpoint holds all weights
+    leave_source_out(cfg)
     model = build_model(cfg)
     try:
         model.to(device).eval()

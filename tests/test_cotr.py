@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.models.baselines.cotr import CoTr, DeformableAttention, encode_positions, reference_points
 
-MINI = dict(in_channels=2, out_channels=3, widths=(6, 12, 24), blocks=(2, 1, 1), layers=2, heads=3, points=2)
+MINI = dict(in_channels=2, out_channels=3, crop=(16, 32, 32), widths=(6, 12, 24), blocks=(2, 1, 1), layers=2,
+            heads=3, points=2)
 SHAPES = [(2, 3, 4), (1, 2, 3)]  # of two scales, no two axes alike
 
 
@@ -57,7 +58,7 @@ def test_the_published_size():
     48 x 192 x 192 with 12 classes (11 organs), InstanceNorm and leaky ReLU: `numel` of all parameters, and torch's
     FlopCounterMode (2 x multiply-accumulate, which counts convolutions and matrix products)."""
     with torch.device('meta'):
-        model = MODELS.build(dict(type='CoTr', in_channels=1, out_channels=12))
+        model = MODELS.build(dict(type='CoTr', in_channels=1, out_channels=12, crop=(48, 192, 192)))
         crop = torch.zeros(1, 1, 48, 192, 192)
 
     def count(*parts) -> int:
@@ -99,8 +100,8 @@ def test_gradients_reach_every_parameter(supervision):
 
 @pytest.mark.parametrize('crop', [(12, 32, 32), (16, 40, 32), (16, 32, 24)])
 def test_a_crop_that_the_strides_do_not_divide_is_refused(crop):
-    with pytest.raises(UserError, match=f'{"x".join(map(str, crop))} voxels.*multiples of 8x16x16'):
-        CoTr(**MINI)(torch.zeros(1, 2, *crop))
+    with pytest.raises(UserError, match=r'experiment.crop=.*: CoTr needs multiples of 8 x 16 x 16'):
+        CoTr(**MINI | dict(crop=crop))
 
 
 @pytest.mark.parametrize('wrong', [dict(widths=(6, 12, 20)), dict(heads=5), dict(coordinates='xyz')])

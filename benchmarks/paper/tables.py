@@ -24,7 +24,7 @@ def _of_source(what: str, cell, sources) -> str:
 PAPERS = (
     Table('2a', MAIN, 'Transfer (T) and depth (D)', 'Table 2(a)', against='Ours', published=published_methods,
           columns={'T': lambda cell, sources: _check_mark(cell.source != 'none'),
-                   'D': lambda cell, sources: _check_mark(cell.slices > 1)},
+                   'D': lambda cell, sources: _check_mark(not cell.of_windows or cell.slices > 1)},
           effects=DEPTH | {'transfer slice by slice': ('Ours w/o D', 'Ours w/o T&D'),
                            'depth without transfer': ('Ours w/o T', 'Ours w/o T&D')}),
     Table('2b', {'BEiT-Random': dict(source='none'), 'CT-DINO': dict(encoder='dino', source='ct_dino'),

@@ -250,7 +250,8 @@ def _input_sizes(measured: Measured, dataset: str) -> str:
     slices: dict[tuple, list[int]] = {}
     for record in measured.done():
         if record['cell']['dataset'] == dataset and 'input_size' in record.get('data', ()):
-            slices.setdefault(tuple(record['data']['input_size']), []).append(record['cell']['slices'])
+            *depth, height, width = record['data']['input_size']  # of crops with their own
+            slices.setdefault((height, width), []).extend(depth or [record['cell']['slices']])
     return ', '.join(f'{width}x{height}x' + '..'.join(map(str, sorted({min(depths), max(depths)})))
                      for (height, width), depths in sorted(slices.items())) or '—'
 
@@ -371,8 +372,9 @@ def cost_table(measured: Measured, grid: Grid, paper: Mapping[str, int]) -> pd.D
         row = {'Runs': marked(name, cell, measured, grid), 'seconds': f'{np.median(whole):.0f}' if whole else '—'}
         if not cell.without_config:
             on_gpu = all(cost.get('memory_of') == 'GPU, training' for cost in costs)
-            row |= {'slices': str(cell.slices), 'parameters (M)': f'{costs[0]["parameters"] / 1e6:.2f}',
-                    'encoder GFLOPs': f'{costs[0]["encoder_flops"] / 1e9:#.4g}',
+            of_encoder = {'encoder GFLOPs': f'{costs[0]["encoder_flops"] / 1e9:#.4g}'}
+            row |= {'slices': str(cell.slices)} | of_encoder if cell.of_windows else {'slices': 'crop'}
+            row |= {'parameters (M)': f'{costs[0]["parameters"] / 1e6:.2f}',
                     'GFLOPs': f'{costs[0]["flops"] / 1e9:#.4g}',
                     'peak MiB': f'{max(cost["peak_memory_mib"] for cost in costs)}' if on_gpu else '—'}
         rows.append(row)

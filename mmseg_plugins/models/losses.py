@@ -96,6 +96,27 @@ class DiceFocalLoss(nn.Module):
         return absent.sum(1) + (present - absent.gather(1, label[:, None]))[:, 0]
 
 
+@MODELS.register_module()
+class MonaiLoss(nn.Module):
+    """A loss of MONAI's, of the softmax against one-hot labels, for the recipes of methods that were published so.
+
+    Args:
+        name: of the class in monai.losses, as `DiceCELoss`.
+        settings: its arguments.
+    """
+
+    def __init__(self, name: str, loss_name: str = 'loss_monai', **settings):
+        import monai.losses  # takes seconds
+
+        super().__init__()
+        self.loss = getattr(monai.losses, name)(to_onehot_y=True, softmax=True, **settings)
+        self.loss_name = loss_name
+
+    def forward(self, logits: Tensor, label: Tensor, weight=None, ignore_index=None, **_) -> Tensor:
+        """Loss of logits (B, K, ...) against integer labels (B, ...)."""
+        return self.loss(logits.float(), label[:, None])
+
+
 def _sum_per_class(values: Tensor, label: Tensor, classes: int) -> Tensor:
     """Sum (B, V) over the voxels of each class: (B, K)."""
     return values.new_zeros(len(values), classes).scatter_add(1, label, values)

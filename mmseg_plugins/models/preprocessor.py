@@ -1,4 +1,4 @@
-"""Intensity scaling on the training device: windows travel in the volume's own dtype."""
+"""Intensity scaling on the training device: windows and crops travel in the volume's own dtype."""
 
 import torch
 from mmengine.model import BaseDataPreprocessor
@@ -12,14 +12,11 @@ class WindowPreProcessor(BaseDataPreprocessor):
 
     Every sample's metainfo holds `intensity_range` (C pairs low, high) and, in training,
     `intensity_shift` (in units of the scaled image).
-
-    Args:
-        slices: S; a window has C * S channels, channel-major.
+    A window has C * S channels, channel-major; so has a crop, whose S slices are all that it spans.
     """
 
-    def __init__(self, slices: int = 1, non_blocking: bool = True):
+    def __init__(self, non_blocking: bool = True):
         super().__init__(non_blocking=non_blocking)
-        self.slices = slices
         self.memory_format = torch.contiguous_format
 
     def forward(self, data: dict, training: bool = False) -> dict:
@@ -28,7 +25,7 @@ class WindowPreProcessor(BaseDataPreprocessor):
         inputs = torch.stack([window.float() for window in windows])  # cases may differ in dtype
         ranges = torch.tensor([sample.intensity_range for sample in samples],
                               dtype=torch.float32, device=inputs.device)
-        ranges = ranges.repeat_interleave(self.slices, dim=1)[..., None, None]
+        ranges = ranges.repeat_interleave(inputs.shape[1] // ranges.shape[1], dim=1)[..., None, None]
         inputs = scale_intensity(inputs, ranges[:, :, 0], ranges[:, :, 1])
         shifts = [sample.get('intensity_shift', 0.0) for sample in samples]
         if any(shifts):

@@ -14,7 +14,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.functional import gelu, grid_sample, interpolate, leaky_relu
 
-from ...errors import UserError
+from .monai_networks import check_crop
 
 SLOPE = 0.01  # of every leaky ReLU
 STEM_STRIDE = (1, 2, 2)  # CT has fewer slices than rows
@@ -32,6 +32,7 @@ class CoTr(nn.Module):
     Args:
         in_channels: C.
         out_channels: K, classes with background.
+        crop: (D, H, W), multiples of (8, 16, 16).
         widths: channels of the stem, of the first stage, and of the other two.
         blocks: residual blocks of the three stages.
         layers: of the Transformer.
@@ -43,18 +44,20 @@ class CoTr(nn.Module):
             are, as in the authors' code, so that a query at the fractions (d, h, w) of the volume samples around
             (h, w, d). `whd`: brought into its order, so that a query samples around its own place.
 
-    Input: (B, C, D, H, W), D a multiple of 8, H and W of 16. Output: logits (B, K, D, H, W); in training with
+    Input: (B, C, D, H, W). Output: logits (B, K, D, H, W); in training with
     `deep_supervision` a list of four, finest first, behind which come strides (1, 2, 2), (2, 4, 4) and (4, 8, 8).
 
     Raises:
-        UserError: an input that the strides do not divide.
+        UserError: the strides do not divide the crop.
         ValueError: sizes that do not fit one another.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, widths: Sequence[int] = (64, 192, 384),
-                 blocks: Sequence[int] = (3, 3, 2), layers: int = 6, heads: int = 6, points: int = 4,
-                 dropout: float = 0.1, deep_supervision: bool = True, coordinates: str = 'dwh'):
+    def __init__(self, in_channels: int, out_channels: int, crop: Sequence[int],
+                 widths: Sequence[int] = (64, 192, 384), blocks: Sequence[int] = (3, 3, 2), layers: int = 6,
+                 heads: int = 6, points: int = 4, dropout: float = 0.1, deep_supervision: bool = True,
+                 coordinates: str = 'dwh'):
         super().__init__()
+        check_crop('CoTr', crop, STRIDE)
         stem, first, width = widths
         self.stem = nn.Sequential(*_convolution(in_channels, stem, 7, STEM_STRIDE), _activation())
         self.stages = nn.ModuleList(_stage(*sizes) for sizes in zip((stem, first, width), (first, width, width),
@@ -72,9 +75,6 @@ class CoTr(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode='fan_out')
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
-        if any(side % stride for side, stride in zip(images.shape[2:], STRIDE, strict=True)):
-            raise UserError(f'CoTr cannot take crops of {"x".join(map(str, images.shape[2:]))} voxels '
-                            f'(depth x height x width); choose multiples of {"x".join(map(str, STRIDE))}')
         fine = [self.stem(images)]
         for stage in self.stages:
             fine.append(stage(fine[-1]))
