@@ -10,6 +10,7 @@ A config of this project is mmengine's with one more section:
         batch=16, accumulate=1, lr=3e-5, warmup=20, seed=1234,
         split='train', evaluate=None, val_interval=None, checkpoint_interval=1000,
         train_percent=100,               # of the patients of `split`; 25 are among 50 (datasets/splits.py)
+        power=1,                         # of the rate's decay to 0: 1 is linear (schedule.py)
         neighbour_lr=1,                  # factor of the rate of the kernel's neighbour slices (schedule.py)
         protocol='sound',                # intensity rule: `sound` or `paper` (datasets/intensity.py)
         encoder=None)                    # or any timm model with a patch embedding, in the config's place
@@ -340,7 +341,8 @@ def _carry_into_schedule(cfg: Config, experiment: ConfigDict) -> None:
         raise UserError('optim_wrapper.type=AmpOptimWrapper: set experiment.precision to bf16 or fp16 instead')
     cfg.optim_wrapper.optimizer.lr = experiment.lr
     cfg.optim_wrapper.accumulative_counts = experiment.accumulate
-    cfg.param_scheduler = dict(type='WarmupLinearLR', end=steps, warmup=min(experiment.warmup, steps - 1))
+    cfg.param_scheduler = dict(type='WarmupPolyLR', end=steps, warmup=min(experiment.warmup, steps - 1),
+                               power=experiment.get('power') or 1)
     cfg.train_cfg.update(max_iters=steps, val_interval=experiment.get('val_interval') or steps,
                          accumulate=experiment.accumulate)
     cfg.default_hooks.checkpoint.interval = experiment.checkpoint_interval

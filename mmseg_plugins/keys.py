@@ -106,6 +106,7 @@ KEYS: dict[str, Key] = {
                         usual=1, of='windows'),
     'steps': _whole(1, decides=r'train_cfg\.max_iters|model\.steps', optional=True),
     'warmup': _whole(0, decides=r'param_scheduler(\..*)?'),
+    'power': Key('a number above 0', _is_rate, r'param_scheduler(\..*)?', optional=True, usual=1),
     'seed': _whole(0, MOST_SEED, decides=r'randomness\.seed|\w+_dataloader\.sampler\.seed'),
     'split': _text(r'train_dataloader\.dataset\.split'),
     'train_percent': _whole(1, 100, decides=r'train_dataloader\.dataset\.split', optional=True, usual=100),

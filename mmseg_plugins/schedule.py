@@ -1,4 +1,4 @@
-"""The learning rate by step: linear warm-up, then linear decay to zero (Zhang et al. 2022, Table 6).
+"""The learning rate by step: linear warm-up, then polynomial decay to zero (Zhang et al. 2022, Table 6: linear).
 
 And which parameters have a rate or a weight decay of their own, and how fast a kernel's neighbour slices move.
 """
@@ -11,36 +11,38 @@ from mmengine.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS, PARAM_SCHEDULER
 from torch import nn
 
 
-def rate_factor(step: int, steps: int, warmup: int) -> float:
+def rate_factor(step: int, steps: int, warmup: int, power: float = 1) -> float:
     """What the asked rate is multiplied by in a step, as MMSegmentation's LinearLR and PolyLR in turn have it.
 
     Args:
         step: from 0.
         steps: of the training; the last has rate 0.
         warmup: steps that lead up to the asked rate, which the last of them has; a single one has half of it.
+        power: of the decay; 1 is linear.
     """
     if step < warmup:
         least = 1 / (warmup + 1)
         return least + (1 - least) * step / max(warmup - 1, 1)
-    return max(1 - (step - warmup) / max(steps - warmup - 1, 1), 0.0)
+    return max(1 - (step - warmup) / max(steps - warmup - 1, 1), 0.0) ** power
 
 
 @PARAM_SCHEDULERS.register_module()
-class WarmupLinearLR(_ParamScheduler):
+class WarmupPolyLR(_ParamScheduler):
     """`rate_factor` as a scheduler of mmengine: a function of the step alone, which any step can be gone on from.
 
     Args:
         optimizer: whose groups' `lr` it sets, each a multiple of its own first one.
         end: steps of the training, by mmengine's name.
         warmup: of these, steps of warm-up.
+        power: of the decay.
     """
 
-    def __init__(self, optimizer, end: int, warmup: int):
-        self.steps, self.warmup = end, warmup
+    def __init__(self, optimizer, end: int, warmup: int, power: float = 1):
+        self.steps, self.warmup, self.power = end, warmup, power
         super().__init__(optimizer, 'lr', by_epoch=False)
 
     def _get_value(self) -> list[float]:
-        factor = rate_factor(self.last_step, self.steps, self.warmup)
+        factor = rate_factor(self.last_step, self.steps, self.warmup, self.power)
         return [base * factor for base in self.base_values]
 
     def move_to(self, step: int) -> None:

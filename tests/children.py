@@ -53,13 +53,13 @@ def _begin(log: Path, errors: Path | None = None) -> None:
 
 
 def train(work_dir: Path, options: dict, launcher: str = 'none', hooks: Sequence[Hook] = (),
-          log: Path | None = None, path: Path | None = None) -> None:
+          log: Path | None = None, path: Path | None = None, config: Path = CONFIG) -> None:
     """Train a config as tools/train.py --resume does; `path` is where its own modules are."""
     _begin(log or work_dir.with_suffix('.log'))
     sys.path[:0] = [str(path)] * (path is not None)
 
     def main() -> None:
-        cfg = load_config(CONFIG, options, world_size(launcher))
+        cfg = load_config(config, options, world_size(launcher))
         prepare_for_device(cfg, launcher)
         cfg.work_dir, cfg.resume, cfg.default_hooks.logger.interval = str(work_dir), True, 1
         training = build_runner(cfg)

@@ -24,6 +24,7 @@ from mmseg_plugins.datasets.transforms import (
     RandomRotate90,
     RandomTranslate,
     RandomWindowFlip,
+    RandomWindowRotFlip,
     RandomZoomCrop,
     ResizeWindow,
 )
@@ -211,7 +212,8 @@ def _sample(slices=5, size=(20, 24), seed=0):
     return dict(window=window, planes=planes, slices=slices, intensity_range=[(-175.0, 250.0)])
 
 
-@pytest.mark.parametrize('transform', [RandomWindowFlip(0.5), RandomRotate90(1.0), RandomTranslate(5)])
+@pytest.mark.parametrize('transform', [RandomWindowFlip(0.5), RandomRotate90(1.0), RandomTranslate(5),
+                                       RandomWindowRotFlip(), RandomWindowRotFlip(flip_prob=0, rotate_prob=1)])
 def test_image_and_label_move_together(transform):
     np.random.seed(0)
     for seed in range(20):
@@ -219,6 +221,24 @@ def test_image_and_label_move_together(transform):
         inside = out['planes'][0] > 0
         for plane in out['window']:
             np.testing.assert_array_equal(plane[inside], out['planes'][0][inside].astype(int) * 100)
+
+
+def test_turn_and_flip_else_rotation_else_nothing():
+    np.random.seed(0)
+    _, rows, columns = np.mgrid[:1, :64, :64]
+    disc = ((rows - 31.5) ** 2 + (columns - 48) ** 2 < 36).astype(np.uint8)
+    angles, kinds = [], []
+    for _ in range(200):
+        out = RandomWindowRotFlip().transform(dict(window=disc * np.int16(200), planes=disc, slices=1,
+                                                   intensity_range=[(-175.0, 250.0)]))
+        row, column = np.argwhere(out['planes'][0]).mean(0) - 31.5
+        angles.append(np.degrees(np.arctan2(row, column)))
+        kinds.append('rotated' if (out['window'] == -175).any() else 'same' if (out['planes'] == disc).all() else
+                     'turned')
+    rotated = [angle for angle, kind in zip(angles, kinds, strict=True) if kind == 'rotated']
+    assert 15 < max(rotated) < 21 and -21 < min(rotated) < -15
+    # of 200: turned or flipped to another place 3/4 of a half, rotated a quarter
+    assert 60 < kinds.count('turned') < 90 and 35 < len(rotated) < 65
 
 
 @pytest.mark.parametrize('zoom', [(0.5, 0.5), (0.7, 0.9), (1.0, 1.0), (1.5, 2.0)])

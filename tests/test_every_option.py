@@ -30,7 +30,7 @@ OTHERS = dict(data_root='{data}/.', source='other.pth', inflation='average', sli
               img_size=96, batch=8, accumulate=2, lr=0.5, steps=77, warmup=7, seed=7, split='test',
               evaluate='train', val_interval=7, checkpoint_interval=7, encoder='deit_tiny_patch16_224',
               protocol='paper', precision='bf16', activation_checkpointing=True, compile=True, channels_last=True,
-              train_percent=50, neighbour_lr=0.1)
+              train_percent=50, neighbour_lr=0.1, power=0.9)
 
 
 def places(cfg: Config) -> dict:

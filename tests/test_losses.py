@@ -5,7 +5,7 @@ import torch
 from monai.losses import DiceFocalLoss as MonaiDiceFocal
 from monai.losses import DiceLoss, FocalLoss
 
-from mmseg_plugins.models import DiceFocalLoss
+from mmseg_plugins.models import BatchDiceLoss, DiceFocalLoss
 
 
 @pytest.fixture
@@ -29,6 +29,14 @@ def test_loss_and_gradient_are_monais(batch, gamma, focal):
     wanted = sum(reference(logits, label[:, None]) for reference in references(gamma, focal))
     torch.testing.assert_close(found, wanted)
     torch.testing.assert_close(*(torch.autograd.grad(loss, logits)[0] for loss in (found, wanted)))
+
+
+def test_dice_of_the_batch_and_its_gradient_are_monais(batch):
+    logits, label = batch
+    monais = DiceLoss(to_onehot_y=True, softmax=True, squared_pred=True, batch=True)
+    losses = 0.6 * monais(logits, label[:, None]), BatchDiceLoss(loss_weight=0.6)(logits, label)
+    torch.testing.assert_close(*losses)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, logits)[0] for loss in losses))
 
 
 def test_class_weights_are_of_voxels_in_both_forms():

@@ -15,7 +15,7 @@ from mmengine.optim import LinearLR, PolyLR, build_optim_wrapper
 from mmseg_plugins.building import build_runner
 from mmseg_plugins.errors import Stopped, UserError
 from mmseg_plugins.experiment import load_config, prepare_for_device, read_config
-from mmseg_plugins.schedule import WarmupLinearLR, rate_factor
+from mmseg_plugins.schedule import WarmupPolyLR, rate_factor
 from mmseg_plugins.work_dir import end_training
 
 BEGUN = dict(batch=4, img_size=32, lr=1e-3, steps=3, warmup=1, checkpoint_interval=1)
@@ -36,21 +36,21 @@ def optimizer():
     return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
 
 
-@pytest.mark.parametrize('steps, warmup', [(20, 5), (20, 0), (8, 6)])
-def test_the_rates_are_mmengines_own_schedulers_in_turn(optimizer, steps, warmup):
-    found = rates([WarmupLinearLR(optimizer, steps, warmup)], optimizer, steps)
+@pytest.mark.parametrize('steps, warmup, power', [(20, 5, 1), (20, 0, 1), (8, 6, 1), (20, 5, 0.9), (20, 0, 0.9)])
+def test_the_rates_are_mmengines_own_schedulers_in_turn(optimizer, steps, warmup, power):
+    found = rates([WarmupPolyLR(optimizer, steps, warmup, power)], optimizer, steps)
     plain = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
     turns = [LinearLR(plain, 1 / (warmup + 1), by_epoch=False, begin=0, end=warmup)] if warmup else []
-    turns.append(PolyLR(plain, eta_min=0, power=1, by_epoch=False, begin=warmup, end=steps))
+    turns.append(PolyLR(plain, eta_min=0, power=power, by_epoch=False, begin=warmup, end=steps))
     expected = rates(turns, plain, steps)
-    assert found == pytest.approx([0.5 * rate_factor(step, steps, warmup) for step in range(steps)])
+    assert found == pytest.approx([0.5 * rate_factor(step, steps, warmup, power) for step in range(steps)])
     assert found[:warmup] == pytest.approx(expected[:warmup])
     assert found[-1] == 0 and found[warmup:] == pytest.approx(expected[warmup:], abs=1e-12)
 
 
 @pytest.mark.parametrize('warmup', [0, 1, 2, 4])
 def test_after_the_warm_up_the_rate_is_the_one_that_is_asked_for(optimizer, warmup):
-    found = rates([WarmupLinearLR(optimizer, 6, warmup)], optimizer, 6)
+    found = rates([WarmupPolyLR(optimizer, 6, warmup)], optimizer, 6)
     assert found[warmup] == 0.5 == pytest.approx(max(found)) and found[:warmup] == sorted(found[:warmup])
 
 

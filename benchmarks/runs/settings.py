@@ -17,16 +17,18 @@ def describe_settings(cfg: Config) -> dict[str, str]:
         size = experiment.img_size if isinstance(experiment.img_size, int) else tuple(experiment.img_size)
     losses = (model if 'network' in model else model.decode_head).loss_decode
     losses = losses if isinstance(losses, list | tuple) else [losses]
-    scheduler = ('slanted triangular (linear warm-up then linear decay to zero)' if cfg.param_scheduler.warmup else
-                 'linear decay to zero')
+    power = cfg.param_scheduler.power
+    decay = 'linear decay to zero' if power == 1 else f'polynomial decay to zero (power {power:g})'
+    own = {key: model.data_preprocessor[key] for key in ('clip', 'scaled') if key in model.data_preprocessor}
     return dict(
         batch_size=str(experiment.batch), loss=' + '.join(map(_describe, losses)),
-        learning_rate=f'{experiment.lr:g}', scheduler=scheduler,
+        learning_rate=f'{experiment.lr:g}',
+        scheduler=f'slanted triangular (linear warm-up then {decay})' if cfg.param_scheduler.warmup else decay,
         steps=str(experiment.steps), input=crops or f'{size} pixels, {experiment.slices} slices',
         optimizer=optimizer.type, weight_decay=str(optimizer.get('weight_decay', 'the optimizer\'s own')),
         warmup_steps=str(experiment.warmup),
         train_augmentation='; '.join(map(_describe, cfg.train_dataloader.dataset.pipeline[1:-1])),
-        intensity=f'protocol {experiment.protocol}',
+        intensity=_describe(own | dict(type=f'protocol {experiment.protocol}')),
         inference=f'overlap {model.get("overlap", 0.5)}' if crops else
         '; '.join(map(_describe, cfg.val_dataloader.dataset.pipeline[1:-1])) or 'none')
 

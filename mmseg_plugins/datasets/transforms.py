@@ -157,6 +157,45 @@ class RandomRotate90(BaseTransform):
 
 
 @TRANSFORMS.register_module()
+class RandomWindowRotFlip(BaseTransform):
+    """Turn and flip, else rotate by a few degrees, else nothing (TransUNet, Chen et al. 2021).
+
+    With probability `flip_prob` a random multiple of 90 degrees (none included) and a flip of one of the two axes.
+    Where that was not drawn, with probability `rotate_prob` a rotation about the centre, nearest pixel; what
+    comes in from outside is the low end of the range, its label background.
+
+    Args:
+        flip_prob: of turn and flip.
+        rotate_prob: of the rotation, where there is no turn.
+        degree: largest angle.
+    """
+
+    def __init__(self, flip_prob: float = 0.5, rotate_prob: float = 0.5, degree: float = 20.0):
+        self.flip_prob = check_number('flip_prob', flip_prob, 0, 1)
+        self.rotate_prob = check_number('rotate_prob', rotate_prob, 0, 1)
+        self.degree = check_number('degree', degree, 0, 180)
+
+    def transform(self, results: dict) -> dict:
+        flip, rotate = np.random.rand(2) < (self.flip_prob, self.rotate_prob)
+        turns, axis = np.random.randint(4), np.random.randint(1, 3)
+        angle = np.radians(np.random.uniform(-self.degree, self.degree))
+        if flip:
+            for name in ('window', 'planes'):
+                results[name] = np.flip(np.rot90(results[name], turns, (1, 2)), axis)
+        elif rotate:
+            height, width = results['window'].shape[1:]
+            middle, (sine, cosine) = ((height - 1) / 2, (width - 1) / 2), (np.sin(angle), np.cos(angle))
+            rows, columns = np.arange(height)[:, None] - middle[0], np.arange(width) - middle[1]
+            y = np.rint(cosine * rows - sine * columns + middle[0]).astype(int)
+            x = np.rint(sine * rows + cosine * columns + middle[1]).astype(int)
+            outside = (y < 0) | (y >= height) | (x < 0) | (x >= width)
+            for name, fill in (('window', fill_values(results)), ('planes', np.zeros(1, np.uint8))):
+                results[name] = np.asarray(results[name])[:, y.clip(0, height - 1), x.clip(0, width - 1)]
+                results[name][:, outside] = fill[:, None]
+        return results
+
+
+@TRANSFORMS.register_module()
 class RandomIntensityShift(BaseTransform):
     """Shift the scaled intensities, which span -1 to 1, by up to `offset` with probability `prob`.
 

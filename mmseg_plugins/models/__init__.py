@@ -2,7 +2,7 @@ from . import baselines
 from .classification import PooledHead
 from .dino import DinoHead, DinoPretrainer
 from .encoders import InflatedEncoder, InflatedSwin, InflatedViT
-from .losses import DiceFocalLoss, MonaiLoss
+from .losses import BatchDiceLoss, DiceFocalLoss, MonaiLoss
 from .multi_crop import MultiCrop
 from .objective import Objective
 from .preprocessor import WindowPreProcessor, scale_intensity
@@ -10,6 +10,6 @@ from .segmentor import WindowSegmentor
 from .video_swin import VideoSwin
 from .volume_segmentor import VolumeSegmentor
 
-__all__ = ['DiceFocalLoss', 'DinoHead', 'DinoPretrainer', 'InflatedEncoder', 'InflatedSwin', 'InflatedViT',
-           'MonaiLoss', 'MultiCrop', 'Objective', 'PooledHead', 'VideoSwin', 'VolumeSegmentor',
+__all__ = ['BatchDiceLoss', 'DiceFocalLoss', 'DinoHead', 'DinoPretrainer', 'InflatedEncoder', 'InflatedSwin',
+           'InflatedViT', 'MonaiLoss', 'MultiCrop', 'Objective', 'PooledHead', 'VideoSwin', 'VolumeSegmentor',
            'WindowPreProcessor', 'WindowSegmentor', 'baselines', 'scale_intensity']

@@ -1,4 +1,4 @@
-"""Dice + Focal, as the paper names its loss.
+"""Dice + Focal, as the paper names its loss, and the Dice of methods that it is compared with.
 
 A loss of one's own is a module that a config names, here or in one that a grid imports; MMSegmentation's do too:
 
@@ -94,6 +94,35 @@ class DiceFocalLoss(nn.Module):
         own = logits.gather(1, label[:, None])
         present = (-own).sigmoid().pow(self.gamma) * softplus(-own)
         return absent.sum(1) + (present - absent.gather(1, label[:, None]))[:, 0]
+
+
+@MODELS.register_module()
+class BatchDiceLoss(nn.Module):
+    """Soft Dice of the softmax with squared denominators (Milletari et al. 2016), pooled over the batch.
+
+    One Dice for each class, background included, of all voxels of the batch, which is that of a pass over all
+    processes; the loss is their mean over the classes. TransUNet and SwinUNet are trained with it beside a
+    cross-entropy. It equals MONAI's DiceLoss(softmax, squared_pred, batch).
+
+    Args:
+        loss_weight: factor.
+        smooth: added to numerator and denominator.
+    """
+
+    def __init__(self, loss_weight: float = 1.0, smooth: float = 1e-5, loss_name: str = 'loss_dice'):
+        super().__init__()
+        self.loss_weight = check_number('loss_weight', loss_weight, 0)
+        self.smooth = check_number('smooth', smooth, 0)
+        self.loss_name = loss_name
+
+    def forward(self, logits: Tensor, label: Tensor, weight=None, ignore_index=None, **_) -> Tensor:
+        """Loss of logits (B, K, H, W) against integer labels (B, H, W)."""
+        p, label = logits.float().softmax(1).flatten(2), label.long().flatten(1)      # (B, K, V), (B, V)
+        own = p.gather(1, label[:, None])[:, 0]                                       # (B, V)
+        both = _sum_per_class(own, label, p.shape[1])
+        sizes = p.square().sum(2) + _sum_per_class(torch.ones_like(own), label, p.shape[1])
+        both, sizes = (sum_over_processes(part.sum(0)) for part in (both, sizes))
+        return self.loss_weight * (1 - (2 * both + self.smooth) / (sizes + self.smooth)).mean()
 
 
 @MODELS.register_module()
