@@ -21,8 +21,8 @@ nnU-Net 1 trains it; the paper itself was not at hand).
 What differs here: volumes keep their spacing, where nnU-Net resamples them to one; intensities are scaled as in
 every row here, where it takes z-scores; of its augmentation there are zoom (0.7 to 1.4, in the plane), flips and
 intensity shifts, not rotations by any angle, noise, blur, gamma and low resolution; prediction is of the volume as
-it is, not averaged over its flips; the rate falls with every step, not every epoch. All 13 organs are learned, where
-theirs are 11.
+it is, not averaged over its flips; the rate falls with every step, not every epoch. All 13 organs are learned,
+where theirs are 11.
 
 Paper: no row. What was published of it: docs/baselines.md.
 Command: tools/dist_train.sh configs/cotr_bcv.py 2
@@ -32,7 +32,7 @@ experiment = dict(data_root='data/prepared/bcv', crop=(48, 192, 192), source=Non
                   warmup=0, steps=250_000)
 model = dict(
     network=dict(type='CoTr'),
-    loss_decode=dict(_delete_=True, type='MonaiLoss', name='DiceCELoss', include_background=False, batch=True))
+    loss_decode=[dict(type='CrossEntropyLoss'), dict(type='BatchDiceLoss', squared=False, background=False)])
 optim_wrapper = dict(
     _delete_=True, type='OptimWrapper', clip_grad=dict(max_norm=12.0),
     optimizer=dict(type='SGD', momentum=0.99, nesterov=True, weight_decay=3e-5))
