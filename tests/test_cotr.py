@@ -4,10 +4,16 @@ import math
 
 import pytest
 import torch
+from conftest import REPO
+from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
 from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmseg_plugins.building import build_model
 from mmseg_plugins.errors import UserError
+from mmseg_plugins.experiment import load_model_config
 from mmseg_plugins.models.baselines.cotr import CoTr, DeformableAttention, encode_positions, reference_points
 
 MINI = dict(in_channels=2, out_channels=3, crop=(16, 32, 32), widths=(6, 12, 24), blocks=(2, 1, 1), layers=2,
@@ -96,6 +102,26 @@ def test_gradients_reach_every_parameter(supervision):
     sum(logits.square().mean() for logits in (outputs if supervision else [outputs])).backward()
     assert not [name for name, parameter in model.named_parameters()
                 if parameter.grad is None or not parameter.grad.abs().sum() > 0]
+
+
+@pytest.mark.parametrize('config', ['cotr_bcv', 'cotr_matched_bcv', 'cotr_phantom'])
+def test_a_recipe_trains_all_scales_and_predicts_whole_volumes(config):
+    """At miniature size; the volume is no multiple of the crop."""
+    cfg, index = load_model_config(REPO / f'configs/{config}.py', {
+        'experiment.crop': (8, 32, 32), 'model.network.coordinates': 'whd', 'model.network.layers': 1,
+        **{f'model.network.{name}': MINI[name] for name in ('widths', 'blocks', 'heads')}})
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    model, classes = build_model(cfg), len(index['labels'])
+    assert [layer.attention.order for layer in model.network.transformer.layers] == [(1, 2, 0)]
+    sample = SegDataSample(metainfo=dict(depth=10, ori_shape=(40, 33)))
+    sample.gt_sem_seg = PixelData(data=torch.randint(classes, (8, 32, 32)))
+    losses = model.train()(torch.randn(1, 8, 32, 32), [sample], mode='loss')
+    sum(losses.values()).backward()
+    assert all(head.weight.grad.abs().sum() > 0 for head in (*model.network.heads, model.network.head))
+    with torch.no_grad():
+        [found] = model.eval()(torch.randn(1, 10, 40, 33), [sample], mode='predict')
+    assert found.pred_sem_seg.data.shape == (10, 40, 33) and found.pred_sem_seg.data.max() < classes
 
 
 @pytest.mark.parametrize('crop', [(12, 32, 32), (16, 40, 32), (16, 32, 24)])
