@@ -13,6 +13,10 @@ BCV_ORGANS = ('bcv', 'phantom')
 DECODER = 'decoder (512x512)'
 
 
+def check_mark(holds: bool) -> str:
+    return '✓' if holds else '✗'
+
+
 def _read(name: str, index: str, column: str) -> dict[str, float]:
     return pd.read_csv(PAPER / f'{name}.csv', dtype={index: str}).set_index(index)[column].to_dict()
 
@@ -23,9 +27,12 @@ def published_methods(dataset: str) -> Published:
     others = dict(per_case=tuple(baselines.index[baselines['mean_of'] == 'cases']),
                   not_run=baselines['not_run'].to_dict())
     if dataset in BCV_ORGANS:
+        marks = {heading: {row: check_mark(mark) for row, mark in _read('table2a_main', 'method', column).items()}
+                 for heading, column in (('T', 'transfer'), ('D', 'depth'))}
         seeds = pd.read_csv(PAPER / 'seeds.csv').groupby('method', sort=False)
         return Published('paper (BCV)', _read('table2a_main', 'method', 'dsc8'), published_organs(),
-                         {method: rows.set_index('seed')['dsc8'].to_dict() for method, rows in seeds}, **others)
+                         {method: rows.set_index('seed')['dsc8'].to_dict() for method, rows in seeds},
+                         columns=marks, **others)
     datasets = published_datasets()
     if dataset in datasets:
         return Published('paper (Table 5)', datasets[dataset].to_dict(), **others)

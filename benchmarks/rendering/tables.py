@@ -125,7 +125,8 @@ def _metric_table(table: Table, measured: Measured, grid: Grid, committed: Measu
             row[published.heading] = f'{paper.pop(label):.2f}'
         rows.append(row)
     first = measured.metrics()[0].title
-    others = [{heading: label, first: published.not_run.get(label, 'not run'),
+    others = [{heading: label, **{name: texts.get(label) for name, texts in published.columns.items()},
+               first: published.not_run.get(label, 'not run'),
                published.heading: f'{figure:.2f}{" (per case)" * (label in published.per_case)}'}
               for label, figure in paper.items()]
     columns = dict.fromkeys([heading, *table.columns, *(name for row in rows for name in row)])
