@@ -46,7 +46,8 @@ PARAMWISE = {'custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult'
 KNOWN_CONSTRUCTORS = (None, 'RatesBesideDecay')  # which take that; another's may be any
 # Where a part stands in a config, and the registry that its `type` is from. A number is a place in a list.
 PARTS = {pattern: found for found, patterns in {
-    registry.MODELS: r'model(|(\.\w+)*\.(backbone|neck|decode_head|auxiliary_head|loss_decode|data_preprocessor))',
+    registry.MODELS: r'model(|(\.\w+)*\.(backbone|network|neck|decode_head|auxiliary_head|loss_decode'
+                     r'|data_preprocessor))',
     registry.DATASETS: r'\w+_dataloader\.dataset', registry.DATA_SAMPLERS: r'\w+_dataloader\.(batch_)?sampler',
     registry.TRANSFORMS: r'\w+_dataloader\.dataset(\.\w+)*\.(pipeline|transforms)\.\d+',
     registry.OPTIM_WRAPPERS: 'optim_wrapper', registry.OPTIMIZERS: r'optim_wrapper\.optimizer',
@@ -55,7 +56,7 @@ PARTS = {pattern: found for found, patterns in {
     registry.VISUALIZERS: 'visualizer', registry.VISBACKENDS: r'(visualizer\.)?vis_backends\.\d+',
     }.items() for pattern in [re.compile(patterns)]}
 # Parts without which nothing can be trained, and those that may be None or several.
-NEEDED = ('model', 'model.data_preprocessor', 'model.backbone', 'train_dataloader', 'train_dataloader.dataset',
+NEEDED = ('model', 'model.data_preprocessor', 'train_dataloader', 'train_dataloader.dataset',
           'optim_wrapper', 'optim_wrapper.optimizer', 'train_cfg', 'default_hooks', 'default_hooks.checkpoint',
           'randomness')
 OPTIONAL = re.compile(r'(val|test)_(dataloader|cfg|evaluator)|model\.(neck|auxiliary_head)|visualizer'
@@ -98,15 +99,15 @@ def check_arguments(cfg: Config, where: str) -> None:
         if name not in ALLOWED and (close := difflib.get_close_matches(name, READ, 1, CLOSE)):
             raise UserError(f'{where}: {name} is read by nothing; did you mean {close[0]!r}?')
     parts = dict(_walk(cfg.to_dict(), ''))
-    for place in NEEDED:
+    for place in (*NEEDED, 'model.backbone' if 'model.network' not in parts else 'model.network'):
         if place not in parts:
             raise UserError(f'{where}: {place} is missing or no dict(...); see configs/_base_')
     for place, part in {'': cfg, **parts}.items():
         for key, value in part.items():
             _check_kind(f'{place}.{key}'.lstrip('.'), value, where)
-    for place in ('model', 'model.backbone'):
+    for place in ('model', 'model.backbone', 'model.network'):
         for key in ('init_cfg', 'pretrained'):
-            if parts[place].get(key) is not None:
+            if parts.get(place, {}).get(key) is not None:
                 raise UserError(f'{where}: {place}.{key}: weights are loaded by experiment.source (an encoder\'s) '
                                 'or load_from (a whole model\'s); set that instead')
     for place, part in parts.items():

@@ -40,14 +40,15 @@ KERNELS = re.compile(r'(?:^|\.)((?:patch_embed\.proj|patch_embed\.projection|vis
                      r'|patch_generator\.embedder|conv1)\.weight)$')
 TAKEN, LEFT = {'teacher', 'ema'}, {'student', 'target', 'momentum'}  # words in the path of one of several encoders
 
-BUFFERS = r'(relative_position_index|attn_mask|relative_coords_table|rope\..*)$'
+BUFFERS = r'(relative_position_index|downsample\.order|attn_mask|relative_coords_table|rope\..*)$'
 # What a pre-training file carries beyond the encoder's blocks, and a segmentation encoder never uses.
 DROPPED_BY_RULE = {
     r'^(head|head_dist|cls_head|pre_logits|fc_norm|lm_head|fc|attn_pool)(\.|$)':
         'classification or pre-training head',
     r'^(norm|layer_norm)\.': 'final norm, which the feature taps precede',
     r'^mask_token$': 'masked-image-modelling token',
-    r'^(decoder_|cls_pt_)': 'pre-training decoder',
+    r'^(decoder_|cls_pt_|conv\.)': 'pre-training decoder',
+    r'^(rotation|contrastive)_': 'pre-training head',
     BUFFERS: 'buffer, rebuilt for the new size',
 }
 
@@ -270,6 +271,31 @@ def load_source(model: nn.Module, naming: Naming, path: str | Path, slices: int,
         kernel = inflate_kernel(kernel, slices, channels, inflation)
         kernel = None if kernel is None else kernel.flatten(1, 2)
     _fill(model, naming, state, kernel, report)
+    return report
+
+
+def load_volume_source(model: nn.Module, naming: Naming, path: str | Path, channels: int) -> LoadReport:
+    """Load a checkpoint whose patches are of volumes into the encoder of a network that takes volumes.
+
+    Args:
+        model: the encoder, with a Conv3d as `patch_embed.proj` of C channels.
+        naming: the encoder's.
+        path: checkpoint file as its authors published it.
+        channels: C. The kernel, summed over the file's channels, is repeated over them and divided by their
+            number.
+
+    Raises:
+        UserError: names the first key that no rule explains, is missing, has a wrong shape or no numbers.
+    """
+    state, report = read_source(path, naming)
+    report.kernel = kernel = state[PATCH_KERNEL]
+    if kernel.ndim != 5:
+        raise UserError(f'{path}: {PATCH_KERNEL} has shape {tuple(kernel.shape)}, the encoder\'s patches are of '
+                        'volumes; choose the checkpoint of such an encoder')
+    if kernel.shape[1] != channels:
+        kernel = kernel.sum(1, keepdim=True).repeat(1, channels, 1, 1, 1) / channels
+    _fill(model, naming, state, kernel, report)
+    report.loaded, report.inflated = [*report.inflated, *report.loaded], []
     return report
 
 

@@ -15,6 +15,12 @@ A config of this project is mmengine's with one more section:
         protocol='sound',                # intensity rule: `sound` or `paper` (datasets/intensity.py)
         encoder=None)                    # or any timm model with a patch embedding, in the config's place
 
+A network that takes volumes (models/volume_segmentor.py) has in the place of inflation, slices, stride, target,
+img_size and encoder
+
+        crop=(64, 128, 128),             # voxels that it takes at a time: slices, height, width
+        spacing=(2.0, 1.5, 1.5))         # mm of a voxel that volumes are resampled to; None: as they are
+
 and how it is computed (acceleration.py): `precision`, `activation_checkpointing`, `compile`, `channels_last`,
 so that `--cfg-options experiment.slices=11` is one edit, not six. `load_config` fills the parts in; what it
 fills in cannot be set otherwise (keys.py).
@@ -43,6 +49,7 @@ from .datasets.store import read_index
 from .errors import UserError, nearest
 from .keys import PLACEHOLDERS, check_experiment, check_place, decided_by
 from .models.encoders import spans_window, timm_encoder
+from .models.volume_segmentor import fill_network
 from .progress import Progress
 from .sources import fetch_source, name_own_weights
 
@@ -77,8 +84,15 @@ def load_model_config(path: str | Path, options: dict | None = None) -> tuple[Co
     except UserError:
         index = _expect_index(Path(cfg.experiment.data_root).name)
     _carry_into_model(cfg, cfg.experiment, index)
-    cfg.model.backbone.source = None
+    leave_source_out(cfg)
     return cfg, index
+
+
+def leave_source_out(cfg: Config) -> None:
+    """Let the model be built without its source: a checkpoint holds all weights, or none are needed."""
+    for part in ('backbone', 'network'):
+        if part in cfg.model:
+            cfg.model[part].pop('source', None)
 
 
 def _expect_index(name: str) -> dict:
@@ -131,8 +145,8 @@ def _read_once(path: Path, _written: int) -> Config:
 
 def _fill_from_dataset(experiment: ConfigDict) -> None:
     """Input size and steps, where a config leaves them out: as the data was prepared, else as in the catalogue."""
-    left_out = [(key, of_data) for key, of_data in (('img_size', 'input_size'), ('steps', 'steps'))
-                if experiment.get(key) is None]
+    of_datasets = {'steps': 'steps'} | ({} if experiment.get('crop') else {'img_size': 'input_size'})
+    left_out = [(key, of_data) for key, of_data in of_datasets.items() if experiment.get(key) is None]
     if not left_out:
         return
     try:
@@ -179,20 +193,33 @@ def check_start(cfg: Config, world_size: int) -> str:
     """
     experiment, train = cfg.experiment, cfg.train_dataloader
     if experiment.source:
-        encoder = experiment.get('encoder') or cfg.model.backbone.get('model', 'the config')
+        start = cfg.model.get('backbone') or cfg.model.network
+        encoder = experiment.get('encoder') or start.get('model', 'the config')
         if own := name_own_weights(experiment.source, encoder):
             with Progress(stderr=True) as progress:
-                experiment.source = cfg.model.backbone.source = str(fetch_source(own, Path('weights'), progress))
+                experiment.source = start.source = str(fetch_source(own, Path('weights'), progress))
         check_source_file(experiment.source)
     index = read_index(experiment.data_root)
     trained, evaluated = check_splits(cfg, index)
     evaluated = f', evaluated on {evaluated}' if cfg.val_dataloader else ', without labels'
-    return (f'{experiment.steps} steps of {experiment.batch} windows ({world_size} processes x '
-            f'{train.batch_size // experiment.accumulate} windows x {experiment.accumulate} accumulated) on '
-            f'{trained} cases of {index["dataset"]}{evaluated}; '
-            f'{experiment.slices} slices, stride {experiment.stride}, '
-            f'source {experiment.source or "none (random weights)"}, inflation {experiment.inflation}, '
+    what, size, inflation = 'crops', describe_crops(experiment), ''
+    if not size:
+        what, size = 'windows', f'{experiment.slices} slices, stride {experiment.stride}'
+        inflation = f'inflation {experiment.inflation}, '
+    return (f'{experiment.steps} steps of {experiment.batch} {what} ({world_size} processes x '
+            f'{train.batch_size // experiment.accumulate} {what} x {experiment.accumulate} accumulated) on '
+            f'{trained} cases of {index["dataset"]}{evaluated}; {size}, '
+            f'source {experiment.source or "none (random weights)"}, {inflation}'
             f'{experiment.get("precision") or "fp32"}')
+
+
+def describe_crops(experiment: ConfigDict) -> str:
+    """In words what a network that takes volumes takes at a time; '' for one of windows."""
+    crop, spacing = experiment.get('crop'), experiment.get('spacing')
+    if not crop:
+        return ''
+    size = f'crops of {" x ".join(map(str, crop))} voxels'
+    return size + (f' of {" x ".join(f"{side:g}" for side in spacing)} mm' if spacing else '')
 
 
 def training_split(experiment: ConfigDict) -> str:
@@ -249,8 +276,16 @@ def _check_kept(written: dict, filled: dict, options: dict, path: str | Path) ->
 
 
 def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:
-    model, slices = cfg.model, experiment.slices
-    model.data_preprocessor.slices = slices
+    model = cfg.model
+    if ('network' in model) != bool(experiment.get('crop')):
+        raise UserError(f'{cfg.filename}: model.network takes experiment.crop; a config has both, or neither')
+    if 'network' in model:
+        model.crop = experiment.crop
+        fill_network(model.network, in_channels=index['channels'], out_channels=len(index['labels']),
+                     crop=experiment.crop, source=experiment.source)
+        carry_into_model(experiment, model)
+        return
+    slices = experiment.slices
     if 'decode_head' in model:
         if experiment.get('encoder'):
             try:
@@ -281,9 +316,13 @@ def _carry_into_data(cfg: Config, experiment: ConfigDict, index: dict, world_siz
         if cfg[f'{name}_dataloader'] is None:  # nothing to evaluate without labels
             continue
         dataset = cfg[f'{name}_dataloader'].dataset
-        dataset.update(data_root=experiment.data_root, split=split, slices=experiment.slices,
-                       stride=experiment.stride, target=experiment.target, protocol=experiment.protocol)
-        size = experiment.img_size
+        dataset.update(data_root=experiment.data_root, split=split, protocol=experiment.protocol)
+        if crop := experiment.get('crop'):
+            dataset.update(crop=crop, spacing=experiment.get('spacing'))
+            size = crop[1:]
+        else:
+            dataset.update(slices=experiment.slices, stride=experiment.stride, target=experiment.target)
+            size = experiment.img_size
         for transform in dataset.pipeline:
             if transform.type in ('ResizeWindow', 'RandomZoomCrop'):
                 transform.size = (size, size) if isinstance(size, int) else tuple(size)

@@ -4,11 +4,12 @@ FLOPs are 2 x multiply-accumulates of convolutions, matrix products (linear laye
 products), and in the encoder one multiply-accumulate per element of every norm and of every scaling: of
 the queries, and of both branches where a model has layer scale. For BEiT-B/16 with T patches, N = T + 1
 tokens and width d that is `2 [256 T d S + 12 (12 N d^2 + 2 N^2 d + 5 N d)]`, and the paper's decoder is
-neck and head together; nothing here uses the formula, the model's own operations are counted.
+neck and head together; nothing here uses the formula, the model's own operations are counted. Of a network that
+takes volumes the convolutions and matrix products count.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,15 +21,15 @@ from torch.utils.flop_counter import flop_registry
 from .building import build_model
 
 PARTS = {'backbone.model.patch_embed': 'patch embedding', 'backbone': 'blocks', 'neck': 'neck',
-         'decode_head': 'decoder', 'auxiliary_head': 'auxiliary decoder'}
+         'decode_head': 'decoder', 'auxiliary_head': 'auxiliary decoder', 'network': 'network'}
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one part for one window: parameters, FLOPs, and activations (elements that counted layers put out)."""
-    parameters: int
-    flops: int
-    activations: int
+    """Of one part for one window or crop: parameters, FLOPs, activations (elements that counted layers give)."""
+    parameters: int = 0
+    flops: int = 0
+    activations: int = 0
 
     def __add__(self, other: 'Cost') -> 'Cost':
         return Cost(self.parameters + other.parameters, self.flops + other.flops,
@@ -36,26 +37,29 @@ class Cost:
 
 
 def count_cost(model: nn.Module, size: Sequence[int]) -> dict[str, Cost]:
-    """Cost by part of one forward pass over a single window; allocates nothing on the meta device.
+    """Cost by part of one forward pass over a single window or crop; allocates nothing on the meta device.
 
     Args:
-        model: a segmentor whose `backbone` has `channels`, `slices` and an inner `model`.
-        size: (height, width) of the input in pixels.
+        model: a segmentor whose `backbone` has `channels`, `slices` and an inner `model`; or a VolumeSegmentor.
+        size: (height, width) of the input in pixels; of a crop (slices, height, width).
 
     Returns:
         PARTS that the model has, in that order.
     """
-    backbone, counter, hooks = model.backbone, _Counter(), []
+    counter, hooks = _Counter(), []
     for name, module in model.named_modules():
         if name in PARTS:
             hooks += [module.register_forward_pre_hook(lambda *_, part=PARTS[name]: counter.stack.append(part)),
                       module.register_forward_hook(lambda *_: counter.stack.pop() and None)]
-    for module in backbone.modules():
+    backbone = getattr(model, 'backbone', None)
+    for module in backbone.modules() if backbone else ():
         hooks.append(module.register_forward_hook(counter.count_elementwise))
         if hasattr(module, 'qkv') or hasattr(module, 'q_proj'):
             hooks.append(module.register_forward_pre_hook(counter.expect_queries))
     device = next(model.parameters()).device
-    window = torch.zeros(1, backbone.channels * backbone.slices, *size, device=device)
+    *slices, height, width = size
+    channels = backbone.channels * backbone.slices if backbone else model.channels * slices[0]
+    window = torch.zeros(1, channels, height, width, device=device)
     fused = [module for module in model.modules() if getattr(module, 'fused_attn', False)]
     training = model.training
     try:
@@ -79,12 +83,19 @@ def count_cost(model: nn.Module, size: Sequence[int]) -> dict[str, Cost]:
             for part in PARTS.values() if part in parameters}
 
 
+def input_size(experiment: Mapping) -> list[int]:
+    """(height, width) of a config's windows, or (slices, height, width) of its crops."""
+    if crop := experiment.get('crop'):
+        return list(crop)
+    size = experiment['img_size']
+    return [size, size] if isinstance(size, int) else list(size)
+
+
 def count_config(cfg: Config) -> dict[str, Cost]:
     """Cost by part of the model of a config of `load_model_config`, at its input size."""
-    size = cfg.experiment.img_size
     with torch.device('meta'):
         model = build_model(cfg)
-    return count_cost(model, (size, size) if isinstance(size, int) else size)
+    return count_cost(model, input_size(cfg.experiment))
 
 
 class _Counter(TorchDispatchMode):

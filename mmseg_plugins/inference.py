@@ -9,12 +9,14 @@ from mmseg.structures import SegDataSample
 from torch import nn
 
 from .building import build_model
+from .datasets.crops import resample, resampled_shape
 from .datasets.intensity import channel_statistics, intensity_ranges
-from .datasets.planes import resize_planes
+from .datasets.planes import Planes, resize_planes
 from .datasets.store import window_indices
 from .datasets.volumes import Volume
 from .errors import UserError
 from .evaluation import OverlapAverage
+from .experiment import leave_source_out
 from .safe_load import load_checkpoint
 
 
@@ -24,7 +26,7 @@ def load_model(cfg: Config, checkpoint: str, device: str) -> nn.Module:
     Raises:
         UserError: the checkpoint is not this model's, or there is no such device.
     """
-    cfg.model.backbone.source = None  # the checkpoint holds all weights
+    leave_source_out(cfg)
     model = build_model(cfg)
     try:
         model.to(device).eval()
@@ -62,7 +64,7 @@ def predict_volume(model: nn.Module, volume: Volume, cfg: Config, index: dict, b
         volume: image (D, C, H, W).
         cfg: the model's config, carried through by load_config.
         index: the prepared dataset's, for its intensity rules.
-        batch: windows at a time.
+        batch: windows at a time; crops are as many as the config says.
         progress: called with (slices done, slices, '').
 
     Returns:
@@ -70,9 +72,17 @@ def predict_volume(model: nn.Module, volume: Volume, cfg: Config, index: dict, b
     """
     experiment = cfg.experiment
     depth, channels, *native = volume.image.shape
-    if channels != model.backbone.channels:
-        raise UserError(f'the image has {channels} channels, the model takes {model.backbone.channels}')
+    taken = getattr(model, 'backbone', model).channels
+    if channels != taken:
+        raise UserError(f'the image has {channels} channels, the model takes {taken}')
     ranges = intensity_ranges(index, experiment.protocol, channel_statistics(volume.image))
+    if experiment.get('crop'):
+        size = resampled_shape((depth, *native), volume.spacing, experiment.get('spacing'))
+        whole = torch.from_numpy(resample(Planes(volume.image, list(range(depth))), size))
+        sample = SegDataSample(metainfo=dict(depth=depth, ori_shape=tuple(native), intensity_range=ranges))
+        [sample] = model.test_step(dict(inputs=[whole], data_samples=[sample]))
+        progress(depth, depth, '')
+        return sample.pred_sem_seg.data.numpy()
     size = experiment.img_size
     size = (size, size) if isinstance(size, int) else tuple(size)
     enlarge = next((part.get('enlarge', 'bilinear') for part in cfg.test_dataloader.dataset.pipeline

@@ -32,6 +32,7 @@ class Key:
         determines: a result depends on its value; not so on where things lie, how often they are saved, and what
             is computed twice instead of kept.
         usual: what leaving it out means, where that is a value; runs that say so are those that leave it out.
+        of: what alone has it, `windows` or `crops`; '': both.
     """
     must_be: str
     fits: Callable[[Any], bool]
@@ -41,6 +42,7 @@ class Key:
     text: bool = False
     determines: bool = True
     usual: Any = None
+    of: str = ''
 
 
 def _whole(least: int, most: float = math.inf, **others) -> Key:
@@ -49,9 +51,9 @@ def _whole(least: int, most: float = math.inf, **others) -> Key:
                lambda value: type(value) is int and least <= value <= most, **others)
 
 
-def _text(decides: str = '', optional: bool = False, determines: bool = True) -> Key:
+def _text(decides: str = '', optional: bool = False, **others) -> Key:
     return Key(f'a text{" or None" * optional}', lambda value: isinstance(value, str) and value != '', decides,
-               optional, text=True, determines=determines)
+               optional, text=True, **others)
 
 
 def _one_of(names: Sequence[str], decides: str, optional: bool = False, **others) -> Key:
@@ -69,6 +71,10 @@ def _is_size(value: Any) -> bool:
     return all(type(side) is int and side > 0 for side in sides)
 
 
+def _are_three(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list | tuple) and len(value) == 3 and all(map(fits, value))
+
+
 def _is_rate(value: Any) -> bool:
     return _is_factor(value) and value > 0
 
@@ -79,19 +85,25 @@ def _is_factor(value: Any) -> bool:
 
 KEYS: dict[str, Key] = {
     'data_root': _text(rf'{DATASET}\.data_root|model\.decode_head\.num_classes|model\.backbone\.channels'
+                       r'|model\.network\.(in|out)_channels'
                        r'|(val|test)_evaluator(\.\d+)?\.headline', determines=False),
-    'source': _text(r'model\.backbone\.source', optional=True, determines=False),
-    'inflation': _text(r'model\.backbone\.inflation'),
-    'slices': _whole(1, decides=rf'model\.((data_preprocessor|backbone)\.)?slices|{DATASET}\.slices'),
-    'stride': _whole(0, decides=rf'{DATASET}\.stride'),
-    'target': _one_of(('center', 'all'), rf'model\.target|{DATASET}\.target'),
+    'source': _text(r'model\.(backbone|network)\.source', optional=True, determines=False),
+    'inflation': _text(r'model\.backbone\.inflation', of='windows'),
+    'slices': _whole(1, decides=rf'model\.(backbone\.)?slices|{DATASET}\.slices', of='windows'),
+    'stride': _whole(0, decides=rf'{DATASET}\.stride', of='windows'),
+    'target': _one_of(('center', 'all'), rf'model\.target|{DATASET}\.target', of='windows'),
     'img_size': Key('pixels of height and width, one whole number above 0 or two', _is_size,
-                    rf'model\.backbone\.img_size|{DATASET}\.pipeline\.\d+\.size', optional=True),
+                    rf'model\.backbone\.img_size|{DATASET}\.pipeline\.\d+\.size', optional=True, of='windows'),
+    'crop': Key('slices, height and width of a crop in voxels, three whole numbers above 0',
+                _are_three(lambda side: type(side) is int and side > 0),
+                rf'model\.(network\.)?crop|{DATASET}\.crop', optional=True, of='crops'),
+    'spacing': Key('mm of a voxel along slices, height and width, three numbers above 0', _are_three(_is_rate),
+                   rf'{DATASET}\.spacing', optional=True, of='crops'),
     'batch': _whole(1, decides=r'train_dataloader\.batch_size'),
     'accumulate': _whole(1, decides=r'optim_wrapper\.accumulative_counts|(train_cfg|model)\.accumulate'),
     'lr': Key('a number above 0', _is_rate, r'optim_wrapper\.optimizer\.lr'),
     'neighbour_lr': Key('a number, at least 0', _is_factor, r'default_hooks\.neighbour_rate(\..*)?', optional=True,
-                        usual=1),
+                        usual=1, of='windows'),
     'steps': _whole(1, decides=r'train_cfg\.max_iters|model\.steps', optional=True),
     'warmup': _whole(0, decides=r'param_scheduler(\..*)?'),
     'power': Key('a number above 0', _is_rate, r'param_scheduler(\..*)?', optional=True, usual=1),
@@ -101,12 +113,12 @@ KEYS: dict[str, Key] = {
     'evaluate': _text(r'(val|test)_dataloader\.dataset\.split', optional=True),
     'val_interval': _whole(1, decides=r'train_cfg\.val_interval', optional=True),
     'checkpoint_interval': _whole(1, decides=r'default_hooks\.checkpoint\.interval', determines=False),
-    'encoder': _text(optional=True),
+    'encoder': _text(optional=True, of='windows'),
     'protocol': _one_of(PROTOCOLS, rf'{DATASET}\.protocol'),
     'precision': _one_of(PRECISIONS, r'optim_wrapper\.(type|dtype)', optional=True, usual='fp32'),
-    'activation_checkpointing': _switch(r'model\.backbone\.with_cp', determines=False),
+    'activation_checkpointing': _switch(r'model\.backbone\.with_cp', determines=False, of='windows'),
     'compile': _switch(r'(model\.)?compile'),
-    'channels_last': _switch(r'model\.channels_last'),
+    'channels_last': _switch(r'model\.channels_last', of='windows'),
 }
 
 # Other places of a config whose constructors take numbers that mean nothing.
@@ -172,16 +184,21 @@ def check_experiment(experiment: Any, where: str) -> None:
     for name in experiment:
         if name not in KEYS:
             raise UserError(f'{where}: unknown key experiment.{name}{nearest(name, KEYS)}')
+    crops = experiment.get('crop') is not None
     for name, key in KEYS.items():
-        value = experiment.get(name)
-        if value is None and key.optional:
+        value, foreign = experiment.get(name), key.of == ('windows' if crops else 'crops')
+        if value is None and (key.optional or foreign):
             continue
+        if foreign:
+            raise UserError(f'{where}: experiment.{name} is of {key.of}, and ' + (
+                'experiment.crop says that the network takes crops; leave one of the two out' if crops else
+                'the network takes windows, as experiment.crop is left out; leave it out too'))
         if name not in experiment:
             raise UserError(f'{where}: experiment.{name} is missing')
         if not key.fits(value):
             fault = nearest(value, key.names) if key.names else f' must be {key.must_be}'
             raise UserError(f'{where}: experiment.{name}={value!r}{fault}')
     try:
-        parse_inflation(experiment['inflation'])
+        parse_inflation('none' if crops else experiment['inflation'])
     except UserError as error:
         raise UserError(f'{where}: experiment.inflation: {error}') from None

@@ -25,8 +25,8 @@ KEPT = 2  # a newer checkpoint may turn out broken
 WEIGHTS = 'weights.pth'  # of a finished training
 PATIENCE = 60  # seconds for a process that was told to stop and still writes its checkpoint
 # What a training keeps from its first step to its last; the rest of `experiment` may change when it is resumed.
-KEPT_KEYS = ('slices', 'stride', 'target', 'img_size', 'encoder', 'source', 'inflation', 'batch', 'seed',
-             'protocol')
+KEPT_KEYS = ('slices', 'stride', 'target', 'img_size', 'crop', 'spacing', 'encoder', 'source', 'inflation',
+             'batch', 'seed', 'protocol')
 PARTS = {'meta': dict, 'state_dict': dict, 'optimizer': dict, 'message_hub': dict}  # of a training's checkpoint
 
 
@@ -91,12 +91,11 @@ def check_weights(model: nn.Module, weights: Any, path: str | Path) -> None:
 def _kept_settings(runner) -> dict[str, Any]:
     """What of a training must not change, as a checkpoint notes it: moved files are the same files."""
     experiment = runner.cfg.experiment
-    settings = {key: experiment.get(key) for key in KEPT_KEYS}
-    size = settings['img_size']
+    settings = {key: list(value) if isinstance(value, list | tuple) else value
+                for key, value in ((key, experiment.get(key)) for key in KEPT_KEYS)}
     dataset = runner.train_dataloader.dataset
     return settings | dict(optimizer=type(runner.optim_wrapper.optimizer).__name__,
                            source=settings['source'] and Path(settings['source']).name,
-                           img_size=size if isinstance(size, int) else list(size),
                            split=dataset.split, data=dataset.index['split_hash'])
 
 

@@ -31,10 +31,14 @@ def test_loss_and_gradient_are_monais(batch, gamma, focal):
     torch.testing.assert_close(*(torch.autograd.grad(loss, logits)[0] for loss in (found, wanted)))
 
 
-def test_dice_of_the_batch_and_its_gradient_are_monais(batch):
+@pytest.mark.parametrize('squared', [True, False])
+@pytest.mark.parametrize('background', [True, False])
+def test_dice_of_the_batch_and_its_gradient_are_monais(batch, squared, background):
     logits, label = batch
-    monais = DiceLoss(to_onehot_y=True, softmax=True, squared_pred=True, batch=True)
-    losses = 0.6 * monais(logits, label[:, None]), BatchDiceLoss(loss_weight=0.6)(logits, label)
+    monais = DiceLoss(to_onehot_y=True, softmax=True, squared_pred=squared, batch=True,
+                      include_background=background)
+    ours = BatchDiceLoss(loss_weight=0.6, squared=squared, background=background)
+    losses = 0.6 * monais(logits, label[:, None]), ours(logits, label)
     torch.testing.assert_close(*losses)
     torch.testing.assert_close(*(torch.autograd.grad(loss, logits)[0] for loss in losses))
 

@@ -7,7 +7,7 @@ from mmseg_plugins.building import build_runner
 from mmseg_plugins.compat import leave_processes
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.errors import UserError, run_main
-from mmseg_plugins.experiment import check_splits, load_config, prepare_for_device
+from mmseg_plugins.experiment import check_splits, leave_source_out, load_config, prepare_for_device
 from mmseg_plugins.faults import explain
 from mmseg_plugins.files import check_output, write_json
 from mmseg_plugins.inference import load_weights
@@ -47,7 +47,7 @@ def main() -> None:
         check_output(args.out, '--out', [args.config, args.checkpoint], args.overwrite, [cfg.experiment.data_root])
     keep_config(work_dir, args.config)
     prepare_for_device(cfg, args.launcher, train=False)
-    cfg.model.backbone.source = None  # the checkpoint holds all weights
+    leave_source_out(cfg)
     cfg.work_dir = str(work_dir)
 
     from mmengine.dist import is_main_process

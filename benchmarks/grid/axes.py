@@ -24,8 +24,9 @@ class Cell:
     """One point of the grid. `source` names an entry of the grid's `sources`, 'none' = random weights.
 
     Fields that cannot matter are held at one value, so that tables share the cell: a single slice has
-    stride 1, no neighbours and nothing to inflate over, random weights have nothing to inflate. A method that is
-    no config has its name for an encoder and None for all that only a config has (`cell_without_config`).
+    stride 1, no neighbours and nothing to inflate over, random weights have nothing to inflate. A network that
+    takes crops of volumes has its name for an encoder and None for all that only windows have; a method that is no
+    config has None for all that only a config has (`cell_without_config`).
     """
     dataset: str
     encoder: str = _axis('beit')
@@ -40,21 +41,27 @@ class Cell:
     train_percent: int | None = _axis(100, 'p{}')
 
     def __post_init__(self):
-        for name in set(AXES) - {'encoder'} if self.without_config else ():
-            object.__setattr__(self, name, None)
+        for name in set(AXES) - {'encoder'}:
+            if self.without_config or not self.of_windows and KEYS[name].of == 'windows':
+                object.__setattr__(self, name, None)
         if self.slices == 1:
             object.__setattr__(self, 'stride', 1)
             object.__setattr__(self, 'target', 'center')
             object.__setattr__(self, 'neighbour_lr', 1)
             if self.inflation != 'random':
                 object.__setattr__(self, 'inflation', 'centering')
-        if self.source == 'none':
+        if self.source == 'none' and self.of_windows:
             object.__setattr__(self, 'inflation', 'random')
 
     @property
     def without_config(self) -> bool:
         """Whether its method is a command, or label maps from elsewhere."""
-        return self.slices is None
+        return self.source is None
+
+    @property
+    def of_windows(self) -> bool:
+        """Whether its network takes windows: it is a config, and not one of crops."""
+        return self.slices is not None
 
     @property
     def told(self) -> dict[str, Any]:
@@ -96,7 +103,7 @@ AXES = {line.name: Axis(line.name, line.default, line.metadata['part'], line.typ
 
 def cell_without_config(dataset: str, method: str) -> Cell:
     """The cell of a method that is no config: whatever it is, it has no axes here."""
-    return Cell(dataset, method, slices=None)
+    return Cell(dataset, method, source=None)
 
 
 def check_cell(found: dict) -> None:

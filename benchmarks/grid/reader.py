@@ -9,9 +9,10 @@ from typing import Any
 import yaml
 from timm.models import is_model
 
+from mmseg_plugins.commands import REPO
 from mmseg_plugins.datasets.splits import Fold
 from mmseg_plugins.errors import UserError, nearest
-from mmseg_plugins.experiment import import_extensions
+from mmseg_plugins.experiment import import_extensions, read_config
 from mmseg_plugins.inflation import parse_inflation
 from mmseg_plugins.keys import KEYS, decided_by
 from mmseg_plugins.sources import OWN, PERMUTED, SOURCES, TIMM, Source, find_source, name_own_weights
@@ -31,8 +32,8 @@ SET_BY = {'experiment.data_root': 'dataset', 'experiment.seed': 'seeds', 'load_f
           **{f'experiment.{name}': f'axis {name}' for name, axis in AXES.items() if axis.neutral is not None}}
 SOURCES_OF = {'videoswin': 'swin'}  # takes a 2D Swin's weights too, by inflating kernel and tables
 # Keys that decide how long a step takes.
-PACING = {f'experiment.{key}' for key in ('batch', 'accumulate', 'img_size', 'encoder', 'precision', 'compile',
-                                          'channels_last', 'activation_checkpointing')}
+PACING = {f'experiment.{key}' for key in ('batch', 'accumulate', 'img_size', 'crop', 'spacing', 'encoder',
+                                          'precision', 'compile', 'channels_last', 'activation_checkpointing')}
 
 
 @dataclass
@@ -382,6 +383,16 @@ class _Cells:
     sources: dict[str, Source]  # gains those that need no entry
     source: str | None
 
+    def takes_crops(self, encoder: str) -> bool:
+        """Whether its network takes crops of volumes; a config that cannot be read is told of where it is used."""
+        if encoder not in self.configs:
+            return False
+        path = REPO / self.configs[encoder].format(dataset=self.dataset)
+        try:
+            return bool(read_config(path).experiment.get('crop'))
+        except UserError:
+            return False
+
     def fits(self, encoder: str, source: str) -> bool:
         """Whether an encoder can start from a source; one that is not known is told of elsewhere.
 
@@ -408,6 +419,12 @@ class _Cells:
                 raise UserError(f'{where}: {encoder} is no config, so it has no {", ".join(sorted(others))}; '
                                 'leave that out')
             return cell_without_config(self.dataset, encoder)
+        windows = {}
+        if self.takes_crops(encoder):
+            if others := [axis for axis in changes if axis != 'encoder' and KEYS[axis].of == 'windows']:
+                raise UserError(f'{where}: {encoder} takes crops of volumes, so it has no {", ".join(others)}; '
+                                'leave that out')
+            windows['slices'] = None
         if 'inflation' in changes:
             try:
                 parse_inflation(changes['inflation'])
@@ -426,7 +443,7 @@ class _Cells:
                 self.sources[name], name = found, found.needs if found.permuted else None
         except UserError as error:
             raise UserError(f'{where}: {error}') from None
-        made = Cell(**{'dataset': self.dataset, 'encoder': encoder, **changes, 'source': source})
+        made = Cell(**{'dataset': self.dataset, 'encoder': encoder, **windows, **changes, 'source': source})
         if not made.encoder.startswith(TIMM):
             _known(made.encoder, self.configs, 'encoder', where)
         _known(made.source, {*self.sources, 'none'}, 'source', where)

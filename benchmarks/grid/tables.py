@@ -63,12 +63,16 @@ class Published:
         organs: rows by label ids, and statistics of the labels themselves.
         seeds: row -> seed -> mean, where it tells of several.
         per_case: rows whose figures are means of cases; the others' are pooled.
+        columns: heading -> row -> what stands there of a row that a table lacks, beside the table's own `columns`.
+        not_run: row -> what stands for its figures in a table that lacks it: `not run`, and why or where it is.
     """
     heading: str = ''
     rows: Mapping[str, float] = field(default_factory=dict)
     organs: pd.DataFrame = field(default_factory=pd.DataFrame)
     seeds: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     per_case: Collection[str] = ()
+    columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    not_run: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,7 @@ def _all_of(findings: Sequence[Finding]) -> Finding:
 
 def _too_thin(measured: Measured, cells: Sequence[Cell]) -> Finding | None:
     """That volumes have fewer slices than a window spans, so that more of them only repeat the ends."""
-    spans = [(cell.slices - 1) * cell.stride + 1 for cell in cells if not cell.without_config]
+    spans = [(cell.slices - 1) * cell.stride + 1 for cell in cells if cell.of_windows]
     summary = measured.data.get(cells[0].dataset)
     if not summary or not spans or max(spans) <= (depth := summary['size'][2]):
         return None
@@ -213,7 +213,7 @@ def _most_varying(variation: pd.Series, named: Sequence[str]) -> Finding:
 
 
 def _cost(measured: Measured, cells: Sequence[Cell]) -> Finding:
-    if any(cell.without_config for cell in cells):
+    if not all(cell.of_windows for cell in cells):
         return NOT_RUN
     flops = [measured.done(cell)[0]['cost']['encoder_flops'] for cell in cells]
     if flops == [*published_flops().values()]:

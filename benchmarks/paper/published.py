@@ -11,7 +11,10 @@ from ..grid.tables import Published
 PAPER = Path(__file__).parent
 BCV_ORGANS = ('bcv', 'phantom')
 DECODER = 'decoder (512x512)'
-PER_CASE = ('TransUNet', 'SwinUNet')  # their own papers' per-case means, not pooled
+
+
+def check_mark(holds: bool) -> str:
+    return '✓' if holds else '✗'
 
 
 def _read(name: str, index: str, column: str) -> dict[str, float]:
@@ -20,13 +23,19 @@ def _read(name: str, index: str, column: str) -> dict[str, float]:
 
 def published_methods(dataset: str) -> Published:
     """Tables 2(a), 3 and 5: methods on BCV's eight organs with their seeds, or on one of the other datasets."""
+    baselines = pd.read_csv(PAPER / 'baselines.csv').set_index('method')
+    others = dict(per_case=tuple(baselines.index[baselines['mean_of'] == 'cases']),
+                  not_run=baselines['not_run'].to_dict())
     if dataset in BCV_ORGANS:
+        marks = {heading: {row: check_mark(mark) for row, mark in _read('table2a_main', 'method', column).items()}
+                 for heading, column in (('T', 'transfer'), ('D', 'depth'))}
         seeds = pd.read_csv(PAPER / 'seeds.csv').groupby('method', sort=False)
         return Published('paper (BCV)', _read('table2a_main', 'method', 'dsc8'), published_organs(),
-                         {method: rows.set_index('seed')['dsc8'].to_dict() for method, rows in seeds}, PER_CASE)
+                         {method: rows.set_index('seed')['dsc8'].to_dict() for method, rows in seeds},
+                         columns=marks, **others)
     datasets = published_datasets()
     if dataset in datasets:
-        return Published('paper (Table 5)', datasets[dataset].to_dict(), per_case=PER_CASE)
+        return Published('paper (Table 5)', datasets[dataset].to_dict(), **others)
     return Published()
 
 

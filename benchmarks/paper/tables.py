@@ -6,15 +6,11 @@ Table 4(a) and 4(b) vary the target and the inflation at stride 2: the values th
 from functools import partial
 
 from ..grid.tables import Table, register_table
-from .published import published_axis, published_methods, published_sources
+from .published import check_mark, published_axis, published_methods, published_sources
 
 MAIN = {'Ours w/o T&D': dict(source='none', slices=1), 'Ours w/o T': dict(source='none'),
         'Ours w/o D': dict(slices=1), 'Ours': {}}
 DEPTH = {'depth with transfer': ('Ours', 'Ours w/o D')}
-
-
-def _check_mark(holds: bool) -> str:
-    return '✓' if holds else '✗'
 
 
 def _of_source(what: str, cell, sources) -> str:
@@ -23,8 +19,8 @@ def _of_source(what: str, cell, sources) -> str:
 
 PAPERS = (
     Table('2a', MAIN, 'Transfer (T) and depth (D)', 'Table 2(a)', against='Ours', published=published_methods,
-          columns={'T': lambda cell, sources: _check_mark(cell.source != 'none'),
-                   'D': lambda cell, sources: _check_mark(cell.slices > 1)},
+          columns={'T': lambda cell, sources: check_mark(cell.source != 'none'),
+                   'D': lambda cell, sources: check_mark(not cell.of_windows or cell.slices > 1)},
           effects=DEPTH | {'transfer slice by slice': ('Ours w/o D', 'Ours w/o T&D'),
                            'depth without transfer': ('Ours w/o T', 'Ours w/o T&D')}),
     Table('2b', {'BEiT-Random': dict(source='none'), 'CT-DINO': dict(encoder='dino', source='ct_dino'),

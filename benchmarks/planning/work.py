@@ -29,9 +29,9 @@ class Kind:
     Attributes:
         what: they train, and on what, in words; `run`: one of them, None of a source.
         to_do: by name, the name of what must be there before; `finished`: by name, the record.
-        batch: windows of a step; `steps`, `windows` that are evaluated, `checkpoints`: of each run.
-        index: of the dataset in `folder`, or what is known of one that is not prepared; `assumed`: who says so.
-        size: (H, W) in pixels of such a dataset's slices.
+        batch: windows or crops of a step; `steps`, `windows` (of crops, cases) that are evaluated, `checkpoints`:
+        of each run. index: of the dataset in `folder`, or what is known of one that is not prepared; `assumed`:
+        who says so. size: (H, W) in pixels of such a dataset's slices.
         stored: bytes of the prepared dataset.
     """
 
@@ -55,19 +55,23 @@ class Kind:
         if 'cases' in self.index:
             self.assumed = ''
             self.stored = sum(path.stat().st_size for path in self.folder.rglob('*') if path.is_file())
-            return {case: entry['shape'][0] for case, entry in self.index['cases'].items()}
+            return {case: self._samples(entry['shape'][0]) for case, entry in self.index['cases'].items()}
         cases, (*self.size, depth), self.assumed = _expect(self.folder.name)
         voxel = 2 * self.index['channels'] + 1  # bytes, with its label
         self.stored = sum(cases.values()) * math.prod(self.size) * depth * voxel * STORED
         split = {part: [f'{part}{number}' for number in range(count)]
                  for part, count in ({self.index['evaluate']: 0} | cases).items()}
         self.index |= dict(dataset=self.folder.name, split=split)
-        return {case: depth for names in split.values() for case in names}
+        return {case: self._samples(depth) for names in split.values() for case in names}
+
+    def _samples(self, depth: int) -> int:
+        """That a case is evaluated in: its windows, or itself as a whole."""
+        return 1 if self.cfg.experiment.get('crop') else depth
 
     @cached_property
     def counts(self) -> tuple[int, int] | None:
-        """Parameters, and FLOPs of a window; None for pre-training without labels."""
-        if 'decode_head' not in self.cfg.model:
+        """Parameters, and FLOPs of a window or crop; None for pre-training without labels."""
+        if not {'decode_head', 'network'} & set(self.cfg.model):
             return None
         costs = count_config(self.cfg).values()
         return sum(cost.parameters for cost in costs), sum(cost.flops for cost in costs)

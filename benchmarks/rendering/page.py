@@ -154,7 +154,7 @@ def shown_table(table: Rendered) -> dict:
     title, _, text = table.caption.partition('. ')
     columns = []
     for name, values in table.frame.astype(str).items():
-        present = [value for value in values if value not in ABSENT]
+        present = [value for value in values if not value.startswith(ABSENT)]
         kind = ('number' if present and all(NUMBER.match(value) for value in present) else
                 'long' if any(len(value) > 48 for value in present) else '')
         columns.append(dict(name=name, kind=kind))

@@ -125,7 +125,10 @@ def _metric_table(table: Table, measured: Measured, grid: Grid, committed: Measu
         if label in paper:
             row[published.heading] = f'{paper.pop(label):.2f}'
         rows.append(row)
-    others = [{heading: label, published.heading: f'{figure:.2f}{" (per case)" * (label in published.per_case)}'}
+    first = measured.metrics()[0].title
+    others = [{heading: label, **{name: texts.get(label) for name, texts in published.columns.items()},
+               first: published.not_run.get(label, 'not run'),
+               published.heading: f'{figure:.2f}{" (per case)" * (label in published.per_case)}'}
               for label, figure in paper.items()]
     columns = dict.fromkeys([heading, *table.columns, *(name for row in rows for name in row)])
     return pd.DataFrame(others + rows, columns=list(columns)).fillna('—')
@@ -249,7 +252,8 @@ def _input_sizes(measured: Measured, dataset: str) -> str:
     slices: dict[tuple, list[int]] = {}
     for record in measured.done():
         if record['cell']['dataset'] == dataset and 'input_size' in record.get('data', ()):
-            slices.setdefault(tuple(record['data']['input_size']), []).append(record['cell']['slices'])
+            *depth, height, width = record['data']['input_size']  # of crops with their own
+            slices.setdefault((height, width), []).extend(depth or [record['cell']['slices']])
     return ', '.join(f'{width}x{height}x' + '..'.join(map(str, sorted({min(depths), max(depths)})))
                      for (height, width), depths in sorted(slices.items())) or '—'
 
@@ -370,8 +374,9 @@ def cost_table(measured: Measured, grid: Grid, paper: Mapping[str, int]) -> pd.D
         whole = [cost['seconds'] for cost in costs if not cost.get('resumed_from')]  # the others' is of a part
         row = {'Runs': marked(name, cell, measured, grid), 'seconds': f'{np.median(whole):.0f}' if whole else '—'}
         if not cell.without_config:
-            row |= {'slices': str(cell.slices), 'encoder GFLOPs': f'{costs[0]["encoder_flops"] / 1e9:#.4g}',
-                    'GFLOPs': f'{costs[0]["flops"] / 1e9:#.4g}'}
+            of_encoder = {'encoder GFLOPs': f'{costs[0]["encoder_flops"] / 1e9:#.4g}'}
+            row |= {'slices': str(cell.slices)} | of_encoder if cell.of_windows else {'slices': 'crop'}
+            row['GFLOPs'] = f'{costs[0]["flops"] / 1e9:#.4g}'
         if 'parameters' in costs[0]:  # a command need not tell
             row['parameters (M)'] = f'{costs[0]["parameters"] / 1e6:.2f}'
         if all(cost.get('memory_of') == 'GPU, training' for cost in costs):

@@ -25,7 +25,7 @@ from mmseg_plugins.errors import Busy, OutOfMemory, UserError
 from mmseg_plugins.experiment import import_extensions, load_config, prepare_for_device, training_split
 from mmseg_plugins.faults import peak_memory
 from mmseg_plugins.files import only_writer
-from mmseg_plugins.flops import count_cost
+from mmseg_plugins.flops import Cost, count_cost, input_size
 from mmseg_plugins.launch import process_rank, world_size
 from mmseg_plugins.pretraining import describe_data, pretrain
 from mmseg_plugins.sources import describe_weights, permute_source, read_note, write_note
@@ -186,17 +186,20 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
         records.write_arrays(records.predictions_path(out, run.cell.dataset), **shown)
         records.write_arrays(records.predictions_path(out, run.name), prediction=metric.kept)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    size = np.broadcast_to(cfg.experiment.img_size, 2).tolist()
-    parts, gpu = count_cost(model, size), torch.cuda.is_available()
-    encoder = parts.pop('patch embedding') + parts.pop('blocks')
-    whole = sum(parts.values(), encoder)
+    size, gpu = input_size(cfg.experiment), torch.cuda.is_available()
+    parts = count_cost(model, size)
+    whole = sum(parts.values(), Cost())
+    of_encoder = {}
+    if 'blocks' in parts:
+        encoder = parts['patch embedding'] + parts['blocks']
+        of_encoder = dict(encoder_parameters=encoder.parameters, encoder_flops=encoder.flops)
     body = records.describe_result(metric.scores, evaluated.index, evaluated.split, training_split(cfg.experiment))
     body['data'] |= dict(protocol=evaluated.protocol, input_size=size)
     return body | dict(
-        settings=settings, training=_training_summary(runner), load=_load_report(model.backbone),
-        source=_describe_source(run, cfg),
-        cost=dict(parameters=whole.parameters, encoder_parameters=encoder.parameters, flops=whole.flops,
-                  encoder_flops=encoder.flops, **seconds, resumed_from=progress.first, processes=get_world_size(),
+        settings=settings, training=_training_summary(runner), source=_describe_source(run, cfg),
+        load=_load_report(getattr(model, 'backbone', None) or model.network),
+        cost=dict(parameters=whole.parameters, flops=whole.flops, **of_encoder,
+                  **seconds, resumed_from=progress.first, processes=get_world_size(),
                   kind=describe_kind(run.title, cfg.experiment, len(evaluated.index['labels'])),
                   peak_memory_mib=round((progress.peak if gpu else peak_memory()) / 2**20),
                   memory_of='GPU, training' if gpu else 'worker process, all its runs so far'))

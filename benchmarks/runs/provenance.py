@@ -11,7 +11,7 @@ import torch
 from mmseg_plugins.commands import REPO
 from mmseg_plugins.parallel import available_cores
 
-PACKAGES = ('torch', 'torchvision', 'timm', 'mmengine', 'mmsegmentation', 'numpy', 'nibabel', 'blosc2')
+PACKAGES = ('torch', 'torchvision', 'timm', 'mmengine', 'mmsegmentation', 'numpy', 'nibabel', 'blosc2', 'monai')
 # a calibration that was made here is no change of the code
 CODE = ('mmseg_plugins', 'configs', 'tools', 'benchmarks', ':!benchmarks/speed/calibrations')
 

@@ -52,7 +52,7 @@ OF_CONFIG = SCORED | dict(
     settings=({str: str}, None, ...), data=(DATA | dict(protocol=str, input_size=[int]), None, ...),
     load=(OTHERS, None, ...),  # what became of its source's keys
     source=(OTHERS | dict(name=str, file=str, sha256=str, saw=([str], ...)), None, ...),  # what it started from
-    cost=dict(parameters=float, encoder_parameters=(float, ...), flops=float, encoder_flops=float,
+    cost=dict(parameters=float, encoder_parameters=(float, ...), flops=float, encoder_flops=(float, ...),
               seconds=float, start_seconds=(float, ...), step_seconds=(float, ...), window_seconds=(float, ...),
               checkpoint_seconds=(float, ...), cpu_share=(float, ...), peak_memory_mib=float, memory_of=(str, ...),
               kind=(str, ...), processes=(int, ...), resumed_from=(int, ...)))

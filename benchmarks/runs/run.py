@@ -10,6 +10,7 @@ from typing import Any
 
 from mmseg_plugins.commands import REPO, command
 from mmseg_plugins.datasets.splits import Fold
+from mmseg_plugins.flops import input_size
 from mmseg_plugins.options import format_value
 from mmseg_plugins.sources import TIMM
 
@@ -89,10 +90,9 @@ def describe_kind(title: str, experiment, labels: int) -> str:
         experiment: of its config.
         labels: K with background.
     """
-    size, passes = experiment.img_size, experiment.accumulate
-    size = (size, size) if isinstance(size, int) else size
-    target = ' to all' if experiment.target == 'all' else ''
-    words = [title, f'{"x".join(map(str, (experiment.slices, *size)))}{target}', f'{labels} labels',
+    size, passes = [experiment.get('slices'), *input_size(experiment)][-3:], experiment.accumulate
+    target = ' to all' if experiment.get('target') == 'all' else ''
+    words = [title, f'{"x".join(map(str, size))}{target}', f'{labels} labels',
              f'batch {experiment.batch}' + (f' in {passes} passes' if passes > 1 else '')]
     words += [experiment.precision] if experiment.get('precision') not in (None, 'fp32') else []
     words += [key.replace('_', ' ') for key in ('activation_checkpointing', 'compile', 'channels_last')

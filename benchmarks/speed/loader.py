@@ -137,7 +137,7 @@ def main() -> int:
         compressed = prepare(OURS, lambda place: store(raw, place, mapped=False))
         mapped = prepare(MAPPED, lambda place: store(raw, place, mapped=True))
         whole, rest, random = Compose([*load, *resize, *augment]), Compose([*resize, *augment]), Compose(augment)
-        loaded, five, scale = Compose([*load, *resize])(windows[depth // 2]), compressed(5), WindowPreProcessor(5)
+        loaded, five, scale = Compose([*load, *resize])(windows[depth // 2]), compressed(5), WindowPreProcessor()
 
         def from_slices(z: int) -> dict:
             files = {key: [nib.load(planes[i][key]) for i in indices[z]] for key in KEYS}

@@ -238,9 +238,10 @@ class Store:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self._open: OrderedDict[tuple[str, str], np.ndarray | blosc2.NDArray] = OrderedDict()
+        self._labelled: dict[str, np.ndarray] = {}
 
     def __getstate__(self):
-        return dict(folder=self.folder, _open=OrderedDict())  # handles do not cross processes
+        return vars(self) | dict(_open=OrderedDict())  # handles do not cross processes
 
     def _array(self, case: str, name: str) -> np.ndarray | blosc2.NDArray:
         key = (case, name)
@@ -265,3 +266,11 @@ class Store:
     def label(self, case: str, indices: list[int]) -> Planes:
         """Label planes `indices` as (S, H, W) uint8."""
         return Planes(self._array(case, 'label'), indices)
+
+    def labelled(self, case: str) -> np.ndarray:
+        """Voxels of each slice that are not background, (D,); counted once."""
+        if case not in self._labelled:
+            label = self._array(case, 'label')
+            planes = Planes(label, list(range(len(label)))).read()
+            self._labelled[case] = np.array([np.count_nonzero(plane) for _, plane in planes])
+        return self._labelled[case]

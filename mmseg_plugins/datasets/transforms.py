@@ -1,4 +1,4 @@
-"""Augmentation of windows, in-plane only: depth is never zoomed, the label stays the centre slice's.
+"""Augmentation of windows and crops, in-plane only: depth is never zoomed, a label stays its slice's.
 
 All work on `window` (C * S, H, W) and `planes` (label planes, H, W) and touch only pixels that
 survive. Order and probabilities follow the paper's Table 6 and released code (zoom, crop, flips,
@@ -118,7 +118,7 @@ class RandomWindowFlip(BaseTransform):
     """Flip height, width and depth, each with probability `prob` (paper: 0.1).
 
     The depth flip reverses the window; with an even number of slices the centre would move off the
-    labelled slice, so it is left out there.
+    labelled slice, so it is left out there. A crop, all of whose slices are labelled, it reverses always.
     """
 
     def __init__(self, prob: float = 0.1, depth: bool = True):
@@ -130,7 +130,7 @@ class RandomWindowFlip(BaseTransform):
             code = -1 if height and width else int(width)
             for name in ('window', 'planes'):
                 results[name] = turn_planes(results[name], cv2.flip, code)
-        if depth and self.depth and results['slices'] % 2:
+        if depth and self.depth and (results['slices'] % 2 or 'crop' in results):
             window = np.asarray(results['window'])
             results['window'] = window.reshape(-1, results['slices'], *window.shape[1:])[
                 :, ::-1].reshape(window.shape)

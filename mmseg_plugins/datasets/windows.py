@@ -18,29 +18,19 @@ from .splits import split_cases
 from .store import Store, read_index, window_indices
 
 
-@DATASETS.register_module()
-class WindowDataset(BaseSegDataset):
-    """One sample per slice of every case of a split: the window around it (Zhang et al. 2022).
+class PreparedDataset(BaseSegDataset):
+    """Base of samples of a prepared dataset's cases.
 
     Args:
         data_root: a prepared dataset (tools/prepare_data.py).
         split: a split's name, e.g. `train`, `val`, `test`, or a part of one (`split_cases`).
-        slices: S.
-        stride: distance of neighbouring window slices, in slices; 0: all are the centre slice.
-        target: `center` or `all`: which label planes a sample carries.
         protocol: `sound` or `paper`: which intensities become -1 and 1 (intensity.py).
-
-    A sample starts as dict(case, slice, depth, indices, intensity_range, ...), which LoadWindow reads.
     """
 
-    def __init__(self, data_root: str, split: str, slices: int, stride: int = 1,
-                 target: str = 'center', protocol: str = 'sound', pipeline=(), **kwargs):
-        if slices < 1 or stride < 0:
-            raise UserError(f'slices={slices}, stride={stride}: there must be 1 or more slices, 0 or more apart')
+    def __init__(self, data_root: str, split: str, protocol: str = 'sound', pipeline=(), **kwargs):
         self.index = read_index(data_root)
         self.cases = split_cases(self.index, split)
-        self.split, self.slices, self.stride, self.target = split, slices, stride, target
-        self.protocol = protocol
+        self.split, self.protocol = split, protocol
         self.store = Store(data_root)
         metainfo = dict(classes=tuple(self.index['labels']),
                         palette=[[0, 0, 0]] * len(self.index['labels']),
@@ -50,16 +40,17 @@ class WindowDataset(BaseSegDataset):
                          reduce_zero_label=False, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        samples = []
-        for case in self.cases:
-            entry = self.index['cases'][case]
-            depth, _, height, width = entry['shape']
-            intensity_range = intensity_ranges(self.index, self.protocol, entry)
-            samples += [dict(case=case, slice=z, depth=depth, stride=self.stride, ori_shape=(height, width),
-                             indices=window_indices(z, depth, self.slices, self.stride),
-                             intensity_range=intensity_range, spacing=entry['spacing'],
-                             target=self.target, reduce_zero_label=False) for z in range(depth)]
-        return samples
+        return [sample for case in self.cases for sample in self.list_samples(case)]
+
+    def list_samples(self, case: str) -> list[dict]:
+        raise NotImplementedError
+
+    def describe_case(self, case: str) -> dict:
+        """What all samples of a case have in common."""
+        entry = self.index['cases'][case]
+        depth, _, height, width = entry['shape']
+        return dict(case=case, depth=depth, ori_shape=(height, width), spacing=entry['spacing'],
+                    intensity_range=intensity_ranges(self.index, self.protocol, entry), reduce_zero_label=False)
 
     def prepare_data(self, idx: int | tuple[int, int]) -> dict:
         if isinstance(idx, tuple):
@@ -70,6 +61,32 @@ class WindowDataset(BaseSegDataset):
         sample = self.get_data_info(idx)
         sample['store'] = self.store
         return self.pipeline(sample)
+
+
+@DATASETS.register_module()
+class WindowDataset(PreparedDataset):
+    """One sample per slice of every case of a split: the window around it (Zhang et al. 2022).
+
+    Args:
+        data_root, split, protocol: PreparedDataset's.
+        slices: S.
+        stride: distance of neighbouring window slices, in slices; 0: all are the centre slice.
+        target: `center` or `all`: which label planes a sample carries.
+
+    A sample starts as dict(case, slice, depth, indices, intensity_range, ...), which LoadWindow reads.
+    """
+
+    def __init__(self, data_root: str, split: str, slices: int, stride: int = 1,
+                 target: str = 'center', **kwargs):
+        if slices < 1 or stride < 0:
+            raise UserError(f'slices={slices}, stride={stride}: there must be 1 or more slices, 0 or more apart')
+        self.slices, self.stride, self.target = slices, stride, target
+        super().__init__(data_root, split, **kwargs)
+
+    def list_samples(self, case: str) -> list[dict]:
+        common = self.describe_case(case)
+        return [common | dict(slice=z, stride=self.stride, target=self.target, indices=window_indices(
+            z, common['depth'], self.slices, self.stride)) for z in range(common['depth'])]
 
 
 @TRANSFORMS.register_module()
@@ -90,17 +107,17 @@ class LoadWindow(BaseTransform):
 
 @DATA_SAMPLERS.register_module()
 class WindowSampler(Sampler):
-    """An endless shuffle of windows, dealt out to the processes in turn.
+    """An endless shuffle of windows, or of the cases of crops, dealt out to the processes in turn.
 
     Yields (index, seed of its augmentation), both functions of the place in the shuffle: they are the same for any
     number of processes and of loader workers, and after a resumption.
 
     Args:
-        dataset: of N windows.
+        dataset: of N samples.
         seed: of the shuffle.
     """
 
-    def __init__(self, dataset: WindowDataset, seed: int | None = None):
+    def __init__(self, dataset: PreparedDataset, seed: int | None = None):
         self.size, self.seed = len(dataset), seed or 0
         self.rank, self.processes = get_dist_info()
         self.first = 0  # place where this epoch, in torch's sense, begins
@@ -126,7 +143,7 @@ class CaseSampler(Sampler):
     """Whole cases to each process, in order: evaluation needs every slice of a case in one place,
     once (mmengine's DefaultSampler repeats samples to even processes out, which double-counts)."""
 
-    def __init__(self, dataset: WindowDataset, seed: int | None = None):
+    def __init__(self, dataset: PreparedDataset, seed: int | None = None):
         rank, world = get_dist_info()
         cases = np.array([dataset.get_data_info(i)['case'] for i in range(len(dataset))])
         names = list(dict.fromkeys(cases.tolist()))

@@ -135,7 +135,7 @@ class CaseMetric(BaseMetric):
         for sample in data_samples:
             label = sample['gt_sem_seg']['data']
             if 'pred_sem_seg' in sample:
-                pairs = [(label[0], sample['pred_sem_seg']['data'][0])]
+                pairs = zip(label, sample['pred_sem_seg']['data'], strict=True)
             else:
                 pairs = self._assemble(sample, label, classes)
             for plane, prediction in pairs:

@@ -98,31 +98,56 @@ class DiceFocalLoss(nn.Module):
 
 @MODELS.register_module()
 class BatchDiceLoss(nn.Module):
-    """Soft Dice of the softmax with squared denominators (Milletari et al. 2016), pooled over the batch.
+    """Soft Dice of the softmax (Milletari et al. 2016), pooled over the batch.
 
-    One Dice for each class, background included, of all voxels of the batch, which is that of a pass over all
-    processes; the loss is their mean over the classes. TransUNet and SwinUNet are trained with it beside a
-    cross-entropy. It equals MONAI's DiceLoss(softmax, squared_pred, batch).
+    One Dice for each class, of all voxels of the batch, which is that of a pass over all processes; the loss is
+    their mean over the classes. TransUNet and SwinUNet are trained with it and a cross-entropy, nnU-Net with its
+    plain form without background. It equals MONAI's DiceLoss(softmax, squared_pred, batch, include_background).
 
     Args:
         loss_weight: factor.
         smooth: added to numerator and denominator.
+        squared: whether the denominator has the probabilities' squares, or themselves.
+        background: whether class 0 has a Dice too.
     """
 
-    def __init__(self, loss_weight: float = 1.0, smooth: float = 1e-5, loss_name: str = 'loss_dice'):
+    def __init__(self, loss_weight: float = 1.0, smooth: float = 1e-5, loss_name: str = 'loss_dice',
+                 squared: bool = True, background: bool = True):
         super().__init__()
         self.loss_weight = check_number('loss_weight', loss_weight, 0)
         self.smooth = check_number('smooth', smooth, 0)
-        self.loss_name = loss_name
+        self.loss_name, self.squared, self.first = loss_name, squared, 0 if background else 1
 
     def forward(self, logits: Tensor, label: Tensor, weight=None, ignore_index=None, **_) -> Tensor:
-        """Loss of logits (B, K, H, W) against integer labels (B, H, W)."""
+        """Loss of logits (B, K, ...) against integer labels (B, ...)."""
         p, label = logits.float().softmax(1).flatten(2), label.long().flatten(1)      # (B, K, V), (B, V)
         own = p.gather(1, label[:, None])[:, 0]                                       # (B, V)
         both = _sum_per_class(own, label, p.shape[1])
-        sizes = p.square().sum(2) + _sum_per_class(torch.ones_like(own), label, p.shape[1])
+        counts = _sum_per_class(torch.ones_like(own), label, p.shape[1])
+        sizes = (p.square() if self.squared else p).sum(2) + counts
         both, sizes = (sum_over_processes(part.sum(0)) for part in (both, sizes))
-        return self.loss_weight * (1 - (2 * both + self.smooth) / (sizes + self.smooth)).mean()
+        return self.loss_weight * (1 - (2 * both + self.smooth) / (sizes + self.smooth))[self.first:].mean()
+
+
+@MODELS.register_module()
+class MonaiLoss(nn.Module):
+    """A loss of MONAI's, of the softmax against one-hot labels, for the recipes of methods that were published so.
+
+    Args:
+        name: of the class in monai.losses, as `DiceCELoss`.
+        settings: its arguments.
+    """
+
+    def __init__(self, name: str, loss_name: str = 'loss_monai', **settings):
+        import monai.losses  # takes seconds
+
+        super().__init__()
+        self.loss = getattr(monai.losses, name)(to_onehot_y=True, softmax=True, **settings)
+        self.loss_name = loss_name
+
+    def forward(self, logits: Tensor, label: Tensor, weight=None, ignore_index=None, **_) -> Tensor:
+        """Loss of logits (B, K, ...) against integer labels (B, ...)."""
+        return self.loss(logits.float(), label[:, None])
 
 
 def _sum_per_class(values: Tensor, label: Tensor, classes: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Intensity scaling on the training device: windows travel in the volume's own dtype."""
+"""Intensity scaling on the training device: windows and crops travel in the volume's own dtype."""
 
 from collections.abc import Sequence
 
@@ -16,9 +16,9 @@ class WindowPreProcessor(BaseDataPreprocessor):
 
     Every sample's metainfo holds `intensity_range` (C pairs low, high) and, in training,
     `intensity_shift` (in units of the scaled image).
+    A window has C * S channels, channel-major; so has a crop, whose S slices are all that it spans.
 
     Args:
-        slices: S; a window has C * S channels, channel-major.
         clip: (low, high) of every channel, in the volumes' unit; None: the sample's own range.
         scaled: (low, high) of the scaled image.
 
@@ -26,14 +26,13 @@ class WindowPreProcessor(BaseDataPreprocessor):
         UserError: `clip` or `scaled` does not go from low to high.
     """
 
-    def __init__(self, slices: int = 1, clip: Sequence[float] | None = None,
+    def __init__(self, clip: Sequence[float] | None = None,
                  scaled: Sequence[float] = (-1.0, 1.0), non_blocking: bool = True):
         super().__init__(non_blocking=non_blocking)
         for name, value in (('clip', clip), ('scaled', scaled)):
             if value is not None and not (len(value) == 2 and value[0] < value[1]):
                 raise UserError(f'data_preprocessor.{name}={value!r} must be two numbers, the lower first')
         self.clip, self.scaled = clip, scaled
-        self.slices = slices
         self.memory_format = torch.contiguous_format
 
     def forward(self, data: dict, training: bool = False) -> dict:
@@ -42,7 +41,7 @@ class WindowPreProcessor(BaseDataPreprocessor):
         inputs = torch.stack([window.float() for window in windows])  # cases may differ in dtype
         ranges = torch.tensor([[self.clip or own for own in sample.intensity_range] for sample in samples],
                               dtype=torch.float32, device=inputs.device)
-        ranges = ranges.repeat_interleave(self.slices, dim=1)[..., None, None]
+        ranges = ranges.repeat_interleave(inputs.shape[1] // ranges.shape[1], dim=1)[..., None, None]
         inputs = scale_intensity(inputs, ranges[:, :, 0], ranges[:, :, 1], self.scaled)
         shifts = [sample.get('intensity_shift', 0.0) for sample in samples]
         if any(shifts):
