@@ -370,9 +370,10 @@ def cost_table(measured: Measured, grid: Grid, paper: Mapping[str, int]) -> pd.D
         row = {'Runs': marked(name, cell, measured, grid), 'seconds': f'{np.median(whole):.0f}' if whole else '—'}
         if not cell.without_config:
             on_gpu = all(cost.get('memory_of') == 'GPU, training' for cost in costs)
-            of_encoder = {'encoder GFLOPs': f'{costs[0]["encoder_flops"] / 1e9:#.4g}'}
-            row |= {'slices': str(cell.slices)} | of_encoder if cell.of_windows else {'slices': 'crop'}
-            row |= {'parameters (M)': f'{costs[0]["parameters"] / 1e6:.2f}',
+            if 'encoder_flops' in costs[0]:  # else the network is a whole
+                row['encoder GFLOPs'] = f'{costs[0]["encoder_flops"] / 1e9:#.4g}'
+            row |= {'slices': str(cell.slices) if cell.of_windows else 'crop',
+                    'parameters (M)': f'{costs[0]["parameters"] / 1e6:.2f}',
                     'GFLOPs': f'{costs[0]["flops"] / 1e9:#.4g}',
                     'peak MiB': f'{max(cost["peak_memory_mib"] for cost in costs)}' if on_gpu else '—'}
         rows.append(row)

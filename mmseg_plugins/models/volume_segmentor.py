@@ -14,8 +14,6 @@ from torch.nn.functional import interpolate
 from ..acceleration import compile_in_training
 from ..errors import UserError, check_number, nearest
 
-OUTSIDE = -1.0  # the low end of the scaled intensities, which augmentation fills with too
-
 
 @MODELS.register_module()
 class VolumeSegmentor(BaseModel):
@@ -89,9 +87,10 @@ class VolumeSegmentor(BaseModel):
         """`pred_sem_seg` of every sample, (D, H, W) at its native resolution."""
         from monai.inferers import sliding_window_inference  # takes seconds
 
+        outside = self.data_preprocessor.scaled[0]  # what augmentation fills with too
         for volume, sample in zip(volumes, data_samples, strict=True):
             logits = sliding_window_inference(
-                volume[None], self.crop, self.crops, self._finest, self.overlap, mode='gaussian', cval=OUTSIDE,
+                volume[None], self.crop, self.crops, self._finest, self.overlap, mode='gaussian', cval=outside,
                 sw_device=volume.device, device='cpu')[0]
             label = native_label(logits, (sample.depth, *sample.ori_shape))
             sample.pred_sem_seg = PixelData(data=label)
