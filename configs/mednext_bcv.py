@@ -1,11 +1,11 @@
-"""MedNeXt-S, kernels of 3, on BCV: the published recipe.
+"""MedNeXt-L, kernels of 3, on BCV: the published recipe.
 
 Paper: not in it. What its authors report is of five folds (docs/baselines.md).
 Command: tools/dist_train.sh configs/mednext_bcv.py 2
 
 | number | value | where from |
 | --- | --- | --- |
-| network | S: 32 filters, two blocks a stage, expansion 2, five outputs supervised | nnUNetTrainerV2_MedNeXt.py |
+| network | L: 32 filters, 3 to 8 blocks a stage, five outputs supervised | nnUNetTrainerV2_MedNeXt.py |
 | voxels | 1 mm, crops of 128 x 128 x 128 | README.md |
 | loss | Dice of the batch without background + cross-entropy | nnUNetTrainer.py, DC_and_CE_loss |
 | optimizer | AdamW, rate 1e-3, eps 1e-4, weight decay 3e-5, clipped at 12 | nnUNetTrainerV2_MedNeXt.py |
@@ -23,7 +23,7 @@ experiment = dict(
     data_root='data/prepared/bcv', source=None, crop=(128, 128, 128), spacing=(1.0, 1.0, 1.0),
     batch=2, lr=1e-3, steps=250000, warmup=0, power=0.9)
 model = dict(
-    network=dict(type='MedNeXt', variant='S'),
+    network=dict(type='MedNeXt', variant='L'),
     loss_decode=[
         dict(type='MonaiLoss', name='DiceLoss', loss_name='loss_dice', include_background=False, batch=True),
         dict(type='CrossEntropyLoss', loss_name='loss_ce')])

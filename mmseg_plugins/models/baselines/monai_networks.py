@@ -32,9 +32,9 @@ MERGING = {
 def build_unetr(in_channels: int, out_channels: int, crop: Sequence[int], **settings) -> nn.Module:
     """UNETR (Hatamizadeh et al. 2022), whose patches of 16 x 16 x 16 voxels are embedded by a linear layer.
 
-    That is `perceptron`, as in the authors' code; MONAI's default is a convolution. Skips are hidden states 3, 6 and
-    9 counted from 0, in MONAI's as in the authors' code: outputs of blocks 4, 7 and 10 of 12, where the paper has 3,
-    6 and 9.
+    That is `perceptron`, as in the authors' code; MONAI's default is a convolution. Skips are hidden states 3, 6
+    and 9 counted from 0, in MONAI's as in the authors' code: outputs of blocks 4, 7 and 10 of 12, where the paper
+    has 3, 6 and 9.
 
     Args:
         in_channels: C.
