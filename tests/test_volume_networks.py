@@ -427,7 +427,7 @@ def test_a_strangers_network_is_a_row_of_a_grid_by_one_module_and_one_block(tmp_
     text = (tmp_path / 'out/report.html').read_text()
     assert 'theirs' in text and 'crop' in text
     dry = children.run([*arguments, '--dry-run'], tmp_path)
-    assert dry.returncode == 0 and '3 finished, 0 to do' in dry.stdout, dry.stdout + dry.stderr
+    assert dry.returncode == 0 and '3 cells, 3 runs' in dry.stdout, dry.stdout + dry.stderr
     grid['tables']['rows']['rows']['theirs']['slices'] = 3
     (tmp_path / 'mine.yaml').write_text(yaml.safe_dump(grid))
     result = children.run(arguments, tmp_path)
