@@ -10,7 +10,7 @@ A config of this project is mmengine's with one more section:
         batch=16, accumulate=1, lr=3e-5, warmup=20, seed=1234,
         split='train', evaluate=None, val_interval=None, checkpoint_interval=1000,
         train_percent=100,               # of the patients of `split`; 25 are among 50 (datasets/splits.py)
-        power=1,                         # of the rate's decay to 0: 1 is linear (schedule.py)
+        power=1,                         # of the rate's decay to 0: 1 is linear; or 'cosine' (schedule.py)
         neighbour_lr=1,                  # factor of the rate of the kernel's neighbour slices (schedule.py)
         protocol='sound',                # intensity rule: `sound` or `paper` (datasets/intensity.py)
         encoder=None)                    # or any timm model with a patch embedding, in the config's place

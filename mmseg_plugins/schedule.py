@@ -1,7 +1,10 @@
-"""The learning rate by step: linear warm-up, then polynomial decay to zero (Zhang et al. 2022, Table 6: linear).
+"""The learning rate by step: linear warm-up, then polynomial or cosine decay to zero (Zhang et al. 2022, Table 6:
+linear).
 
 And which parameters have a rate or a weight decay of their own, and how fast a kernel's neighbour slices move.
 """
+
+import math
 
 import torch
 from mmengine.hooks import Hook
@@ -11,19 +14,20 @@ from mmengine.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS, PARAM_SCHEDULER
 from torch import nn
 
 
-def rate_factor(step: int, steps: int, warmup: int, power: float = 1) -> float:
+def rate_factor(step: int, steps: int, warmup: int, power: float | str = 1) -> float:
     """What the asked rate is multiplied by in a step, as MMSegmentation's LinearLR and PolyLR in turn have it.
 
     Args:
         step: from 0.
         steps: of the training; the last has rate 0.
         warmup: steps that lead up to the asked rate, which the last of them has; a single one has half of it.
-        power: of the decay; 1 is linear.
+        power: of the decay; 1 is linear. `cosine`: it follows half a cosine.
     """
     if step < warmup:
         least = 1 / (warmup + 1)
         return least + (1 - least) * step / max(warmup - 1, 1)
-    return max(1 - (step - warmup) / max(steps - warmup - 1, 1), 0.0) ** power
+    left = max(1 - (step - warmup) / max(steps - warmup - 1, 1), 0.0)
+    return (1 - math.cos(math.pi * left)) / 2 if power == 'cosine' else left ** power
 
 
 @PARAM_SCHEDULERS.register_module()
@@ -34,10 +38,10 @@ class WarmupPolyLR(_ParamScheduler):
         optimizer: whose groups' `lr` it sets, each a multiple of its own first one.
         end: steps of the training, by mmengine's name.
         warmup: of these, steps of warm-up.
-        power: of the decay.
+        power: of the decay, or `cosine`.
     """
 
-    def __init__(self, optimizer, end: int, warmup: int, power: float = 1):
+    def __init__(self, optimizer, end: int, warmup: int, power: float | str = 1):
         self.steps, self.warmup, self.power = end, warmup, power
         super().__init__(optimizer, 'lr', by_epoch=False)
 

@@ -112,6 +112,11 @@ SOURCES: dict[str, Source] = {
                         'github.com/SwinTransformer/Video-Swin-Transformer', 'Apache-2.0',
                         'Liu et al., CVPR 2022', places=_address(
                             f'{_SWINS}v1.0.4/swin_base_patch244_window877_kinetics600_22k.pth')),
+    'swinvit': Source('swinunetr', 'model_swinvit.pt', 'SSL', 'MI (5 datasets of CT)',
+                      'github.com/Project-MONAI/research-contributions, SwinUNETR', 'not stated with the file',
+                      'Tang et al., CVPR 2022', places=_address(
+                          'https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/'
+                          'model_swinvit.pt')),
     'dinov2_vits14': Source(
         'timm/vit_small_patch14_dinov2.lvd142m', 'dinov2_vits14.safetensors', 'SSL', 'NI (LVD-142M)',
         'github.com/facebookresearch/dinov2', 'Apache-2.0', 'Oquab et al., TMLR 2024', places=(

@@ -24,13 +24,13 @@ from mmseg_plugins.sources import SOURCES
 
 # Configs that together have every kind of part, and what of their experiment is another here.
 CONFIGS = {'beit_centering_phantom': {}, 'videoswin_centering_phantom': {}, 'mini_beit_dino_phantom': {},
-           'swin_centering_phantom': {'encoder': 'deit_tiny_patch16_224', 'img_size': 64}}
+           'swin_centering_phantom': {'encoder': 'deit_tiny_patch16_224', 'img_size': 64}, 'unet3d_phantom': {}}
 # Another value for every key; the data's is the same folder by another name.
 OTHERS = dict(data_root='{data}/.', source='other.pth', inflation='average', slices=7, stride=2, target='all',
               img_size=96, batch=8, accumulate=2, lr=0.5, steps=77, warmup=7, seed=7, split='test',
               evaluate='train', val_interval=7, checkpoint_interval=7, encoder='deit_tiny_patch16_224',
               protocol='paper', precision='bf16', activation_checkpointing=True, compile=True, channels_last=True,
-              train_percent=50, neighbour_lr=0.1, power=0.9)
+              train_percent=50, neighbour_lr=0.1, power=0.9, crop=(8, 32, 32), spacing=(2.0, 1.5, 1.5))
 
 
 def places(cfg: Config) -> dict:
@@ -107,12 +107,13 @@ def test_no_place_of_a_config_is_overwritten_in_silence(configure, name):
             assert any(text in str(error) for text in (*place.split('.'), 'experiment.')), str(error)
             refused.add(place)
     assert {'optim_wrapper.optimizer.lr', 'train_dataloader.batch_size', 'train_cfg.max_iters', 'randomness.seed',
-            'model.backbone.slices', 'param_scheduler.warmup'} <= refused
+            'model.crop' if 'unet3d' in name else 'model.backbone.slices', 'param_scheduler.warmup'} <= refused
 
 
 @pytest.mark.parametrize('key', KEYS)
 def test_every_key_of_experiment_is_carried_to_the_places_that_it_is_said_to_decide(configure, prepared, key):
-    name, value = 'beit_centering_phantom', OTHERS[key]
+    name = 'unet3d_phantom' if KEYS[key].of == 'crops' else 'beit_centering_phantom'
+    value = OTHERS[key]
     before = configure(name, {})
     after = configure(name, {f'experiment.{key}': value.format(data=prepared) if key == 'data_root' else value})
     changed = {place for place in after if before.get(place) != after[place]} - {f'experiment.{key}'}

@@ -10,7 +10,7 @@ from children import CONFIG, options
 from conftest import REPO
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
-from mmengine.optim import LinearLR, PolyLR, build_optim_wrapper
+from mmengine.optim import CosineAnnealingLR, LinearLR, PolyLR, build_optim_wrapper
 
 from mmseg_plugins.building import build_runner
 from mmseg_plugins.errors import Stopped, UserError
@@ -36,12 +36,14 @@ def optimizer():
     return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
 
 
-@pytest.mark.parametrize('steps, warmup, power', [(20, 5, 1), (20, 0, 1), (8, 6, 1), (20, 5, 0.9), (20, 0, 0.9)])
+@pytest.mark.parametrize('steps, warmup, power', [(20, 5, 1), (20, 0, 1), (8, 6, 1), (20, 5, 0.9), (20, 0, 0.9),
+                                                   (20, 5, 'cosine'), (20, 0, 'cosine')])
 def test_the_rates_are_mmengines_own_schedulers_in_turn(optimizer, steps, warmup, power):
     found = rates([WarmupPolyLR(optimizer, steps, warmup, power)], optimizer, steps)
     plain = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
     turns = [LinearLR(plain, 1 / (warmup + 1), by_epoch=False, begin=0, end=warmup)] if warmup else []
-    turns.append(PolyLR(plain, eta_min=0, power=power, by_epoch=False, begin=warmup, end=steps))
+    decay = dict(eta_min=0, by_epoch=False, begin=warmup, end=steps)
+    turns.append(CosineAnnealingLR(plain, **decay) if power == 'cosine' else PolyLR(plain, power=power, **decay))
     expected = rates(turns, plain, steps)
     assert found == pytest.approx([0.5 * rate_factor(step, steps, warmup, power) for step in range(steps)])
     assert found[:warmup] == pytest.approx(expected[:warmup])

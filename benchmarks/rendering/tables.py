@@ -374,9 +374,10 @@ def cost_table(measured: Measured, grid: Grid, paper: Mapping[str, int]) -> pd.D
         whole = [cost['seconds'] for cost in costs if not cost.get('resumed_from')]  # the others' is of a part
         row = {'Runs': marked(name, cell, measured, grid), 'seconds': f'{np.median(whole):.0f}' if whole else '—'}
         if not cell.without_config:
-            of_encoder = {'encoder GFLOPs': f'{costs[0]["encoder_flops"] / 1e9:#.4g}'}
-            row |= {'slices': str(cell.slices)} | of_encoder if cell.of_windows else {'slices': 'crop'}
-            row['GFLOPs'] = f'{costs[0]["flops"] / 1e9:#.4g}'
+            if 'encoder_flops' in costs[0]:  # else the network is a whole
+                row['encoder GFLOPs'] = f'{costs[0]["encoder_flops"] / 1e9:#.4g}'
+            row |= {'slices': str(cell.slices) if cell.of_windows else 'crop',
+                    'GFLOPs': f'{costs[0]["flops"] / 1e9:#.4g}'}
         if 'parameters' in costs[0]:  # a command need not tell
             row['parameters (M)'] = f'{costs[0]["parameters"] / 1e6:.2f}'
         if all(cost.get('memory_of') == 'GPU, training' for cost in costs):

@@ -99,6 +99,9 @@ def open_record(text: str) -> dict:
     if fault := find_fault(record, wanted):
         raise UserError(fault)
     check_cell(record['cell'])
+    of_windows = wanted is OF_CONFIG and Cell(**record['cell']).of_windows
+    if of_windows and 'encoder_flops' not in record['cost']:  # a network of volumes has no encoder of its own
+        raise UserError("cost has no 'encoder_flops'")
     if 'fold' in record and not (len(record['fold']) == 2 and 0 <= record['fold'][0] < record['fold'][1]):
         raise UserError(f'its fold is {record["fold"]}, not as [0, 5], the first of five')
     if state == 'done':

@@ -18,7 +18,8 @@ def describe_settings(cfg: Config) -> dict[str, str]:
     losses = (model if 'network' in model else model.decode_head).loss_decode
     losses = losses if isinstance(losses, list | tuple) else [losses]
     power = cfg.param_scheduler.power
-    decay = 'linear decay to zero' if power == 1 else f'polynomial decay to zero (power {power:g})'
+    decay = ('linear decay to zero' if power == 1 else 'cosine decay to zero' if power == 'cosine' else
+             f'polynomial decay to zero (power {power:g})')
     own = {key: model.data_preprocessor[key] for key in ('clip', 'scaled') if key in model.data_preprocessor}
     return dict(
         batch_size=str(experiment.batch), loss=' + '.join(map(_describe, losses)),

@@ -32,8 +32,9 @@ MERGING = {
 def build_unetr(in_channels: int, out_channels: int, crop: Sequence[int], **settings) -> nn.Module:
     """UNETR (Hatamizadeh et al. 2022), whose patches of 16 x 16 x 16 voxels are embedded by a linear layer.
 
-    That is `perceptron`, as in the authors' code; MONAI's default is a convolution. Skips are taken after blocks
-    3, 6 and 9 of 12.
+    That is `perceptron`, as in the authors' code; MONAI's default is a convolution. Skips are hidden states 3, 6
+    and 9 counted from 0, in MONAI's as in the authors' code: outputs of blocks 4, 7 and 10 of 12, where the paper
+    has 3, 6 and 9.
 
     Args:
         in_channels: C.
@@ -47,7 +48,10 @@ def build_unetr(in_channels: int, out_channels: int, crop: Sequence[int], **sett
     from monai.networks.nets import UNETR
 
     check_crop('UNETR', crop, 16)
-    return UNETR(in_channels, out_channels, tuple(crop), **{'proj_type': 'perceptron'} | settings)
+    network = UNETR(in_channels, out_channels, tuple(crop), **{'proj_type': 'perceptron'} | settings)
+    for block in network.vit.blocks:  # of cross-attention, which UNETR has none of: it would never get a gradient
+        block.norm_cross_attn = nn.Identity()
+    return network
 
 
 @MODELS.register_module(name='UNet3D')
@@ -134,11 +138,19 @@ def build_mednext(in_channels: int, out_channels: int, crop: Sequence[int], vari
 
 
 def check_crop(network: str, crop: Sequence[int], parts: int | Sequence[int]) -> None:
-    """Raise a UserError where the sides of a crop are no multiples of what a network divides them into."""
+    """Refuse a crop whose sides are no multiples of what a network divides them into, or that it makes one voxel
+    of.
+
+    Raises:
+        UserError: says what crops there may be.
+    """
     parts = [parts] * 3 if isinstance(parts, int) else list(parts)
     if any(side % part for side, part in zip(crop, parts, strict=True)):
         raise UserError(f'experiment.crop={tuple(crop)}: {network} needs multiples of '
                         f'{" x ".join(map(str, parts))} (slices x height x width)')
+    if tuple(crop) == tuple(parts):
+        raise UserError(f'experiment.crop={tuple(crop)}: {network} makes one voxel of it, which its norms cannot '
+                        'take; choose a larger one')
 
 
 @MODELS.register_module()
