@@ -43,7 +43,8 @@ def test_the_rates_are_mmengines_own_schedulers_in_turn(optimizer, steps, warmup
     plain = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
     turns = [LinearLR(plain, 1 / (warmup + 1), by_epoch=False, begin=0, end=warmup)] if warmup else []
     decay = dict(eta_min=0, by_epoch=False, begin=warmup, end=steps)
-    turns.append(CosineAnnealingLR(plain, **decay) if power == 'cosine' else PolyLR(plain, power=power, **decay))
+    turns.append(CosineAnnealingLR(plain, T_max=steps - warmup - 1, **decay) if power == 'cosine' else
+                 PolyLR(plain, power=power, **decay))  # both at 0 in the last step
     expected = rates(turns, plain, steps)
     assert found == pytest.approx([0.5 * rate_factor(step, steps, warmup, power) for step in range(steps)])
     assert found[:warmup] == pytest.approx(expected[:warmup])
