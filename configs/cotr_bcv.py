@@ -32,7 +32,8 @@ experiment = dict(data_root='data/prepared/bcv', crop=(48, 192, 192), source=Non
                   warmup=0, steps=250_000)
 model = dict(
     network=dict(type='CoTr'),
-    loss_decode=[dict(type='CrossEntropyLoss'), dict(type='BatchDiceLoss', squared=False, background=False)])
+    loss_decode=[dict(type='CrossEntropyLoss', avg_non_ignore=True),
+                 dict(type='BatchDiceLoss', squared=False, background=False)])
 optim_wrapper = dict(
     _delete_=True, type='OptimWrapper', clip_grad=dict(max_norm=12.0),
     optimizer=dict(type='SGD', momentum=0.99, nesterov=True, weight_decay=3e-5))

@@ -25,7 +25,7 @@ model = dict(
     network=dict(type='UNet3D', strides=((1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2))),
     loss_decode=[
         dict(type='MonaiLoss', name='DiceLoss', loss_name='loss_dice', include_background=False, batch=True),
-        dict(type='CrossEntropyLoss', loss_name='loss_ce')])
+        dict(type='CrossEntropyLoss', avg_non_ignore=True, loss_name='loss_ce')])
 optim_wrapper = dict(_delete_=True, type='OptimWrapper', clip_grad=dict(max_norm=12.0),
                      optimizer=dict(type='SGD', lr=0.01, momentum=0.99, nesterov=True, weight_decay=3e-5))
 train_dataloader = dict(dataset=dict(pipeline=[
