@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from mmengine.config import Config
 from timm.models import is_model
 
 from mmseg_plugins.commands import REPO
@@ -383,20 +384,30 @@ class _Cells:
     sources: dict[str, Source]  # gains those that need no entry
     source: str | None
 
-    def takes_crops(self, encoder: str) -> bool:
-        """Whether its network takes crops of volumes; a config that cannot be read is told of where it is used."""
-        if encoder not in self.configs:
-            return False
-        path = REPO / self.configs[encoder].format(dataset=self.dataset)
+    def read(self, encoder: str) -> Config | None:
+        """Its config; None where there is none, or it cannot be read, which is told of elsewhere."""
+        if not isinstance(config := self.configs.get(encoder), str):
+            return None
         try:
-            return bool(read_config(path).experiment.get('crop'))
+            return read_config(REPO / config.replace('{dataset}', self.dataset))
         except UserError:
-            return False
+            return None
+
+    def takes_crops(self, encoder: str) -> bool:
+        """Whether its network takes crops of volumes."""
+        return bool((cfg := self.read(encoder)) and cfg.experiment.get('crop'))
+
+    def model(self, encoder: str) -> str | tuple:
+        """What its weights are of, whatever its training: encoders of one model can start from the same."""
+        if (cfg := self.read(encoder)) is None:
+            return str(self.configs.get(encoder, encoder))
+        part = cfg.model.get('backbone') or cfg.model.network
+        return tuple(str(part.get(key)) for key in ('type', 'model', 'sizes'))
 
     def fits(self, encoder: str, source: str) -> bool:
         """Whether an encoder can start from a source; one that is not known is told of elsewhere.
 
-        Encoders of one file are one model, whatever their options, and so are timm's whatever their tag.
+        Encoders whose configs have one model are alike, and so are timm's whatever their tag.
         """
         if OWN.fullmatch(source):
             return encoder.startswith(TIMM)
@@ -405,7 +416,7 @@ class _Cells:
             return True
         if encoder.startswith(TIMM):
             return self.sources[source].encoder.partition('.')[0] == encoder.partition('.')[0]
-        same = [name for name, config in self.configs.items() if config == self.configs.get(encoder)]
+        same = [name for name in self.configs if self.model(name) == self.model(encoder)]
         return self.sources[source].encoder in (encoder, SOURCES_OF.get(encoder), *same)
 
     def make(self, changes: Mapping, where: str) -> Cell:
