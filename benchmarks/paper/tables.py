@@ -19,7 +19,7 @@ def _of_source(what: str, cell, sources) -> str:
 
 PAPERS = (
     Table('2a', MAIN, 'Transfer (T) and depth (D)', 'Table 2(a)', against='Ours', published=published_methods,
-          columns={'T': lambda cell, sources: check_mark(cell.source != 'none'),
+          columns={'T': lambda cell, sources: check_mark(cell.source not in ('none', None)),
                    'D': lambda cell, sources: check_mark(not cell.of_windows or cell.slices > 1)},
           effects=DEPTH | {'transfer slice by slice': ('Ours w/o D', 'Ours w/o T&D'),
                            'depth without transfer': ('Ours w/o T', 'Ours w/o T&D')}),
