@@ -36,7 +36,8 @@ def record(cell: Cell, seed: int = 1, dsc: Sequence[float] = (99.0, 60.0, 70.0),
                     figures=dict(dsc_pooled=dsc, dsc=per_case) | (figures or {})),
         training=dict(steps=100, last_loss=1.0, curve=[5 / (i + 1) + 1 for i in range(20)]),
         cost=dict(parameters=600_000, encoder_parameters=400_000, flops=10**8 + (cell.slices or 0),
-                  encoder_flops=6 * 10**7 + (cell.slices or 0), seconds=30 + seed, resumed_from=0, peak_memory_mib=100),
+                  encoder_flops=6 * 10**7 + (cell.slices or 0), seconds=30 + seed, resumed_from=0,
+                  peak_memory_mib=100),
         data=dict(dataset=cell.dataset, split_hash='abcd', cases=dict(train=9, val=len(per_case)), evaluated='val',
                   protocol='sound', input_size=[64, 64]))
     return _check(made | {part: made.get(part, {}) | change for part, change in changes.items()})

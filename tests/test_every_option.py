@@ -147,6 +147,7 @@ TINY, REFUSED = 'test_speed.py::TINY', 'test_speed.py::test_arguments_that_mean_
 CASE = {'--repeats': TINY, '--size': TINY, '--image': REFUSED, '--label': REFUSED,
         '--out': 'test_speed.py::test_every_script_ends_with_its_table'}
 SCORED = 'test_score.py::test_a_folder_becomes_a_record_that_tables_and_comparisons_read'
+NNUNET = 'test_nnunet.py::call'
 KEPT = 'test_predict.py::test_no_tool_writes_over_what_it_reads'
 SHOWN = {
     'tools/train.py': ([CONFIG, *DATA, *WORK_DIR[0]], {
@@ -183,6 +184,11 @@ SHOWN = {
         '--dataset': (['--dataset', 'other'], 'data/prepared/other'), '--out': SCORED, '--split': SCORED,
         '--method': (['--method', 'a/b'], "--method: 'a/b' cannot be a name"), '--seed': SCORED,
         '--made-by': SCORED, '--imports': (['--imports', 'no_such_module'], "'no_such_module'")}),
+    'tools/nnunet.py': (['2d', '{here}', 'test', '{here}/out', '1', '--work', '{here}/work'], {
+        '--work': NNUNET, '--env': NNUNET, '--device': (['--device', 'abacus'], "invalid choice: 'abacus'"),
+        '--epochs': (['--epochs', '0'], 'epochs 0: must be'), '--workers': (['--workers', '-1'], 'at least 0'),
+        '--iterations': (['--iterations', '0'], 'iterations 0: must be'),
+        '--planner': 'test_nnunet.py::test_it_is_handed_the_same_split'}),
     'tools/sources.py': ([], {'--weights-root': (['--weights-root', '{here}/w'], 'under {here}/w'),
                               '--check': (['--weights-root', '{used}', '--check'], 'sha256'),
                               '--get': (['--get', 'layuot'], "did you mean 'layout'"),

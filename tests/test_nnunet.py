@@ -81,10 +81,12 @@ def call(tmp_path: Path, split: str = 'test', *options: str) -> list[dict]:
     return [json.loads(line) for line in (tmp_path / 'env/bin/calls').read_text().splitlines()]
 
 
-def test_it_is_handed_the_same_split_and_sees_what_is_evaluated_only_to_predict_it(prepared, env, tmp_path):
+def test_it_is_handed_the_same_split(prepared, env, tmp_path):
+    """And sees what is evaluated only to predict it."""
     write_cases(prepared, tmp_path / 'cases', 'test')
     split = read_index(prepared)['split']
-    plan, train, predict = call(tmp_path, 'test', *SIZES)
+    plan, train, predict = call(tmp_path, 'test', *SIZES, '--planner', 'nnUNetPlannerResEncM')
+    assert plan['arguments'][plan['arguments'].index('-pl') + 1] == 'nnUNetPlannerResEncM'
     learnt = sorted([*split['train'], *split['val']])
     for seen in (plan, train):
         assert not seen['imagesTs']

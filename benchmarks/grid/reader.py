@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -383,15 +384,17 @@ class _Cells:
     configs: Mapping[str, str | dict]
     sources: dict[str, Source]  # gains those that need no entry
     source: str | None
+    read_configs: dict[str, Config | None] = field(default_factory=dict)
 
     def read(self, encoder: str) -> Config | None:
         """Its config; None where there is none, or it cannot be read, which is told of elsewhere."""
-        if not isinstance(config := self.configs.get(encoder), str):
-            return None
-        try:
-            return read_config(REPO / config.replace('{dataset}', self.dataset))
-        except UserError:
-            return None
+        if encoder not in self.read_configs:
+            config, cfg = self.configs.get(encoder), None
+            if isinstance(config, str):
+                with suppress(UserError):
+                    cfg = read_config(REPO / config.replace('{dataset}', self.dataset))
+            self.read_configs[encoder] = cfg
+        return self.read_configs[encoder]
 
     def takes_crops(self, encoder: str) -> bool:
         """Whether its network takes crops of volumes."""
