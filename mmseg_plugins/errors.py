@@ -36,10 +36,10 @@ class Stopped(BaseException):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean ...` for a misspelt name, else the list of known ones."""
+    """`; did you mean ...` for a misspelt name, else the list of known ones, or of the first of very many."""
     known = sorted(map(str, known))
     close = difflib.get_close_matches(str(name), known, n=1)
-    return f'; did you mean {close[0]!r}?' if close else f'; known: {", ".join(known)}' if known else ''
+    return f'; did you mean {close[0]!r}?' if close else f'; known: {some(known, 40)}' if known else ''
 
 
 def check_number(name: str, value: Any, least: float, most: float = math.inf) -> float:
