@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import sys
 import textwrap
 from pathlib import Path
@@ -29,7 +30,8 @@ METHOD = '''
         label = (np.asarray(image.dataobj) > 125).astype(np.uint8)
         nib.save(nib.Nifti1Image(label, image.affine), Path(out, f'{case}.nii.gz'))
     '''
-THRESHOLD = f'{sys.executable} threshold.py {{cases}} {{split}} {{out}} {{seed}}'
+CALL = 'threshold.py {cases} {split} {out} {seed}'
+THRESHOLD = f'{shlex.quote(sys.executable)} {CALL}'
 
 
 def write(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import REPO, write_msd
-from test_extensions import THRESHOLD, write_grid
+from test_extensions import CALL, THRESHOLD, write_grid
 
 from benchmarks.grid.reader import load_grid
 from benchmarks.methods.command import write_cases
@@ -83,7 +83,7 @@ def test_a_method_that_lacks_what_it_needs_is_left_out(tmp_path, monkeypatch):
 
 
 def test_a_method_goes_on_in_its_own_folder_and_tells_what_it_cost(tmp_path):
-    first = f'python {THRESHOLD.partition(" ")[2]} && echo $(command -v python) >> {{work}}/calls'
+    first = f'python {CALL} && echo $(command -v python) >> {{work}}/calls'
     told = '{{"parameters": 7, "settings": {{"epochs": "2"}}}}'
     path = write_grid(tmp_path, f"{first} && test -f {tmp_path}/again && echo '{told}' > {{out}}/method.json")
     write_msd(tmp_path / 'data/Task04_Hippocampus', cases=7)

@@ -66,7 +66,7 @@ def env(tmp_path) -> Path:
     programs = tmp_path / 'env/bin'
     programs.mkdir(parents=True)
     for name in ('plan_and_preprocess', 'train', 'predict'):
-        (programs / f'nnUNetv2_{name}').write_text(f'#!{sys.executable}{textwrap.dedent(STAND_IN)}')
+        (programs / f'nnUNetv2_{name}').write_text(f'#!/usr/bin/env python3{textwrap.dedent(STAND_IN)}')
     (programs / 'python').write_text('#!/bin/sh\necho 2.8.1\n')
     for program in programs.iterdir():
         program.chmod(0o755)

@@ -1,6 +1,7 @@
 """2D pre-training: DINO's step by hand, its views, its checkpoint as a source, resume, two processes."""
 
 import math
+import shlex
 
 import pytest
 import torch
@@ -209,4 +210,4 @@ def test_mistakes_are_named(layout, tmp_path):
             build(config(layout, **options))
     output = run(['python', 'tools/pretrain.py', CONFIG, '--out', tmp_path / 'no.pth',
                   '--cfg-options', 'experiment.data_root=/no/layout'], check=2)
-    assert 'tools/prepare_data.py layout' in output and len(output.strip().splitlines()) == 1
+    assert f'{shlex.quote(str(REPO / "tools/prepare_data.py"))} layout' in output and len(output.strip().splitlines()) == 1

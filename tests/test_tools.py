@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def test_prediction_equals_the_evaluations(trained, prepared, msd_raw, tmp_path)
 @pytest.mark.parametrize('command, message', [
     (['tools/dist_train.sh', 'configs/beit_centering_bcx.py', 2], 'did you mean'),
     (['tools/dist_train.sh', 'configs/swin_centering_bcv.py', 2, '--cfg-options', 'experiment.data_root=/no/bcv'],
-     'tools/prepare_data.py bcv'),
+     f'{shlex.quote(str(REPO / "tools/prepare_data.py"))} bcv'),
     ([sys.executable, 'tools/train.py', CONFIG, '--cfg-options', 'experiment.slcies=3'], "did you mean 'slices'"),
     ([sys.executable, 'tools/train.py', CONFIG, '--cfg-options', 'experiment.inflation=centring'],
      "did you mean 'centering'"),
