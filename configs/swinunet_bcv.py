@@ -1,6 +1,7 @@
 """SwinUNet as published, on BCV; at 384 pixels, which is the row of the tables.
 
 Recipe: published (Cao et al. 2021, arXiv:2105.05537; their code, github.com/HuCaoFighting/Swin-Unet, at f48f623).
+The paper was not at hand: what is said to be from it is from memory, and to be checked against it.
 
 | what | value | where from |
 | --- | --- | --- |

@@ -1,6 +1,7 @@
 """TransUNet as published, on BCV; at 512 pixels, which is the row of the tables.
 
 Recipe: published (Chen et al. 2021, arXiv:2102.04306, and their code at 02ef001, github.com/Beckschen/TransUNet).
+The paper was not at hand: what is said to be from it is from memory, and to be checked against it.
 
 | what | value | where from |
 | --- | --- | --- |
