@@ -16,7 +16,7 @@ from ..grid.tables import Contrast, Published, Table
 from .contrasts import Judged, main_contrasts
 from .findings import variation_points
 from .frame import Measured
-from .plotting import BELOW, BESIDE, COLOURS, STYLE, place_texts, save, styled
+from .plotting import BELOW, BESIDE, COLOURS, place_texts, project_style, save, styled
 from .prediction_figure import draw_predictions
 from .statistics import estimate, format_p
 from .tables import cell_label, free_cells, main_table, varying_axes, was_run
@@ -46,9 +46,7 @@ def draw_all(judged: Sequence[Judged], measured: Measured, grid: Grid, results: 
 
     rows, main = rows_by_dataset(measured, grid), main_contrasts(measured, grid)
     alone = len(grid.datasets) == 1
-    with plt.rc_context():  # a user's own matplotlibrc must not show
-        plt.rcdefaults()
-        plt.rcParams.update(STYLE)
+    with project_style():
         for table in grid.tables.values() if alone else ():
             if not table.figure or not was_run(table, measured, grid):
                 continue

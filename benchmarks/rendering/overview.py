@@ -14,7 +14,7 @@ from ..grid.axes import Cell
 from ..grid.reader import Grid
 from .contrasts import Judged, judge_page
 from .frame import Measured
-from .plotting import COLOURS, STYLE, styled
+from .plotting import COLOURS, project_style, styled
 from .statistics import TOO_FEW, Estimate, estimate
 from .tables import main_table
 
@@ -61,9 +61,7 @@ def overview_table(parts: Sequence[Part]) -> pd.DataFrame:
 def draw_overview(parts: Sequence[Part]):
     """A column of two panels for each grid: DSC of its rows above, the contrasts between them below."""
     rows, effects = _names(parts, 'rows'), _names(parts, 'effects')
-    with plt.rc_context():
-        plt.rcdefaults()
-        plt.rcParams.update(STYLE)
+    with project_style():
         size = 1.6 + 2.6 * len(parts), 1.5 + 0.3 * len(rows + effects)
         figure, panels = plt.subplots(2, len(parts), figsize=size, sharey='row', squeeze=False,
                                       height_ratios=(len(rows), max(len(effects), 1)))

@@ -1,6 +1,7 @@
 """The one style of all plots: colour-blind safe, the same bytes for the same data, texts that keep apart."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
@@ -23,6 +24,15 @@ PLACES = ((6, 0, 'left', 'center'), (-6, 0, 'right', 'center'), (0, 6, 'center',
 BELOW = dict(loc='upper center', bbox_to_anchor=(0.5, 0))  # a figure's legend
 BESIDE = dict(loc='upper left', bbox_to_anchor=(1, 1))  # a panel's
 UNDATED = dict(png={'Software': None}, pdf={'CreationDate': None, 'Creator': None, 'Producer': None})
+
+
+@contextmanager
+def project_style() -> Iterator[None]:
+    """Figures that are drawn within look alike, whatever a user's own matplotlibrc says."""
+    with plt.rc_context():
+        plt.rcdefaults()
+        plt.rcParams.update(STYLE)
+        yield
 
 
 def styled(number: int) -> dict:
