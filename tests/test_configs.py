@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
+from yapf.yapflib import yapf_api
 
 from benchmarks.paper.published import published_data
 from benchmarks.runs.settings import describe_settings
@@ -169,3 +170,15 @@ def test_a_key_of_experiment_that_is_left_out_or_none_has_its_meaning_or_is_one_
 def test_the_text_of_a_config_is_its_own_each_time():
     configs = [Config(dict(steps=steps)) for steps in (*range(6), 0, 5)]
     assert [cfg.pretty_text.strip() for cfg in configs] == [f'steps = {cfg.steps}' for cfg in configs]
+
+
+def test_a_configs_text_is_laid_out_and_its_file_read_once(monkeypatch, tmp_path):
+    laid, read = [], []
+    lay_out, from_file = yapf_api.FormatTree, Config.fromfile
+    monkeypatch.setattr(yapf_api, 'FormatTree', lambda *args, **rest: laid.append(1) or lay_out(*args, **rest))
+    monkeypatch.setattr(Config, 'fromfile', lambda *args, **rest: read.append(1) or from_file(*args, **rest))
+    path = tmp_path / 'own.py'
+    path.write_text(f"_base_ = '{REPO}/configs/beit_centering_phantom.py'\nexperiment = dict(seed=71)\n")
+    first, second = (read_config(path, {'experiment.steps': steps}) for steps in (7, 8))
+    assert (first.experiment.steps, second.experiment.steps, len(read)) == (7, 8, 1)
+    assert first.pretty_text == first.pretty_text != second.pretty_text and len(laid) == 2
