@@ -93,6 +93,7 @@ def train(prepared, work, resume: bool, config=CONFIG, more=None, hooks=(), **ch
         'model.backbone.sizes.depth': 1, 'model.backbone.out_indices': (0,) * 4} | (more or {}))
     prepare_for_device(cfg, 'none')
     cfg.work_dir, cfg.resume = str(work), resume
+    cfg.experiment_name = f'{work}'.replace('/', '-')  # by mmengine's own, two of one second would share histories
     training, rates = build_runner(cfg), Rates()
     for hook in (rates, *hooks):
         training.register_hook(hook)
