@@ -32,16 +32,13 @@ Add a method with one function; a keyword argument with a default is its number:
         return kernel                           # (E, channels, slices, P, P)
 """
 
-import inspect
-import math
-import re
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from .errors import UserError, nearest
-from .registering import register_once
+from .errors import UserError
+from .registering import parse_entry, register_once
 
 Method = Callable[..., Tensor]
 INFLATIONS: dict[str, Method | None] = {'none': None, 'random': None}
@@ -106,24 +103,7 @@ def parse_inflation(method: str) -> tuple[str, dict[str, float]]:
     Raises:
         UserError: no such method, or a number that it does not take.
     """
-    match = re.fullmatch(r'(\w+)(?:\(([^()]*)\))?', str(method))
-    name, number = match.groups() if match else (method, None)
-    if name not in INFLATIONS:
-        raise UserError(f'unknown inflation {method!r}{nearest(name, INFLATIONS)}')
-    if number is None:
-        return name, {}
-    function = INFLATIONS[name]
-    options = [parameter.name for parameter in inspect.signature(function).parameters.values()
-               if parameter.default is not parameter.empty] if function else []
-    try:
-        value = float(number)
-        if options and math.isfinite(value) and value >= LEAST.get(name, -math.inf):
-            return name, {options[0]: value}
-    except ValueError:
-        pass
-    least = f', at least {LEAST[name]}' if name in LEAST else ''
-    takes = f'takes one number, {options[0]} (finite{least})' if options else 'takes no number'
-    raise UserError(f'inflation {method!r}: {name} {takes}')
+    return parse_entry(method, INFLATIONS, 'inflation', LEAST)
 
 
 def check_window(slices: int, channels: int) -> None:

@@ -13,6 +13,7 @@ from .acceleration import PRECISIONS
 from .datasets.intensity import PROTOCOLS
 from .errors import UserError, nearest
 from .inflation import parse_inflation
+from .lifting import parse_lifting
 
 DATASET = r'(train|val|test)_dataloader\.dataset'
 MOST_SEED = 2**32 - 1  # numpy's
@@ -89,6 +90,7 @@ KEYS: dict[str, Key] = {
                        r'|(val|test)_evaluator(\.\d+)?\.headline', determines=False),
     'source': _text(r'model\.(backbone|network)\.source', optional=True, determines=False),
     'inflation': _text(r'model\.backbone\.inflation', of='windows'),
+    'lifting': _text(r'model\.backbone\.lifting', optional=True, usual='kernel', of='windows'),
     'slices': _whole(1, decides=rf'model\.(backbone\.)?slices|{DATASET}\.slices', of='windows'),
     'stride': _whole(0, decides=rf'{DATASET}\.stride', of='windows'),
     'target': _one_of(('center', 'all'), rf'model\.target|{DATASET}\.target', of='windows'),
@@ -199,7 +201,8 @@ def check_experiment(experiment: Any, where: str) -> None:
         if not key.fits(value):
             fault = nearest(value, key.names) if key.names else f' must be {key.must_be}'
             raise UserError(f'{where}: experiment.{name}={value!r}{fault}')
-    try:
-        parse_inflation('none' if crops else experiment['inflation'])
-    except UserError as error:
-        raise UserError(f'{where}: experiment.inflation: {error}') from None
+    for name, parse in (() if crops else (('inflation', parse_inflation), ('lifting', parse_lifting))):
+        try:
+            parse(experiment.get(name) or KEYS[name].usual)
+        except UserError as error:
+            raise UserError(f'{where}: experiment.{name}: {error}') from None

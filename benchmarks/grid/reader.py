@@ -17,6 +17,7 @@ from mmseg_plugins.errors import UserError, nearest
 from mmseg_plugins.experiment import import_extensions, read_config
 from mmseg_plugins.inflation import parse_inflation
 from mmseg_plugins.keys import KEYS, decided_by
+from mmseg_plugins.lifting import parse_lifting
 from mmseg_plugins.sources import OWN, PERMUTED, SOURCES, TIMM, Source, find_source, name_own_weights
 from mmseg_plugins.untrusted import check_name, find_fault, find_twins
 
@@ -439,9 +440,9 @@ class _Cells:
                 raise UserError(f'{where}: {encoder} takes crops of volumes, so it has no {", ".join(others)}; '
                                 'leave that out')
             windows['slices'] = None
-        if 'inflation' in changes:
+        for axis, parse in (('inflation', parse_inflation), ('lifting', parse_lifting)):
             try:
-                parse_inflation(changes['inflation'])
+                parse(changes.get(axis, AXES[axis].neutral))
             except UserError as error:
                 raise UserError(f'{where}: {error}') from None
         # a model that timm does not know is told of elsewhere

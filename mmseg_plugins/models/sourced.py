@@ -38,13 +38,14 @@ class SourcedEncoder(BaseModule):
         check_window(slices, channels)
         self.img_size = check_size(img_size)
         self.slices, self.channels = slices, channels
+        self.kernel_slices = slices  # those that the patch embedding's kernel spans
         self.inflation, self.source = inflation, source
         self.load_report: LoadReport | None = None
 
     def init_weights(self) -> None:
         """Load and inflate the source; without one, the model's own initialization stays."""
         if self.source and self.load_report is None:
-            self.load_report = load_source(self.model, self.naming, self.source, self.slices, self.channels,
+            self.load_report = load_source(self.model, self.naming, self.source, self.kernel_slices, self.channels,
                                            self.inflation)
             print_log(f'source {self.load_report}', logger='current')
 
