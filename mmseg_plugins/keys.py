@@ -14,6 +14,7 @@ from .datasets.intensity import PROTOCOLS
 from .errors import UserError, nearest
 from .inflation import parse_inflation
 from .lifting import parse_lifting
+from .tuning import parse_tuning
 
 DATASET = r'(train|val|test)_dataloader\.dataset'
 MOST_SEED = 2**32 - 1  # numpy's
@@ -91,6 +92,7 @@ KEYS: dict[str, Key] = {
     'source': _text(r'model\.(backbone|network)\.source', optional=True, determines=False),
     'inflation': _text(r'model\.backbone\.inflation', of='windows'),
     'lifting': _text(r'model\.backbone\.lifting', optional=True, usual='kernel', of='windows'),
+    'tuning': _text(r'model\.backbone\.tuning', optional=True, usual='full', of='windows'),
     'slices': _whole(1, decides=rf'model\.(backbone\.)?slices|{DATASET}\.slices', of='windows'),
     'stride': _whole(0, decides=rf'{DATASET}\.stride', of='windows'),
     'target': _one_of(('center', 'all'), rf'model\.target|{DATASET}\.target', of='windows'),
@@ -123,6 +125,9 @@ KEYS: dict[str, Key] = {
     'compile': _switch(r'(model\.)?compile'),
     'channels_last': _switch(r'model\.channels_last', of='windows'),
 }
+
+# Of keys whose values are names with a number in brackets.
+PARSERS = dict(inflation=parse_inflation, lifting=parse_lifting, tuning=parse_tuning)
 
 # Other places of a config whose constructors take numbers that mean nothing.
 RANGES: dict[str, Key] = {
@@ -201,7 +206,7 @@ def check_experiment(experiment: Any, where: str) -> None:
         if not key.fits(value):
             fault = nearest(value, key.names) if key.names else f' must be {key.must_be}'
             raise UserError(f'{where}: experiment.{name}={value!r}{fault}')
-    for name, parse in (() if crops else (('inflation', parse_inflation), ('lifting', parse_lifting))):
+    for name, parse in (() if crops else PARSERS.items()):
         try:
             parse(experiment.get(name) or KEYS[name].usual)
         except UserError as error:

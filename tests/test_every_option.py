@@ -31,7 +31,7 @@ OTHERS = dict(data_root='{data}/.', source='other.pth', inflation='average', sli
               evaluate='train', val_interval=7, checkpoint_interval=7, encoder='deit_tiny_patch16_224',
               protocol='paper', precision='bf16', activation_checkpointing=True, compile=True, channels_last=True,
               train_percent=50, neighbour_lr=0.1, power=0.9, crop=(8, 32, 32), spacing=(2.0, 1.5, 1.5),
-              lifting='divided')
+              lifting='divided', tuning='bitfit')
 
 
 def places(cfg: Config) -> dict:
@@ -211,6 +211,7 @@ SHOWN = {
         '--sources': (['--sources', 'beit'], 'source beit: weights'),
         '--inflations': (['--sources', 'layout', '--slices', '3', '--inflations', 'average'], 'inflation=average'),
         '--liftings': (['--slices', '3', '--liftings', 'divided'], 'experiment.lifting=divided'),
+        '--tunings': (['--tunings', 'lora(8)'], 'experiment.tuning=lora(8)'),
         '--slices': (['--slices', '7'], 'experiment.slices=7'),
         '--strides': (['--slices', '3', '--strides', '2'], 'experiment.stride=2'),
         '--targets': (['--slices', '3', '--targets', 'all'], 'experiment.target=all'),

@@ -40,6 +40,7 @@ class Cell:
     neighbour_lr: float | None = _axis(1, 'r{:g}')
     train_percent: int | None = _axis(100, 'p{}')
     lifting: str | None = _axis('kernel')
+    tuning: str | None = _axis('full')
 
     def __post_init__(self):
         for name in set(AXES) - {'encoder'}:

@@ -15,9 +15,7 @@ from mmseg_plugins.commands import REPO
 from mmseg_plugins.datasets.splits import Fold
 from mmseg_plugins.errors import UserError, nearest
 from mmseg_plugins.experiment import import_extensions, read_config
-from mmseg_plugins.inflation import parse_inflation
-from mmseg_plugins.keys import KEYS, decided_by
-from mmseg_plugins.lifting import parse_lifting
+from mmseg_plugins.keys import KEYS, PARSERS, decided_by
 from mmseg_plugins.sources import OWN, PERMUTED, SOURCES, TIMM, Source, find_source, name_own_weights
 from mmseg_plugins.untrusted import check_name, find_fault, find_twins
 
@@ -440,9 +438,9 @@ class _Cells:
                 raise UserError(f'{where}: {encoder} takes crops of volumes, so it has no {", ".join(others)}; '
                                 'leave that out')
             windows['slices'] = None
-        for axis, parse in (('inflation', parse_inflation), ('lifting', parse_lifting)):
+        for axis in PARSERS.keys() & changes.keys():
             try:
-                parse(changes.get(axis, AXES[axis].neutral))
+                PARSERS[axis](changes[axis])
             except UserError as error:
                 raise UserError(f'{where}: {error}') from None
         # a model that timm does not know is told of elsewhere

@@ -19,6 +19,7 @@ from ..checkpoints import Naming, timm_naming
 from ..errors import UserError, check_number, nearest
 from ..keys import nearest_multiples
 from ..lifting import LiftedBlocks, Lifting, parse_lifting
+from ..tuning import parse_tuning
 from .sourced import SourcedEncoder
 
 CHOOSE = 'choose a vision Transformer (ViT, BEiT, EVA, Swin, ...)'
@@ -38,6 +39,7 @@ class InflatedEncoder(SourcedEncoder):
         drop_path_rate: stochastic depth rate.
         lifting: how depth enters the blocks (mmseg_plugins/lifting); `kernel`: not at all, and the patch embedding
             spans the window. With another it spans one slice, or those of a tubelet.
+        tuning: which of the source's weights are trained, and how fast (mmseg_plugins/tuning.py).
         layer_scale: what the model's layer scale, where it has one, starts from without a source; None: timm's.
         with_cp: activation checkpointing, block by block (less memory, slower).
         sizes: explicit sizes that replace timm's (patch_size, embed_dim, depth(s), num_heads, ...).
@@ -52,8 +54,8 @@ class InflatedEncoder(SourcedEncoder):
     def __init__(self, model: str, slices: int = 5, channels: int = 1, inflation: str = 'centering',
                  source: str | None = None, img_size: int | Sequence[int] = 512,
                  out_indices: Sequence[int] = (3, 5, 7, 11), drop_path_rate: float = 0.0,
-                 lifting: str = 'kernel', layer_scale: float | None = None, with_cp: bool = False,
-                 sizes: dict | None = None, init_cfg: dict | None = None):
+                 lifting: str = 'kernel', tuning: str = 'full', layer_scale: float | None = None,
+                 with_cp: bool = False, sizes: dict | None = None, init_cfg: dict | None = None):
         super().__init__(slices, channels, inflation, source, img_size, init_cfg)
         if layer_scale is not None:
             check_number('layer_scale', layer_scale, 0)
@@ -79,6 +81,8 @@ class InflatedEncoder(SourcedEncoder):
                                              prune_head=True)
         if kind:
             self._lift(lifting, kind, number)
+        choose, number = parse_tuning(tuning)
+        self.rate_factors = {f'model.{name}': factor for name, factor in choose(self, **number).items()}
         if with_cp:
             blocks = [block for name, part in self.model.named_modules() if name.split('.')[-1] == 'blocks'
                       for block in part.children()]
