@@ -22,6 +22,10 @@ and beside the paper's, where a number in brackets replaces the default, as in `
     centering_noise(e)  centering, and normal noise on the neighbours with e = 0.01 of G's standard
                         deviation: features are the 2D model's up to the noise, and neighbours start
                         apart from each other (symmetry breaking as in Net2Net, Chen et al., ICLR 2016).
+    arp                 slice t = 1..S weighs (2 (S - t + 1) - (S + 1) (H_S - H_t-1)) / S with H the harmonic
+                        numbers: for 5 slices -0.74, 0.06, 0.26, 0.26, 0.16. The sum is zero: what is the same in
+                        all slices is not seen. A control for keeping the sum. (Approximate rank pooling, Bilen et
+                        al., "Dynamic image networks for action recognition", CVPR 2016.)
 
 Add a method with one function; a keyword argument with a default is its number:
 
@@ -87,6 +91,13 @@ def gaussian(gray: Tensor, slices: int, channels: int, sigma: float = 1.0) -> Te
 @register_inflation('repeat')
 def repeat(gray: Tensor, slices: int, channels: int) -> Tensor:
     return over_depth(gray, torch.ones(slices), channels)
+
+
+@register_inflation('arp')
+def arp(gray: Tensor, slices: int, channels: int) -> Tensor:
+    at = torch.arange(1, slices + 1, dtype=torch.float64)
+    later = (1 / at).flip(0).cumsum(0).flip(0)  # H_S - H_t-1
+    return over_depth(gray, (2 * (slices - at + 1) - (slices + 1) * later) / slices, channels)
 
 
 @register_inflation('centering_noise')

@@ -59,6 +59,16 @@ def test_kernel_sum_is_that_of_the_source(method, colours):
     torch.testing.assert_close(kernel.sum((1, 2)), weight.sum(1), rtol=0, atol=1e-12)
 
 
+def test_rank_pooling_weighs_slices_as_published_and_sees_nothing_that_is_the_same_in_all():
+    weight = torch.randn(6, 3, 4, 4, dtype=torch.float64)
+    kernel = inflate_kernel(weight, slices=5, channels=2, method='arp')
+    shares = kernel[:, 1] * 2 / weight.sum(1)[:, None]  # of the gray kernel, by slice
+    wanted = torch.tensor([-0.74, 0.06, 0.26, 0.26, 0.16], dtype=torch.float64)
+    torch.testing.assert_close(shares, wanted[:, None, None].expand_as(shares), rtol=0, atol=1e-12)
+    for slices in (1, 2, 9):
+        assert inflate_kernel(weight, slices, 2, 'arp').sum(2).abs().max() < 1e-12
+
+
 def test_kernels_are_those_of_the_paper():
     weight = torch.arange(2 * 3 * 2 * 2, dtype=torch.float64).reshape(2, 3, 2, 2)
     gray = weight.sum(1)

@@ -2,8 +2,11 @@
 
 import copy
 import inspect
+import json
+import os
 import textwrap
 
+import children
 import pytest
 import torch
 from mmengine.registry import init_default_scope
@@ -212,6 +215,39 @@ def test_it_trains_whatever_is_done_to_compute_it(how):
         assert largest_difference(twin(window), before) == 0  # nothing of it is the original's
         with torch.autocast('cpu', torch.bfloat16):
             assert largest_difference(twin(window), before) < 0.1 * max(float(each.abs().max()) for each in before)
+
+
+@pytest.mark.parametrize('how, tuning', [('divided', 'lora(2)'), ('plane_cycle', 'full')])
+def test_all_of_it_is_compiled(how, tuning):
+    encoder = build('beit', how, tuning=tuning).train()
+    window = window_of(encoder).float().flatten(1, 2)
+    compiled = torch.compile(encoder.forward, backend='eager', fullgraph=True, dynamic=False)
+    with torch.no_grad():
+        assert largest_difference(compiled(window), encoder(window)) == 0
+
+
+@pytest.mark.parametrize('how, tuning', [('divided', 'lora(2)'), *(
+    pytest.param(how, 'full', marks=pytest.mark.skipif('EVERY_LIFTING' not in os.environ,
+                                                       reason='takes minutes; EVERY_LIFTING=1 runs it'))
+    for how in (*EXACT[1:], *OTHERS, 'joint(2)'))])
+def test_a_killed_run_ends_as_if_it_had_not_been_and_two_processes_have_its_losses(how, tuning, prepared, tmp_path):
+    options = children.options(prepared, steps=6, batch=4, checkpoint_interval=2, lifting=how, tuning=tuning)
+
+    def train(name: str, **settings) -> tuple[dict, list[float]]:
+        work = tmp_path / name
+        for process in [children.start(children.train, work, options, **settings)] if name != 'shared' else (
+                children.start_ranks(2, children.train, work, options, 'pytorch')):
+            process.join(200)
+        [*_, log] = sorted(work.glob('*/vis_data/scalars.json'))
+        losses = [row['loss'] for row in map(json.loads, log.read_text().splitlines()) if 'loss' in row]
+        last = work / 'iter_6.pth'
+        return torch.load(last, weights_only=True)['state_dict'] if last.exists() else {}, losses
+
+    wanted, losses = train('alone')
+    assert not train('killed', hooks=[children.Choke(4, 100)])[0]  # a write that is cut off kills it
+    resumed, _ = train('killed')
+    assert all(torch.equal(resumed[key], value) for key, value in wanted.items()) and len(losses) == 6
+    assert train('shared')[1] == pytest.approx(losses, rel=2e-5)
 
 
 def test_what_does_not_fit_is_one_line():
