@@ -180,10 +180,12 @@ def certify(model: nn.Module, path: str | Path, encoder: str, img_size: int | Se
                          dtype=torch.float64)
 
     def differ(x: Tensor) -> tuple[float, float]:
-        seen = x if video else x[:, :, slices // 2]
-        if not lifting:
-            seen = seen.mean(1, keepdim=True).repeat(1, colours, *[1] * (seen.ndim - 2))
-        wanted = flat(seen.reshape(windows, -1, height, width))
+        if lifting:  # all slices, so that matrix products are as large as the lifted model's, and round alike
+            wanted = [level.unflatten(0, (windows, slices))[:, slices // 2]
+                      for level in flat(x.movedim(2, 1).flatten(0, 1))]
+        else:
+            gray = x.mean(1, keepdim=True) if video else x[:, :, slices // 2].mean(1, keepdim=True)
+            wanted = flat(gray.repeat(1, colours, *[1] * (gray.ndim - 2)).reshape(windows, -1, height, width))
         got = model(x.flatten(1, 2))
         return (max(float((a - b).abs().max()) for a, b in zip(got, wanted, strict=True)),
                 max(float(b.abs().max()) for b in wanted))

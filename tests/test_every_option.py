@@ -239,6 +239,10 @@ SHOWN = {
         '--plan': 'test_planning.py::test_a_plan_writes_nothing',
         '--device': (['--device', 'abacus'], '--calibrate and --device go with --plan'),
         '--calibrate': (['--calibrate'], '--calibrate and --device go with --plan')}),
+    'benchmarks/certificates.py': (['{used}/iter_5.pth'], {
+        '--encoder': (['--encoder', 'swim'], "did you mean 'swin'"),
+        '--img-size': (['--img-size', '-8'], 'img_size=-8'),
+        '--out': 'test_lifting.py::test_the_certificates_of_all_are_one_page'}),
     'benchmarks/coverage.py': (['--draws', '1', '--out', '{here}/coverage.md'], {
         '--draws': (['--draws', '0'], '--draws must be at least 1'),
         '--out': (['--out', '{here}/x.md'], '{here}/x.md')}),

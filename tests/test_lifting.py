@@ -3,7 +3,9 @@
 import copy
 import inspect
 import json
+import logging
 import os
+import sys
 import textwrap
 
 import children
@@ -12,6 +14,7 @@ import torch
 from mmengine.registry import init_default_scope
 from torch.nn.functional import adaptive_avg_pool1d
 
+from benchmarks import certificates
 from mmseg_plugins import lifting
 from mmseg_plugins.certificate import build_encoder, certify
 from mmseg_plugins.errors import UserError
@@ -230,7 +233,7 @@ def test_all_of_it_is_compiled(how, tuning):
     pytest.param(how, 'full', marks=pytest.mark.skipif('EVERY_LIFTING' not in os.environ,
                                                        reason='takes minutes; EVERY_LIFTING=1 runs it'))
     for how in (*EXACT[1:], *OTHERS, 'joint(2)'))])
-def test_a_killed_run_ends_as_if_it_had_not_been_and_two_processes_have_its_losses(how, tuning, prepared, tmp_path):
+def test_a_killed_run_ends_as_if_it_had_not_been_and_two_have_its_losses(how, tuning, prepared, tmp_path):
     options = children.options(prepared, steps=6, batch=4, checkpoint_interval=2, lifting=how, tuning=tuning)
 
     def train(name: str, **settings) -> tuple[dict, list[float]]:
@@ -277,6 +280,20 @@ def test_the_certificate_of_a_lifting(tmp_path):
     assert made['divided'].centre == 0 and made['divided'].added == 4 * (5 * 24 * 24 + 6 * 24)
     assert made['plane_cycle'].centre > 1e-3 and made['plane_cycle'].added == 0
     assert made['joint(5)'].centre < 1e-12 and made['joint(5)'].kernel_difference < 1e-6
+
+
+def test_the_certificates_of_all_are_one_page(tmp_path, monkeypatch, capsys):
+    path, page = tmp_path / 'source.pth', tmp_path / 'page.md'
+    torch.save(dict(model=build('beit', slices=1, channels=3).model.state_dict()), path)
+    monkeypatch.setattr('mmseg_plugins.certificate.infer_sizes', lambda *_: ENCODERS['beit']['sizes'])
+    monkeypatch.setattr(sys, 'argv', f'certificates.py {path} --encoder beit --img-size 32 --out {page}'.split())
+    certificates.main()
+    logging.disable(logging.NOTSET)
+    table = {row.split(' | ')[0].strip('| '): row.split(' | ') for row in page.read_text().splitlines()
+             if row.startswith('|')}
+    assert set(LIFTINGS) < set(table) and capsys.readouterr().out == f'{page}\n'
+    assert all(table[how][1:4] == ['0', '0', '0'] for how in EXACT)
+    assert all(float(table[how][3]) > 1e-3 for how in OTHERS)
 
 
 def test_one_more_takes_one_class():
