@@ -34,7 +34,7 @@ MORE = ('joint(2)', 'joint(5)')
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('checkpoint', type=path, nargs='?', default=Path(CHECKPOINT))
-    parser.add_argument('--encoder', default='timm/vit_small_patch14_dinov2.lvd142m', help='as tools/inflate.py has')
+    parser.add_argument('--encoder', default='timm/vit_small_patch14_dinov2.lvd142m', help='as of inflate.py')
     parser.add_argument('--img-size', type=int, default=112, help='pixels')
     parser.add_argument('--out', type=Path, default=Path(__file__).with_suffix('.md'))
     args = parser.parse_args()

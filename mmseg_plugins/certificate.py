@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.models.video.swin_transformer import PatchEmbed3d, SwinTransformer3d
 
 from .checkpoints import PATCH_KERNEL, LoadReport, find_encoder, read_checkpoint, read_source
+from .computed import merged_state
 from .errors import UserError, nearest
 from .lifting import parse_lifting
 from .models.encoders import spans_window, timm_encoder
@@ -157,7 +158,7 @@ def certify(model: nn.Module, path: str | Path, encoder: str, img_size: int | Se
     slices, channels = model.slices, model.channels
     model = copy.deepcopy(model).double()  # so that what differs is not rounding
     before = model.load_report.kernel.double()
-    after = model.model.get_parameter(model.naming.kernel)
+    after = model.model.get_submodule(model.naming.kernel.rpartition('.')[0]).weight
     video = isinstance(model.model, SwinTransformer3d)
     # both as (E, P, P), or (E, 2, P, P) where a video kernel keeps its depth
     summed = after.sum(1) if before.ndim == 5 else (after.sum((1, 2)) if video else after.sum(1))
@@ -228,5 +229,5 @@ def standalone_state(model: nn.Module, path: str | Path) -> tuple[dict[str, Tens
                  f'{", " + arguments if arguments else ""})')
     state, (source, _) = whole.state_dict(), read_source(path, model.naming)
     state |= {key: value for key, value in source.items() if key in state and state[key].shape == value.shape}
-    state |= inner.state_dict()
+    state |= merged_state(inner)
     return {key: value.contiguous().clone() for key, value in state.items()}, lines

@@ -49,6 +49,7 @@ from .datasets.catalogue import CATALOGUE, DatasetInfo
 from .datasets.splits import name_share, split_cases
 from .datasets.store import read_index
 from .errors import UserError, nearest
+from .inflation import trained_form
 from .keys import KEYS, PLACEHOLDERS, check_experiment, check_place, decided_by
 from .models.encoders import spans_window, timm_encoder
 from .models.volume_segmentor import fill_network
@@ -374,6 +375,9 @@ def _carry_into_schedule(cfg: Config, experiment: ConfigDict) -> None:
         if lifting := _unusual(experiment, 'lifting'):
             raise UserError(f'experiment.neighbour_lr={factor}: with lifting {lifting} the patch kernel has no '
                             'neighbours of a centre slice; leave one of the two out')
+        if trained_form(experiment.inflation):
+            raise UserError(f'experiment.neighbour_lr={factor}: inflation {experiment.inflation} does not train '
+                            'the kernel; leave one of the two out')
         if not spans_window(cfg.model.backbone):
             raise UserError(f'experiment.neighbour_lr={factor}: the patch embedding of '
                             f'{cfg.model.backbone.type} has no kernel with a centre and neighbours; leave it out')

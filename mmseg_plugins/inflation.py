@@ -27,6 +27,9 @@ and beside the paper's, where a number in brackets replaces the default, as in `
                         all slices is not seen. A control for keeping the sum. (Approximate rank pooling, Bilen et
                         al., "Dynamic image networks for action recognition", CVPR 2016.)
 
+    separable           one number for each filter and slice, which alone are trained: slice s gets a[e, s] G / C,
+                        and a starts as centering does. A trained form; the source's kernel stays as it is.
+
 Add a method with one function; a keyword argument with a default is its number:
 
     @register_inflation('first')
@@ -34,17 +37,19 @@ Add a method with one function; a keyword argument with a default is its number:
         kernel = gray.new_zeros(len(gray), channels, slices, *gray.shape[1:])
         kernel[:, :, 0] = gray[:, None] / channels
         return kernel                           # (E, channels, slices, P, P)
+
+or a trained form with a class, as `Separable` below.
 """
 
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import UserError
 from .registering import parse_entry, register_once
 
-Method = Callable[..., Tensor]
+Method = Callable[..., Tensor]  # or a class, of a trained form
 INFLATIONS: dict[str, Method | None] = {'none': None, 'random': None}
 LEAST = {'triangular': 0, 'gaussian': 0, 'centering_noise': 0}  # of their numbers; a user's own may be any
 
@@ -108,6 +113,33 @@ def centering_noise(gray: Tensor, slices: int, channels: int, scale: float = 0.0
     return kernel + noise
 
 
+@register_inflation('separable')
+class Separable(nn.Module):
+    """The weight of a patch embedding, whose kernel is fixed and whose profile over depth is trained.
+
+    Args:
+        embed_dim: E.
+        slices: S.
+    """
+
+    def __init__(self, embed_dim: int, slices: int):
+        super().__init__()
+        self.profile = nn.Parameter((distances(slices) == 0).float().repeat(embed_dim, 1))
+
+    kernel = staticmethod(repeat)  # of a source's kernel, what the layer holds
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """(E, C * S, P, P), channel-major -> the same."""
+        slices = self.profile.shape[1]
+        return (weight.unflatten(1, (-1, slices)) * self.profile[:, None, :, None, None]).flatten(1, 2)
+
+
+def trained_form(inflation: str) -> type[nn.Module] | None:
+    """The class of an inflation that is one."""
+    method = INFLATIONS[parse_inflation(inflation)[0]]
+    return method if isinstance(method, type) else None
+
+
 def parse_inflation(method: str) -> tuple[str, dict[str, float]]:
     """`gaussian(0.5)` -> ('gaussian', {'sigma': 0.5}).
 
@@ -152,7 +184,8 @@ def inflate_kernel(weight: Tensor, slices: int, channels: int, method: str) -> T
     if name == 'random':
         return None
     embed_dim, _, height, width = weight.shape
-    kernel = INFLATIONS[name](weight.sum(1), slices, channels, **options)
+    method = INFLATIONS[name]
+    kernel = getattr(method, 'kernel', method)(weight.sum(1), slices, channels, **options)
     needed = (embed_dim, channels, slices, height, width)
     if tuple(kernel.shape) != needed:
         raise UserError(f'inflation {method!r} returned shape {tuple(kernel.shape)}: needed {needed}')

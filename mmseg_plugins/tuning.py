@@ -24,6 +24,7 @@ import torch
 from timm.models import group_parameters
 from torch import Tensor, nn
 
+from .computed import compute_weight
 from .registering import parse_entry, register_once
 
 Method = Callable[..., dict[str, float]]
@@ -69,7 +70,7 @@ def two_group(encoder: nn.Module, ratio: float = 3.0) -> dict[str, float]:
 
 
 class LowRank(nn.Module):
-    """What is added to a linear layer's weight: (out, rank) zeros times (rank, in)."""
+    """A linear layer's weight, to which (out, rank) zeros times (rank, in) are added."""
 
     def __init__(self, layer: nn.Linear, rank: int):
         super().__init__()
@@ -77,16 +78,8 @@ class LowRank(nn.Module):
         self.up = nn.Parameter(torch.zeros(layer.out_features, rank))
         nn.init.kaiming_uniform_(self.down, math.sqrt(5))
 
-
-class LowRankLinear(nn.Linear):
-    """A linear layer that has kept its parameter, and whose `weight`, whoever reads it, has the rest added.
-
-    BEiT's attention does not call its layer but takes the weight: a wrapper around the layer would be passed over.
-    """
-
-    @property
-    def weight(self) -> Tensor:
-        return self._parameters['weight'] + self.low_rank.up @ self.low_rank.down
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + self.up @ self.down
 
 
 @register_tuning('lora')
@@ -96,8 +89,7 @@ def lora(encoder: nn.Module, rank: int = 16) -> dict[str, float]:
     for name, layer in encoder.model.named_modules():
         if type(layer) is nn.Linear and '.blocks.' in f'.{name}':
             encoder.low_rank[name.replace('.', '_')] = added = LowRank(layer, rank)
-            layer.__class__ = LowRankLinear
-            layer.__dict__['low_rank'] = added  # the encoder's part: sources have no weights for it
+            compute_weight(layer, added)
     return {}
 
 
@@ -112,9 +104,3 @@ def frozen(encoder: nn.Module) -> dict[str, float]:
     train_only(encoder, lambda name: False)
     return {}
 
-
-def merged_state(module: nn.Module) -> dict[str, Tensor]:
-    """A state dict without matrices of low rank, which are added to the weights that they stand beside."""
-    state = {name: value for name, value in module.state_dict().items() if 'low_rank.' not in f'{name}.'}
-    return state | {f'{name}.weight'.lstrip('.'): layer.weight.detach()
-                    for name, layer in module.named_modules() if isinstance(layer, LowRankLinear)}

@@ -8,8 +8,9 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from torch import nn
 
+from mmseg_plugins.computed import ComputedLinear, merged_state
 from mmseg_plugins.models import InflatedSwin, InflatedViT
-from mmseg_plugins.tuning import TUNINGS, LowRankLinear, merged_state, register_tuning, train_only
+from mmseg_plugins.tuning import TUNINGS, register_tuning, train_only
 
 SIZES = dict(embed_dim=24, depth=3, num_heads=2)
 MODELS = {'vit': dict(model='vit_small_patch16_224', img_size=32, sizes=SIZES),
@@ -95,16 +96,16 @@ def test_low_rank_matrices_start_at_nothing_reach_every_layer_and_can_be_merged(
     window = network.window()
     with torch.no_grad():
         assert torch.equal(network(window), plain(window))
-        layers = [layer for layer in network.modules() if isinstance(layer, LowRankLinear)]
+        layers = [layer for layer in network.modules() if isinstance(layer, ComputedLinear)]
         assert len(layers) == 3 * 4  # q, k and v, projection, two of the MLP
         before = plain(window)
         for layer in layers:
-            layer.low_rank.up += 0.1
+            layer.part.up += 0.1
             after = network(window)
             assert not torch.equal(after, before)  # BEiT would pass over a layer that is wrapped
             before = after
         twin = copy.deepcopy(network)
-        layers[0].low_rank.up += 0.1
+        layers[0].part.up += 0.1
         assert torch.equal(twin(window), before)
         plain.load_state_dict(merged_state(network))
         torch.testing.assert_close(plain(window), network(window))

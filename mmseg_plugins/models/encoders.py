@@ -16,7 +16,9 @@ from torch.nn.functional import pad
 
 from ..acceleration import checkpoint_blocks
 from ..checkpoints import Naming, timm_naming
+from ..computed import compute_weight
 from ..errors import UserError, check_number, nearest
+from ..inflation import trained_form
 from ..keys import nearest_multiples
 from ..lifting import LiftedBlocks, Lifting, parse_lifting
 from ..tuning import parse_tuning
@@ -50,6 +52,7 @@ class InflatedEncoder(SourcedEncoder):
     Raises:
         UserError: unknown model or inflation, or a source that does not fit.
     """
+    takes_forms = True
 
     def __init__(self, model: str, slices: int = 5, channels: int = 1, inflation: str = 'centering',
                  source: str | None = None, img_size: int | Sequence[int] = 512,
@@ -83,6 +86,11 @@ class InflatedEncoder(SourcedEncoder):
             self._lift(lifting, kind, number)
         choose, number = parse_tuning(tuning)
         self.rate_factors = {f'model.{name}': factor for name, factor in choose(self, **number).items()}
+        if form := trained_form(inflation):
+            projection = self.model.patch_embed.proj
+            self.form = form(projection.out_channels, self.kernel_slices)
+            projection.weight.requires_grad_(False)
+            compute_weight(projection, self.form)
         if with_cp:
             blocks = [block for name, part in self.model.named_modules() if name.split('.')[-1] == 'blocks'
                       for block in part.children()]

@@ -8,7 +8,7 @@ from torch import nn
 
 from ..checkpoints import LoadReport, Naming, load_source
 from ..errors import UserError, nearest
-from ..inflation import check_window, parse_inflation
+from ..inflation import check_window, trained_form
 from ..keys import check_size
 
 
@@ -30,11 +30,14 @@ class SourcedEncoder(BaseModule):
     """
     model: nn.Module
     naming: Naming
+    takes_forms = False  # of inflation, beside kernels
 
     def __init__(self, slices: int, channels: int, inflation: str, source: str | None,
                  img_size: int | Sequence[int], init_cfg: dict | None):
         super().__init__(init_cfg)
-        parse_inflation(inflation)
+        if trained_form(inflation) and not self.takes_forms:
+            raise UserError(f'inflation {inflation!r} is a trained form, which {type(self).__name__} does not '
+                            'take; choose another')
         check_window(slices, channels)
         self.img_size = check_size(img_size)
         self.slices, self.channels = slices, channels
