@@ -7,6 +7,9 @@ with importing():
     from . import datasets, evaluation, models, progress, schedule, training, work_dir
     from .evaluation.metrics import register_metric
     from .inflation import INFLATIONS, inflate_kernel, register_inflation
+    from .lifting import LIFTINGS, register_lifting
+    from .tuning import TUNINGS, register_tuning
 
-__all__ = ['INFLATIONS', 'datasets', 'evaluation', 'inflate_kernel', 'models', 'progress', 'register_inflation',
-           'register_metric', 'schedule', 'training', 'work_dir']
+__all__ = ['INFLATIONS', 'LIFTINGS', 'TUNINGS', 'datasets', 'evaluation', 'inflate_kernel', 'models', 'progress',
+           'register_inflation', 'register_lifting', 'register_metric', 'register_tuning', 'schedule', 'training',
+           'work_dir']

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torchvision.models.video.swin_transformer import PatchEmbed3d, SwinTransformer3d
 
 from .checkpoints import PATCH_KERNEL, LoadReport, find_encoder, read_checkpoint, read_source
+from .computed import merged_state
 from .errors import UserError, nearest
-from .models.encoders import timm_encoder
+from .lifting import parse_lifting
+from .models.encoders import spans_window, timm_encoder
 
 # The paper's encoders: registered class and timm's name.
 ENCODERS = {'beit': ('InflatedViT', 'beit_base_patch16_224'), 'dino': ('InflatedViT', 'vit_base_patch16_224'),
@@ -37,6 +39,7 @@ class Certificate:
             slice (for a video source: on the window itself); None where nothing corresponds.
         constant: the same on windows whose slices are all one image.
         scale: largest feature of the reference, to judge the two by.
+        added: parameters that the lifting has beside the 2D model's.
     """
     report: LoadReport
     kernel_before: float
@@ -46,6 +49,7 @@ class Certificate:
     centre: float | None
     constant: float | None
     scale: float | None
+    added: int = 0
 
 
 def infer_sizes(path: str | Path, encoder: str) -> dict:
@@ -94,7 +98,7 @@ def infer_sizes(path: str | Path, encoder: str) -> dict:
 
 
 def build_encoder(path: str | Path, encoder: str, slices: int, channels: int, inflation: str,
-                  img_size: int | Sequence[int]) -> nn.Module:
+                  img_size: int | Sequence[int], lifting: str = 'kernel') -> nn.Module:
     """The encoder that a checkpoint fits, with its weights inflated, in evaluation mode.
 
     Args:
@@ -104,6 +108,10 @@ def build_encoder(path: str | Path, encoder: str, slices: int, channels: int, in
         channels: C.
         inflation: registered method.
         img_size: pixels.
+        lifting: registered lifting.
+
+    Raises:
+        UserError: unknown encoder or lifting, or one that does not fit the other.
     """
     shared = dict(source=str(path), slices=slices, channels=channels, inflation=inflation, img_size=img_size)
     if encoder.startswith('timm/'):
@@ -121,6 +129,10 @@ def build_encoder(path: str | Path, encoder: str, slices: int, channels: int, in
     else:
         known = [*ENCODERS, *BASELINES, 'timm/<model>']
         raise UserError(f'unknown encoder {encoder!r}{nearest(encoder, known)}')
+    if parse_lifting(lifting)[0]:
+        if not spans_window(settings):
+            raise UserError(f'{encoder} is not an encoder that lifting {lifting} can be given to')
+        shared['lifting'] = lifting
     model = MODELS.build(settings | shared)
     model.init_weights()
     return model.eval()
@@ -131,8 +143,9 @@ def certify(model: nn.Module, path: str | Path, encoder: str, img_size: int | Se
             windows: int = 2, seed: int = 0) -> Certificate:
     """Compare an encoder from build_encoder with the model it was inflated from.
 
-    That is the 2D model of the same file with its colour kernel, fed one gray slice on all colours; for
-    a video source the video model, fed the gray window on all colours. Both in float64.
+    That is the 2D model of the same file with its colour kernel, fed one gray slice on all colours; for a lifted
+    encoder with its kernel inflated over channels, fed the slice; for a video source the video model, fed the gray
+    window on all colours. All in float64.
 
     Args:
         model: the encoder.
@@ -145,7 +158,7 @@ def certify(model: nn.Module, path: str | Path, encoder: str, img_size: int | Se
     slices, channels = model.slices, model.channels
     model = copy.deepcopy(model).double()  # so that what differs is not rounding
     before = model.load_report.kernel.double()
-    after = model.model.get_parameter(model.naming.kernel)
+    after = model.model.get_submodule(model.naming.kernel.rpartition('.')[0]).weight
     video = isinstance(model.model, SwinTransformer3d)
     # both as (E, P, P), or (E, 2, P, P) where a video kernel keeps its depth
     summed = after.sum(1) if before.ndim == 5 else (after.sum((1, 2)) if video else after.sum(1))
@@ -154,9 +167,10 @@ def certify(model: nn.Module, path: str | Path, encoder: str, img_size: int | Se
     if video and before.ndim == 4:
         return Certificate(**comparable, reference='none: attention over depth has no 2D counterpart', centre=None,
                            constant=None, scale=None)
-    colours = before.shape[1]
-    flat = build_encoder(path, encoder, slices if video else 1, colours, 'centering' if video else 'none',
-                         img_size).double()
+    lifting = getattr(model, 'lifting', None)
+    colours = channels if lifting else before.shape[1]
+    flat = build_encoder(path, encoder, slices if video else 1, colours,
+                         'centering' if video or lifting else 'none', img_size).double()
     if video:
         flat.model.patch_embed.proj.weight.copy_(before)
     fresh = {name: value for name, value in flat.named_parameters() if not name.startswith('model.')}
@@ -167,8 +181,12 @@ def certify(model: nn.Module, path: str | Path, encoder: str, img_size: int | Se
                          dtype=torch.float64)
 
     def differ(x: Tensor) -> tuple[float, float]:
-        gray = x.mean(1, keepdim=True) if video else x[:, :, slices // 2].mean(1, keepdim=True)
-        wanted = flat(gray.repeat(1, colours, *[1] * (gray.ndim - 2)).reshape(windows, -1, height, width))
+        if lifting:  # all slices, so that matrix products are as large as the lifted model's, and round alike
+            wanted = [level.unflatten(0, (windows, slices))[:, slices // 2]
+                      for level in flat(x.movedim(2, 1).flatten(0, 1))]
+        else:
+            gray = x.mean(1, keepdim=True) if video else x[:, :, slices // 2].mean(1, keepdim=True)
+            wanted = flat(gray.repeat(1, colours, *[1] * (gray.ndim - 2)).reshape(windows, -1, height, width))
         got = model(x.flatten(1, 2))
         return (max(float((a - b).abs().max()) for a, b in zip(got, wanted, strict=True)),
                 max(float(b.abs().max()) for b in wanted))
@@ -176,7 +194,9 @@ def certify(model: nn.Module, path: str | Path, encoder: str, img_size: int | Se
     centre, scale = differ(window)
     constant, _ = differ(window[:, :, :1].expand_as(window).contiguous())
     reference = 'the video model on the same window' if video else 'the 2D model on the centre slice'
-    return Certificate(**comparable, reference=reference, centre=centre, constant=constant, scale=scale)
+    added = sum(map(torch.numel, lifting.parameters())) if lifting else 0
+    return Certificate(**comparable, reference=reference, centre=centre, constant=constant, scale=scale,
+                       added=added)
 
 
 def standalone_state(model: nn.Module, path: str | Path) -> tuple[dict[str, Tensor], str]:
@@ -189,6 +209,8 @@ def standalone_state(model: nn.Module, path: str | Path) -> tuple[dict[str, Tens
     """
     if type(model).__name__ in BASELINES.values():
         raise UserError(f'{type(model).__name__} is no model of timm or torchvision, which could load its weights')
+    if getattr(model, 'lifting', None) is not None:
+        raise UserError('a lifted encoder is no model of timm, which could load its weights; leave --out out')
     inner = model.model
     arguments = ', '.join(f'{key}={value!r}' for key, value in model.sizes.items())
     if isinstance(inner, SwinTransformer3d):
@@ -207,5 +229,5 @@ def standalone_state(model: nn.Module, path: str | Path) -> tuple[dict[str, Tens
                  f'{", " + arguments if arguments else ""})')
     state, (source, _) = whole.state_dict(), read_source(path, model.naming)
     state |= {key: value for key, value in source.items() if key in state and state[key].shape == value.shape}
-    state |= inner.state_dict()
+    state |= merged_state(inner)
     return {key: value.contiguous().clone() for key, value in state.items()}, lines

@@ -260,7 +260,7 @@ def load_source(model: nn.Module, naming: Naming, path: str | Path, slices: int,
     if not kernel.any():
         raise UserError(f'{path}: {naming.kernel} is zero throughout, as in a model that was never trained; take '
                         'another checkpoint')
-    width = len(model.get_parameter(naming.kernel))
+    width = len(model.state_dict()[naming.kernel])
     if len(kernel) != width:
         raise UserError(f'{path}: {naming.kernel} has shape {tuple(kernel.shape)}, the encoder is {width} wide; '
                         'choose the encoder the file was made for')

@@ -6,6 +6,8 @@ A config of this project is mmengine's with one more section:
         data_root='data/prepared/bcv',   # a prepared dataset; gives classes, channels, ranges
         source='weights/....pth',        # 2D checkpoint, `timm` for the encoder's own, or None for random weights
         inflation='centering', slices=5, stride=1, target='center',
+        lifting='kernel',                # how depth enters the blocks (mmseg_plugins/lifting)
+        tuning='full',                   # which of the source's weights are trained (mmseg_plugins/tuning.py)
         img_size=512, steps=25000,       # left out or None: the dataset's
         batch=16, accumulate=1, lr=3e-5, warmup=20, seed=1234,
         split='train', evaluate=None, val_interval=None, checkpoint_interval=1000,
@@ -47,7 +49,8 @@ from .datasets.catalogue import CATALOGUE, DatasetInfo
 from .datasets.splits import name_share, split_cases
 from .datasets.store import read_index
 from .errors import UserError, nearest
-from .keys import PLACEHOLDERS, check_experiment, check_place, decided_by
+from .inflation import trained_form
+from .keys import KEYS, PLACEHOLDERS, check_experiment, check_place, decided_by
 from .models.encoders import spans_window, timm_encoder
 from .models.volume_segmentor import fill_network
 from .progress import Progress
@@ -206,6 +209,8 @@ def check_start(cfg: Config, world_size: int) -> str:
     if not size:
         what, size = 'windows', f'{experiment.slices} slices, stride {experiment.stride}'
         inflation = f'inflation {experiment.inflation}, '
+        inflation += ''.join(f'{key} {experiment[key]}, ' for key in ('lifting', 'tuning')
+                             if _unusual(experiment, key))
     return (f'{experiment.steps} steps of {experiment.batch} {what} ({world_size} processes x '
             f'{train.batch_size // experiment.accumulate} {what} x {experiment.accumulate} accumulated) on '
             f'{trained} cases of {index["dataset"]}{evaluated}; {size}, '
@@ -303,7 +308,19 @@ def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:
         model.steps, model.accumulate = experiment.steps, experiment.accumulate
     model.backbone.update(slices=slices, channels=index['channels'], inflation=experiment.inflation,
                           source=experiment.source, img_size=experiment.img_size)
+    for key in ('lifting', 'tuning'):
+        if (value := _unusual(experiment, key)) is not None:
+            if not spans_window(model.backbone):
+                raise UserError(f'experiment.{key}={value}: {model.backbone.type} is no encoder that it can be '
+                                'given to; leave it out')
+            model.backbone[key] = value
     carry_into_model(experiment, model)
+
+
+def _unusual(experiment: ConfigDict, key: str) -> Any:
+    """The value of a key; None where that is what leaving it out means."""
+    value = experiment.get(key)
+    return None if value == KEYS[key].usual else value
 
 
 def _carry_into_data(cfg: Config, experiment: ConfigDict, index: dict, world_size: int) -> None:
@@ -354,7 +371,13 @@ def _carry_into_schedule(cfg: Config, experiment: ConfigDict) -> None:
     cfg.train_cfg.update(max_iters=steps, val_interval=experiment.get('val_interval') or steps,
                          accumulate=experiment.accumulate)
     cfg.default_hooks.checkpoint.interval = experiment.checkpoint_interval
-    if (factor := experiment.get('neighbour_lr', 1)) not in (None, 1) and experiment.slices > 1:
+    if (factor := _unusual(experiment, 'neighbour_lr')) is not None and experiment.slices > 1:
+        if lifting := _unusual(experiment, 'lifting'):
+            raise UserError(f'experiment.neighbour_lr={factor}: with lifting {lifting} the patch kernel has no '
+                            'neighbours of a centre slice; leave one of the two out')
+        if trained_form(experiment.inflation):
+            raise UserError(f'experiment.neighbour_lr={factor}: inflation {experiment.inflation} does not train '
+                            'the kernel; leave one of the two out')
         if not spans_window(cfg.model.backbone):
             raise UserError(f'experiment.neighbour_lr={factor}: the patch embedding of '
                             f'{cfg.model.backbone.type} has no kernel with a centre and neighbours; leave it out')

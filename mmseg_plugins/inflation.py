@@ -22,6 +22,13 @@ and beside the paper's, where a number in brackets replaces the default, as in `
     centering_noise(e)  centering, and normal noise on the neighbours with e = 0.01 of G's standard
                         deviation: features are the 2D model's up to the noise, and neighbours start
                         apart from each other (symmetry breaking as in Net2Net, Chen et al., ICLR 2016).
+    arp                 slice t = 1..S weighs (2 (S - t + 1) - (S + 1) (H_S - H_t-1)) / S with H the harmonic
+                        numbers: for 5 slices -0.74, 0.06, 0.26, 0.26, 0.16. The sum is zero: what is the same in
+                        all slices is not seen. A control for keeping the sum. (Approximate rank pooling, Bilen et
+                        al., "Dynamic image networks for action recognition", CVPR 2016.)
+
+    separable           one number for each filter and slice, which alone are trained: slice s gets a[e, s] G / C,
+                        and a starts as centering does. A trained form; the source's kernel stays as it is.
 
 Add a method with one function; a keyword argument with a default is its number:
 
@@ -30,20 +37,19 @@ Add a method with one function; a keyword argument with a default is its number:
         kernel = gray.new_zeros(len(gray), channels, slices, *gray.shape[1:])
         kernel[:, :, 0] = gray[:, None] / channels
         return kernel                           # (E, channels, slices, P, P)
+
+or a trained form with a class, as `Separable` below.
 """
 
-import inspect
-import math
-import re
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .errors import UserError, nearest
-from .registering import register_once
+from .errors import UserError
+from .registering import parse_entry, register_once
 
-Method = Callable[..., Tensor]
+Method = Callable[..., Tensor]  # or a class, of a trained form
 INFLATIONS: dict[str, Method | None] = {'none': None, 'random': None}
 LEAST = {'triangular': 0, 'gaussian': 0, 'centering_noise': 0}  # of their numbers; a user's own may be any
 
@@ -92,6 +98,13 @@ def repeat(gray: Tensor, slices: int, channels: int) -> Tensor:
     return over_depth(gray, torch.ones(slices), channels)
 
 
+@register_inflation('arp')
+def arp(gray: Tensor, slices: int, channels: int) -> Tensor:
+    at = torch.arange(1, slices + 1, dtype=torch.float64)
+    later = (1 / at).flip(0).cumsum(0).flip(0)  # H_S - H_t-1
+    return over_depth(gray, (2 * (slices - at + 1) - (slices + 1) * later) / slices, channels)
+
+
 @register_inflation('centering_noise')
 def centering_noise(gray: Tensor, slices: int, channels: int, scale: float = 0.01) -> Tensor:
     kernel = centering(gray, slices, channels)
@@ -100,30 +113,40 @@ def centering_noise(gray: Tensor, slices: int, channels: int, scale: float = 0.0
     return kernel + noise
 
 
+@register_inflation('separable')
+class Separable(nn.Module):
+    """The weight of a patch embedding, whose kernel is fixed and whose profile over depth is trained.
+
+    Args:
+        embed_dim: E.
+        slices: S.
+    """
+
+    def __init__(self, embed_dim: int, slices: int):
+        super().__init__()
+        self.profile = nn.Parameter((distances(slices) == 0).float().repeat(embed_dim, 1))
+
+    kernel = staticmethod(repeat)  # of a source's kernel, what the layer holds
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """(E, C * S, P, P), channel-major -> the same."""
+        slices = self.profile.shape[1]
+        return (weight.unflatten(1, (-1, slices)) * self.profile[:, None, :, None, None]).flatten(1, 2)
+
+
+def trained_form(inflation: str) -> type[nn.Module] | None:
+    """The class of an inflation that is one."""
+    method = INFLATIONS[parse_inflation(inflation)[0]]
+    return method if isinstance(method, type) else None
+
+
 def parse_inflation(method: str) -> tuple[str, dict[str, float]]:
     """`gaussian(0.5)` -> ('gaussian', {'sigma': 0.5}).
 
     Raises:
         UserError: no such method, or a number that it does not take.
     """
-    match = re.fullmatch(r'(\w+)(?:\(([^()]*)\))?', str(method))
-    name, number = match.groups() if match else (method, None)
-    if name not in INFLATIONS:
-        raise UserError(f'unknown inflation {method!r}{nearest(name, INFLATIONS)}')
-    if number is None:
-        return name, {}
-    function = INFLATIONS[name]
-    options = [parameter.name for parameter in inspect.signature(function).parameters.values()
-               if parameter.default is not parameter.empty] if function else []
-    try:
-        value = float(number)
-        if options and math.isfinite(value) and value >= LEAST.get(name, -math.inf):
-            return name, {options[0]: value}
-    except ValueError:
-        pass
-    least = f', at least {LEAST[name]}' if name in LEAST else ''
-    takes = f'takes one number, {options[0]} (finite{least})' if options else 'takes no number'
-    raise UserError(f'inflation {method!r}: {name} {takes}')
+    return parse_entry(method, INFLATIONS, 'inflation', LEAST)
 
 
 def check_window(slices: int, channels: int) -> None:
@@ -161,7 +184,8 @@ def inflate_kernel(weight: Tensor, slices: int, channels: int, method: str) -> T
     if name == 'random':
         return None
     embed_dim, _, height, width = weight.shape
-    kernel = INFLATIONS[name](weight.sum(1), slices, channels, **options)
+    method = INFLATIONS[name]
+    kernel = getattr(method, 'kernel', method)(weight.sum(1), slices, channels, **options)
     needed = (embed_dim, channels, slices, height, width)
     if tuple(kernel.shape) != needed:
         raise UserError(f'inflation {method!r} returned shape {tuple(kernel.shape)}: needed {needed}')

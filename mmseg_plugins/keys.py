@@ -13,6 +13,8 @@ from .acceleration import PRECISIONS
 from .datasets.intensity import PROTOCOLS
 from .errors import UserError, nearest
 from .inflation import parse_inflation
+from .lifting import parse_lifting
+from .tuning import parse_tuning
 
 DATASET = r'(train|val|test)_dataloader\.dataset'
 MOST_SEED = 2**32 - 1  # numpy's
@@ -89,6 +91,8 @@ KEYS: dict[str, Key] = {
                        r'|(val|test)_evaluator(\.\d+)?\.headline', determines=False),
     'source': _text(r'model\.(backbone|network)\.source', optional=True, determines=False),
     'inflation': _text(r'model\.backbone\.inflation', of='windows'),
+    'lifting': _text(r'model\.backbone\.lifting', optional=True, usual='kernel', of='windows'),
+    'tuning': _text(r'model\.backbone\.tuning', optional=True, usual='full', of='windows'),
     'slices': _whole(1, decides=rf'model\.(backbone\.)?slices|{DATASET}\.slices', of='windows'),
     'stride': _whole(0, decides=rf'{DATASET}\.stride', of='windows'),
     'target': _one_of(('center', 'all'), rf'model\.target|{DATASET}\.target', of='windows'),
@@ -121,6 +125,9 @@ KEYS: dict[str, Key] = {
     'compile': _switch(r'(model\.)?compile'),
     'channels_last': _switch(r'model\.channels_last', of='windows'),
 }
+
+# Of keys whose values are names with a number in brackets.
+PARSERS = dict(inflation=parse_inflation, lifting=parse_lifting, tuning=parse_tuning)
 
 # Other places of a config whose constructors take numbers that mean nothing.
 RANGES: dict[str, Key] = {
@@ -199,7 +206,8 @@ def check_experiment(experiment: Any, where: str) -> None:
         if not key.fits(value):
             fault = nearest(value, key.names) if key.names else f' must be {key.must_be}'
             raise UserError(f'{where}: experiment.{name}={value!r}{fault}')
-    try:
-        parse_inflation('none' if crops else experiment['inflation'])
-    except UserError as error:
-        raise UserError(f'{where}: experiment.inflation: {error}') from None
+    for name, parse in (() if crops else PARSERS.items()):
+        try:
+            parse(experiment.get(name) or KEYS[name].usual)
+        except UserError as error:
+            raise UserError(f'{where}: experiment.{name}: {error}') from None

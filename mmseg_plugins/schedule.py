@@ -59,13 +59,16 @@ class WarmupPolyLR(_ParamScheduler):
 class RatesBesideDecay(DefaultOptimWrapperConstructor):
     """mmengine's constructor, in which a part's own rate leaves the rules of weight decay as they are.
 
-    There a custom key decides both, so that `decode_head=dict(lr_mult=10)` would decay all of the decoder.
+    There a custom key decides both, so that `decode_head=dict(lr_mult=10)` would decay all of the decoder. An
+    encoder's `rate_factors`, by names of its parameters, multiply what the custom keys say.
     """
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
         keys = self.paramwise_cfg.get('custom_keys', {})
         rates = {key: settings['lr_mult'] for key, settings in keys.items() if 'lr_mult' in settings}
-        if prefix or not rates:
+        factors = {f'backbone.{name}': factor
+                   for name, factor in getattr(getattr(module, 'backbone', None), 'rate_factors', {}).items()}
+        if prefix or not (rates or factors):
             super().add_params(params, module, prefix, **kwargs)
             return
         self.paramwise_cfg['custom_keys'] = {
@@ -75,8 +78,10 @@ class RatesBesideDecay(DefaultOptimWrapperConstructor):
         names = {id(parameter): name for name, parameter in module.named_parameters()}
         for group in params:
             [parameter] = group['params']
-            if own := [key for key in rates if key in names[id(parameter)]]:
-                group['lr'] = self.base_lr * rates[max(own, key=len)]
+            name = names[id(parameter)]
+            own = max((key for key in rates if key in name), key=len, default=None)
+            if own or name in factors:
+                group['lr'] = self.base_lr * rates.get(own, 1) * factors.get(name, 1)
 
 
 @HOOKS.register_module()

@@ -30,7 +30,8 @@ OTHERS = dict(data_root='{data}/.', source='other.pth', inflation='average', sli
               img_size=96, batch=8, accumulate=2, lr=0.5, steps=77, warmup=7, seed=7, split='test',
               evaluate='train', val_interval=7, checkpoint_interval=7, encoder='deit_tiny_patch16_224',
               protocol='paper', precision='bf16', activation_checkpointing=True, compile=True, channels_last=True,
-              train_percent=50, neighbour_lr=0.1, power=0.9, crop=(8, 32, 32), spacing=(2.0, 1.5, 1.5))
+              train_percent=50, neighbour_lr=0.1, power=0.9, crop=(8, 32, 32), spacing=(2.0, 1.5, 1.5),
+              lifting='divided', tuning='bitfit')
 
 
 def places(cfg: Config) -> dict:
@@ -177,6 +178,7 @@ SHOWN = {
     'tools/inflate.py': (['{used}/iter_5.pth', '--encoder', 'timm/vit_tiny_patch16_224'], {
         '--encoder': (['--encoder', 'swim'], "did you mean 'swin'"), '--slices': (['--slices', '0'], 'slices=0'),
         '--channels': (['--channels', '0'], 'channels=0'), '--method': (['--method', 'mean'], "'mean'"),
+        '--lifting': (['--lifting', 'divide'], "did you mean 'divided'"),
         '--img-size': (['--img-size', '-8'], 'img_size=-8'),
         '--out': (['--out', 'o.pth'], 'must be named .safetensors'), '--overwrite': KEPT}),
     'tools/flops.py': ([CONFIG], {'--cfg-options': (['--cfg-options', 'experiment.slices=7'], '1 x 7 x')}),
@@ -208,6 +210,8 @@ SHOWN = {
         '--encoders': (['--encoders', 'timm/deit_tiny_patch16_224'], 'experiment.encoder=deit_tiny_patch16_224'),
         '--sources': (['--sources', 'beit'], 'source beit: weights'),
         '--inflations': (['--sources', 'layout', '--slices', '3', '--inflations', 'average'], 'inflation=average'),
+        '--liftings': (['--slices', '3', '--liftings', 'divided'], 'experiment.lifting=divided'),
+        '--tunings': (['--tunings', 'lora(8)'], 'experiment.tuning=lora(8)'),
         '--slices': (['--slices', '7'], 'experiment.slices=7'),
         '--strides': (['--slices', '3', '--strides', '2'], 'experiment.stride=2'),
         '--targets': (['--slices', '3', '--targets', 'all'], 'experiment.target=all'),
@@ -235,6 +239,10 @@ SHOWN = {
         '--plan': 'test_planning.py::test_a_plan_writes_nothing',
         '--device': (['--device', 'abacus'], '--calibrate and --device go with --plan'),
         '--calibrate': (['--calibrate'], '--calibrate and --device go with --plan')}),
+    'benchmarks/certificates.py': (['{used}/iter_5.pth'], {
+        '--encoder': (['--encoder', 'swim'], "did you mean 'swin'"),
+        '--img-size': (['--img-size', '-8'], 'img_size=-8'),
+        '--out': 'test_lifting.py::test_the_certificates_of_all_are_one_page'}),
     'benchmarks/coverage.py': (['--draws', '1', '--out', '{here}/coverage.md'], {
         '--draws': (['--draws', '0'], '--draws must be at least 1'),
         '--out': (['--out', '{here}/x.md'], '{here}/x.md')}),

@@ -297,9 +297,10 @@ def test_a_grid_on_an_empty_split_is_one_line(tmp_path):
 def test_a_grid_over_several_datasets_takes_some_of_them():
     grid = load_grid('generalization', datasets=['spleen', 'heart'])
     assert grid.name == 'generalization' and grid.datasets == ['heart', 'spleen']
-    assert [(cell.dataset, cell.slices) for cell in grid.cells()] == [
-        ('heart', 1), ('heart', 5), ('spleen', 1), ('spleen', 5)]
-    assert grid.config(grid.cells()[2]) == 'configs/beit_centering_spleen.py'
+    rows = [('beit', 1), ('beit', 5), ('swinunet', 1), ('unetr', None), ('nnunet_3d', None)]
+    assert [(cell.dataset, cell.encoder, cell.slices) for cell in grid.cells()] == [
+        (dataset, *row) for dataset in ('heart', 'spleen') for row in rows]
+    assert grid.config(grid.cells()[len(rows)]) == 'configs/beit_centering_spleen.py'
     with pytest.raises(UserError, match="no dataset 'spelen'; did you mean 'spleen'"):
         load_grid('generalization', datasets=['spelen'])
     with pytest.raises(UserError, match="is of one dataset, not heart, spleen; list several under 'datasets'"):

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
+from mmseg_plugins.computed import merged_state
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.inflation import INFLATIONS, inflate_kernel, register_inflation
-from mmseg_plugins.models import InflatedSwin, InflatedViT
+from mmseg_plugins.models import InflatedSwin, InflatedViT, VideoSwin
 
 MINI_VIT = dict(img_size=32, out_indices=(0, 1, 1, 1),
                 sizes=dict(patch_size=8, embed_dim=24, depth=2, num_heads=3))
@@ -59,6 +60,16 @@ def test_kernel_sum_is_that_of_the_source(method, colours):
     torch.testing.assert_close(kernel.sum((1, 2)), weight.sum(1), rtol=0, atol=1e-12)
 
 
+def test_rank_pooling_weighs_slices_as_published_and_sees_nothing_that_is_the_same_in_all():
+    weight = torch.randn(6, 3, 4, 4, dtype=torch.float64)
+    kernel = inflate_kernel(weight, slices=5, channels=2, method='arp')
+    shares = kernel[:, 1] * 2 / weight.sum(1)[:, None]  # of the gray kernel, by slice
+    wanted = torch.tensor([-0.74, 0.06, 0.26, 0.26, 0.16], dtype=torch.float64)
+    torch.testing.assert_close(shares, wanted[:, None, None].expand_as(shares), rtol=0, atol=1e-12)
+    for slices in (1, 2, 9):
+        assert inflate_kernel(weight, slices, 2, 'arp').sum(2).abs().max() < 1e-12
+
+
 def test_kernels_are_those_of_the_paper():
     weight = torch.arange(2 * 3 * 2 * 2, dtype=torch.float64).reshape(2, 3, 2, 2)
     gray = weight.sum(1)
@@ -91,6 +102,36 @@ def test_repeat_is_average_times_slices_and_noise_spares_the_centre():
     assert torch.equal(noisy[:, :, 2], centering[:, :, 2])
     spread = (noisy - centering)[:, :, [0, 1, 3, 4]].std() / (weight.sum(1).std() / 2)
     assert 0.08 < spread < 0.12
+
+
+@pytest.mark.parametrize('name', ENCODERS)
+def test_a_separable_kernel_trains_its_profile_alone(tmp_path, name):
+    flat, deep = build_pair(tmp_path, name, 3, 2, 'separable', torch.float64)
+    size = ENCODERS[name][1]['img_size']
+    window = torch.randn(2, 2, 3, size, size, dtype=torch.float64)
+    with torch.no_grad():
+        wanted = flat(window[:, :, 1].mean(1, keepdim=True).expand(-1, 3, -1, -1))
+    got = deep.train()(window.flatten(1, 2))
+    assert max(float((a - b).abs().max()) for a, b in zip(got, wanted, strict=True)) < 1e-12
+    sum(level.square().mean() for level in got).backward()
+    projection = deep.model.patch_embed.proj
+    assert projection._parameters['weight'].grad is None and deep.form.profile.grad.all()
+    with torch.no_grad():
+        deep.form.profile += torch.randn_like(deep.form.profile)
+        kernel = projection.weight.unflatten(1, (2, 3))
+        gray = flat.model.patch_embed.proj.weight.sum(1) / 2
+        for slice in range(3):
+            share = deep.form.profile[:, slice, None, None]
+            torch.testing.assert_close(kernel[:, 1, slice], share * gray)
+        plain = ENCODERS[name][0](slices=3, channels=2, **ENCODERS[name][1]).double()
+        plain.load_state_dict(merged_state(deep))
+        again = build_pair(tmp_path, name, 3, 2, 'separable', torch.float64)[1]
+        again.load_state_dict(deep.state_dict())
+        seen = [encoder.eval()(window.flatten(1, 2)) for encoder in (deep, plain, again)]
+    for others in seen[1:]:
+        assert max(float((a - b).abs().max()) for a, b in zip(seen[0], others, strict=True)) < 1e-12
+    with pytest.raises(UserError, match='a trained form, which VideoSwin does not take'):
+        VideoSwin(inflation='separable')
 
 
 def test_none_takes_the_kernel_as_it_is():

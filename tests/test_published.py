@@ -124,12 +124,14 @@ def test_the_claims_of_seeds_variation_and_datasets_come_out_as_published(grid):
     assert claim.here == claim.paper and claim.here.verdict == UNKNOWN
     several, table = load_grid('generalization'), published_datasets()
     made = [_record(cell, pd.Series(table.loc[row, cell.dataset], BCV_EIGHT), None, 1234)
-            for row, first in several.tables['5'].rows.items() for cell in several.on_each([first])]
+            for row, first in several.tables['5'].rows.items() for cell in several.on_each([first])
+            if table.loc[row, cell.dataset] == table.loc[row, cell.dataset]]
     [claim] = [claim for claim in claims_of(Measured(made), several) if '10 of 11' in claim.text]
     assert claim.here.verdict == claim.paper.verdict == HOLDS and 'heart -0.44' in claim.here.arithmetic
     frame = build_table(several.tables['5'], Measured(made), several).set_index(['Method', 'figures'])
     for row in several.tables['5'].rows:
-        assert frame.loc[row, 'pooled'].tolist() == frame.loc[row, 'paper'].tolist()
+        paper = frame.loc[row].drop(['pooled', 'case']).iloc[0]  # of SwinUNet it says that it is per case
+        assert frame.loc[row, 'pooled'].replace('not run', '—').tolist() == paper.tolist()
 
 
 def test_the_seed_study(grid):

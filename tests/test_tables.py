@@ -143,19 +143,24 @@ def test_acdc_is_counted_in_patients(tmp_path):
 
 def test_table_5_shows_what_was_run_and_what_was_not():
     grid = load_grid('generalization')
-    flat, ours = (load_grid('generalization', datasets=[name]).cells() for name in ('heart', 'spleen'))
-    records = [finished(flat[0], 1, (99, 60, 70)), finished(flat[0], 2, (99, 62, 72)), finished(flat[1]),
-               finished(ours[0], 1, (99, 80.0), labels=['background', 'spleen']), failed(ours[1])]
+    (flat, ours, swinunet, *_), of_spleen = (
+        load_grid('generalization', datasets=[name]).cells() for name in ('heart', 'spleen'))
+    records = [finished(flat, 1, (99, 60, 70)), finished(flat, 2, (99, 62, 72)), finished(ours),
+               finished(of_spleen[0], 1, (99, 80.0), labels=['background', 'spleen']), failed(of_spleen[1]),
+               finished(swinunet, 1, (99, 50, 52))]
     data = dict(heart=dict(mean_variation=70.5))
     table = build_table(grid.tables['5'], Measured(records, data), grid)
     assert list(table) == ['Method', 'figures', *grid.datasets, 'average of 1']
     table = table.set_index(['Method', 'figures'])
-    assert list(table.index) == [('SwinUNet', 'paper, per case'), ('UNETR', 'paper'), ('nnUNet', 'paper')] + [
-        (name, kind) for name in ('Ours w/o D', 'Ours') for kind in ('pooled', 'case', 'paper')] + [
-        ('slice variation', 'measured')]
+    assert list(table.index) == [
+        (name, kind) for name, paper in {'Ours w/o D': 'paper', 'Ours': 'paper', 'SwinUNet': 'paper, per case',
+                                         'UNETR': 'paper', 'nnUNet': 'paper'}.items()
+        for kind in ('pooled', 'case', paper)] + [('slice variation', 'measured')]
     pooled = table.loc[('Ours w/o D', 'pooled')]
     assert pooled['heart'] == '66.00 ± 1.41' and pooled['spleen'] == '80.00' and pooled['acdc'] == 'not run'
-    assert pooled['average of 1'] == '66.00'  # heart alone has both rows
+    assert pooled['average of 1'] == '66.00'  # heart alone has what others stand against
+    assert table['average of 1'].xs('pooled', level='figures').to_dict() == {
+        'Ours w/o D': '66.00', 'Ours': '65.00', 'SwinUNet': '51.00', 'UNETR': '—', 'nnUNet': '—'}
     assert table.loc[('Ours', 'pooled'), 'spleen'] == 'failed'
     assert table.loc[('Ours', 'paper'), ['acdc', 'average of 1']].tolist() == ['92.69', '90.78']
     swin = table.loc[('SwinUNet', 'paper, per case')]

@@ -19,6 +19,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--slices', type=int, default=5)
     parser.add_argument('--channels', type=int, default=1)
     parser.add_argument('--method', default='centering', help='inflation method')
+    parser.add_argument('--lifting', default='kernel', help='how depth enters the blocks')
     parser.add_argument('--img-size', type=int, default=224, help='pixels; position tables are resized to it')
     parser.add_argument('--out', type=path, help='write the weights here (.safetensors)')
     parser.add_argument('--overwrite', action='store_true', help='OUT may be there already')
@@ -32,7 +33,8 @@ def main() -> None:
         if args.out.suffix != '.safetensors':
             raise UserError(f'{args.out}: must be named .safetensors')
         check_output(args.out, 'the inflated checkpoint', [args.checkpoint], args.overwrite)
-    model = build_encoder(args.checkpoint, args.encoder, args.slices, args.channels, args.method, args.img_size)
+    model = build_encoder(args.checkpoint, args.encoder, args.slices, args.channels, args.method, args.img_size,
+                          args.lifting)
     show(certify(model, args.checkpoint, args.encoder, args.img_size), args)
     if args.out:
         state, lines = standalone_state(model, args.checkpoint)
@@ -49,12 +51,14 @@ def show(certificate: Certificate, args: argparse.Namespace) -> None:
     """Print what was preserved, a line each."""
     report, scale = certificate.report, certificate.scale
     print(f'{args.checkpoint.name} -> {args.encoder}, {args.slices} slices, {args.channels} channels, '
-          f'{args.method}')
+          f'{args.method}' + f', lifting {args.lifting}' * (args.lifting != 'kernel'))
     print(f'  keys: {len(report.loaded)} loaded, {len(report.resized)} resized, {len(report.inflated)} inflated, '
           f'{len(report.dropped)} dropped by rule, {len(report.missing)} left at initialization; none unexplained')
     for why in dict.fromkeys(report.dropped.values()):
         keys = [key for key, rule in report.dropped.items() if rule == why]
         print(f'    dropped, {why}: {keys[0]}' + (f' and {len(keys) - 1} more' if len(keys) > 1 else ''))
+    if certificate.added:
+        print(f'  new parameters: {certificate.added:,}')
     print(f'  kernel sum: {certificate.kernel_before:.6f} before, {certificate.kernel_after:.6f} after; '
           f'largest difference at any weight {certificate.kernel_difference:.2e}')
     print(f'  features against {certificate.reference}')

@@ -39,6 +39,8 @@ class Cell:
     steps: int | None = _axis(None, 'n{}')
     neighbour_lr: float | None = _axis(1, 'r{:g}')
     train_percent: int | None = _axis(100, 'p{}')
+    lifting: str | None = _axis('kernel')
+    tuning: str | None = _axis('full')
 
     def __post_init__(self):
         for name in set(AXES) - {'encoder'}:

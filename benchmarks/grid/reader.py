@@ -15,8 +15,7 @@ from mmseg_plugins.commands import REPO
 from mmseg_plugins.datasets.splits import Fold
 from mmseg_plugins.errors import UserError, nearest
 from mmseg_plugins.experiment import import_extensions, read_config
-from mmseg_plugins.inflation import parse_inflation
-from mmseg_plugins.keys import KEYS, decided_by
+from mmseg_plugins.keys import KEYS, PARSERS, decided_by
 from mmseg_plugins.sources import OWN, PERMUTED, SOURCES, TIMM, Source, find_source, name_own_weights
 from mmseg_plugins.untrusted import check_name, find_fault, find_twins
 
@@ -439,9 +438,9 @@ class _Cells:
                 raise UserError(f'{where}: {encoder} takes crops of volumes, so it has no {", ".join(others)}; '
                                 'leave that out')
             windows['slices'] = None
-        if 'inflation' in changes:
+        for axis in PARSERS.keys() & changes.keys():
             try:
-                parse_inflation(changes['inflation'])
+                PARSERS[axis](changes[axis])
             except UserError as error:
                 raise UserError(f'{where}: {error}') from None
         # a model that timm does not know is told of elsewhere

@@ -70,8 +70,9 @@ def caption(table: Table, measured: Measured, grid: Grid) -> str:
         over = 'the reported organs' if table.labels == 'headline' else 'all labels, background included'
     title, what = table.title or f'Table {table.name}', f'{table.caption}: ' if table.caption else ''
     if len(grid.datasets) > 1:
-        return (f'{title}. {what}mean DSC over {over}; average over the datasets on which every row was run'
-                f'{end_of_caption(measured)}.')
+        average = (f'; average over the datasets that {table.reference or next(iter(table.rows))} has, of rows '
+                   'that have them all' if table.rows else '')
+        return f'{title}. {what}mean DSC over {over}{average}{end_of_caption(measured)}.'
     if table.by == 'organs':
         below = ('; below: voxels and slices in all evaluated cases, and the mean Dice (%) between a label in a '
                  'slice and in the next' if measured.data else '')
@@ -166,7 +167,8 @@ def _dataset_table(table: Table, measured: Measured, grid: Grid, committed: Meas
         return {same.dataset: figures.value(same, metric, table.labels) for same in grid.on_each([cell])}
 
     pooled = {label: values(cell, measured) for label, cell in table.rows.items()}
-    common = [dataset for dataset in grid.datasets if all(row[dataset].seeds for row in pooled.values())]
+    reference = pooled[table.reference or next(iter(pooled))]
+    common = [dataset for dataset in grid.datasets if reference[dataset].seeds]
 
     def texts(figures: Mapping[str, Value | float | None]) -> dict[str, str]:
         means = pd.Series({dataset: figure.mean if isinstance(figure, Value) else figure
@@ -380,10 +382,13 @@ def cost_table(measured: Measured, grid: Grid, paper: Mapping[str, int]) -> pd.D
                     'GFLOPs': f'{costs[0]["flops"] / 1e9:#.4g}'}
         if 'parameters' in costs[0]:  # a command need not tell
             row['parameters (M)'] = f'{costs[0]["parameters"] / 1e6:.2f}'
+            if (trained := costs[0].get('trained_parameters', costs[0]['parameters'])) < costs[0]['parameters']:
+                row['trained (M)'] = f'{trained / 1e6:.2f}'
         if all(cost.get('memory_of') == 'GPU, training' for cost in costs):
             row['peak MiB'] = f'{max(cost["peak_memory_mib"] for cost in costs)}'
         rows.append(row)
     rows += [{'Runs': f'paper: {model}', 'encoder GFLOPs': f'{flops / 1e9:#.4g}'}
              for model, flops in paper.items()]
-    columns = ['Runs', 'slices', 'parameters (M)', 'encoder GFLOPs', 'GFLOPs', 'seconds', 'peak MiB']
+    trained = ['trained (M)'] * any('trained (M)' in row for row in rows)  # else all are, everywhere
+    columns = ['Runs', 'slices', 'parameters (M)', *trained, 'encoder GFLOPs', 'GFLOPs', 'seconds', 'peak MiB']
     return pd.DataFrame(rows, columns=columns).fillna('—')

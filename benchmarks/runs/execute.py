@@ -199,6 +199,7 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
         settings=settings, training=_training_summary(runner), source=_describe_source(run, cfg),
         load=_load_report(getattr(model, 'backbone', None) or model.network),
         cost=dict(parameters=whole.parameters, flops=whole.flops, **of_encoder,
+                  trained_parameters=sum(each.numel() for each in model.parameters() if each.requires_grad),
                   **seconds, resumed_from=progress.first, processes=get_world_size(),
                   kind=describe_kind(run.title, cfg.experiment, len(evaluated.index['labels'])),
                   peak_memory_mib=round((progress.peak if gpu else peak_memory()) / 2**20),

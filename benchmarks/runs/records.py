@@ -52,10 +52,11 @@ OF_CONFIG = SCORED | dict(
     settings=({str: str}, None, ...), data=(DATA | dict(protocol=str, input_size=[int]), None, ...),
     load=(OTHERS, None, ...),  # what became of its source's keys
     source=(OTHERS | dict(name=str, file=str, sha256=str, saw=([str], ...)), None, ...),  # what it started from
-    cost=dict(parameters=float, encoder_parameters=(float, ...), flops=float, encoder_flops=(float, ...),
-              seconds=float, start_seconds=(float, ...), step_seconds=(float, ...), window_seconds=(float, ...),
-              checkpoint_seconds=(float, ...), cpu_share=(float, ...), peak_memory_mib=float, memory_of=(str, ...),
-              kind=(str, ...), processes=(int, ...), resumed_from=(int, ...)))
+    cost=dict(parameters=float, trained_parameters=(float, ...), encoder_parameters=(float, ...), flops=float,
+              encoder_flops=(float, ...), seconds=float, start_seconds=(float, ...), step_seconds=(float, ...),
+              window_seconds=(float, ...), checkpoint_seconds=(float, ...), cpu_share=(float, ...),
+              peak_memory_mib=float, memory_of=(str, ...), kind=(str, ...), processes=(int, ...),
+              resumed_from=(int, ...)))
 OF_LABEL_MAPS = SCORED | dict(
     method=dict(label_maps=str, made_by=(str, None), missing=[str], notes=[str], settings=({str: str}, ...)),
     data=DATA, cost=(dict(seconds=float, resumed_from=(int, ...)) | COST, ...))

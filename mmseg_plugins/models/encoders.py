@@ -16,8 +16,12 @@ from torch.nn.functional import pad
 
 from ..acceleration import checkpoint_blocks
 from ..checkpoints import Naming, timm_naming
+from ..computed import compute_weight
 from ..errors import UserError, check_number, nearest
+from ..inflation import trained_form
 from ..keys import nearest_multiples
+from ..lifting import LiftedBlocks, Lifting, parse_lifting
+from ..tuning import parse_tuning
 from .sourced import SourcedEncoder
 
 CHOOSE = 'choose a vision Transformer (ViT, BEiT, EVA, Swin, ...)'
@@ -35,6 +39,9 @@ class InflatedEncoder(SourcedEncoder):
         img_size: input height and width in pixels (one number: square).
         out_indices: four feature taps, block (ViT) or stage (Swin) numbers from 0; a ViT's may repeat.
         drop_path_rate: stochastic depth rate.
+        lifting: how depth enters the blocks (mmseg_plugins/lifting); `kernel`: not at all, and the patch embedding
+            spans the window. With another it spans one slice, or those of a tubelet.
+        tuning: which of the source's weights are trained, and how fast (mmseg_plugins/tuning.py).
         layer_scale: what the model's layer scale, where it has one, starts from without a source; None: timm's.
         with_cp: activation checkpointing, block by block (less memory, slower).
         sizes: explicit sizes that replace timm's (patch_size, embed_dim, depth(s), num_heads, ...).
@@ -45,16 +52,21 @@ class InflatedEncoder(SourcedEncoder):
     Raises:
         UserError: unknown model or inflation, or a source that does not fit.
     """
+    takes_forms = True
 
     def __init__(self, model: str, slices: int = 5, channels: int = 1, inflation: str = 'centering',
                  source: str | None = None, img_size: int | Sequence[int] = 512,
                  out_indices: Sequence[int] = (3, 5, 7, 11), drop_path_rate: float = 0.0,
-                 layer_scale: float | None = None, with_cp: bool = False, sizes: dict | None = None,
-                 init_cfg: dict | None = None):
+                 lifting: str = 'kernel', tuning: str = 'full', layer_scale: float | None = None,
+                 with_cp: bool = False, sizes: dict | None = None, init_cfg: dict | None = None):
         super().__init__(slices, channels, inflation, source, img_size, init_cfg)
         if layer_scale is not None:
             check_number('layer_scale', layer_scale, 0)
         self.layer_scale = layer_scale
+        kind, number = parse_lifting(lifting)
+        self.lifting: Lifting | None = None
+        if kind:
+            self.kernel_slices = number.get('tubelet', kind.tubelet)
         if not isinstance(model, str) or not timm.is_model(model):
             raise UserError(f'timm has no model {model!r}{nearest(model, timm.list_models())}'[:300])
         self.name, self.sizes = model, dict(sizes or {})
@@ -70,6 +82,15 @@ class InflatedEncoder(SourcedEncoder):
         # Taps come before the final norm and head: parameters there would never get a gradient.
         self.model.prune_intermediate_layers(sorted(set(self.out_indices)), prune_norm=True,
                                              prune_head=True)
+        if kind:
+            self._lift(lifting, kind, number)
+        choose, number = parse_tuning(tuning)
+        self.rate_factors = {f'model.{name}': factor for name, factor in choose(self, **number).items()}
+        if form := trained_form(inflation):
+            projection = self.model.patch_embed.proj
+            self.form = form(projection.out_channels, self.kernel_slices)
+            projection.weight.requires_grad_(False)
+            compute_weight(projection, self.form)
         if with_cp:
             blocks = [block for name, part in self.model.named_modules() if name.split('.')[-1] == 'blocks'
                       for block in part.children()]
@@ -78,10 +99,31 @@ class InflatedEncoder(SourcedEncoder):
                                 'experiment.activation_checkpointing out')
             checkpoint_blocks(blocks)
 
+    def _lift(self, name: str, kind: type[Lifting], number: dict[str, int]) -> None:
+        """Give the model's blocks, or its maps, the lifting."""
+        blocks = getattr(self.model, 'blocks', None)
+        if kind.of_blocks and (blocks is None or not hasattr(self.model, 'num_prefix_tokens')):
+            raise UserError(f'lifting {name!r} is of a Transformer whose blocks all see the same tokens, and timm '
+                            f'model {self.name!r} is none; choose `late`, or another encoder')
+        before, behind = self.padding
+        planes, centre = ((before + count) // self.kernel_slices
+                          for count in (self.slices + behind, self.slices // 2))
+        widths = [self.model.feature_info[tap]['num_chs'] for tap in self.out_indices]
+        self.lifting = kind(self.model, planes, centre, widths, **number)
+        self.lifting.start(blocks)
+        if blocks is not None:
+            self.model.blocks = LiftedBlocks(blocks, self.lifting)
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """How often the first and the last slice are repeated, so that a tubelet has the centre slice centred."""
+        before = (self.kernel_slices // 2 - self.slices // 2) % self.kernel_slices
+        return before, -(before + self.slices) % self.kernel_slices
+
     def _check_model(self) -> None:
         """Refuse a model that cannot be inflated, tapped, or fed with this size."""
         projection = getattr(getattr(self.model, 'patch_embed', None), 'proj', None)
-        if not isinstance(projection, nn.Conv2d) or projection.in_channels != self.channels * self.slices:
+        if not isinstance(projection, nn.Conv2d) or projection.in_channels != self.timm_sizes['in_chans']:
             raise UserError(f'timm model {self.name!r} has no patch embedding that is one convolution: there is '
                             f'nothing to inflate; {CHOOSE}')
         levels = getattr(self.model, 'feature_info', ())
@@ -101,7 +143,7 @@ class InflatedEncoder(SourcedEncoder):
     @property
     def timm_sizes(self) -> dict:
         """What the timm model is created with."""
-        return dict(in_chans=self.channels * self.slices, img_size=self.img_size, **self.sizes)
+        return dict(in_chans=self.channels * self.kernel_slices, img_size=self.img_size, **self.sizes)
 
     @property
     def naming(self) -> Naming:
@@ -110,6 +152,8 @@ class InflatedEncoder(SourcedEncoder):
     def init_weights(self) -> None:
         """Load and inflate the source; without one, timm's own initialization stays, but for `layer_scale`."""
         super().init_weights()
+        if self.lifting is not None:
+            self.lifting.start(getattr(self.model, 'blocks', None))
         if not self.source and self.layer_scale is not None:
             for name, parameter in self.model.named_parameters():
                 if name.split('.')[-1].startswith('gamma'):  # of LayerScale, or BEiT's own gamma_1 and gamma_2
@@ -117,9 +161,24 @@ class InflatedEncoder(SourcedEncoder):
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         unique = sorted(set(self.out_indices))
+        if self.lifting is not None:
+            inputs = self._split_planes(inputs)
         maps = self.model.forward_intermediates(inputs, indices=unique, norm=False,
                                                 intermediates_only=True, output_fmt='NCHW')
-        return tuple(maps[unique.index(i)] for i in self.out_indices)
+        maps = [maps[unique.index(i)] for i in self.out_indices]
+        if self.lifting is not None:
+            maps = [self.lifting.fuse(number, planes.unflatten(0, (-1, self.lifting.planes)))
+                    for number, planes in enumerate(maps)]
+        return tuple(maps)
+
+    def _split_planes(self, inputs: Tensor) -> Tensor:
+        """Slices or tubelets as images of their own: (B, C * S, H, W) -> (B * D, C * t, H, W)."""
+        before, behind = self.padding
+        window = inputs.unflatten(1, (self.channels, self.slices))
+        window = torch.cat([window[:, :, :1].expand(-1, -1, before, -1, -1), window,
+                            window[:, :, -1:].expand(-1, -1, behind, -1, -1)], 2)
+        tubelets = window.unflatten(2, (self.lifting.planes, self.kernel_slices)).movedim(2, 1)
+        return tubelets.flatten(2, 3).flatten(0, 1)
 
 
 @MODELS.register_module()

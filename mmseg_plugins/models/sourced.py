@@ -8,7 +8,7 @@ from torch import nn
 
 from ..checkpoints import LoadReport, Naming, load_source
 from ..errors import UserError, nearest
-from ..inflation import check_window, parse_inflation
+from ..inflation import check_window, trained_form
 from ..keys import check_size
 
 
@@ -30,21 +30,25 @@ class SourcedEncoder(BaseModule):
     """
     model: nn.Module
     naming: Naming
+    takes_forms = False  # of inflation, beside kernels
 
     def __init__(self, slices: int, channels: int, inflation: str, source: str | None,
                  img_size: int | Sequence[int], init_cfg: dict | None):
         super().__init__(init_cfg)
-        parse_inflation(inflation)
+        if trained_form(inflation) and not self.takes_forms:
+            raise UserError(f'inflation {inflation!r} is a trained form, which {type(self).__name__} does not '
+                            'take; choose another')
         check_window(slices, channels)
         self.img_size = check_size(img_size)
         self.slices, self.channels = slices, channels
+        self.kernel_slices = slices  # those that the patch embedding's kernel spans
         self.inflation, self.source = inflation, source
         self.load_report: LoadReport | None = None
 
     def init_weights(self) -> None:
         """Load and inflate the source; without one, the model's own initialization stays."""
         if self.source and self.load_report is None:
-            self.load_report = load_source(self.model, self.naming, self.source, self.slices, self.channels,
+            self.load_report = load_source(self.model, self.naming, self.source, self.kernel_slices, self.channels,
                                            self.inflation)
             print_log(f'source {self.load_report}', logger='current')
 

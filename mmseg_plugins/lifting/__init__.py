@@ -1,0 +1,154 @@
+"""Lifting: how depth enters a 2D Transformer beyond its patch kernel. One way, one file.
+
+With `kernel`, the default, the patch kernel spans the window and all behind it sees one plane of tokens
+(inflation.py). A lifting gives each slice a plane of its own and lets planes meet in the blocks, or behind them:
+
+    divided              attention over depth before every pre-trained block (TimeSformer)
+    adapter_conv         a bottleneck with a convolution over depth before every block (ST-Adapter)
+    adapter_conv_pair    two of them around a block's attention, which do not start at zero (MA-SAM)
+    adapter_attention    the block's own attention over depth, behind it a bottleneck (AIM)
+    plane_cycle          the pre-trained blocks on planes HW, DW, DH, HW in turn (PlaneCycle)
+    joint(t)             tubelets of t slices, of which all tokens attend to all (ViViT)
+    late                 slice by slice; the decoder gets a learned mean of the slices
+    late_attention       slice by slice; the decoder gets the centre slice and what it finds in the others
+
+Add one with a class; a keyword argument with a whole number is its number, as in `joint(2)`:
+
+    @register_lifting('shifted')
+    class Shifted(Lifting):                          # a quarter of the channels from the slice before
+        def run(self, number, block, x, **context):  # x: (B, D, T, C)
+            x = torch.cat([x.roll(1, dims=1)[..., :x.shape[-1] // 4], x[..., x.shape[-1] // 4:]], -1)
+            return run_block(block, x, **context)
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
+from pkgutil import iter_modules
+
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from ..errors import UserError
+from ..registering import parse_entry, register_once
+
+Block = Callable[..., Tensor]
+LIFTINGS: dict[str, type['Lifting'] | None] = {'kernel': None}
+
+
+def register_lifting(name: str) -> Callable[[type['Lifting']], type['Lifting']]:
+    """Register a class of liftings."""
+    return register_once(LIFTINGS, name, 'lifting')
+
+
+def parse_lifting(text: str) -> tuple[type['Lifting'] | None, dict[str, int]]:
+    """`joint(2)` -> (Joint, {'tubelet': 2}); `kernel` -> (None, {}).
+
+    Raises:
+        UserError: no such lifting, or a number that it does not take.
+    """
+    name, options = parse_entry(text, LIFTINGS, 'lifting', {'joint': 1})
+    return LIFTINGS[name], options
+
+
+class Lifting(nn.Module):
+    """How the planes of a window meet. This one: not at all, and the decoder gets the centre plane.
+
+    Its parameters are what the source has no weights for; those of the 2D model stay where they are.
+
+    Args:
+        model: timm's 2D model, built, without its final norm and head.
+        planes: D, of a window.
+        centre: the plane that holds the window's centre slice.
+        widths: channels of each of the encoder's output maps.
+
+    Raises:
+        UserError: it means nothing for this model.
+    """
+    tubelet = 1  # slices that a token spans
+    of_blocks = True  # it needs a model whose tokens all its blocks see alike: a ViT, not a Swin
+
+    def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int]):
+        super().__init__()
+        self.planes, self.centre = planes, centre
+        if self.of_blocks:
+            self.prefix, self.grid = model.num_prefix_tokens, tuple(model.patch_embed.grid_size)
+
+    def start(self, blocks: nn.Module) -> None:
+        """Take over initial weights from the blocks, which have those of the source by now."""
+
+    def run(self, number: int, block: Block, x: Tensor, **context) -> Tensor:
+        """A block, by its number, on the tokens of all planes.
+
+        Args:
+            x: (B, D, T, C); of a plane's T tokens the first `prefix` are no patches.
+            context: what timm gives its blocks beside the tokens (rotary positions, ...).
+        """
+        return run_block(block, x, **context)
+
+    def fuse(self, number: int, maps: Tensor) -> Tensor:
+        """An output map of the window, by its number: (B, D, C, h, w) -> (B, C, h, w)."""
+        return maps[:, self.centre]
+
+
+class LiftedBlocks(nn.ModuleList):
+    """A model's blocks under their own names, which run as a lifting says when they are gone through in turn."""
+
+    def __init__(self, blocks: nn.Module, lifting: Lifting):
+        super().__init__(blocks)
+        self.__dict__['lifting'] = lifting  # the encoder's part, not this one's
+
+    def __iter__(self) -> Iterator[Block]:
+        return iter([partial(self._run, number, block) for number, block in enumerate(super().__iter__())])
+
+    def _run(self, number: int, block: Block, x: Tensor, **context) -> Tensor:
+        planes = x.unflatten(0, (-1, self.lifting.planes))
+        return self.lifting.run(number, block, planes, **context).flatten(0, 1)
+
+
+def run_block(block: Block, x: Tensor, **context) -> Tensor:
+    """A pre-trained block on each plane: (B, D, T, C) -> the same."""
+    return block(x.flatten(0, 1), **context).unflatten(0, x.shape[:2])
+
+
+def attend(attention: nn.Module, x: Tensor) -> Tensor:
+    """Self-attention by the weights of timm's ViT, BEiT or EVA, without positions: (..., N, C) -> the same."""
+    batch, width = x.shape[:-1], x.shape[-1]
+    x = x.reshape(-1, *x.shape[-2:])
+    if attention.qkv is None:
+        queries, keys, values = attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)
+    else:
+        queries, keys, values = attention.qkv(x).chunk(3, -1)
+        if getattr(attention, 'q_bias', None) is not None:
+            queries, values = queries + attention.q_bias, values + attention.v_bias
+    queries, keys, values = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+                             for part in (queries, keys, values))
+    if hasattr(attention, 'q_norm'):
+        queries, keys = attention.q_norm(queries), attention.k_norm(keys)
+    if attention.fused_attn:
+        x = scaled_dot_product_attention(queries, keys, values)
+    else:
+        x = (queries * attention.scale @ keys.transpose(-2, -1)).softmax(-1) @ values
+    x = x.transpose(1, 2).flatten(-2)
+    if hasattr(attention, 'norm'):
+        x = attention.norm(x)
+    return attention.proj(x).reshape(*batch, width)
+
+
+def attention_of(block: nn.Module) -> nn.Module:
+    """A block's attention, if `attend` can do what it does.
+
+    Raises:
+        UserError: it is of another kind.
+    """
+    attention = getattr(block, 'attn', None)
+    parts = {name for name, _ in attention.named_children()} if attention is not None else set()
+    if not {'proj'} < parts or parts - {'qkv', 'q_proj', 'k_proj', 'v_proj', 'q_norm', 'k_norm', 'norm', 'proj',
+                                        'attn_drop', 'proj_drop'}:
+        raise UserError(f'{type(block).__name__} has no attention that can be used over depth; choose another '
+                        'lifting, or another encoder')
+    return attention
+
+
+for _module in iter_modules(__path__):  # each file enters its own
+    import_module(f'.{_module.name}', __name__)

@@ -1,0 +1,109 @@
+"""Bottlenecks before the pre-trained blocks that mix planes: by a convolution, or by the block's own attention.
+
+`adapter_conv`: Pan et al., "ST-Adapter", NeurIPS 2022; one before each block, its width half of the block's, the
+depth-wise convolution over three planes zero. `adapter_conv_pair`: Chen et al., "MA-SAM", Medical Image Analysis
+2024; one before and one within each block, with norm and GELU, and nothing in it starts at zero.
+`adapter_attention`: Yang et al., "AIM", ICLR 2023; its depth embedding and its last layer start at zero.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu
+
+from . import Block, Lifting, attend, attention_of, register_lifting, run_block
+
+RATIO = 0.25  # of AIM's and MA-SAM's bottlenecks to the width
+
+
+class ConvAdapter(nn.Module):
+    """x + W2 conv(W1 x) over the planes of each position; (B, D, T, C), of which the first tokens pass by.
+
+    Args:
+        width: C.
+        inner: channels of the bottleneck.
+        prefix: tokens of a plane that are no patches.
+        dense: MA-SAM's: a norm, a convolution of all channels, a GELU; else ST-Adapter's, depth-wise.
+    """
+
+    def __init__(self, width: int, inner: int, prefix: int, dense: bool):
+        super().__init__()
+        self.prefix, self.dense = prefix, dense
+        self.norm = nn.LayerNorm(width) if dense else nn.Identity()
+        self.down, self.up = nn.Linear(width, inner), nn.Linear(inner, width)
+        self.conv = nn.Conv1d(inner, inner, 3, padding=1, groups=1 if dense else inner)
+
+    def start(self) -> None:
+        if not self.dense:
+            for tensor in (self.conv.weight, self.conv.bias, self.down.bias, self.up.bias):
+                nn.init.zeros_(tensor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, patches = x[:, :, :self.prefix], x[:, :, self.prefix:]
+        inner = self.down(self.norm(patches)).permute(0, 2, 3, 1)  # (B, N, c, D)
+        inner = self.conv(inner.flatten(0, 1)).unflatten(0, inner.shape[:2]).permute(0, 3, 1, 2)
+        return torch.cat([first, patches + self.up(gelu(inner) if self.dense else inner)], 2)
+
+
+@register_lifting('adapter_conv')
+class AdapterConv(Lifting):
+    """A depth-wise convolution over three planes before each block; see Lifting."""
+
+    def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int]):
+        super().__init__(model, planes, centre, widths)
+        width = model.embed_dim
+        self.layers = nn.ModuleList(ConvAdapter(width, width // 2, self.prefix, dense=False) for _ in model.blocks)
+
+    def start(self, blocks: nn.Module) -> None:
+        for layer in self.layers:
+            layer.start()
+
+    def run(self, number: int, block: Block, x: Tensor, **context) -> Tensor:
+        return run_block(block, self.layers[number](x), **context)
+
+
+@register_lifting('adapter_conv_pair')
+class AdapterConvPair(Lifting):
+    """A convolutional bottleneck before each block's attention, and one before its MLP; see Lifting."""
+
+    def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int]):
+        super().__init__(model, planes, centre, widths)
+        width = model.embed_dim
+        self.layers = nn.ModuleList(
+            nn.ModuleList(ConvAdapter(width, int(width * RATIO), self.prefix, dense=True) for _ in range(2))
+            for block in model.blocks if attention_of(block))
+
+    def run(self, number: int, block: nn.Module, x: Tensor, **context) -> Tensor:
+        first, second = self.layers[number]
+        x = first(x)
+        planes = block.norm1(x).flatten(0, 1)
+        x = second(x + scale_branch(block, 1, block.attn(planes, **context)).unflatten(0, x.shape[:2]))
+        return x + scale_branch(block, 2, block.mlp(block.norm2(x)))
+
+
+def scale_branch(block: nn.Module, number: int, x: Tensor) -> Tensor:
+    """A branch of one of timm's blocks as it is added: behind layer scale and stochastic depth."""
+    gamma = getattr(block, f'gamma_{number}', None)  # BEiT's and EVA's; ViT's is a module
+    x = getattr(block, f'ls{number}', nn.Identity())(x) if gamma is None else gamma * x
+    return getattr(block, f'drop_path{number}')(x)
+
+
+@register_lifting('adapter_attention')
+class AdapterAttention(Lifting):
+    """x + Adapter(Attention(LayerNorm(x + depth))) by the block's own attention and norm; see Lifting."""
+
+    def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int]):
+        super().__init__(model, planes, centre, widths)
+        width = model.embed_dim
+        self.depth = nn.Parameter(torch.zeros(planes, 1, width))
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, int(width * RATIO)), nn.GELU(), nn.Linear(int(width * RATIO), width))
+            for block in model.blocks if attention_of(block))
+
+    def start(self, blocks: nn.Module) -> None:
+        for layer in self.layers:
+            nn.init.zeros_(layer[-1].weight)
+            nn.init.zeros_(layer[-1].bias)
+
+    def run(self, number: int, block: nn.Module, x: Tensor, **context) -> Tensor:
+        depth = attend(block.attn, block.norm1(x + self.depth).transpose(1, 2)).transpose(1, 2)
+        return run_block(block, x + self.layers[number](depth), **context)

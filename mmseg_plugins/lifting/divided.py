@@ -1,0 +1,41 @@
+"""Divided attention (Bertasius et al., "Is space-time attention all you need for video understanding?", 2021).
+
+Before each pre-trained block comes an attention over the D tokens of one position, which starts from the block's
+own weights; its last layer is zero, so that all blocks start as the 2D model's. (The original's
+special case for the first block has no effect.)
+"""
+
+import copy
+
+from torch import Tensor, nn
+
+from . import Block, Lifting, attend, attention_of, register_lifting, run_block
+
+
+@register_lifting('divided')
+class Divided(Lifting):
+    """x + Fc(Attention(LayerNorm(x))) over depth, then the block; see Lifting."""
+
+    def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int]):
+        super().__init__(model, planes, centre, widths)
+        self.layers = nn.ModuleList()
+        for block in model.blocks:
+            attention = copy.deepcopy(attention_of(block))
+            attention.relative_position_bias_table = None  # of the positions within a slice
+            self.layers.append(nn.ModuleDict(dict(
+                norm=copy.deepcopy(block.norm1), attention=attention,
+                last=nn.Linear(model.embed_dim, model.embed_dim))))
+
+    def start(self, blocks: nn.Module) -> None:
+        for layer, block in zip(self.layers, blocks.children(), strict=True):
+            layer.norm.load_state_dict(block.norm1.state_dict())
+            own = layer.attention.state_dict()
+            layer.attention.load_state_dict({key: value for key, value in block.attn.state_dict().items()
+                                             if key in own})
+            nn.init.zeros_(layer.last.weight)
+            nn.init.zeros_(layer.last.bias)
+
+    def run(self, number: int, block: Block, x: Tensor, **context) -> Tensor:
+        layer = self.layers[number]
+        depth = attend(layer.attention, layer.norm(x).transpose(1, 2)).transpose(1, 2)
+        return run_block(block, x + layer.last(depth), **context)

@@ -1,0 +1,316 @@
+"""Liftings: what each preserves of the 2D model, against the definitions of their papers, and that they train."""
+
+import copy
+import inspect
+import json
+import logging
+import os
+import sys
+import textwrap
+
+import children
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+from torch.nn.functional import adaptive_avg_pool1d
+
+from benchmarks import certificates
+from mmseg_plugins import lifting
+from mmseg_plugins.certificate import build_encoder, certify
+from mmseg_plugins.errors import UserError
+from mmseg_plugins.lifting import LIFTINGS, attend, parse_lifting
+from mmseg_plugins.lifting.positions import rows_between
+from mmseg_plugins.models import InflatedSwin, InflatedViT
+
+SIZES = dict(embed_dim=24, depth=4, num_heads=2)
+# Absolute, relative and rotary positions; class and register tokens, layer scale.
+ENCODERS = {
+    'vit': dict(model='vit_small_patch16_224', img_size=32, sizes=SIZES),
+    'beit': dict(model='beit_base_patch16_224', img_size=32, sizes=SIZES | dict(init_values=0.5)),
+    'eva': dict(model='eva02_tiny_patch14_224', img_size=28, sizes=SIZES),
+    'dinov2': dict(model='vit_small_patch14_reg4_dinov2', img_size=28, sizes=SIZES | dict(init_values=0.5)),
+    'dinov3': dict(model='vit_small_patch16_dinov3', img_size=32, sizes=SIZES | dict(init_values=0.5)),
+}
+EXACT = ('divided', 'adapter_conv', 'adapter_attention', 'late', 'late_attention')
+OTHERS = ('adapter_conv_pair', 'plane_cycle', 'joint')
+
+
+def build(name: str, how: str = 'kernel', slices: int = 5, channels: int = 1, **settings) -> InflatedViT:
+    """An encoder in which everything counts that starts at zero in timm's."""
+    torch.manual_seed(0)
+    encoder = InflatedViT(**{**ENCODERS[name], 'slices': slices, 'channels': channels, 'lifting': how,
+                             'out_indices': (0, 1, 2, 3), **settings})
+    generator = torch.Generator().manual_seed(1)
+    for key, parameter in encoder.model.named_parameters():
+        if key != 'patch_embed.proj.weight':
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.2
+    encoder.init_weights()
+    return encoder.eval()
+
+
+def window_of(encoder: InflatedViT, batch: int = 2) -> torch.Tensor:
+    size = encoder.img_size
+    return torch.randn(batch, encoder.channels, encoder.slices, size, size, dtype=torch.float64)
+
+
+def start_from(encoder: InflatedViT, flat: InflatedViT) -> InflatedViT:
+    """With the weights of an encoder of one slice, its kernel in the centre of a token's slices."""
+    state = flat.model.state_dict()
+    kernel = state['patch_embed.proj.weight'].unflatten(1, (flat.channels, 1))
+    wider = kernel.new_zeros(*kernel.shape[:2], encoder.kernel_slices, *kernel.shape[3:])
+    wider[:, :, encoder.kernel_slices // 2] = kernel[:, :, 0]
+    encoder.model.load_state_dict(state | {'patch_embed.proj.weight': wider.flatten(1, 2)})
+    encoder.init_weights()
+    return encoder
+
+
+def largest_difference(got, wanted) -> float:
+    return max(float((a - b).abs().max()) for a, b in zip(got, wanted, strict=True))
+
+
+@pytest.mark.parametrize('name', ENCODERS)
+@pytest.mark.parametrize('how', EXACT)
+@torch.no_grad()
+def test_it_starts_as_the_2d_model_on_the_centre_slice(name, how):
+    for slices, channels in ((1, 1), (2, 1), (5, 2)):
+        flat = build(name, slices=1, channels=channels)
+        lifted = start_from(build(name, how, slices, channels), flat)
+        window = window_of(lifted)
+        wanted = flat.double()(window[:, :, slices // 2])
+        assert largest_difference(lifted.double()(window.flatten(1, 2)), wanted) == 0
+        single = lifted.float()(window.float().flatten(1, 2))
+        assert largest_difference(single, flat.float()(window[:, :, slices // 2].float())) < 1e-5
+
+
+ZEROS = {'divided': ['last.weight', 'last.bias'], 'adapter_conv': ['conv.weight', 'conv.bias', 'up.bias'],
+         'adapter_attention': ['2.weight', '2.bias'], 'late': ['weights'], 'late_attention': ['last.weight']}
+
+
+@pytest.mark.parametrize('how, ending', [(how, ending) for how in ZEROS for ending in ZEROS[how]])
+@torch.no_grad()
+def test_each_zero_that_it_starts_with_is_needed(how, ending):
+    flat = build('beit', slices=1)
+    lifted = start_from(build('beit', how), flat).double()
+    window = window_of(lifted)
+    [*_, (_, tensor)] = [(key, value) for key, value in lifted.lifting.named_parameters()
+                         if ending in key.removeprefix('layers.0.')]
+    tensor += 0.1
+    wanted = flat.double()(window[:, :, 2])
+    assert largest_difference(lifted(window.flatten(1, 2)), wanted) > 1e-3
+
+
+@pytest.mark.parametrize('name', ENCODERS)
+@torch.no_grad()
+def test_a_tubelet_of_the_whole_window_is_the_inflated_kernel(name):
+    kernel, joint = build(name, channels=2), build(name, 'joint(5)', channels=2)
+    joint.model.load_state_dict(kernel.model.state_dict())
+    window = window_of(kernel).flatten(1, 2)
+    assert largest_difference(joint.double()(window), kernel.double()(window)) < 1e-12
+
+
+@pytest.mark.parametrize('slices, tubelet, padding, planes', [
+    (5, 1, (0, 0), 5), (5, 2, (1, 0), 3), (5, 3, (2, 2), 3), (5, 5, (0, 0), 1), (4, 2, (1, 1), 3),
+    (1, 2, (1, 0), 1)])
+def test_a_tubelet_has_the_centre_slice_centred(slices, tubelet, padding, planes):
+    encoder = build('vit', f'joint({tubelet})', slices)
+    assert encoder.padding == padding and encoder.lifting.planes == planes
+    window = torch.arange(slices).repeat_interleave(32 * 32).reshape(1, slices, 32, 32)
+    tubelets = encoder._split_planes(window)[:, :, 0, 0]
+    assert tubelets[encoder.lifting.centre, tubelet // 2] == slices // 2
+    assert tubelets.flatten().tolist() == [0] * padding[0] + list(range(slices)) + [slices - 1] * padding[1]
+
+
+@torch.no_grad()
+def test_joint_attention_has_all_tokens_in_one_sequence():
+    """BEiT, whose biases are of two places in a slice whatever the planes, by a mask over repeated positions."""
+    encoder = build('beit', 'joint', slices=3).double()
+    attention, tokens = encoder.model.blocks[0].attn, 4  # of a plane, beside the class token
+    place = [0] * 3 + list(range(1, tokens + 1)) * 3
+    table, index = attention.relative_position_bias_table, attention.relative_position_index
+    bias = torch.stack([torch.stack([table[index[a, b]] for b in place]) for a in place]).permute(2, 0, 1)
+    torch.testing.assert_close(attention._get_rel_pos_bias()[0], bias, rtol=0, atol=0)
+    far = window_of(encoder)
+    near = far.clone()
+    near[:, :, 0] += 1.0
+    changed = [a - b for a, b in zip(encoder(far.flatten(1, 2)), encoder(near.flatten(1, 2)), strict=True)]
+    assert all((each.abs().amax((1, 2, 3)) > 1e-6).all() for each in changed)  # the first block reaches all planes
+
+
+def test_rows_between_are_timms_within_the_grid_and_its_border_beyond():
+    attention = build('beit', img_size=(48, 64)).model.blocks[0].attn
+    assert torch.equal(rows_between((3, 4), 3, 4), attention.relative_position_index)
+    rows = rows_between((3, 4), 5, 2)
+    assert rows.shape == (11, 11) and rows.max() == len(attention.relative_position_bias_table) - 1
+    at = {(row, column): 1 + row * 2 + column for row in range(5) for column in range(2)}
+    same = attention.relative_position_index
+    assert rows[at[4, 1], at[0, 0]] == rows[at[2, 1], at[0, 0]] == same[1 + 2 * 4 + 1, 1]  # 4 rows away: 2 at most
+
+
+@pytest.mark.parametrize('name', ENCODERS)
+@torch.no_grad()
+def test_plane_cycle_is_each_block_on_one_plane_at_a_time(name):
+    """The published operator (github.com/HINTLab/PlaneCycle), plane by plane in loops."""
+    side = ENCODERS[name]['img_size'] // 2
+    encoder = build(name, 'plane_cycle', 3, img_size=(2 * side, 3 * side)).double()
+    model, window = encoder.model, torch.randn(1, 3, 2 * side, 3 * side, dtype=torch.float64)
+    embedded = model._pos_embed(model.patch_embed(window[0][:, None])) if hasattr(model, '_pos_embed') else None
+    if embedded is None:  # BEiT has no method for it, and no absolute positions
+        patches = model.patch_embed(window[0][:, None])
+        embedded = torch.cat([model.cls_token.expand(3, -1, -1), patches], 1)
+    tokens = model.norm_pre(embedded[0] if isinstance(embedded, tuple) else embedded) if hasattr(
+        model, 'norm_pre') else embedded
+    prefix, (height, width) = model.num_prefix_tokens, model.patch_embed.grid_size
+    volume, others = tokens[:, prefix:].reshape(3, height, width, -1), tokens[:, :prefix]
+    for number, block in enumerate(model.blocks.children()):
+        axis = (0, 1, 2, 0)[number]
+        planes = [volume.select(axis, at) for at in range(volume.shape[axis])]
+        pooled = adaptive_avg_pool1d(others.permute(1, 2, 0), len(planes)).permute(2, 0, 1)
+        context, shape = {}, planes[0].shape[:2]
+        if getattr(model, 'rope', None) is not None:
+            rope = copy.deepcopy(model.rope)
+            rope.update_feat_shape(shape)
+            context['rope'] = rope.get_embed(shape=shape)
+        done = [block(torch.cat([first, plane.flatten(0, 1)])[None], **context)[0]
+                for first, plane in zip(pooled, planes, strict=True)]
+        others = torch.stack([each[:prefix] for each in done])
+        volume = torch.stack([each[prefix:].reshape(*shape, -1) for each in done], axis)
+        wanted = volume[1].permute(2, 0, 1)
+        assert (encoder(window)[number][0] - wanted).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize('name', ENCODERS)
+@torch.no_grad()
+def test_attention_without_positions_is_timms(name):
+    attention = copy.deepcopy(build(name).model.blocks[1].attn).double()
+    attention.relative_position_bias_table = None
+    x = torch.randn(2, 3, 7, 24, dtype=torch.float64)
+    wanted = attention(x.flatten(0, 1)).unflatten(0, (2, 3))
+    for attention.fused_attn in (True, False):
+        assert (attend(attention, x) - wanted).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize('how', [*EXACT, *OTHERS, 'joint(2)'])
+def test_it_trains_whatever_is_done_to_compute_it(how):
+    """Every parameter gets a gradient, the same with activation checkpointing; copies and checkpoints hold it."""
+    encoder = build('beit', how, drop_path_rate=0.1).train()
+    for parameter in encoder.lifting.parameters():  # at the start zeros hide what is before them
+        parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    window = window_of(encoder).float().flatten(1, 2)
+
+    def gradients(encoder: InflatedViT) -> dict[str, torch.Tensor]:
+        encoder.zero_grad()
+        torch.manual_seed(2)
+        sum(level.square().mean() for level in encoder(window)).backward()
+        return {key: parameter.grad.clone() for key, parameter in encoder.named_parameters()}
+
+    found = gradients(encoder)
+    assert all(gradient.isfinite().all() and gradient.any() for gradient in found.values())
+    again = build('beit', how, drop_path_rate=0.1, with_cp=True).train()
+    assert again.load_state_dict(encoder.state_dict()) and gradients(again).keys() == found.keys()
+    for key, gradient in gradients(again).items():
+        torch.testing.assert_close(gradient, found[key])
+    twin = copy.deepcopy(encoder).eval()
+    encoder.eval()
+    with torch.no_grad():
+        before = encoder(window)
+        for parameter in encoder.parameters():
+            parameter.zero_()
+        assert largest_difference(twin(window), before) == 0  # nothing of it is the original's
+        with torch.autocast('cpu', torch.bfloat16):
+            assert largest_difference(twin(window), before) < 0.1 * max(float(each.abs().max()) for each in before)
+
+
+@pytest.mark.parametrize('how, tuning', [('divided', 'lora(2)'), ('plane_cycle', 'full')])
+def test_all_of_it_is_compiled(how, tuning):
+    encoder = build('beit', how, tuning=tuning).train()
+    window = window_of(encoder).float().flatten(1, 2)
+    compiled = torch.compile(encoder.forward, backend='eager', fullgraph=True, dynamic=False)
+    with torch.no_grad():
+        assert largest_difference(compiled(window), encoder(window)) == 0
+
+
+@pytest.mark.parametrize('how, tuning', [('divided', 'lora(2)'), *(
+    pytest.param(how, 'full', marks=pytest.mark.skipif('EVERY_LIFTING' not in os.environ,
+                                                       reason='takes minutes; EVERY_LIFTING=1 runs it'))
+    for how in (*EXACT[1:], *OTHERS, 'joint(2)'))])
+def test_a_killed_run_ends_as_if_it_had_not_been_and_two_have_its_losses(how, tuning, prepared, tmp_path):
+    options = children.options(prepared, steps=6, batch=4, checkpoint_interval=2, lifting=how, tuning=tuning)
+
+    def train(name: str, **settings) -> tuple[dict, list[float]]:
+        work = tmp_path / name
+        for process in [children.start(children.train, work, options, **settings)] if name != 'shared' else (
+                children.start_ranks(2, children.train, work, options, 'pytorch')):
+            process.join(200)
+        [*_, log] = sorted(work.glob('*/vis_data/scalars.json'))
+        losses = [row['loss'] for row in map(json.loads, log.read_text().splitlines()) if 'loss' in row]
+        last = work / 'iter_6.pth'
+        return torch.load(last, weights_only=True)['state_dict'] if last.exists() else {}, losses
+
+    wanted, losses = train('alone')
+    assert not train('killed', hooks=[children.Choke(4, 100)])[0]  # a write that is cut off kills it
+    resumed, _ = train('killed')
+    assert all(torch.equal(resumed[key], value) for key, value in wanted.items()) and len(losses) == 6
+    assert train('shared')[1] == pytest.approx(losses, rel=2e-5)
+
+
+def test_what_does_not_fit_is_one_line():
+    swin = dict(model='swin_base_patch4_window7_224', img_size=56, drop_path_rate=0.0,
+                sizes=dict(embed_dim=12, depths=(2, 2, 2, 2), num_heads=(1, 2, 3, 4)))
+    with pytest.raises(UserError, match="timm model 'swin_base_patch4_window7_224' is none; choose `late`"):
+        InflatedSwin(lifting='divided', **swin)
+    flat, late = InflatedSwin(slices=1, **swin), InflatedSwin(slices=3, lifting='late', **swin)
+    late.load_state_dict(flat.state_dict(), strict=False)
+    window = torch.randn(2, 3, 56, 56)
+    with torch.no_grad():
+        assert largest_difference(late.eval()(window), flat.eval()(window[:, 1:2])) < 1e-5
+    for wrong, why in (('divide', "unknown lifting 'divide'; did you mean 'divided'"), ('joint(0)', 'at least 1'),
+                       ('joint(1.5)', 'whole'), ('late(2)', 'takes no number')):
+        with pytest.raises(UserError, match=why):
+            parse_lifting(wrong)
+
+
+def test_the_certificate_of_a_lifting(tmp_path):
+    flat = build('beit', slices=1, channels=3)
+    path = tmp_path / 'source.pth'
+    torch.save(dict(model=flat.model.state_dict()), path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mmseg_plugins.certificate.infer_sizes', lambda *_: ENCODERS['beit']['sizes'])
+        made = {how: certify(build_encoder(path, 'beit', 5, 2, 'centering', 32, how), path, 'beit', 32)
+                for how in ('divided', 'plane_cycle', 'joint(5)')}
+    assert made['divided'].centre == 0 and made['divided'].added == 4 * (5 * 24 * 24 + 6 * 24)
+    assert made['plane_cycle'].centre > 1e-3 and made['plane_cycle'].added == 0
+    assert made['joint(5)'].centre < 1e-12 and made['joint(5)'].kernel_difference < 1e-6
+
+
+def test_the_certificates_of_all_are_one_page(tmp_path, monkeypatch, capsys):
+    path, page = tmp_path / 'source.pth', tmp_path / 'page.md'
+    torch.save(dict(model=build('beit', slices=1, channels=3).model.state_dict()), path)
+    monkeypatch.setattr('mmseg_plugins.certificate.infer_sizes', lambda *_: ENCODERS['beit']['sizes'])
+    monkeypatch.setattr(sys, 'argv', f'certificates.py {path} --encoder beit --img-size 32 --out {page}'.split())
+    certificates.main()
+    logging.disable(logging.NOTSET)
+    table = {row.split(' | ')[0].strip('| '): row.split(' | ') for row in page.read_text().splitlines()
+             if row.startswith('|')}
+    assert set(LIFTINGS) < set(table) and capsys.readouterr().out == f'{page}\n'
+    assert all(table[how][1:4] == ['0', '0', '0'] for how in EXACT)
+    assert all(float(table[how][3]) > 1e-3 for how in OTHERS)
+
+
+def test_one_more_takes_one_class():
+    example = textwrap.dedent(inspect.getdoc(lifting).split("`joint(2)`:\n")[1])
+    try:
+        exec(example, vars(lifting) | dict(torch=torch))
+        encoder, flat = build('vit', 'shifted', 3), build('vit', slices=1)
+        start_from(encoder, flat)
+        window = window_of(encoder).float()
+        window[:, :, :] = window[:, :, :1]  # alike, so that nothing is lost by taking from the slice before
+        with torch.no_grad():
+            got, wanted = encoder(window.flatten(1, 2)), flat(window[:, :, 0])
+        assert largest_difference(got, wanted) < 1e-5
+    finally:
+        LIFTINGS.pop('shifted', None)
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    init_default_scope('mmseg')
