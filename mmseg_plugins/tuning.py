@@ -48,8 +48,9 @@ def parse_tuning(text: str) -> tuple[Method, dict[str, float]]:
 
 def train_only(encoder: nn.Module, chosen: Callable[[str], bool]) -> None:
     """Freeze the model's parameters but those whose names are chosen, and a kernel over several slices."""
+    kernel = encoder.naming.kernel if encoder.kernel_slices > 1 else None
     for name, parameter in encoder.model.named_parameters():
-        parameter.requires_grad_(chosen(name) or name == encoder.naming.kernel and encoder.kernel_slices > 1)
+        parameter.requires_grad_(chosen(name) or name == kernel)
 
 
 @register_tuning('full')

@@ -77,11 +77,12 @@ def test_every_grid_file_says_nothing_against_itself(name):
 
 def test_every_axis_has_a_flag(tmp_path):
     values = dict(encoder='timm/deit_tiny_patch16_224', source='none', inflation='average', slices='3', stride='2',
-                  target='all', lr='1e-3', steps='9', neighbour_lr='0.10', train_percent='25')
+                  target='all', lr='1e-3', steps='9', neighbour_lr='0.10', train_percent='25',
+                  lifting='kernel', tuning='lora(8)')
     assert set(values) == set(AXES)
     flags = [word for name, value in values.items() for word in (AXES[name].flag, value)]
     output = run(tmp_path, *flags, '--dry-run')
-    assert 'phantom-timm_deit_tiny_patch16_224-none-random-s3-t2-all-lr0.001-n9-r0.1-p25 ' in output
+    assert 'phantom-timm_deit_tiny_patch16_224-none-random-s3-t2-all-lr0.001-n9-r0.1-p25-lora(8) ' in output
     assert 'experiment.lr=0.001' in output and 'experiment.target=all' in output
     assert '1 cells' in output
     usage = run(tmp_path, '--help')
