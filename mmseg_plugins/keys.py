@@ -35,6 +35,7 @@ class Key:
             is computed twice instead of kept.
         usual: what leaving it out means, where that is a value; runs that say so are those that leave it out.
         of: what alone has it, `windows` or `crops`; '': both.
+        parse: of a name with a number in brackets; raises a UserError for what is none.
     """
     must_be: str
     fits: Callable[[Any], bool]
@@ -45,6 +46,7 @@ class Key:
     determines: bool = True
     usual: Any = None
     of: str = ''
+    parse: Callable[[str], Any] | None = None
 
 
 def _whole(least: int, most: float = math.inf, **others) -> Key:
@@ -90,9 +92,10 @@ KEYS: dict[str, Key] = {
                        r'|model\.network\.(in|out)_channels'
                        r'|(val|test)_evaluator(\.\d+)?\.headline', determines=False),
     'source': _text(r'model\.(backbone|network)\.source', optional=True, determines=False),
-    'inflation': _text(r'model\.backbone\.inflation', of='windows'),
-    'lifting': _text(r'model\.backbone\.lifting', optional=True, usual='kernel', of='windows'),
-    'tuning': _text(r'model\.backbone\.tuning', optional=True, usual='full', of='windows'),
+    'inflation': _text(r'model\.backbone\.inflation', of='windows', parse=parse_inflation),
+    'lifting': _text(r'model\.backbone\.lifting', optional=True, usual='kernel', of='windows',
+                     parse=parse_lifting),
+    'tuning': _text(r'model\.backbone\.tuning', optional=True, usual='full', of='windows', parse=parse_tuning),
     'slices': _whole(1, decides=rf'model\.(backbone\.)?slices|{DATASET}\.slices', of='windows'),
     'stride': _whole(0, decides=rf'{DATASET}\.stride', of='windows'),
     'target': _one_of(('center', 'all'), rf'model\.target|{DATASET}\.target', of='windows'),
@@ -125,9 +128,6 @@ KEYS: dict[str, Key] = {
     'compile': _switch(r'(model\.)?compile'),
     'channels_last': _switch(r'model\.channels_last', of='windows'),
 }
-
-# Of keys whose values are names with a number in brackets.
-PARSERS = dict(inflation=parse_inflation, lifting=parse_lifting, tuning=parse_tuning)
 
 # Other places of a config whose constructors take numbers that mean nothing.
 RANGES: dict[str, Key] = {
@@ -206,8 +206,8 @@ def check_experiment(experiment: Any, where: str) -> None:
         if not key.fits(value):
             fault = nearest(value, key.names) if key.names else f' must be {key.must_be}'
             raise UserError(f'{where}: experiment.{name}={value!r}{fault}')
-    for name, parse in (() if crops else PARSERS.items()):
-        try:
-            parse(experiment.get(name) or KEYS[name].usual)
-        except UserError as error:
-            raise UserError(f'{where}: experiment.{name}: {error}') from None
+        if key.parse:
+            try:
+                key.parse(value)
+            except UserError as error:
+                raise UserError(f'{where}: experiment.{name}: {error}') from None

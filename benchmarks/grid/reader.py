@@ -15,7 +15,7 @@ from mmseg_plugins.commands import REPO
 from mmseg_plugins.datasets.splits import Fold
 from mmseg_plugins.errors import UserError, nearest
 from mmseg_plugins.experiment import import_extensions, read_config
-from mmseg_plugins.keys import KEYS, PARSERS, decided_by
+from mmseg_plugins.keys import KEYS, decided_by
 from mmseg_plugins.sources import OWN, PERMUTED, SOURCES, TIMM, Source, find_source, name_own_weights
 from mmseg_plugins.untrusted import check_name, find_fault, find_twins
 
@@ -426,6 +426,11 @@ class _Cells:
         for axis in changes:
             _known(axis, AXES, 'axis', where)  # the dataset is the grid's
             AXES[axis].check(changes[axis], where)
+            if parse := KEYS[axis].parse:
+                try:
+                    parse(changes[axis])
+                except UserError as error:
+                    raise UserError(f'{where}: {error}') from None
         encoder = changes.get('encoder', next(iter(self.configs)))
         if isinstance(self.configs.get(encoder), dict):
             if others := set(changes) - {'encoder'}:
@@ -438,11 +443,6 @@ class _Cells:
                 raise UserError(f'{where}: {encoder} takes crops of volumes, so it has no {", ".join(others)}; '
                                 'leave that out')
             windows['slices'] = None
-        for axis in PARSERS.keys() & changes.keys():
-            try:
-                PARSERS[axis](changes[axis])
-            except UserError as error:
-                raise UserError(f'{where}: {error}') from None
         # a model that timm does not know is told of elsewhere
         of_timm = encoder.startswith(TIMM) and is_model(encoder.removeprefix(TIMM))
         own = encoder if encoder in self.sources else 'timm' if of_timm else 'none'

@@ -63,10 +63,10 @@ class InflatedEncoder(SourcedEncoder):
         if layer_scale is not None:
             check_number('layer_scale', layer_scale, 0)
         self.layer_scale = layer_scale
-        kind, number = parse_lifting(lifting)
+        kind, options = parse_lifting(lifting)
         self.lifting: Lifting | None = None
         if kind:
-            self.kernel_slices = number.get('tubelet', kind.tubelet)
+            self.kernel_slices = options.get('tubelet', kind.tubelet)
         if not isinstance(model, str) or not timm.is_model(model):
             raise UserError(f'timm has no model {model!r}{nearest(model, timm.list_models())}'[:300])
         self.name, self.sizes = model, dict(sizes or {})
@@ -83,9 +83,9 @@ class InflatedEncoder(SourcedEncoder):
         self.model.prune_intermediate_layers(sorted(set(self.out_indices)), prune_norm=True,
                                              prune_head=True)
         if kind:
-            self._lift(lifting, kind, number)
-        choose, number = parse_tuning(tuning)
-        self.rate_factors = {f'model.{name}': factor for name, factor in choose(self, **number).items()}
+            self._lift(lifting, kind, options)
+        choose, options = parse_tuning(tuning)
+        self.rate_factors = {f'model.{name}': factor for name, factor in choose(self, **options).items()}
         if form := trained_form(inflation):
             projection = self.model.patch_embed.proj
             self.form = form(projection.out_channels, self.kernel_slices)
@@ -99,7 +99,7 @@ class InflatedEncoder(SourcedEncoder):
                                 'experiment.activation_checkpointing out')
             checkpoint_blocks(blocks)
 
-    def _lift(self, name: str, kind: type[Lifting], number: dict[str, int]) -> None:
+    def _lift(self, name: str, kind: type[Lifting], options: dict[str, int]) -> None:
         """Give the model's blocks, or its maps, the lifting."""
         blocks = getattr(self.model, 'blocks', None)
         if kind.of_blocks and (blocks is None or not hasattr(self.model, 'num_prefix_tokens')):
@@ -109,7 +109,7 @@ class InflatedEncoder(SourcedEncoder):
         planes, centre = ((before + count) // self.kernel_slices
                           for count in (self.slices + behind, self.slices // 2))
         widths = [self.model.feature_info[tap]['num_chs'] for tap in self.out_indices]
-        self.lifting = kind(self.model, planes, centre, widths, **number)
+        self.lifting = kind(self.model, planes, centre, widths, **options)
         self.lifting.start(blocks)
         if blocks is not None:
             self.model.blocks = LiftedBlocks(blocks, self.lifting)
