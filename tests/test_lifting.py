@@ -11,6 +11,7 @@ import textwrap
 import children
 import pytest
 import torch
+from conftest import REPO
 from mmengine.registry import init_default_scope
 from torch.nn.functional import adaptive_avg_pool1d
 
@@ -18,6 +19,7 @@ from benchmarks import certificates
 from mmseg_plugins import lifting
 from mmseg_plugins.certificate import build_encoder, certify
 from mmseg_plugins.errors import UserError
+from mmseg_plugins.experiment import load_config
 from mmseg_plugins.lifting import LIFTINGS, attend, parse_lifting
 from mmseg_plugins.lifting.positions import rows_between
 from mmseg_plugins.models import InflatedSwin, InflatedViT
@@ -263,10 +265,34 @@ def test_what_does_not_fit_is_one_line():
     window = torch.randn(2, 3, 56, 56)
     with torch.no_grad():
         assert largest_difference(late.eval()(window), flat.eval()(window[:, 1:2])) < 1e-5
+    for model, why in (('vit_relpos_small_patch16_224', 'RelPosBlock has no attention that can be used'),
+                       ('vit_srelpos_small_patch16_224', 'are of its own grid alone'),
+                       ('vit_base_patch16_rope_mixed_224', 'are of its own grid alone')):
+        for how in ('joint', 'plane_cycle'):
+            with pytest.raises(UserError, match=why):
+                InflatedViT(model, lifting=how, img_size=32, sizes=SIZES, out_indices=(0, 1, 2, 3))
     for wrong, why in (('divide', "unknown lifting 'divide'; did you mean 'divided'"), ('joint(0)', 'at least 1'),
                        ('joint(1.5)', 'whole'), ('late(2)', 'takes no number')):
         with pytest.raises(UserError, match=why):
             parse_lifting(wrong)
+
+
+@pytest.mark.parametrize('options, fault', [
+    (dict(lifting='divided', neighbour_lr=0.1), 'neighbour_lr=0.1: with lifting divided the patch kernel'),
+    (dict(inflation='separable', neighbour_lr=0.1), 'inflation separable does not train the kernel'),
+    (dict(lifting='late(2)'), 'experiment.lifting: lifting .*takes no number'),
+    (dict(tuning='loro'), "experiment.tuning: unknown tuning 'loro'; did you mean 'lora'")])
+def test_options_that_exclude_each_other_are_one_line(prepared, options, fault):
+    with pytest.raises(UserError, match=fault):
+        load_config(children.CONFIG, children.options(prepared, **options))
+
+
+@pytest.mark.parametrize('key, value', [('lifting', 'late'), ('tuning', 'frozen')])
+def test_an_encoder_of_another_kind_takes_none(prepared, key, value):
+    values = {f'experiment.{name}': each for name, each in {
+        'data_root': str(prepared), 'source': None, key: value}.items()}
+    with pytest.raises(UserError, match=f'experiment.{key}={value}: VideoSwin is no encoder'):
+        load_config(REPO / 'configs/videoswin_centering_phantom.py', values)
 
 
 def test_the_certificate_of_a_lifting(tmp_path):

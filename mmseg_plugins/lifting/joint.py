@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from . import Block, Lifting, register_lifting
-from .positions import place_tokens, rows_between
+from .positions import check_positions, place_tokens, rows_between
 
 
 @register_lifting('joint')
@@ -23,6 +23,7 @@ class Joint(Lifting):
 
     def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int], tubelet: int = 1):
         super().__init__(model, planes, centre, widths)
+        check_positions(model, 'joint')
         self.depth = nn.Parameter(torch.zeros(planes, 1, model.embed_dim))
         within = torch.arange(self.grid[0] * self.grid[1]) + 1
         origins = torch.cat([torch.zeros(planes, dtype=torch.long), within.repeat(planes)])

@@ -13,7 +13,7 @@ from torch.nn.functional import adaptive_avg_pool1d
 
 from ..errors import UserError
 from . import Block, Lifting, register_lifting
-from .positions import place_tokens, rows_between
+from .positions import check_positions, place_tokens, rows_between
 
 CYCLE = (1, 2, 3, 1)  # the axis of (B, D, H, W, C) that a block's planes are counted along
 
@@ -24,6 +24,7 @@ class PlaneCycle(Lifting):
 
     def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int]):
         super().__init__(model, planes, centre, widths)
+        check_positions(model, 'plane_cycle')
         self.sides = sides = {axis: [side for at, side in enumerate((planes, *self.grid), 1) if at != axis]
                               for axis in sorted(set(CYCLE))}
         for number, block in enumerate(model.blocks):
@@ -31,9 +32,9 @@ class PlaneCycle(Lifting):
             place_tokens(block.attn, places, torch.arange(len(places)))
         self.last, self.ropes = len(model.blocks) - 1, nn.ModuleDict()
         if getattr(model, 'rope', None) is not None:
-            if getattr(model, 'rope_mixed', False) or not hasattr(model.rope, 'update_feat_shape'):
-                raise UserError('plane_cycle: the rotary positions of this model are of its own grid alone; '
-                                'choose another lifting, or another encoder')
+            if not hasattr(model.rope, 'update_feat_shape'):  # of an older timm
+                raise UserError('plane_cycle: this timm cannot tell rotary positions of another grid; update '
+                                'it, or choose another lifting')
             for axis in sides:
                 self.ropes[str(axis)] = copy.deepcopy(model.rope)
                 self.ropes[str(axis)].update_feat_shape(sides[axis])

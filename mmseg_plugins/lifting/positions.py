@@ -1,8 +1,11 @@
-"""BEiT's relative positions between other tokens than those of one slice."""
+"""Relative positions between other tokens than those of one slice: BEiT's, and which models have others."""
 
 import torch
 from timm.models.beit import Attention
 from torch import Tensor, nn
+
+from ..errors import UserError
+from . import attention_of
 
 
 class PlacedAttention(Attention):
@@ -14,6 +17,20 @@ class PlacedAttention(Attention):
     def _get_rel_pos_bias(self) -> Tensor:
         bias = self.relative_position_bias_table[self.places].permute(2, 0, 1)[None]
         return bias[..., self.origins[:, None], self.origins]
+
+
+def check_positions(model: nn.Module, lifting: str) -> None:
+    """That what a model's blocks know of places can be had for other tokens than a slice's.
+
+    Raises:
+        UserError: it cannot.
+    """
+    for block in model.blocks:
+        attention_of(block)
+    shared = any(getattr(model, name, None) is not None for name in ('shared_rel_pos', 'rel_pos_bias'))
+    if shared or getattr(model, 'rope_mixed', False):
+        raise UserError(f'{lifting}: the positions of this model are of its own grid alone; choose another '
+                        'lifting, or another encoder')
 
 
 def place_tokens(attention: nn.Module, places: Tensor, origins: Tensor) -> None:
