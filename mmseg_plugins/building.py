@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.model import is_model_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
@@ -40,6 +41,7 @@ def build_runner(cfg: Config, train: bool = True) -> Runner:
         if train:  # in the order of its own `train`
             runner._train_loop = runner.build_train_loop(runner._train_loop)
             _check_custom_keys(cfg, runner.model)
+            _check_rates(cfg, runner.model)
             runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
             runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
             runner._val_loop = runner._val_loop and runner.build_val_loop(runner._val_loop)
@@ -60,6 +62,14 @@ def _check_custom_keys(cfg: Config, model: nn.Module) -> None:
         if 'lr_mult' in settings and not there:
             raise UserError(f'{cfg.filename}: optim_wrapper.paramwise_cfg.custom_keys has {name!r}, which is in '
                             'no parameter\'s name; correct it, or leave it out')
+
+
+def _check_rates(cfg: Config, model: nn.Module) -> None:
+    """What an encoder's tuning says of rates must reach the optimizer."""
+    encoder = getattr(model.module if is_model_wrapper(model) else model, 'backbone', None)
+    if getattr(encoder, 'rate_factors', None) and cfg.optim_wrapper.get('constructor') != 'RatesBesideDecay':
+        raise UserError(f'{cfg.filename}: experiment.tuning={cfg.experiment.tuning} needs '
+                        'optim_wrapper.constructor=RatesBesideDecay; set it, or choose another tuning')
 
 
 @contextmanager

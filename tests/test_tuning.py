@@ -2,13 +2,17 @@
 
 import copy
 
+import children
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from torch import nn
 
+from mmseg_plugins.building import build_runner
 from mmseg_plugins.computed import ComputedLinear, merged_state
+from mmseg_plugins.errors import UserError
+from mmseg_plugins.experiment import load_config, prepare_for_device
 from mmseg_plugins.models import InflatedSwin, InflatedViT
 from mmseg_plugins.tuning import TUNINGS, register_tuning, train_only
 
@@ -130,6 +134,15 @@ def test_rates_are_those_of_the_layer_and_of_the_part():
     grouped = rates('two_group(4)', custom_keys={'backbone': dict(lr_mult=2.0)})
     assert grouped[KERNEL] == 0.5 and grouped['decode_head.weight'] == 1.0
     assert set(rates('full').values()) == {1.0}
+
+
+def test_rates_that_would_not_reach_the_optimizer_are_refused(prepared, tmp_path):
+    cfg = load_config(children.CONFIG, children.options(prepared, tuning='layer_decay') | {
+        'optim_wrapper.constructor': 'DefaultOptimWrapperConstructor'})
+    prepare_for_device(cfg, 'none')
+    cfg.work_dir = str(tmp_path)
+    with pytest.raises(UserError, match='experiment.tuning=layer_decay needs optim_wrapper.constructor'):
+        build_runner(cfg)
 
 
 def test_of_a_swin_the_layers_are_its_blocks_and_what_is_fresh_is_trained():
