@@ -391,6 +391,7 @@ def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been(place):
     arguments = ['--grid', str(path), '--max-iters', '8']
     run(place, *arguments, '--out', 'whole')
     [whole] = read_records(place / 'whole')[0]
+    assert whole['cost']['trained_parameters'] == whole['cost']['parameters']  # all of them
     # forget the run, start it again, and kill everything once it has a checkpoint
     work = next((place / 'work_dirs/grids/tiny/runs').iterdir())
     assert (work / 'weights.pth').exists() and not list(work.glob('iter_*.pth'))  # moments would fill the disk

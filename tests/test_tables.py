@@ -1,6 +1,7 @@
 """What tables tell of the data against slow references, and grids over several datasets."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,9 +18,10 @@ from test_layouts import write_acdc
 from benchmarks.grid.axes import Cell
 from benchmarks.grid.reader import load_grid
 from benchmarks.paper.published import published_data
+from benchmarks.rendering.figures import free_plot
 from benchmarks.rendering.frame import Measured
 from benchmarks.rendering.markup import to_latex
-from benchmarks.rendering.tables import build_table, data_table, free_table, relative_time
+from benchmarks.rendering.tables import build_table, cost_table, data_table, free_table, relative_time
 from benchmarks.report import render, render_index
 from benchmarks.runs.agenda import data_digest, list_runs, make_agenda
 from benchmarks.runs.inputs import find_archives, prepare_inputs
@@ -31,8 +33,9 @@ from mmseg_plugins.datasets.statistics import label_statistics, summarize_datase
 from mmseg_plugins.errors import UserError
 
 
-def finished(cell, seed=1, dsc=(99.0, 60.0, 70.0), labels=('background', 'Anterior', 'Posterior'), headline=()):
-    return record(cell, seed, dsc, labels, headline, data=dict(input_size=[64, 48]))
+def finished(cell, seed=1, dsc=(99.0, 60.0, 70.0), labels=('background', 'Anterior', 'Posterior'), headline=(),
+             **changes):
+    return record(cell, seed, dsc, labels, headline, data=dict(input_size=[64, 48]), **changes)
 
 
 def slow_statistics(labels: list[np.ndarray], label: int) -> tuple[int, int, float]:
@@ -139,6 +142,25 @@ def test_acdc_is_counted_in_patients(tmp_path):
     assert (paper['train'], paper['val'], paper['test']) == ('70', '10', '20')
     assert (ours['modality'], paper['modality']) == ('MRI', 'CT')  # as it is, and as the paper has it
     assert missing['Data'] == 'brain' and missing['modality'] == 'not prepared' and missing['train'] == '—'
+
+
+def test_costs_tell_what_was_trained_where_that_is_not_all():
+    grid = load_grid('phantom')
+    cells = [grid.tables['2a'].rows[row] for row in ('Ours', 'Ours w/o D')]
+    assert 'trained (M)' not in cost_table(Measured([finished(cell) for cell in cells]), grid, {})
+    partly = finished(replace(cells[0], tuning='frozen'), cost=dict(trained_parameters=150_000))
+    table = cost_table(Measured([finished(cells[1]), partly]), grid, {})
+    assert sorted(table['trained (M)']) == ['0.15', '0.60'] and set(table['parameters (M)']) == {'0.60'}
+
+
+def test_names_along_an_axis_are_not_joined():
+    grid = load_grid('phantom')
+    ours = grid.tables['2a'].rows['Ours']
+    for axis, values, line in (('lifting', ('kernel', 'late', 'joint(2)'), 'None'), ('slices', (3, 5, 7), '-')):
+        cells = [replace(ours, **{axis: value}) for value in values]
+        figure = free_plot(axis, cells, Measured([finished(cell) for cell in cells]))
+        assert {drawn.get_linestyle() for drawn in figure.axes[0].lines if len(drawn.get_xdata()) == 3
+                and drawn.get_marker() not in '_|'} == {line}
 
 
 def test_table_5_shows_what_was_run_and_what_was_not():

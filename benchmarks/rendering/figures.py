@@ -166,19 +166,20 @@ def row_plot(table: Table, measured: Measured, grid: Grid):
 
 
 def free_plot(axis: str, cells: list[Cell], measured: Measured):
-    """Measured DSC of free cells along one axis, a line for every combination of the others."""
+    """Measured DSC of free cells along one axis, a colour for every combination of the others."""
     values = sorted({getattr(cell, axis) for cell in cells}, key=lambda value: (value is None, value))
     others = [other for other in varying_axes(cells) if other != axis]
     lines: dict[str, list[Cell]] = {}
     for cell in cells:
         lines.setdefault(cell_label(cell, others), []).append(cell)
+    between = '-' if all(isinstance(value, int | float) for value in values) else ''  # names have nothing between
     figure, axes = plt.subplots(figsize=(5.0, 3.0))
     for number, (label, members) in enumerate(lines.items()):
         members.sort(key=lambda cell: values.index(getattr(cell, axis)))
         scores = [measured.value(cell) for cell in members]
         axes.errorbar([values.index(getattr(cell, axis)) for cell in members], [score.mean for score in scores],
-                      yerr=[np.nan_to_num(score.std) for score in scores], ms=4, lw=1, capsize=2,
-                      label=label or None, **styled(number + 3))
+                      yerr=[np.nan_to_num(score.std) for score in scores], ms=4, lw=1, capsize=2, ls=between,
+                      elinewidth=1, label=label or None, **styled(number + 3))
     axes.set_xticks(range(len(values)), [str(value) for value in values])
     axes.set(xlabel=axis, ylabel='DSC pooled (%), reported labels')
     if any(lines):

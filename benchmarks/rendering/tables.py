@@ -382,13 +382,12 @@ def cost_table(measured: Measured, grid: Grid, paper: Mapping[str, int]) -> pd.D
                     'GFLOPs': f'{costs[0]["flops"] / 1e9:#.4g}'}
         if 'parameters' in costs[0]:  # a command need not tell
             row['parameters (M)'] = f'{costs[0]["parameters"] / 1e6:.2f}'
-            if (trained := costs[0].get('trained_parameters', costs[0]['parameters'])) < costs[0]['parameters']:
-                row['trained (M)'] = f'{trained / 1e6:.2f}'
+            row['trained (M)'] = f'{costs[0].get("trained_parameters", costs[0]["parameters"]) / 1e6:.2f}'
         if all(cost.get('memory_of') == 'GPU, training' for cost in costs):
             row['peak MiB'] = f'{max(cost["peak_memory_mib"] for cost in costs)}'
         rows.append(row)
     rows += [{'Runs': f'paper: {model}', 'encoder GFLOPs': f'{flops / 1e9:#.4g}'}
              for model, flops in paper.items()]
-    trained = ['trained (M)'] * any('trained (M)' in row for row in rows)  # else all are, everywhere
+    trained = ['trained (M)'] * any(row.get('trained (M)') != row.get('parameters (M)') for row in rows)
     columns = ['Runs', 'slices', 'parameters (M)', *trained, 'encoder GFLOPs', 'GFLOPs', 'seconds', 'peak MiB']
     return pd.DataFrame(rows, columns=columns).fillna('—')
