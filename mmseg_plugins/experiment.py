@@ -59,15 +59,19 @@ from .sources import fetch_source, name_own_weights
 MISSING = object()
 
 
-def load_config(path: str | Path, options: dict | None = None, world_size: int = 1) -> Config:
+def load_config(path: str | Path, options: dict | None = None, world_size: int = 1, index: dict | None = None
+                ) -> Config:
     """Read a config, apply `--cfg-options`, and carry its experiment into model, data and schedule.
+
+    Args:
+        index: of the dataset, where that is not prepared here (carried.py); None: it is read.
 
     Raises:
         UserError: file missing, misspelt experiment key, dataset not prepared, batch not divisible.
     """
-    cfg = read_config(path, options)
+    cfg = read_config(path, options, index)
     experiment, written = cfg.experiment, dict(places(cfg))
-    index = read_index(experiment.data_root)
+    index = index or read_index(experiment.data_root)
     _carry_into_model(cfg, experiment, index)
     _carry_into_data(cfg, experiment, index, world_size)
     _carry_into_schedule(cfg, experiment)
@@ -110,8 +114,8 @@ def _expect_index(name: str) -> dict:
                 origin='of the catalogue' if info.labels else 'assumed, the data is not prepared')
 
 
-def read_config(path: str | Path, options: dict | None = None) -> Config:
-    """Read a config and apply options, leaving its parts as the file has them."""
+def read_config(path: str | Path, options: dict | None = None, index: dict | None = None) -> Config:
+    """Read a config and apply options, leaving its parts as the file has them; arguments as of `load_config`."""
     if not Path(path).is_file():
         known = sorted(p.name for p in Path(path).absolute().parent.glob('*.py'))
         raise UserError(f'{path}: config not found{nearest(Path(path).name, known)}')
@@ -132,7 +136,7 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
     check_experiment(cfg.experiment, str(path))
     for key in ('data_root', 'source'):
         cfg.experiment[key] = cfg.experiment.get(key) and os.path.expanduser(cfg.experiment[key])
-    _fill_from_dataset(cfg.experiment)
+    _fill_from_dataset(cfg.experiment, index)
     check_arguments(cfg, str(path))
     for place, value in places(cfg):
         if fault := check_place(place, value):
@@ -146,14 +150,14 @@ def _read_once(path: Path, _written: int) -> Config:
     return Config.fromfile(path, import_custom_modules=False)
 
 
-def _fill_from_dataset(experiment: ConfigDict) -> None:
+def _fill_from_dataset(experiment: ConfigDict, index: dict | None) -> None:
     """Input size and steps, where a config leaves them out: as the data was prepared, else as in the catalogue."""
     of_datasets = {'steps': 'steps'} | ({} if experiment.get('crop') else {'img_size': 'input_size'})
     left_out = [(key, of_data) for key, of_data in of_datasets.items() if experiment.get(key) is None]
     if not left_out:
         return
     try:
-        index = read_index(experiment.data_root)
+        index = index or read_index(experiment.data_root)
     except UserError:  # who needs the data reads it again, and says so
         index = {}
     info = CATALOGUE.get(Path(experiment.data_root).name, DatasetInfo)

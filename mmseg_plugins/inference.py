@@ -1,6 +1,8 @@
 """Whole-volume prediction with a trained checkpoint."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,41 +19,41 @@ from .datasets.volumes import Volume
 from .errors import UserError
 from .evaluation import OverlapAverage
 from .experiment import leave_source_out
-from .safe_load import load_checkpoint
+from .work_dir import check_weights
 
 
-def load_model(cfg: Config, checkpoint: str, device: str) -> nn.Module:
+def load_model(cfg: Config, checkpoint: Any, path: Path, device: str) -> nn.Module:
     """The config's model with a checkpoint's weights, ready to predict.
 
+    Args:
+        checkpoint: what `path` holds.
+
     Raises:
-        UserError: the checkpoint is not this model's, or there is no such device.
+        UserError: the checkpoint is not this model's.
     """
     leave_source_out(cfg)
-    model = build_model(cfg)
-    try:
-        model.to(device).eval()
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f'--device {device}: {str(error).splitlines()[0]}') from error
-    load_weights(model, checkpoint)
+    model = build_model(cfg).to(device).eval()
+    load_weights(model, checkpoint, path)
     return model
 
 
-def load_weights(model: nn.Module, checkpoint: str) -> None:
-    """Fill a segmentor from a training checkpoint, whole or not at all.
+def check_device(device: str) -> None:
+    """Raise a UserError where there is no such device, before anything is read for it."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f'--device {device}: {str(error).splitlines()[0]}') from error
+
+
+def load_weights(model: nn.Module, checkpoint: Any, path: Path) -> None:
+    """Fill a segmentor from what a training checkpoint holds, whole or not at all.
 
     Raises:
         UserError: no checkpoint, or not this model's.
     """
-    weights = load_checkpoint(checkpoint)
-    weights = weights.get('state_dict') if isinstance(weights, dict) else None
-    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise UserError(f'{checkpoint}: not a checkpoint of tools/train.py (no `state_dict` of tensors)')
-    try:
-        model.load_state_dict(weights, strict=True)
-    except (RuntimeError, AttributeError) as error:  # a key that is no text
-        reason = ' '.join(str(error).split())[:200]
-        raise UserError(f'{checkpoint}: does not fit the config ({reason}); give the config it was trained '
-                        'with') from error
+    weights = checkpoint.get('state_dict') if isinstance(checkpoint, dict) else None
+    check_weights(model, weights, path)
+    model.load_state_dict(weights)
 
 
 @torch.no_grad()

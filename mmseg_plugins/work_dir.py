@@ -17,6 +17,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
+from .carried import carry
 from .errors import UserError
 from .files import is_same_file, only_writer, write_atomic
 from .launch import process_rank
@@ -158,7 +159,8 @@ def save_checkpoint(runner, step: int) -> None:
         for torn in folder.glob('.iter_*.pth.*'):  # a kill in the middle of a write left it
             torn.unlink(missing_ok=True)
     runner.save_checkpoint(str(folder), f'iter_{step}.pth', by_epoch=False,
-                           meta=dict(iter=step, experiment=_kept_settings(runner)))
+                           meta=dict(iter=step, experiment=_kept_settings(runner),
+                                     carried=carry(runner.cfg, runner.train_dataloader.dataset.index)))
     if is_main_process():
         write_atomic(folder / 'last_checkpoint', str(folder / f'iter_{step}.pth'))  # mmengine's own note
         earlier = [number for number in _steps(folder) if number <= step]

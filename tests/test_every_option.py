@@ -171,7 +171,12 @@ SHOWN = {
         '--launcher': LAUNCHER, '--local-rank': RANK}),
     'tools/predict.py': ([CONFIG, '{used}/iter_5.pth', '{raw}/imagesTr/case_000.nii.gz', '{here}/o.nii', *DATA], {
         '--overlay': (['--overlay', 'o.nii'], 'must be named .png'),
-        '--truth': (['--truth', 'a.nii'], 'name one with --overlay'),
+        '--truth': 'test_predict.py::test_a_folder_is_segmented_scored_and_gone_on_with',
+        '--input': 'test_predict.py::test_a_folder_is_segmented_scored_and_gone_on_with',
+        '--output': 'test_predict.py::test_a_folder_is_segmented_scored_and_gone_on_with',
+        '--dataset': 'test_predict.py::test_a_split_is_scored_as_evaluation_does',
+        '--split': (['--split', 'test'], 'is of --dataset'),
+        '--imports': 'test_predict.py::test_no_module_is_imported_because_a_checkpoint_says_so',
         '--overwrite': 'test_predict.py::test_a_label_map_that_is_there_is_replaced_where_that_is_asked_for',
         '--device': (['--device', 'abacus'], '--device abacus: '),
         '--cfg-options': (['--cfg-options', 'experiment.slice=3'], "did you mean 'slices'")}),

@@ -1,4 +1,4 @@
-"""Prediction as a user calls it, and that no tool writes over a file it reads."""
+"""Prediction as a user calls it: by a checkpoint alone, of folders; and that no tool writes over what it reads."""
 
 import json
 import os
@@ -13,7 +13,12 @@ from conftest import REPO, call_tool
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
+from mmseg_plugins.carried import carry
+from mmseg_plugins.datasets import read_index
+from mmseg_plugins.datasets.images import find_images
 from mmseg_plugins.errors import UserError
+from mmseg_plugins.evaluation.metrics import dsc
+from mmseg_plugins.evaluation.scores import compare
 from mmseg_plugins.experiment import load_config
 
 CONFIG = REPO / 'configs/mini_beit_centering_hippocampus.py'
@@ -30,7 +35,8 @@ def checkpoint(prepared, tmp_path_factory) -> Path:
     cfg = load_config(CONFIG, {'experiment.data_root': str(prepared), 'experiment.source': None,
                                'experiment.slices': 3})
     path = tmp_path_factory.mktemp('random') / 'iter_0.pth'
-    torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), path)
+    carried = carry(cfg, read_index(prepared))
+    torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict(), meta=dict(carried=carried)), path)
     return path
 
 
@@ -89,7 +95,6 @@ EXISTING = ['a.nii.gz b.nii.gz', 'a.nii.gz b.nii.gz c.nii.gz', 'a.nii.gz nowhere
     ('a.nii.gz link.nii.gz o.nii.gz', 'named twice'), ('a.nii.gz folder.nii.gz', 'a folder'),
     ('a.nii.gz folder.nii.gz --overwrite', 'a folder'), ('a.nii.gz o.nrrd', 'must be named .nii or .nii.gz'),
     ('a.nii.gz o.nii.gz --overlay o.nii', 'must be named .png'),
-    ('a.nii.gz o.nii.gz --truth truth.nii.gz', 'name one with --overlay'),
     ('a.nii.gz no.nii.gz/o.nii.gz', 'torn.pth: holds more')])  # all is well up to the checkpoint
 def test_what_must_not_be_written_is_refused_before_the_model_is_read(files, prepared, call, text):
     before = {path.name: path.read_bytes() for path in files.iterdir() if path.is_file()}
@@ -180,3 +185,142 @@ def test_no_tool_writes_over_what_it_reads(files, prepared, checkpoint):
         with pytest.raises(UserError, match=f'the inflated checkpoint would overwrite this {text}'):
             call_tool('inflate', 'x.safetensors', '--encoder', 'beit', '--out', out, *overwrite.split())
     assert {path: path.read_bytes() for path in files.rglob('*') if path.is_file()} == before
+
+
+def labels_of(path) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj)
+
+
+def test_a_checkpoint_is_enough(files, checkpoint, prepared, capsys):
+    """Neither config nor data is here; given, the config counts, and where it differs is said."""
+    call_tool('predict', checkpoint, 'a.nii.gz', 'own.nii')
+    assert ' ml\n' in capsys.readouterr().out
+    call_tool('predict', CONFIG, checkpoint, 'a.nii.gz', 'given.nii', *options(prepared))
+    assert 'warning' not in capsys.readouterr().out
+    np.testing.assert_array_equal(labels_of('own.nii'), labels_of('given.nii'))
+    call_tool('predict', CONFIG, checkpoint, 'a.nii.gz', 'far.nii', *options('nowhere/hippocampus', stride=2))
+    assert (f'warning: {CONFIG.name}: experiment.stride is 2, the checkpoint was trained with 1; the config counts'
+            in capsys.readouterr().out)
+    held = torch.load(checkpoint, weights_only=True)['meta']['carried']
+    assert str(prepared) not in json.dumps(held)  # where things lie is nobody else's business
+
+
+def test_a_reference_is_scored(files, checkpoint, capsys):
+    call_tool('predict', checkpoint, 'a.nii.gz', 'o.nii', '--truth', 'truth.nii.gz')
+    truth, label = labels_of('truth.nii.gz'), labels_of('o.nii')
+    found = [float(line.split('DSC ')[1].split()[0]) for line in capsys.readouterr().out.splitlines()[:2]]
+    assert found == pytest.approx(dsc(compare(truth, label, 3, (1, 1, 1)))[1:], abs=0.01)
+
+
+def save_changed(checkpoint, path, change) -> Path:
+    content = torch.load(checkpoint, weights_only=True)
+    change(content['meta']['carried'])
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize('place, value, text', [
+    (('model', 'neck', 'type'), 'os.system', "names 'os.system', which is not registered"),
+    (('model', 'decode_head', 'loss_decode'), [[dict(type='antigravity')]], "'antigravity'"),
+    (('experiment', 'slices'), 0, 'experiment.slices=0'), (('pipeline',), None, 'carries no config')])
+def test_a_checkpoint_is_read_as_data(files, checkpoint, place, value, text):
+    def change(carried):
+        *parts, last = ('config', *place)
+        for part in parts:
+            carried = carried[part]
+        carried[last] = value
+    spoilt = save_changed(checkpoint, 'spoilt.pth', change)
+    with pytest.raises(UserError, match=text):
+        call_tool('predict', spoilt, 'a.nii.gz', 'o.nii')
+    assert not Path('o.nii').exists()
+
+
+def test_no_module_is_imported_because_a_checkpoint_says_so(files, checkpoint, monkeypatch):
+    Path('theirs_of_this_test.py').write_text('from pathlib import Path\nPath("imported").touch()\n')
+    monkeypatch.syspath_prepend(files)
+    own = save_changed(checkpoint, 'own.pth', lambda carried: carried.update(imports=['theirs_of_this_test']))
+    with pytest.raises(UserError, match='if you have and trust them, give --imports theirs_of_this_test'):
+        call_tool('predict', own, 'a.nii.gz', 'o.nii')
+    assert not Path('imported').exists()
+    call_tool('predict', own, 'a.nii.gz', 'o.nii', '--imports', 'theirs_of_this_test')
+    assert Path('imported').exists() and Path('o.nii').exists()
+
+
+def test_a_folder_is_segmented_scored_and_gone_on_with(files, checkpoint, msd_raw, capsys):
+    for folder in ('in', 'truth'):
+        Path(folder).mkdir()
+    for case, name in (('case_000', 'p1_0000.nii.gz'), ('case_001', 'p2.nii.gz'), ('case_002', 'p3.nii')):
+        image = nib.load(msd_raw / f'imagesTr/{case}.nii.gz')
+        nib.save(image, f'in/{name}')
+    shutil.copy(msd_raw / 'labelsTr/case_000.nii.gz', 'truth/p1.nii.gz')
+    Path('in/p4.nii.gz').write_bytes(b'torn')
+    call = ['predict', checkpoint, '--input', 'in', '--output', 'out']
+    assert call_tool(*call) == 2  # one of four is no image; the others are done
+    said = capsys.readouterr()
+    assert '1 of 4 could not be segmented: p4' in said.out and 'p4.nii.gz: not NIfTI' in said.err
+    assert sorted(path.name for path in Path('out').glob('*.nii*')) == ['p1.nii.gz', 'p2.nii.gz', 'p3.nii.gz']
+    call_tool('predict', checkpoint, 'in/p1_0000.nii.gz', 'alone.nii')
+    np.testing.assert_array_equal(labels_of('out/p1.nii.gz'), labels_of('alone.nii'))
+
+    Path('out/p2.nii.gz').unlink()  # as if a kill had come before
+    Path('in/p4.nii.gz').unlink()
+    kept = Path('out/p1.nii.gz').stat().st_mtime_ns
+    assert not call_tool(*call, '--truth', 'truth', '--overlay', 'pictures')
+    said = capsys.readouterr().out
+    assert '2 of 3 are done already' in said and said.splitlines()[-1] == str(files / 'out')
+    assert Path('out/p1.nii.gz').stat().st_mtime_ns == kept and Path('out/p2.nii.gz').exists()
+    assert len(list(Path('pictures').glob('*.png'))) == 3
+    scores = json.loads(Path('out/scores.json').read_text())
+    figures = dsc(compare(labels_of('truth/p1.nii.gz'), labels_of('alone.nii'), 3, (1, 1, 1)))[1:]
+    assert [label['dsc'] for label in scores['cases']['p1'].values()] == pytest.approx(figures)
+    assert set(scores['cases']) == {'p1'} and Path('out/scores.csv').read_text().startswith('case,label,dsc')
+
+    other = save_changed(checkpoint, 'other.pth', lambda carried: carried['config']['experiment'].update(stride=2))
+    call[1] = other
+    with pytest.raises(UserError, match='made by another checkpoint or config'):
+        call_tool(*call)
+    assert not call_tool(*call, '--overwrite') and Path('out/p1.nii.gz').stat().st_mtime_ns > kept
+
+
+@pytest.mark.parametrize('names, channels, cases', [
+    ('a.nii b.nii.gz', 1, {'a': 1, 'b': 1}), ('a_0000.nii b_0000.nii', 1, {'a': 1, 'b': 1}),
+    ('img_0000.nii img_0001.nii', 1, {'img_0000': 1, 'img_0001': 1}),  # numbers of cases
+    ('a_0000.nii a_0001.nii b.nii', 2, {'a': 2, 'b': 1}), ('a_0001.nii a_0002.nii', 2, {'a_0001': 1, 'a_0002': 1}),
+    ('a_0000.nii b.nii', 2, "lacks its channel a_0001"), ('a_0000.nii a_0001.nii a_0002.nii', 2, 'has 3 channels'),
+    ('a.nii a.nii.gz', 1, "case 'a' has a.nii too"), ('a.nii a_0000.nii', 1, "case 'a' has"),
+    ('a.nrrd .b.nii', 1, 'no file named .nii.gz or .nii')])
+def test_images_of_a_folder_by_case(tmp_path, names, channels, cases):
+    for name in names.split():
+        (tmp_path / name).touch()
+    if isinstance(cases, str):
+        with pytest.raises(UserError, match=cases):
+            find_images(tmp_path, channels, 2)
+    else:
+        assert {image.name: len(image.files) for image in find_images(tmp_path, channels, 2)} == cases
+
+
+def test_a_split_is_scored_as_evaluation_does(files, checkpoint, prepared, msd_raw, capsys):
+    Path('data/prepared').mkdir(parents=True)
+    Path('data/prepared/hippocampus').symlink_to(prepared)
+    call_tool('predict', checkpoint, '--dataset', 'hippocampus', '--split', 'train', '--output', 'out')
+    index, scores = read_index(prepared), json.loads(Path('out/scores.json').read_text())
+    assert set(scores['cases']) == set(index['split']['train'])
+    case = index['split']['train'][0]
+    call_tool('predict', checkpoint, msd_raw / f'imagesTr/{case}.nii.gz', 'alone.nii')
+    np.testing.assert_array_equal(labels_of(f'out/{case}.nii.gz'), labels_of('alone.nii'))
+    np.testing.assert_allclose(nib.load(f'out/{case}.nii.gz').affine, nib.load('alone.nii').affine, atol=1e-5)
+    figures = dsc(compare(labels_of(msd_raw / f'labelsTr/{case}.nii.gz'), labels_of('alone.nii'), 3, (1, 1, 1)))
+    assert [label['dsc'] for label in scores['cases'][case].values()] == pytest.approx(figures[1:])
+
+
+def test_calls_that_exclude_themselves(files, checkpoint):
+    Path('in').mkdir()
+    shutil.copy('a.nii.gz', 'in/a.nii.gz')
+    for call, text in (('--input in', 'name the folder'), ('a.nii.gz --input in --output o', 'a file beside'),
+                       ('a.nii.gz o.nii --output o', 'goes with'), ('--input in --output in', 'would overwrite'),
+                       ('--input in --output a.nii.gz', 'no folder'), ('a.nii.gz', 'name an image'),
+                       ('--input in --dataset d --output o', 'exclude each other'),
+                       ('a.nii.gz o.nii --cfg-options experiment.stride=2', 'name it before the checkpoint')):
+        with pytest.raises(UserError, match=text):
+            call_tool('predict', checkpoint, *call.split())
+    assert [path.name for path in Path('in').iterdir()] == ['a.nii.gz']

@@ -45,7 +45,9 @@ def test_evaluation_by_several_processes(trained, prepared, tmp_path):
     run([sys.executable, 'tools/test.py', CONFIG, trained, '--out', tmp_path / '1.json', *choice])
     run(['tools/dist_test.sh', CONFIG, trained, 2, '--out', tmp_path / '2.json', *choice])
     one, two = (json.loads((tmp_path / f'{n}.json').read_text()) for n in (1, 2))
-    assert one == two and 0 < one['DSC pooled'] < 100
+    assert one == two and 0 < one['mean']['dsc_pooled'] < 100
+    cases = json.loads((prepared / 'index.json').read_text())['split']['train']
+    assert sorted(one['cases']) == sorted(cases) and (tmp_path / '1.csv').read_text() == (tmp_path / '2.csv').read_text()
 
 
 def test_metrics_take_no_files_place(trained, prepared, tmp_path):
@@ -79,7 +81,9 @@ def test_prediction_equals_the_evaluations(trained, prepared, msd_raw, tmp_path)
                         for path in (out, msd_raw / 'labelsTr' / f'{case}.nii.gz'))
     dice = [200 * ((predicted == k) & (truth == k)).sum() / ((predicted == k).sum() + (truth == k).sum())
             for k in (1, 2)]
-    assert json.loads((tmp_path / 'm.json').read_text())['DSC case'] == pytest.approx(np.mean(dice))
+    found = json.loads((tmp_path / 'm.json').read_text())
+    assert found['mean']['dsc'] == pytest.approx(np.mean(dice))
+    assert [figures['dsc'] for figures in found['cases'][case].values()] == pytest.approx(dice)
 
 
 @pytest.mark.parametrize('command, message', [

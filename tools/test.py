@@ -7,12 +7,15 @@ from mmseg_plugins.building import build_runner
 from mmseg_plugins.compat import leave_processes
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.errors import UserError, run_main
+from mmseg_plugins.evaluation import CaseMetric
+from mmseg_plugins.evaluation.figures import write_figures
 from mmseg_plugins.experiment import check_splits, leave_source_out, load_config, prepare_for_device
 from mmseg_plugins.faults import explain
 from mmseg_plugins.files import check_output, write_json
 from mmseg_plugins.inference import load_weights
 from mmseg_plugins.launch import add_launcher, check_launcher
 from mmseg_plugins.options import add_config_options, path
+from mmseg_plugins.safe_load import load_checkpoint
 from mmseg_plugins.work_dir import keep_config
 
 
@@ -21,7 +24,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', type=path)
     parser.add_argument('checkpoint', type=path)
     parser.add_argument('--work-dir', type=path, help='where its log goes (default: work_dirs/<config name>/test)')
-    parser.add_argument('--out', type=path, help='write the metrics to this file (.json)')
+    parser.add_argument('--out', type=path,
+                        help='write figures by case and label to this file (.json), and a .csv beside it')
     parser.add_argument('--overwrite', action='store_true', help='OUT may be there already')
     add_config_options(parser, 'experiment.evaluate=val')
     add_launcher(parser)
@@ -54,13 +58,19 @@ def main() -> None:
     from mmengine.model import is_model_wrapper
     runner = build_runner(cfg, train=False)
     # not mmengine's `load_from`, which evaluates whatever weights fit and leaves the others random
-    load_weights(runner.model.module if is_model_wrapper(runner.model) else runner.model, args.checkpoint)
+    load_weights(runner.model.module if is_model_wrapper(runner.model) else runner.model,
+                 load_checkpoint(args.checkpoint), args.checkpoint)
     try:
         metrics = runner.test()
     except Exception as error:
         raise explain(error, [runner.test_dataloader]) from None
     if args.out and is_main_process():
-        write_json(args.out, metrics)
+        metric = runner.test_evaluator.metrics[0]
+        if isinstance(metric, CaseMetric):
+            index = runner.test_dataloader.dataset.index
+            print(write_figures(args.out, metric.scores, index['labels'], index['headline']))
+        else:
+            write_json(args.out, dict(mean=metrics))
         print(args.out)
     leave_processes()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from ..datasets.layouts import ENDINGS
+from ..datasets.images import list_files
 from ..datasets.nifti import find_difference, read_affine, read_array
 from ..datasets.splits import split_cases
 from ..datasets.store import Store, read_index, read_meta
@@ -85,16 +85,7 @@ def score_folder(folder: Path, prepared: Path, split: str | None = None, metrics
 
 def _find_files(folder: Path, cases: Sequence[str], split: str) -> tuple[dict[str, Path], list[str]]:
     """The label map of each case that has one, and a note of the files that are no case's."""
-    if not folder.is_dir():
-        raise UserError(f'{folder}: folder not found; name the one that holds the label maps')
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        ending = next((ending for ending in ENDINGS if path.name.endswith(ending)), None)
-        if ending:
-            name = path.name.removesuffix(ending)
-            if name in files:
-                raise UserError(f'{path}: case {name!r} has {files[name].name} too; leave one of them')
-            files[name] = path
+    files = list_files(folder, 'label maps')
     others = sorted(files.keys() - set(cases))
     found = {case: path for case, path in files.items() if case in cases}
     if not found:
