@@ -57,7 +57,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_plain(entry) for entry in value)
+        return [_plain(entry) for entry in value]
     if isinstance(value, np.generic):
         return value.item()
     return value if value is None or isinstance(value, str | int | float) else str(value)
@@ -127,7 +127,7 @@ def _types(value: Any) -> Iterator[Any]:
         if 'type' in value:
             yield value['type']
         value = list(value.values())
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         for entry in value:
             yield from _types(entry)
 

@@ -1,6 +1,7 @@
 """Every config says what it is and builds, without data, weights or memory."""
 
 import ast
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from yapf.yapflib import yapf_api
 
 from benchmarks.paper.published import published_data
 from benchmarks.runs.settings import describe_settings
+from mmseg_plugins.carried import carry, read_carried
 from mmseg_plugins.datasets.catalogue import CATALOGUE, PAPER_DATASETS, DatasetInfo, dataset_info
 from mmseg_plugins.datasets.prepare import prepare_dataset
 from mmseg_plugins.datasets.store import read_index
@@ -24,6 +26,8 @@ from mmseg_plugins.experiment import check_start, load_config, load_model_config
 from mmseg_plugins.keys import KEYS
 from mmseg_plugins.options import parse_value
 
+PREPARED = dict(dataset='any', headline=[1], channels=1, intensity=dict(sound='percentiles', paper='maximum'),
+                nominal_spacing=False, citation='', evaluate='test', nsd_tolerance=2.0)
 CONFIGS = sorted((REPO / 'configs').glob('*.py'))
 
 
@@ -50,6 +54,15 @@ def test_config_builds_and_its_docstring_gives_the_command(path):
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
     assert sum(p.numel() for p in model.parameters()) > 1e5
+    if {'decode_head', 'network'} & set(cfg.model):  # what a checkpoint carries of it builds the same
+        index = dict(PREPARED, labels=['label'] * (getattr(model, 'classes', 2)))
+        carried = json.loads(json.dumps(carry(cfg, index)))
+        again, _ = read_carried(dict(meta=dict(carried=carried)), path)
+        with torch.device('meta'):
+            other = MODELS.build(again.model)
+        shapes, others = ({name: value.shape for name, value in each.state_dict().items()}
+                          for each in (model, other))
+        assert shapes == others
 
 
 @pytest.mark.parametrize('encoder, neck, widths', [

@@ -180,6 +180,10 @@ SHOWN = {
         '--overwrite': 'test_predict.py::test_a_label_map_that_is_there_is_replaced_where_that_is_asked_for',
         '--device': (['--device', 'abacus'], '--device abacus: '),
         '--cfg-options': (['--cfg-options', 'experiment.slice=3'], "did you mean 'slices'")}),
+    'tools/export.py': (['{used}/iter_5.pth', '{here}/out'], {
+        '--scores': 'test_export.py::test_the_card_says_what_it_is',
+        '--imports': 'test_predict.py::test_no_module_is_imported_because_a_checkpoint_says_so',
+        '--overwrite': 'test_export.py::test_the_card_says_what_it_is'}),
     'tools/inflate.py': (['{used}/iter_5.pth', '--encoder', 'timm/vit_tiny_patch16_224'], {
         '--encoder': (['--encoder', 'swim'], "did you mean 'swin'"), '--slices': (['--slices', '0'], 'slices=0'),
         '--channels': (['--channels', '0'], 'channels=0'), '--method': (['--method', 'mean'], "'mean'"),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import REPO, call_tool, free_port, write_msd
 
+from mmseg_plugins.datasets import read_index
 from mmseg_plugins.errors import UserError
 
 CONFIG = 'configs/mini_beit_centering_hippocampus.py'
@@ -46,8 +47,9 @@ def test_evaluation_by_several_processes(trained, prepared, tmp_path):
     run(['tools/dist_test.sh', CONFIG, trained, 2, '--out', tmp_path / '2.json', *choice])
     one, two = (json.loads((tmp_path / f'{n}.json').read_text()) for n in (1, 2))
     assert one == two and 0 < one['mean']['dsc_pooled'] < 100
-    cases = json.loads((prepared / 'index.json').read_text())['split']['train']
-    assert sorted(one['cases']) == sorted(cases) and (tmp_path / '1.csv').read_text() == (tmp_path / '2.csv').read_text()
+    cases = read_index(prepared)['split']['train']
+    assert sorted(one['cases']) == sorted(cases)
+    assert (tmp_path / '1.csv').read_text() == (tmp_path / '2.csv').read_text()
 
 
 def test_metrics_take_no_files_place(trained, prepared, tmp_path):

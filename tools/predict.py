@@ -23,10 +23,9 @@ from mmseg_plugins.errors import UserError, run_main, some
 from mmseg_plugins.evaluation.figures import summarize, write_figures
 from mmseg_plugins.experiment import load_config, read_config
 from mmseg_plugins.files import check_output, file_sha256, is_same_file, only_writer
-from mmseg_plugins.inference import check_device, load_model
+from mmseg_plugins.inference import check_device, load_model, load_trained
 from mmseg_plugins.options import add_config_options, path
 from mmseg_plugins.progress import Progress
-from mmseg_plugins.safe_load import load_checkpoint
 from mmseg_plugins.segmenting import Job, Segmenter, check_folder
 
 
@@ -138,17 +137,17 @@ def find_jobs(args: argparse.Namespace, index: dict) -> list[Job]:
 def load(args: argparse.Namespace) -> tuple:
     """The model's config, its data's index, what is to be segmented, and what the checkpoint holds."""
     if not args.config:
-        checkpoint = load_checkpoint(args.checkpoint)
+        checkpoint = load_trained(args.checkpoint)
         cfg, index = read_carried(checkpoint, args.checkpoint, args.imports)
         return cfg, index, find_jobs(args, index), checkpoint
     checkpoint, index = None, None
     root = read_config(args.config, args.cfg_options).experiment.data_root
     if not (Path(root) / 'index.json').is_file():
-        checkpoint = load_checkpoint(args.checkpoint)
+        checkpoint = load_trained(args.checkpoint)
         index = carried_data(checkpoint)
     cfg = load_config(args.config, args.cfg_options, index=index)
     index = index or read_index(root)
-    jobs, checkpoint = find_jobs(args, index), checkpoint or load_checkpoint(args.checkpoint)
+    jobs, checkpoint = find_jobs(args, index), checkpoint or load_trained(args.checkpoint)
     for difference in find_differences(cfg, index, checkpoint):
         print(f'warning: {args.config.name}: {difference}; the config counts')
     return cfg, index, jobs, checkpoint

@@ -12,10 +12,9 @@ from mmseg_plugins.evaluation.figures import write_figures
 from mmseg_plugins.experiment import check_splits, leave_source_out, load_config, prepare_for_device
 from mmseg_plugins.faults import explain
 from mmseg_plugins.files import check_output, write_json
-from mmseg_plugins.inference import load_weights
+from mmseg_plugins.inference import load_trained, load_weights
 from mmseg_plugins.launch import add_launcher, check_launcher
 from mmseg_plugins.options import add_config_options, path
-from mmseg_plugins.safe_load import load_checkpoint
 from mmseg_plugins.work_dir import keep_config
 
 
@@ -59,7 +58,7 @@ def main() -> None:
     runner = build_runner(cfg, train=False)
     # not mmengine's `load_from`, which evaluates whatever weights fit and leaves the others random
     load_weights(runner.model.module if is_model_wrapper(runner.model) else runner.model,
-                 load_checkpoint(args.checkpoint), args.checkpoint)
+                 load_trained(args.checkpoint), args.checkpoint)
     try:
         metrics = runner.test()
     except Exception as error:

@@ -1,0 +1,108 @@
+"""A model that travels: what is exported is the model, loads as its card says, and tells what it is."""
+
+import json
+import re
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from conftest import REPO, call_tool
+from safetensors.torch import load_file
+
+from mmseg_plugins.building import build_model
+from mmseg_plugins.carried import carry, read_carried
+from mmseg_plugins.datasets import read_index
+from mmseg_plugins.errors import UserError
+from mmseg_plugins.experiment import load_config
+from mmseg_plugins.inference import load_model, load_trained
+
+CONFIG = 'mini_beit_centering_hippocampus'
+
+
+def make_checkpoint(folder: Path, prepared: Path, config: str = CONFIG, **experiment) -> Path:
+    """A checkpoint of random weights, those beside the plain ones too."""
+    values = dict(data_root=str(prepared), source=None) | experiment
+    cfg = load_config(REPO / f'configs/{config}.py', {f'experiment.{key}': value for key, value in values.items()})
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    for parameter in model.parameters():
+        parameter.data += torch.randn_like(parameter) * 0.02
+    path = folder / 'iter_3.pth'
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(iter=3, carried=carry(cfg, read_index(prepared)))),
+               path)
+    return path
+
+
+def code_of(card: Path) -> list[str]:
+    return re.findall(r'```python\n(.*?)```', card.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize('experiment', [{}, dict(tuning='lora(2)'), dict(inflation='separable', slices=3),
+                                        dict(lifting='divided', slices=3), dict(target='all', slices=3)])
+def test_what_is_exported_is_the_model(prepared, msd_raw, tmp_path, monkeypatch, experiment):
+    checkpoint = make_checkpoint(tmp_path, prepared, **experiment)
+    call_tool('export', checkpoint, tmp_path / 'model')
+    monkeypatch.chdir(tmp_path / 'model')
+    cfg, _ = read_carried(content := load_trained(checkpoint), checkpoint)
+    model = load_model(cfg, content, checkpoint, 'cpu')
+    windows = torch.randn(2, model.slices, 64, 64)
+    wanted, names = model(windows), load_file('model.safetensors')
+    assert not [name for name in names if 'down' in name or 'profile' in name]  # layers are plain
+    for code in code_of(Path('README.md')):
+        found = dict(windows=windows)
+        exec(code, found)  # as its reader would
+        if 'model' in found:
+            torch.testing.assert_close(found['model'](windows), wanted, rtol=0, atol=1e-5)
+        else:
+            taps, maps = model.backbone.out_indices, model.backbone(windows)
+            maps = [maps[taps.index(tap)] for tap in sorted(set(taps))]
+            torch.testing.assert_close(list(found['maps']), maps, rtol=0, atol=1e-5)
+    assert len(code_of(Path('README.md'))) == (1 if 'lifting' in experiment else 2)
+
+    image = msd_raw / 'imagesTr/case_000.nii.gz'
+    call_tool('predict', checkpoint, image, 'a.nii')
+    call_tool('predict', 'model.safetensors', image, 'b.nii')
+    a, b = (np.asarray(nib.load(path).dataobj) for path in ('a.nii', 'b.nii'))
+    assert (a != b).mean() < 1e-3 and a.any()
+
+
+def test_a_network_of_volumes_runs_under_monai(prepared, tmp_path, monkeypatch):
+    checkpoint = make_checkpoint(tmp_path, prepared, 'unet3d_phantom', crop=(16, 32, 32))
+    call_tool('export', checkpoint, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    found = dict(volume=torch.randn(1, 1, 16, 32, 32))
+    with torch.no_grad():
+        for code in code_of(Path('README.md')):
+            exec(code, found)
+        torch.testing.assert_close(found['logits'], found['model'].network(found['volume']), rtol=0, atol=1e-4)
+
+
+def test_the_card_says_what_it_is(prepared, tmp_path, capsys):
+    checkpoint = make_checkpoint(tmp_path, prepared)
+    scores = dict(metrics=dict(dsc=dict(title='DSC case', unit='%')), mean=dict(dsc=81.5), cases=dict(a={}, b={}),
+                  labels={'Anterior': dict(dsc=88.25), 'Posterior': dict(dsc=None)})
+    (tmp_path / 'scores.json').write_text(json.dumps(scores))
+    call_tool('export', checkpoint, tmp_path / 'model', '--scores', tmp_path / 'scores.json')
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / 'model/README.md')
+    card = (tmp_path / 'model/README.md').read_text()
+    for text in ('Anterior (1), Posterior (2)', 'windows of 5 slices, stride 1', '| Anterior | 88.25 |',
+                 '| Posterior | — |', '| **mean** | 81.50 |', 'step 3', 'random weights', '0.5th to the 99.5th',
+                 'library_name: mmseg_plugins'):
+        assert text in card, text
+    for spoilt, message in ((scores | dict(labels={'liver': {}}), 'has the labels liver'),
+                            (dict(mean={}), 'no figures of cases')):
+        (tmp_path / 'scores.json').write_text(json.dumps(spoilt))
+        with pytest.raises(UserError, match=message):
+            call_tool('export', checkpoint, tmp_path / 'other', '--scores', tmp_path / 'scores.json')
+    with pytest.raises(UserError, match='would overwrite this file'):
+        call_tool('export', checkpoint, tmp_path / 'model')
+    call_tool('export', checkpoint, tmp_path / 'model', '--overwrite')
+
+
+def test_what_carries_nothing_is_not_exported(tmp_path):
+    torch.save(dict(state_dict={}), tmp_path / 'bare.pth')
+    with pytest.raises(UserError, match='carries no config'):
+        call_tool('export', tmp_path / 'bare.pth', tmp_path / 'model')
+    assert not (tmp_path / 'model/config.json').exists()
