@@ -104,7 +104,7 @@ def main() -> int:
     from mmseg_plugins.files import only_writer, write_atomic
     from mmseg_plugins.progress import Progress
 
-    work = Path('work_dirs/grids') / grid.name
+    work = work_folder(grid, args)
     with ExitStack() as locks, Progress(shown=not isinstance(executor, DebugExecutor)) as progress:
         for folder in dict.fromkeys([work.resolve(), out.resolve()]):
             locks.enter_context(only_writer(folder))
@@ -160,10 +160,14 @@ def main() -> int:
     return 0 if complete else 1
 
 
-def output_folder(grid: Grid, args: argparse.Namespace) -> Path:
-    # a shortened trial must not be taken for the grid itself
+def work_folder(grid: Grid, args: argparse.Namespace) -> Path:
+    """Where runs work; a shortened trial neither is taken for the grid itself nor waits for it."""
     trial = f'-{args.max_iters}-steps' if args.max_iters else ''
-    return args.out or Path('work_dirs/grids') / f'{grid.name}{trial}'
+    return Path('work_dirs/grids') / f'{grid.name}{trial}'
+
+
+def output_folder(grid: Grid, args: argparse.Namespace) -> Path:
+    return args.out or work_folder(grid, args)
 
 
 def device_here(executor: Executor) -> str:

@@ -204,7 +204,11 @@ def read_source(path: str | Path, naming: Naming) -> tuple[State, LoadReport]:
         if naming.kernel in state:
             break
     else:
-        why = (f'its tables or sizes are of another model ({" ".join(str(fault).split())[:200]}); choose the '
+        missing = (key for key in sorted(naming.keys - set(source)) if not re.search(BUFFERS, key))
+        lacking = next(missing, '')
+        # what a filter meets where a key is missing tells nothing of the file
+        reason = f'it lacks {lacking!r}' if isinstance(fault, AttributeError | KeyError) and lacking else fault
+        why = (f'its tables or sizes are of another model ({" ".join(str(reason).split())[:200]}); choose the '
                'encoder the file was made for' if fault else
                f'{deepest + kernel!r} is in no naming that timm knows for it{_resemblance(everything)}')
         raise UserError(f'{path}: does not fit the encoder: {why}') from fault

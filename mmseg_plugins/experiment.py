@@ -211,7 +211,9 @@ def check_start(cfg: Config, world_size: int) -> str:
     evaluated = f', evaluated on {evaluated}' if cfg.val_dataloader else ', without labels'
     what, size, inflation = 'crops', describe_crops(experiment), ''
     if not size:
-        what, size = 'windows', f'{experiment.slices} slices, stride {experiment.stride}'
+        before, behind = experiment.slices // 2, (experiment.slices - 1) // 2
+        uneven = f' ({before} before the centre slice, {behind} behind it)' if before != behind else ''
+        what, size = 'windows', f'{experiment.slices} slices{uneven}, stride {experiment.stride}'
         inflation = f'inflation {experiment.inflation}, '
         inflation += ''.join(f'{key} {experiment[key]}, ' for key in ('lifting', 'tuning')
                              if _unusual(experiment, key))

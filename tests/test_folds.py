@@ -77,7 +77,8 @@ def test_each_case_has_one_figure_per_seed_and_tables_are_of_all(finished):
 def test_what_a_command_leaves_in_folds_is_scored_as_all_at_once(finished, tmp_path):
     """Pooled figures too, to the last digit."""
     prepared, out = finished / 'data/prepared/hippocampus', finished / 'work_dirs/grids/mine-4-steps'
-    for path in (finished / 'work_dirs/grids/mine/runs').glob('hippocampus-threshold-seed1-*/label_maps/*'):
+    work = finished / 'work_dirs/grids/mine-4-steps/runs'
+    for path in work.glob('hippocampus-threshold-seed1-*/label_maps/*'):
         (tmp_path / path.name).symlink_to(path)
     whole = describe_result(score_folder(tmp_path, prepared, 'all').scores, read_index(prepared), 'all')['scores']
     [merged] = [made for made in merge_folds(read_records(out)[0])
@@ -92,7 +93,8 @@ def test_a_grid_killed_in_a_fold_goes_on_and_gives_the_same(finished, tmp_path):
     (tmp_path / 'mine.yaml').write_text(yaml.safe_dump(spec | dict(axes=dict(encoder=['beit']), seeds=[1])))
     process = children.start(children.grid, tmp_path, SCRIPT[2:])
     work = tmp_path / 'work_dirs/grids'
-    wait_for(lambda: list(work.glob('mine/runs/*-fold1of3-*/iter_2.pth')), 120, 'a checkpoint of the second fold')
+    wait_for(lambda: list(work.glob('mine-4-steps/runs/*-fold1of3-*/iter_2.pth')), 120,
+             'a checkpoint of the second fold')
     process.kill()
     process.join()
     out = work / 'mine-4-steps'
@@ -194,7 +196,8 @@ def test_label_maps_of_folds_are_scored_into_one_figure(finished, tmp_path, monk
     index = read_index(prepared)
     (tmp_path / 'data').symlink_to(finished / 'data')
     monkeypatch.chdir(tmp_path)
-    for path in (finished / 'work_dirs/grids/mine/runs').glob('hippocampus-threshold-seed1-*/label_maps/*'):
+    work = finished / 'work_dirs/grids/mine-4-steps/runs'
+    for path in work.glob('hippocampus-threshold-seed1-*/label_maps/*'):
         (tmp_path / 'maps').mkdir(exist_ok=True)
         (tmp_path / 'maps' / path.name).symlink_to(path)
     gone = list_folds(index, 2)[1]['val'][0]

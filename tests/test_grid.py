@@ -366,9 +366,10 @@ def test_grid_end_to_end_skips_what_is_done_and_repeats_what_was_deleted(place):
 
 def test_a_second_runner_leaves_with_one_line(place):
     path = grid_file(place)
-    with only_writer(place / 'work_dirs/grids/tiny'):
+    with only_writer(place / 'work_dirs/grids/tiny-2-steps'):
         output = run(place, '--grid', str(path), '--max-iters', '2', check=2)
-    assert 'another process is at work here' in output and not (place / 'work_dirs/grids/tiny-2-steps').exists()
+    assert 'another process is at work here' in output
+    assert not (place / 'work_dirs/grids/tiny-2-steps/grid.yaml').exists()
 
 
 def test_a_failed_run_is_recorded_while_the_rest_goes_on(place):
@@ -378,7 +379,8 @@ def test_a_failed_run_is_recorded_while_the_rest_goes_on(place):
     path = grid_file(place, configs=dict(beit=config, broken=str(broken)),
                      axes=dict(encoder=['broken', 'beit'], slices=[1]))
     arguments = ['--grid', str(path), '--max-iters', '2']
-    output = run(place, *arguments, check=1)
+    with only_writer(place / 'work_dirs/grids/tiny'):  # the grid itself is at work, beside which this is tried out
+        output = run(place, *arguments, check=1)
     records, _ = read_records(place / 'work_dirs/grids/tiny-2-steps')
     assert {record['cell']['encoder']: record['state'] for record in records} == dict(broken='failed', beit='done')
     assert '1 runs failed' in output and '--retry-failed' in output
@@ -393,7 +395,7 @@ def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been(place):
     [whole] = read_records(place / 'whole')[0]
     assert whole['cost']['trained_parameters'] == whole['cost']['parameters']  # all of them
     # forget the run, start it again, and kill everything once it has a checkpoint
-    work = next((place / 'work_dirs/grids/tiny/runs').iterdir())
+    work = next((place / 'work_dirs/grids/tiny-8-steps/runs').iterdir())
     assert (work / 'weights.pth').exists() and not list(work.glob('iter_*.pth'))  # moments would fill the disk
     subprocess.run(['rm', '-r', str(work)], check=True)
     process = subprocess.Popen(command(place, *arguments, '--out', 'killed'), cwd=place, start_new_session=True,

@@ -3,11 +3,14 @@
 import functools
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from operator import getitem
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import REPO
 from made_records import failed, record, write
@@ -348,3 +351,19 @@ def test_torn_predictions_are_as_if_absent(tmp_path, spoil):
 def test_a_records_name_is_its_runs(grid, tmp_path):
     path = finish(tmp_path, grid.cells()[0], 1)
     assert path == record_path(tmp_path, Run(grid.cells()[0], 1, 'configs/a.py', {}, 'abcd1234'))
+
+
+def test_the_readmes_frame_gives_the_tables_figures(monkeypatch):
+    """A mean over all runs would mix strides, inflations and rates: depth would seem to hurt."""
+    monkeypatch.chdir(REPO)
+    readme = Path('README.md').read_text()
+    [code] = re.findall(r'```python\n(from benchmarks import results.*?)```', readme, re.DOTALL)
+    exec(code, found := {})
+    frame = found['frame']
+    shown = pd.read_csv('results/phantom/tables/table_2a.csv').set_index('Method')['DSC case']
+    by_row = frame[frame.headline].groupby(['row', 'seed', 'label']).dsc.mean().groupby('row').mean()
+    assert set(by_row.index) == {'Ours', 'Ours w/o T', 'Ours w/o D', 'Ours w/o T&D'}
+    for row, figure in by_row.items():
+        assert figure == pytest.approx(float(shown[row].split()[0]), abs=0.006)
+    with pytest.raises(UserError, match="no table '2c'"):
+        results.load('results/phantom', table='2c')

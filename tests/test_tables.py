@@ -18,6 +18,7 @@ from test_layouts import write_acdc
 from benchmarks.grid.axes import Cell
 from benchmarks.grid.reader import load_grid
 from benchmarks.paper.published import published_data
+from benchmarks.rendering.contrasts import find_cell
 from benchmarks.rendering.figures import free_plot
 from benchmarks.rendering.frame import Measured
 from benchmarks.rendering.markup import to_latex
@@ -385,3 +386,18 @@ def test_a_table_by_organ_has_the_organs_of_its_own_dataset(tmp_path):
         tables=dict(parts=dict(rows=dict(flat=dict(slices=1), deep={}), by='organs'))))
     table = pd.read_csv(tmp_path / 'tables/table_parts.csv')
     assert list(table) == ['Method', 'figures', *(f'organ {i}' for i in range(1, 5))]
+
+
+def test_a_folder_tells_what_free_axes_were_run_into_it(tmp_path):
+    """All of them are in its table, a cell too that another table has, and are compared as that names them."""
+    asked = load_grid('phantom', seeds=[7], slices=[1, 3], inflation=['average', 'centering'])
+    (tmp_path / 'grid.yaml').write_text(asked.text)
+    grid = load_grid(str(tmp_path / 'grid.yaml'))
+    assert set(asked.cells()) <= set(grid.cells()) and '2a' in grid.tables and 7 in grid.seeds
+    assert grid.search_seed == load_grid('phantom').search_seed
+    measured = Measured([record(cell, 7) for cell in asked.cells()])
+    table, _ = free_table(measured, grid)
+    shown = [', '.join(f'{axis} {row[axis]}' for axis in ('inflation', 'slices')) for _, row in table.iterrows()]
+    assert len(shown) == len(asked.cells()) == 3 and 'inflation centering, slices 1' in shown
+    assert {find_cell(measured, grid, name) for name in shown} == set(asked.cells())
+    assert load_grid('phantom').text == (REPO / 'benchmarks/grids/phantom.yaml').read_text()  # to the byte

@@ -563,6 +563,11 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     given = {axis: values for axis, values in axes.items() if values}
     if given and tables:
         raise UserError(f'{path}: --tables and free axes ({", ".join(given)}) exclude each other')
+    asked = dict(axes=(spec.get('axes') or {}) | given) if given else {}
+    if seeds:  # the first of the file is its search's
+        asked['seeds'] = list(dict.fromkeys([*(spec.get('seeds') or ()), *seeds]))
+    if asked != {key: spec.get(key) for key in asked}:  # so that a folder tells what was run into it
+        text = yaml.safe_dump(spec | asked, sort_keys=False)
     seeds = seeds or spec.get('seeds') or (1234,)
     for seed in seeds:
         if not KEYS['seed'].fits(seed):

@@ -38,17 +38,25 @@ def _describe(works: Works, device: Device) -> Iterator[str | Table]:
         made = f', {len(agenda.sources)} sources to make' if agenda.sources else ''
         yield f'\n{agenda.title}: {agenda.counts}{made}'
         found = {kind: device.estimate(kind) for kind in kinds if kind.to_do}
-        estimates = list(filter(None, found.values()))
+        far = {kind: one for kind, one in found.items() if one and device.name != PUBLISHED and _is_far(one)}
+        estimates = [one for kind, one in found.items() if one and kind not in far]
         if estimates:
             yield from _describe_kinds(estimates)
         for kind in (kind for kind, one in found.items() if not one):
             yield f'! {kind.what}: its FLOPs cannot be counted, so its time cannot be told: left out of all sums'
+        for kind, one in far.items():
+            yield (f'! {kind.what}: the nearest that was timed here differs x {one.ratio:.3g} in FLOPs, so its '
+                   'time cannot be told: left out of all sums; --calibrate measures it')
         yield from _describe_error(kinds, device)
         everything += estimates
     yield from _describe_sums(everything, device)
     if everything:
         yield from _describe_memory(everything, device)
         yield from _describe_disk(everything, device, sum(len(agenda.todo) for agenda, _ in works))
+
+
+def _is_far(one: Estimate) -> bool:
+    return not 1 / FAR < one.ratio < FAR
 
 
 def _describe_kinds(estimates: list[Estimate]) -> Iterator[str | Table]:
@@ -60,7 +68,7 @@ def _describe_kinds(estimates: list[Estimate]) -> Iterator[str | Table]:
          f'> {one.least / 1024:.1f} GiB' if one.memory is None else f'{one.memory / 1024:.1f} GiB')
         for one in estimates])
     for what in sorted({one.pace.kind for one in estimates if one.scaled}):
-        far = any(not 1 / FAR < one.ratio < FAR for one in estimates if one.scaled and one.pace.kind == what)
+        far = any(_is_far(one) for one in estimates if one.scaled and one.pace.kind == what)
         yield (f'scaled: not recorded there, but by FLOPs from: {what}'
                + '; too far from it to tell, as small steps take more than their FLOPs' * far)
 

@@ -24,7 +24,7 @@ from .statistics import (
     holm,
     seed_reach,
 )
-from .tables import cell_label, cell_names, marked
+from .tables import cell_label, cell_names, free_names, marked
 
 NOTE = ('DSC case: mean over labels, cases and seeds, a label that the case lacks counting 100 where one run '
         'leaves it out and another does not (0). 95 %: Student\'s t for new seeds and new cases (two-way random '
@@ -138,12 +138,12 @@ def _figures(judged: Judged, measured: Measured, metric: str = 'dsc') -> dict[st
 
 
 def find_cell(measured: Measured, grid: Grid, name: str) -> Cell:
-    """A cell by its row, by table and row (`stride 2`), or by its own name (`phantom-beit-...`).
+    """A cell by its row, by table and row (`stride 2`), by its free axes, or by its own name (`phantom-beit-...`).
 
     Raises:
         UserError: nothing, or no finished run, is called so.
     """
-    known = {str(cell): cell for cell in measured.cells()}
+    known = {str(cell): cell for cell in measured.cells()} | free_names(measured, grid)
     known |= {named: cell for named, (*_, cell) in grid.named_rows().items()}
     if name not in known:
         raise UserError(f'{grid.name}: no row {name!r}{nearest(name, known)}')

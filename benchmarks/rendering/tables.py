@@ -261,9 +261,16 @@ def _input_sizes(measured: Measured, dataset: str) -> str:
 
 
 def free_cells(measured: Measured, grid: Grid) -> list[Cell]:
-    """Cells that no table names: the grid's free axes, and whatever else was run into its folder."""
+    """The cells of the grid's free axes, and whatever else was run into its folder that no table names."""
     named = set(grid.in_tables())
-    return [cell for cell in dict.fromkeys([*grid.on_each(grid.free), *measured.cells()]) if cell not in named]
+    others = [cell for cell in measured.cells() if cell not in named]
+    return list(dict.fromkeys([*grid.on_each(grid.free), *others]))
+
+
+def free_names(measured: Measured, grid: Grid) -> dict[str, Cell]:
+    """The rows of `free_table` by what tells them apart in it, as `slices 1, inflation average`."""
+    cells = free_cells(measured, grid)
+    return {cell_label(cell, varying_axes(cells)): cell for cell in cells}
 
 
 def varying_axes(cells: list[Cell]) -> list[str]:

@@ -179,4 +179,4 @@ def how_to_prepare(folder: Path) -> str:
         return f'run: {run}'
     if name not in BUILT_IN:
         run += ' --imports MODULE (the module that adds it)'
-    return f'get {info.origin}, unpack it into {os.path.abspath(raw)}, and run: {run}'
+    return f'its archive ({info.origin}) belongs unpacked into {os.path.abspath(raw)}; then run: {run}'

@@ -129,9 +129,10 @@ def describe_folder(folder: Path, layout: str) -> tuple[str, DatasetInfo]:
 
 @register_layout('bcv')
 def _find_bcv(info: DatasetInfo, raw: Path) -> RawDataset:
-    training = raw / 'RawData' / 'Training'
-    if not (training / 'img').is_dir():
-        raise UserError(f'{training / "img"}: folder not found; get {info.origin}, unpack it into {raw}')
+    places = [raw / 'RawData' / 'Training', raw / 'Training', raw]  # whichever of the three --raw names
+    training = next((place for place in places if (place / 'img').is_dir()), None)
+    if training is None:
+        raise UserError(f'{places[0] / "img"}: folder not found; get {info.origin}, unpack it into {raw}')
     if not info.split or not info.labels:
         raise UserError(f'{info.folder}: a dataset in BCV\'s layout needs `split` and `labels` in the catalogue')
     split = {name: [f'{number:04d}' for number in numbers] for name, numbers in info.split.items()}
