@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: grid report test lint clean
+.PHONY: grid report test docs lint clean
 grid: $(READY)
 	$(BIN)/python benchmarks/run_grid.py $(ARGS)
 
@@ -18,6 +18,12 @@ test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 	rm -rf work_dirs/grids/smoke
 	$(BIN)/python benchmarks/run_grid.py --grid smoke
+
+# The site, into docs/_build/html: a warning is an error, and so is a link to what is not there.
+docs: $(READY)
+	$(BIN)/python -m pip install --prefer-binary -q -c constraints.txt -e .[docs]
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo $(CURDIR)/docs/_build/html/index.html
 
 lint: $(READY)
 	$(BIN)/python -m ruff check .

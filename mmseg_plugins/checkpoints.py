@@ -120,7 +120,7 @@ def check_source_file(path: str | Path) -> None:
                         + (f', e.g. {path / inside[0]}' if inside else ', which has none (.pth, .safetensors)'))
     if not path.is_file():
         raise UserError(f'{path}: source checkpoint not found; fetch it (tools/sources.py --get), or make it '
-                        'with tools/pretrain.py, and put it there (README, "Sources")')
+                        'with tools/pretrain.py, and put it there (docs/sources.md)')
     check_format(path)
 
 

@@ -26,6 +26,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()  # what the tests import is no garbage either (mmseg_plugins/startup.py)
 
 
+def documentation() -> str:
+    """README and the pages of docs/."""
+    return '\n'.join(path.read_text() for path in (REPO / 'README.md', *sorted((REPO / 'docs').glob('*.md'))))
+
+
 def free_port() -> int:
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))

@@ -11,7 +11,7 @@ import children
 import numpy as np
 import torch
 import yaml
-from conftest import REPO, write_msd
+from conftest import REPO, documentation, write_msd
 
 from benchmarks import results
 from mmseg_plugins.datasets import read_index
@@ -152,8 +152,7 @@ def test_a_loss_and_mmsegmentations_own(tmp_path):
 
 
 def test_a_model(tmp_path):
-    readme = (REPO / 'README.md').read_text()
-    [module], [grid] = (re.findall(rf'```{kind}\n# my_model.*?\n(.*?)```', readme, re.S)
+    [module], [grid] = (re.findall(rf'```{kind}\n# my_model.*?\n(.*?)```', documentation(), re.S)
                         for kind in ('python', 'yaml'))
     write(tmp_path / 'my_model.py', module)
     write_msd(tmp_path / 'data/Task04_Hippocampus', cases=10)
@@ -244,7 +243,7 @@ def test_a_command_as_method(tmp_path):
 
 
 def test_an_executor(tmp_path):
-    [module] = re.findall(r'```python\n# my_pool.py\n(.*?)```', (REPO / 'README.md').read_text(), re.S)
+    [module] = re.findall(r'```python\n# my_pool.py\n(.*?)```', documentation(), re.S)
     write(tmp_path / 'my_pool.py', module)
     write_grid(tmp_path, seeds=[1, 2], imports=['my_pool'])
     write_msd(tmp_path / 'data/Task04_Hippocampus', cases=7)

@@ -427,6 +427,7 @@ def test_committed_results_render_to_the_committed_bytes():
     result = children.run([sys.executable, REPO / 'benchmarks/report.py', '--check'])
     assert result.returncode == 0, result.stdout + result.stderr
     assert 'results/phantom: ' in result.stdout
-    readme = (REPO / 'README.md').read_text()
-    for name in re.findall(r'<!-- (results/\S+\.md) -->', readme):
-        assert (REPO / name).read_text() in readme, f'README.md shows an older {name}'
+    for path in (REPO / 'README.md', *(REPO / 'docs').glob('*.md')):
+        text = path.read_text()
+        for name in re.findall(r'<!-- (results/\S+\.md) -->', text):
+            assert (REPO / name).read_text() in text, f'{path} shows an older {name}'

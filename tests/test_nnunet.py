@@ -165,7 +165,7 @@ def test_what_cannot_be_is_said_in_one_line(prepared, env, tmp_path):
 
 
 @pytest.mark.skipif(not (REAL / 'bin/nnUNetv2_train').exists(),
-                    reason='no environment of nnunetv2 (README, "Extending it"; NNUNET_ENV names another)')
+                    reason='no environment of nnunetv2 (docs/extending.md; NNUNET_ENV names another)')
 @pytest.mark.parametrize('configuration', ['2d', '3d_fullres'])
 def test_a_grids_run_is_that_of_nnunets_own_commands_even_if_it_was_interrupted(configuration, tmp_path):
     raw = write_msd(tmp_path / 'data/Task04_Hippocampus', cases=7, shape=(24, 28, 12))

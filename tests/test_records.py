@@ -7,12 +7,11 @@ import re
 import shutil
 from dataclasses import replace
 from operator import getitem
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import REPO
+from conftest import REPO, documentation
 from made_records import failed, record, write
 
 from benchmarks import results
@@ -356,8 +355,7 @@ def test_a_records_name_is_its_runs(grid, tmp_path):
 def test_the_readmes_frame_gives_the_tables_figures(monkeypatch):
     """A mean over all runs would mix strides, inflations and rates: depth would seem to hurt."""
     monkeypatch.chdir(REPO)
-    readme = Path('README.md').read_text()
-    [code] = re.findall(r'```python\n(from benchmarks import results.*?)```', readme, re.DOTALL)
+    [code] = re.findall(r'```python\n(from benchmarks import results.*?)```', documentation(), re.DOTALL)
     exec(code, found := {})
     frame = found['frame']
     shown = pd.read_csv('results/phantom/tables/table_2a.csv').set_index('Method')['DSC case']

@@ -80,7 +80,7 @@ def prepare_inputs(grid: Grid, archives: dict[str, Path | None], data_root: Path
     if missing and len(archives) > 1:
         where = ', '.join(f'{name} ({archives[name]})' for name in missing)
         others = ' '.join(name for name in archives if name not in missing)
-        raise UserError(f'neither prepared nor on disk (README, "Datasets"): {where}; run '
+        raise UserError(f'neither prepared nor on disk (docs/datasets.md): {where}; run '
                         + (f'the others with --dataset {others}' if others else 'one with --dataset NAME'))
     for name in fresh:
         find_cases(dataset_info(name), archives[name])
@@ -98,7 +98,7 @@ def prepare_inputs(grid: Grid, archives: dict[str, Path | None], data_root: Path
         get = (f'call tools/sources.py --get {" ".join(fetched)}' if fetched else
                'download them from their authors and put them there')
         where = ', '.join(str(source.path(weights_root)) for source in missing.values())
-        raise UserError(f'source checkpoints not found: {where}; {get} (README, "Sources")')
+        raise UserError(f'source checkpoints not found: {where}; {get} (docs/sources.md)')
     for name in published:
         if name.startswith(TIMM):  # here, once: the runs may be where there is no network
             fetch_source(name, weights_root, progress)

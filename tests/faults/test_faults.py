@@ -1,4 +1,4 @@
-"""What must happen when something goes wrong: one test per row of the README's table of faults."""
+"""What must happen when something goes wrong: one test per row of the table in docs/faults.md."""
 
 import errno
 import json
