@@ -17,6 +17,7 @@ from .computed import merged_state
 from .errors import UserError, nearest
 from .lifting import parse_lifting
 from .models.encoders import spans_window, timm_encoder
+from .sources import TIMM, timm_model
 
 # The paper's encoders: registered class and timm's name.
 ENCODERS = {'beit': ('InflatedViT', 'beit_base_patch16_224'), 'dino': ('InflatedViT', 'vit_base_patch16_224'),
@@ -103,7 +104,7 @@ def build_encoder(path: str | Path, encoder: str, slices: int, channels: int, in
 
     Args:
         path: checkpoint as published.
-        encoder: a name of ENCODERS or BASELINES, or `timm/<model>`.
+        encoder: a name of ENCODERS or BASELINES, or timm's of a model.
         slices: S.
         channels: C.
         inflation: registered method.
@@ -114,10 +115,7 @@ def build_encoder(path: str | Path, encoder: str, slices: int, channels: int, in
         UserError: unknown encoder or lifting, or one that does not fit the other.
     """
     shared = dict(source=str(path), slices=slices, channels=channels, inflation=inflation, img_size=img_size)
-    if encoder.startswith('timm/'):
-        settings = timm_encoder(encoder.removeprefix('timm/'), img_size,
-                                dict(backbone={}, decode_head=dict(norm_cfg=None)))['backbone']
-    elif encoder in ENCODERS:
+    if encoder in ENCODERS:
         kind, name = ENCODERS[encoder]
         sizes = infer_sizes(path, encoder)
         settings = dict(type=kind, sizes=sizes) | ({'model': name} if name else {})
@@ -126,6 +124,9 @@ def build_encoder(path: str | Path, encoder: str, slices: int, channels: int, in
             settings['out_indices'] = (3, 5, 7, 11) if last == 11 else (last // 3, last // 2, last, last)
     elif encoder in BASELINES:
         settings = dict(type=BASELINES[encoder])
+    elif encoder.startswith(TIMM) or timm_model(encoder):
+        settings = timm_encoder(encoder.removeprefix(TIMM), img_size,
+                                dict(backbone={}, decode_head=dict(norm_cfg=None)))['backbone']
     else:
         known = [*ENCODERS, *BASELINES, 'timm/<model>']
         raise UserError(f'unknown encoder {encoder!r}{nearest(encoder, known)}')

@@ -15,7 +15,8 @@ A config of this project is mmengine's with one more section:
         power=1,                         # of the rate's decay to 0: 1 is linear; or 'cosine' (schedule.py)
         neighbour_lr=1,                  # factor of the rate of the kernel's neighbour slices (schedule.py)
         protocol='sound',                # intensity rule: `sound` or `paper` (datasets/intensity.py)
-        encoder=None)                    # or any timm model with a patch embedding, in the config's place
+        encoder=None)                    # or any timm model with a patch embedding, in the config's place: as an
+                                         # option it starts at random, unless a source is given with it
 
 A network that takes volumes (models/volume_segmentor.py) has in the place of inflation, slices, stride, target,
 img_size and encoder
@@ -54,7 +55,7 @@ from .keys import KEYS, PLACEHOLDERS, check_experiment, check_place, decided_by
 from .models.encoders import spans_window, timm_encoder
 from .models.volume_segmentor import fill_network
 from .progress import Progress
-from .sources import fetch_source, name_own_weights
+from .sources import TIMM, fetch_source, name_own_weights
 
 MISSING = object()
 
@@ -136,6 +137,10 @@ def read_config(path: str | Path, options: dict | None = None, index: dict | Non
     check_experiment(cfg.experiment, str(path))
     for key in ('data_root', 'source'):
         cfg.experiment[key] = cfg.experiment.get(key) and os.path.expanduser(cfg.experiment[key])
+    if cfg.experiment.get('encoder'):
+        cfg.experiment.encoder = cfg.experiment.encoder.removeprefix(TIMM)
+        if 'experiment.encoder' in (options or ()) and 'experiment.source' not in options:
+            cfg.experiment.source = None  # the config's is of its own encoder
     _fill_from_dataset(cfg.experiment, index)
     check_arguments(cfg, str(path))
     for place, value in places(cfg):

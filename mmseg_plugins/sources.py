@@ -190,6 +190,15 @@ def find_source(name: str, known: Mapping[str, Source] = SOURCES) -> Source | No
                   places=(place,))
 
 
+def timm_model(name: str) -> str | None:
+    """timm's own name of a model that is written with or without `timm/` and a tag; None: timm has none.
+
+    The tag stays.
+    """
+    model = name.removeprefix(TIMM)
+    return model if is_model(model.partition('.')[0]) else None
+
+
 def name_own_weights(written: str, encoder: str) -> str | None:
     """The name of an encoder's own weights: of `timm`, `timm:<tag>` and these permuted; None: they are not meant.
 

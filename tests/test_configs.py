@@ -15,6 +15,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from yapf.yapflib import yapf_api
 
+from benchmarks.grid.reader import load_grid
 from benchmarks.paper.published import published_data
 from benchmarks.runs.settings import describe_settings
 from mmseg_plugins.carried import carry, read_carried
@@ -195,3 +196,23 @@ def test_a_configs_text_is_laid_out_and_its_file_read_once(monkeypatch, tmp_path
     first, second = (read_config(path, {'experiment.steps': steps}) for steps in (7, 8))
     assert (first.experiment.steps, second.experiment.steps, len(read)) == (7, 8, 1)
     assert first.pretty_text == first.pretty_text != second.pretty_text and len(laid) == 2
+
+
+@pytest.mark.parametrize('name', [f'{before}vit_tiny_patch16_224{tag}' for before in ('', 'timm/')
+                                  for tag in ('', '.augreg_in21k')])
+def test_a_timm_name_is_one_thing_everywhere(name, tmp_path):
+    """With or without `timm/` and a tag: in options, configs, grids and tools."""
+    option = {'experiment.encoder': name, 'experiment.img_size': 64}
+    cfg = read_config(REPO / 'configs/beit_centering_bcv.py', option)
+    assert cfg.experiment.encoder == name.removeprefix('timm/')
+    assert cfg.experiment.source is None  # the config's is of its own encoder
+    given = read_config(REPO / 'configs/beit_centering_bcv.py', option | {'experiment.source': 'timm'})
+    assert given.experiment.source == 'timm'
+    (tmp_path / 'own.py').write_text(f'_base_ = {str(REPO / "configs/beit_centering_bcv.py")!r}\n'
+                                     f'model = dict(backbone=dict(model={name!r}))\n')
+    init_default_scope('mmseg')
+    with torch.device('meta'):
+        model = MODELS.build(load_model_config(tmp_path / 'own.py')[0].model)
+    assert model.backbone.name == name.removeprefix('timm/')
+    [cell] = load_grid('phantom', encoder=[name]).cells()
+    assert cell.encoder == f'timm/{name.removeprefix("timm/")}' and cell.source.startswith('timm/vit_tiny')

@@ -22,7 +22,9 @@ from mmseg_plugins.sources import (
     describe_weights,
     fetch_source,
     find_source,
+    name_own_weights,
     read_note,
+    timm_model,
 )
 
 
@@ -47,6 +49,8 @@ def main() -> int:
 
 def get(names: list[str], weights_root: Path, place: str | None) -> int:
     """Fetch sources; the last line is the path of the last."""
+    names = [name if find_source(name) or not timm_model(name) else name_own_weights('timm', name)
+             for name in names]
     for name in names:
         if find_source(name) is None:
             raise UserError(f'--get: unknown source {name!r}{nearest(name, SOURCES)}')

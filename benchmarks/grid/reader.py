@@ -9,14 +9,13 @@ from typing import Any
 
 import yaml
 from mmengine.config import Config
-from timm.models import is_model
 
 from mmseg_plugins.commands import REPO
 from mmseg_plugins.datasets.splits import Fold
 from mmseg_plugins.errors import UserError, nearest
 from mmseg_plugins.experiment import import_extensions, read_config
 from mmseg_plugins.keys import KEYS, decided_by
-from mmseg_plugins.sources import OWN, PERMUTED, SOURCES, TIMM, Source, find_source, name_own_weights
+from mmseg_plugins.sources import OWN, PERMUTED, SOURCES, TIMM, Source, find_source, name_own_weights, timm_model
 from mmseg_plugins.untrusted import check_name, find_fault, find_twins
 
 from ..methods.command import check_command
@@ -421,6 +420,11 @@ class _Cells:
         same = [name for name in self.configs if self.model(name) == self.model(encoder)]
         return self.sources[source].encoder in (encoder, SOURCES_OF.get(encoder), *same)
 
+    def named(self, encoder: str) -> str:
+        """An encoder as cells have it: a config's name, or `timm/<model>` however it is written."""
+        model = None if encoder in self.configs else timm_model(encoder)
+        return TIMM + model if model else encoder
+
     def make(self, changes: Mapping, where: str) -> Cell:
         where = f'{self.path}: {where}'
         for axis in changes:
@@ -431,6 +435,7 @@ class _Cells:
                     parse(changes[axis])
                 except UserError as error:
                     raise UserError(f'{where}: {error}') from None
+        changes = dict(changes) | ({'encoder': self.named(changes['encoder'])} if 'encoder' in changes else {})
         encoder = changes.get('encoder', next(iter(self.configs)))
         if isinstance(self.configs.get(encoder), dict):
             if others := set(changes) - {'encoder'}:
@@ -444,7 +449,7 @@ class _Cells:
                                 'leave that out')
             windows['slices'] = None
         # a model that timm does not know is told of elsewhere
-        of_timm = encoder.startswith(TIMM) and is_model(encoder.removeprefix(TIMM))
+        of_timm = encoder.startswith(TIMM) and timm_model(encoder)
         own = encoder if encoder in self.sources else 'timm' if of_timm else 'none'
         source = changes.get('source', self.source or ('timm' if own == 'timm' else 'none'))
         if 'encoder' in changes and 'source' not in changes and not self.fits(encoder, source):
@@ -468,8 +473,9 @@ class _Cells:
     def product(self, axes: dict[str, Sequence]) -> list[Cell]:
         """Every point of free axes; those of encoder and source without the pairs that cannot be."""
         points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+        both = {'encoder', 'source'} <= set(axes)
         return [self.make(point, 'axes') for point in points if point
-                and not ({'encoder', 'source'} <= set(axes) and not self.fits(point['encoder'], point['source']))]
+                and not (both and not self.fits(self.named(point['encoder']), point['source']))]
 
 
 def _read_contrasts(spec: dict, grid: Grid, path: Path, partly: bool) -> list[Contrast]:

@@ -67,6 +67,7 @@ class InflatedEncoder(SourcedEncoder):
         self.lifting: Lifting | None = None
         if kind:
             self.kernel_slices = options.get('tubelet', kind.tubelet)
+        model = model.removeprefix('timm/') if isinstance(model, str) else model
         if not isinstance(model, str) or not timm.is_model(model):
             raise UserError(f'timm has no model {model!r}{nearest(model, timm.list_models())}'[:300])
         self.name, self.sizes = model, dict(sizes or {})
