@@ -27,6 +27,20 @@ def build_model(cfg: Config) -> nn.Module:
         return MODELS.build(cfg.model)
 
 
+def check_model(cfg: Config) -> None:
+    """Build the config's model, load its source, and leave both: what a training would stumble over.
+
+    Raises:
+        UserError: its parts do not fit together, or the source does not fit it.
+    """
+    model = build_model(cfg)
+    _check_custom_keys(cfg, model)
+    _check_rates(cfg, model)
+    start = getattr(model, 'backbone', None) or getattr(model, 'network', None)
+    if getattr(start, 'source', None):
+        start.init_weights()
+
+
 def build_runner(cfg: Config, train: bool = True) -> Runner:
     """mmengine's runner, and all that it would build later: to train, or to evaluate.
 

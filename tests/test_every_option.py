@@ -162,6 +162,7 @@ SHOWN = {
         '--resume': (['--work-dir', '{here}', '--resume'], 'no checkpoint to go on from'),
         '--cfg-options': (['--cfg-options', 'experiment.slices=2'], 'experiment.slices=2'),
         '--amp': (['--amp', '--cfg-options', 'experiment.precision=fp32'], 'precision is given twice'),
+        '--dry-run': 'test_tools.py::test_a_dry_run_approves_what_will_start_alone',
         '--overwrite': KEPT}),
     'tools/test.py': ([CONFIG, '{used}/iter_5.pth', *DATA], {
         '--overwrite': 'test_tools.py::test_metrics_take_no_files_place',
@@ -172,6 +173,7 @@ SHOWN = {
     'tools/predict.py': ([CONFIG, '{used}/iter_5.pth', '{raw}/imagesTr/case_000.nii.gz', '{here}/o.nii', *DATA], {
         '--overlay': (['--overlay', 'o.nii'], 'must be named .png'),
         '--truth': 'test_predict.py::test_a_folder_is_segmented_scored_and_gone_on_with',
+        '--dry-run': 'test_tools.py::test_a_dry_run_approves_what_will_start_alone',
         '--input': 'test_predict.py::test_a_folder_is_segmented_scored_and_gone_on_with',
         '--output': 'test_predict.py::test_a_folder_is_segmented_scored_and_gone_on_with',
         '--dataset': 'test_predict.py::test_a_split_is_scored_as_evaluation_does',

@@ -10,6 +10,8 @@ import children
 import nibabel as nib
 import numpy as np
 import pytest
+import timm
+import torch
 from conftest import REPO, call_tool, free_port, write_msd
 
 from mmseg_plugins.datasets import read_index
@@ -151,3 +153,26 @@ def test_preparation_goes_on_with_the_good_cases_and_ends_with_2(tmp_path):
     output = run([sys.executable, 'tools/prepare_data.py', 'hippocampus', '--raw', raw, '--out', tmp_path / 'out'],
                  check=2)
     assert 'case_002.nii.gz' in output and '3 cases prepared, 1 left out' in output
+
+
+def test_a_dry_run_approves_what_will_start_alone(trained, prepared, msd_raw, tmp_path, capsys):
+    """A source or a size that does not fit is found without training, in every tool that has a --dry-run."""
+    source = tmp_path / 'vit.pth'
+    torch.save(timm.create_model('vit_tiny_patch16_224').state_dict(), source)
+    place = ['--work-dir', tmp_path / 'work']
+    for tool, config, more in (('train', CONFIG, []),
+                               ('pretrain', 'configs/mini_beit_dino_phantom.py', ['--out', tmp_path / 'x.pth'])):
+        call, slices = [tool, REPO / config, '--dry-run', *place, *more], 3 if tool == 'train' else 1
+        call_tool(*call, *options(prepared, slices=slices))
+        assert '3 steps of 4 windows' in capsys.readouterr().out
+        with pytest.raises(UserError, match='does not fit the encoder'):
+            call_tool(*call, *options(prepared, slices=slices, source=source))
+        with pytest.raises(UserError, match='cannot be built|no multiple of its patch'):
+            call_tool(*call, *options(prepared, slices=slices, img_size=60))
+    assert not (tmp_path / 'work').exists() and not (tmp_path / 'x.pth').exists()
+    image = msd_raw / 'imagesTr/case_000.nii.gz'
+    call_tool('predict', '--dry-run', trained, image, tmp_path / 'o.nii')
+    assert 'fits, 1 image to segment' in capsys.readouterr().out and not (tmp_path / 'o.nii').exists()
+    with pytest.raises(UserError, match='does not fit the config'):
+        call_tool('predict', '--dry-run', REPO / CONFIG, trained, image, tmp_path / 'o.nii',
+                  *options(prepared, slices=5))

@@ -46,6 +46,7 @@ def parse_args() -> argparse.Namespace:
                         help='also draw slices with the label\'s outlines; for --output a folder')
     parser.add_argument('--truth', type=path, metavar='LABEL',
                         help='reference to score against, drawn in the overlay too; for --input a folder')
+    parser.add_argument('--dry-run', action='store_true', help='check all but the images, and leave')
     parser.add_argument('--overwrite', action='store_true', help='label maps and overlays may be there already')
     parser.add_argument('--imports', nargs='+', default=[], metavar='MODULE',
                         help='modules that the checkpoint was trained with')
@@ -161,6 +162,9 @@ def main() -> int:
     check_device(args.device)
     cfg, index, jobs, checkpoint = load(args)
     segmenter = Segmenter(load_model(cfg, checkpoint, args.checkpoint, args.device), cfg, index)
+    if args.dry_run:
+        print(f'{args.checkpoint}: fits, {len(jobs)} image{"s" * (len(jobs) != 1)} to segment')
+        return 0
     if not args.output:
         with Progress(stderr=True) as progress:
             segmenter.segment(jobs[0], True, progress.counter('slices'), print)

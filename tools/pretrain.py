@@ -9,6 +9,7 @@ The config's model is the objective: DINO, a segmentor (supervised), or one of y
 import argparse
 from pathlib import Path
 
+from mmseg_plugins.building import check_model
 from mmseg_plugins.compat import leave_processes
 from mmseg_plugins.errors import run_main
 from mmseg_plugins.experiment import check_start, load_config, prepare_for_device
@@ -30,6 +31,8 @@ def parse_args() -> argparse.Namespace:
                         help='go on from the last checkpoint in the work dir')
     add_config_options(parser, 'experiment.steps=1000')
     add_amp(parser)
+    parser.add_argument('--dry-run', action='store_true',
+                        help='check config, data, model and source, say what would be trained, and leave')
     add_launcher(parser, ('none', 'pytorch'))
     return parser.parse_args()
 
@@ -39,13 +42,17 @@ def main() -> None:
     check_launcher(args.launcher, args.local_rank)
     processes = world_size(args.launcher)
     cfg = load_config(args.config, args.cfg_options, processes)
-    check_start(cfg, processes)
+    plan = check_start(cfg, processes)
     work_dir = args.work_dir or Path('work_dirs') / args.config.stem
     restarted = was_restarted()
     resume = args.resume or restarted
     for file in (args.out, args.out.with_suffix('.json')):  # the weights, and what they were made of
         check_output(file, '--out', [args.config, cfg.experiment.source or ''], args.overwrite or resume)
     check_work_dir(work_dir, args.config, resume)
+    if args.dry_run:
+        check_model(cfg)
+        print(f'{args.config}: {plan}')
+        return
     prepare_for_device(cfg, args.launcher)
     cfg.work_dir, cfg.resume = str(work_dir), resume
     with hold_work_dir(work_dir, PATIENCE if restarted else 0, args.launcher):

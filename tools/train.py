@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from mmseg_plugins.building import build_runner
+from mmseg_plugins.building import build_runner, check_model
 from mmseg_plugins.compat import leave_processes
 from mmseg_plugins.errors import run_main
 from mmseg_plugins.experiment import check_start, load_config, prepare_for_device
@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
     add_config_options(parser, 'experiment.slices=11')
     add_amp(parser)
     parser.add_argument('--dry-run', action='store_true',
-                        help='check config, data and source, say what would be trained, and leave')
+                        help='check config, data, model and source, say what would be trained, and leave')
     add_launcher(parser)
     return parser.parse_args()
 
@@ -38,6 +38,7 @@ def main() -> None:
     restarted = was_restarted()
     check_work_dir(work_dir, args.config, args.resume or restarted)
     if args.dry_run:
+        check_model(cfg)
         print(f'{args.config}: {plan}')
         return
     prepare_for_device(cfg, args.launcher)
