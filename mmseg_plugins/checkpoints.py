@@ -40,6 +40,7 @@ KERNELS = re.compile(r'(?:^|\.)((?:patch_embed\.proj|patch_embed\.projection|vis
                      r'|patch_generator\.embedder|conv1)\.weight)$')
 TAKEN, LEFT = {'teacher', 'ema'}, {'student', 'target', 'momentum'}  # words in the path of one of several encoders
 
+OWN_ROOT = 'backbone.model.'  # of a segmentor of this project, whose kernel may be inflated already
 BUFFERS = r'(relative_position_index|downsample\.order|attn_mask|relative_coords_table|rope\..*)$'
 # What a pre-training file carries beyond the encoder's blocks, and a segmentation encoder never uses.
 DROPPED_BY_RULE = {
@@ -188,6 +189,9 @@ def read_source(path: str | Path, naming: Naming) -> tuple[State, LoadReport]:
         UserError: it is not one that the model's family can start from.
     """
     everything = read_checkpoint(path)
+    if any(re.search(r'(^|\.)backbone\.(low_rank|form)\.', key) for key in everything):
+        raise UserError(f'{path}: is of this project, and keeps what was trained beside its weights; merge it '
+                        'first (tools/export.py), and take its model.safetensors')
     deepest, kernel = find_encoder(everything, path, naming.kernel)
     parts = deepest.split('.')[:-1]
     for length in range(len(parts) + 1):
@@ -271,6 +275,14 @@ def load_source(model: nn.Module, naming: Naming, path: str | Path, slices: int,
     if isinstance(model, SwinTransformer3d):
         kernel = _video_kernel(model, kernel, channels, inflation)
         report.inflated, report.resized = report.resized, []  # tables, over depth
+    elif report.root.endswith(OWN_ROOT) and kernel.shape[1] > 1:
+        if kernel.shape[1] != channels * slices:
+            raise UserError(f'{path}: is of this project, its kernel inflated to {kernel.shape[1]} slices and '
+                            f'channels, and the encoder takes {slices} x {channels}; train with as many, or take '
+                            'the source that it started from')
+        _fill(model, naming, state, kernel, report)
+        report.loaded, report.inflated = [*report.inflated, *report.loaded], []
+        return report
     else:
         kernel = inflate_kernel(kernel, slices, channels, inflation)
         kernel = None if kernel is None else kernel.flatten(1, 2)

@@ -214,6 +214,26 @@ def test_a_folder_is_told_from_a_missing_file(tmp_path):
         load(tmp_path)
 
 
+def test_ones_own_checkpoint_is_a_source_as_it_is(tmp_path):
+    """The kernel of a trained segmentor is not inflated again: three slices are no colours."""
+    own = InflatedViT(**MINI)
+    torch.save({'state_dict': {f'module.backbone.{key}': value for key, value in own.state_dict().items()}},
+               tmp_path / 'own.pth')
+    encoder = InflatedViT(**MINI, source=str(tmp_path / 'own.pth'), inflation='average')
+    encoder.init_weights()
+    assert torch.equal(encoder.model.patch_embed.proj.weight, own.model.patch_embed.proj.weight)
+    assert 'patch_embed.proj.weight' in encoder.load_report.loaded and not encoder.load_report.inflated
+    with pytest.raises(UserError, match='inflated to 3 slices and channels, and the encoder takes 5 x 1'):
+        load(tmp_path / 'own.pth', slices=5)
+    beside = InflatedViT(**MINI, tuning='lora(2)')
+    torch.save({f'backbone.{key}': value for key, value in beside.state_dict().items()}, tmp_path / 'lora.pth')
+    with pytest.raises(UserError, match='merge it first'):
+        load(tmp_path / 'lora.pth')
+    flat = InflatedViT(**MINI | dict(slices=1))
+    torch.save({f'backbone.{key}': value for key, value in flat.state_dict().items()}, tmp_path / 'flat.pth')
+    assert load(tmp_path / 'flat.pth').inflated == ['patch_embed.proj.weight']  # of one slice it is
+
+
 @pytest.mark.parametrize('keys, what', [
     (['layer1.0.conv1.weight', 'conv1.weight'], 'a ResNet'), (['decode_head.conv_seg.weight'], 'decoder'),
     (['vit.embeddings.patch_embeddings.projection.weight'], 'Hugging Face'),
