@@ -18,7 +18,14 @@ sys.path.insert(0, str(REPO))
 
 from benchmarks.executors.watch import watch  # noqa: E402
 from benchmarks.grid.reader import Grid, load_grid  # noqa: E402
-from benchmarks.paper.claims import CAPTION, NOT_RUN, check_claims, claim_table  # noqa: E402
+from benchmarks.paper.claims import (  # noqa: E402
+    CAPTION,
+    NOT_RUN,
+    Claim,
+    check_claims,
+    claim_findings,
+    claim_table,
+)
 from benchmarks.paper.published import published_data, published_flops, published_settings  # noqa: E402
 from benchmarks.rendering import contrasts, tables  # noqa: E402
 from benchmarks.rendering.figures import Drawn, draw_all  # noqa: E402
@@ -123,12 +130,14 @@ def render(folder: Path, into: Path | None = None) -> Path:
     if not measured.records:
         raise UserError(f'{folder / "records"}: no record that counts; nothing was rendered')
     committed, judged = read_committed(folder), contrasts.judge_page(measured, grid)
-    built = collect_tables(judged, measured, grid, committed)
+    claims = check_claims(judged, measured, grid)
+    built = collect_tables(judged, claims, measured, grid, committed)
     for table in built:
         write_table(table, into)
     drawn = draw_all(judged, measured, grid, folder, into / 'figures')
-    write_atomic(into / 'report.html', fill_page(grid, measured, left_out, main_findings(judged, measured, grid),
-                                                 built, drawn, committed is not None))
+    findings = main_findings(judged, measured, grid) + claim_findings(claims)
+    write_atomic(into / 'report.html', fill_page(grid, measured, left_out, findings, built, drawn,
+                                                 committed is not None))
     return into / 'report.html'
 
 
@@ -148,12 +157,13 @@ def read_committed(folder: Path) -> Measured | None:
     return Measured(records) if records else None
 
 
-def collect_tables(judged: list[contrasts.Judged], measured: Measured, grid: Grid, committed: Measured | None
-                   ) -> list[tables.Rendered]:
+def collect_tables(judged: list[contrasts.Judged], claims: list[Claim], measured: Measured, grid: Grid,
+                   committed: Measured | None) -> list[tables.Rendered]:
     """Every table that the records allow, in the page's order; the claims have a section of their own.
 
     Args:
         judged: the page's contrasts.
+        claims: the paper's, checked.
         committed: the committed results' figures, to be shown beside a newcomer's own.
     """
     collected: list[tables.Rendered] = []
@@ -169,12 +179,15 @@ def collect_tables(judged: list[contrasts.Judged], measured: Measured, grid: Gri
             'Table 1. The data: mean raw size and network input (columns x rows x slices), labels without '
             f'background, cases {"in folds" if grid.folds else "by split"} (patients where one has several '
             'cases).')
+    free = [('free', *tables.free_table(measured, grid))] if tables.free_cells(measured, grid) else []
+    if grid.free:  # what was asked for comes before what else its folder could show
+        add(*free.pop())
     for table in grid.tables.values():
         if any(measured.runs(cell) for cell in grid.on_each(table.rows.values())):
             add(table.name, tables.build_table(table, measured, grid, committed),
                 tables.caption(table, measured, grid))
-    if tables.free_cells(measured, grid):
-        add('free', *tables.free_table(measured, grid))
+    for table in free:
+        add(*table)
     if len(search := tables.search_table(measured, grid)):
         without = tables.untuned(measured, grid)
         add('search', search, 'Search. Each cell runs with the setting of the highest DSC (mean of cases, over '
@@ -202,7 +215,6 @@ def collect_tables(judged: list[contrasts.Judged], measured: Measured, grid: Gri
     if any('settings' in record for record in measured.done()):
         add('6', tables.settings_table(measured, published_settings()),
             'Table 6. Settings, read from the configs of the runs.')
-    claims = check_claims(judged, measured, grid)
     if any(claim.here != NOT_RUN for claim in claims):
         add('claims', claim_table(claims), CAPTION, *(claim.note for claim in claims if claim.note))
     return collected

@@ -5,6 +5,7 @@ checkpoint, failed ones are recorded with their reason while the rest goes on.
 """
 
 import argparse
+import re
 import shlex
 import sys
 from contextlib import ExitStack
@@ -18,7 +19,7 @@ from benchmarks.executors.base import Executor, choose_executor, execute  # noqa
 from benchmarks.executors.local import DebugExecutor, LocalExecutor  # noqa: E402
 from benchmarks.executors.slurm import add_arguments  # noqa: E402
 from benchmarks.grid.axes import AXES  # noqa: E402
-from benchmarks.grid.reader import Grid, check_distinct, is_file_name, load_grid  # noqa: E402
+from benchmarks.grid.reader import GIVEN, Grid, check_distinct, is_file_name, load_grid  # noqa: E402
 from mmseg_plugins.commands import command  # noqa: E402
 from mmseg_plugins.errors import UserError, run_main  # noqa: E402
 from mmseg_plugins.experiment import import_extensions  # noqa: E402
@@ -126,7 +127,7 @@ def main() -> int:
 
         prepare_inputs(grid, archives, args.data_root, args.weights_root, progress)
         make_equal(grid, args, executor)
-        write_atomic(out / 'grid.yaml', grid.text)
+        write_atomic(out / 'grid.yaml', f'# {given_command(args)}\n{re.sub(GIVEN, "", grid.text).lstrip()}')
         for dataset in grid.datasets:
             write_summary(out, dataset, summarize_dataset(read_index(PREPARED / dataset), grid.folds))
         search, folders = list_search(grid, args.weights_root, args.max_iters), search_folders(grid, out, args)
@@ -168,6 +169,17 @@ def work_folder(grid: Grid, args: argparse.Namespace) -> Path:
 
 def output_folder(grid: Grid, args: argparse.Namespace) -> Path:
     return args.out or work_folder(grid, args)
+
+
+def given_command(args: argparse.Namespace) -> str:
+    """The command that this is, as far as it says what is run, to be told on the page."""
+    said = {'--grid': [Path(name).name if is_file_name(name) else name for name in args.grid],
+            '--tables': args.tables,
+            **{axis.flag: getattr(args, axis.flag.strip('-').replace('-', '_')) for axis in AXES.values()},
+            '--dataset': args.dataset, '--seeds': args.seeds, '--folds': args.folds and [args.folds],
+            '--max-iters': args.max_iters and [args.max_iters]}
+    return shlex.join(['python', 'benchmarks/run_grid.py',
+                       *(str(word) for option, values in said.items() if values for word in (option, *values))])
 
 
 def device_here(executor: Executor) -> str:

@@ -177,14 +177,34 @@ def test_a_page_is_whole_and_names_no_machine(results):
 def test_figures_are_drawn_and_carry_nothing_that_changes(results):
     drawn, several = ({path.stem for path in (results / name / 'figures').iterdir()}
                       for name in ('phantom', 'generalization'))
-    assert drawn == {'organs', 'slices', 'stride', 'inflation', 'target', 'variation', 'cost', 'curves', 'cases',
-                     'predictions'}
+    assert drawn == {'contrasts', 'organs', 'slices', 'stride', 'inflation', 'target', 'variation', 'cost',
+                     'curves', 'cases', 'predictions'}
     assert several == {'datasets', 'curves', 'cases'}
     for name in drawn:
         document = (results / f'phantom/figures/{name}.pdf').read_bytes()
         assert not re.search(rb'CreationDate|Producer|/Type3', document)
         assert 'Software' not in Image.open(results / f'phantom/figures/{name}.png').info
     assert check(results / 'phantom') == 0
+
+
+def test_what_answers_the_pages_question_stands_first(results, tmp_path):
+    """Under the findings, the paper's claims among them, the contrasts' figure; of free axes their table."""
+    for name, lead in (('phantom', 'contrasts'), ('generalization', 'datasets')):
+        page = (results / name / 'report.html').read_text()
+        order = [page.index(mark) for mark in ('id="summary"', f'id="figure-{lead}"', 'id="tables"', 'id="runs"')]
+        assert order == sorted(order) and page.count(f'id="figure-{lead}"') == 1
+    page = (results / 'phantom/report.html').read_text()
+    told = re.search(r'<li>Of (\d+) claims of the paper that were tested here, (\d+) hold, (\d+) do not', page)
+    assert int(told[1]) >= int(told[2]) + int(told[3]) > 0
+    assert 'python benchmarks/run_grid.py --grid phantom</code>' in page
+    asked = load_grid('phantom', slices=[1, 3])
+    given = '# python benchmarks/run_grid.py --grid phantom --slices 1 3\n'
+    (tmp_path / 'grid.yaml').write_text(given + asked.text)
+    for cell in [*asked.cells(), *load_grid('phantom').tables['2a'].rows.values()]:
+        write(tmp_path, run_of(cell, 1, 50))
+    page = render(tmp_path).read_text()
+    assert 'run_grid.py --grid phantom --slices 1 3</code>' in page
+    assert page.index('id="table-free"') < page.index('id="table-2a"')
 
 
 def test_check_names_what_differs_and_covers_the_index(results, tmp_path, capsys):

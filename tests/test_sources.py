@@ -369,7 +369,7 @@ def test_rows_are_marked_whose_source_saw_the_dataset(saw, sign):
                                                if cell.source == 'layout' else {}))
             for cell in rows.values() for seed in (1, 2)]
     measured = Measured(told)
-    found = {each.name: each for each in collect_tables(judge_page(measured, grid), measured, grid, None)}
+    found = {each.name: each for each in collect_tables(judge_page(measured, grid), [], measured, grid, None)}
     names = list(found['2a'].frame['Method'])
     assert {row: f'{row} {sign}'.strip() if cell.source == 'layout' else row for row, cell in rows.items()} == {
         name.rstrip(' †‡'): name for name in names if name.rstrip(' †‡') in rows}

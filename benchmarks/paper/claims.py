@@ -147,6 +147,18 @@ def check_claims(judged: Sequence[Judged], measured: Measured, grid: Grid) -> li
     ]
 
 
+def claim_findings(claims: Sequence[Claim]) -> list[str]:
+    """A sentence of how the claims fared here, those that failed by their words; none where none was tested."""
+    tested = [claim for claim in claims if claim.here != NOT_RUN]
+    if not tested:
+        return []
+    held, failed, open_ = ([claim for claim in tested if claim.here.verdict == verdict]
+                           for verdict in (HOLDS, FAILS, UNKNOWN))
+    failing = f' ({" ".join(claim.text for claim in failed)})' if failed else ''
+    return [f'Of {len(tested)} claims of the paper that were tested here, {len(held)} hold, {len(failed)} do not'
+            f'{failing}, and of {len(open_)} these runs cannot tell.']
+
+
 def claim_table(claims: list[Claim]) -> pd.DataFrame:
     """One line per claim, footnotes numbered in its first column."""
     rows, notes = [], 0

@@ -14,9 +14,9 @@ from ..grid.axes import Cell
 from ..grid.reader import Grid
 from ..grid.tables import Contrast, Published, Table
 from .contrasts import Judged, main_contrasts
-from .findings import variation_points
+from .findings import told_first, variation_points
 from .frame import Measured
-from .plotting import BELOW, BESIDE, COLOURS, place_texts, project_style, save, styled
+from .plotting import BELOW, BESIDE, COLOURS, place_texts, project_style, put_title, save, styled
 from .prediction_figure import draw_predictions
 from .statistics import estimate, format_p
 from .tables import cell_label, free_cells, main_table, varying_axes, was_run
@@ -42,11 +42,22 @@ def draw_all(judged: Sequence[Judged], measured: Measured, grid: Grid, results: 
     def add(name: str, title: str, caption: str, draw: Callable, *arguments) -> None:
         figure = draw(*arguments)
         if figure is not None:
+            put_title(figure, title)
             drawn.append(Drawn(title, caption, save(figure, into / f'{name}.png')))
 
     rows, main = rows_by_dataset(measured, grid), main_contrasts(measured, grid)
     alone = len(grid.datasets) == 1
     with project_style():
+        shown = [each for each in told_first(judged) if each.estimate]
+        if shown and alone:
+            add('contrasts', 'Contrasts', 'One row minus another. Whiskers: 95 % interval; filled: beyond noise, '
+                'both as in the table of contrasts. Diamonds: published, pooled.', contrast_dots,
+                {str(each.contrast): each for each in shown}, grid)
+        elif main:
+            add('datasets', f'By dataset: {main[0]}', f'{main[0].first} minus {main[0].second}. Whiskers: 95 % '
+                'interval; filled: beyond noise, both as in the table of contrasts. Diamonds: published, pooled.',
+                contrast_dots, {each.contrast.cells[0].dataset: each for each in judged
+                                if each.contrast in main and each.estimate}, grid)
         for table in grid.tables.values() if alone else ():
             if not table.figure or not was_run(table, measured, grid):
                 continue
@@ -61,11 +72,7 @@ def draw_all(judged: Sequence[Judged], measured: Measured, grid: Grid, results: 
             else:
                 title = f'DSC against {table.axis}' if table.axis else f'DSC of the rows of {table.name}'
                 add(table.figure, title, 'Grey dots: seeds. Diamonds: their mean, ± their sample standard '
-                    'deviation. Panels span the same number of points.', row_plot, table, measured, grid)
-        if main and not alone:
-            add('datasets', f'By dataset: {main[0]}', f'{main[0].first} minus {main[0].second}. Whiskers: 95 % '
-                'interval, as in the table of contrasts. Diamonds: published, pooled.', dataset_dots,
-                [each for each in judged if each.contrast in main and each.estimate], grid)
+                    'deviation. Squares: published.', row_plot, table, measured, grid)
         cells = [cell for cell in free_cells(measured, grid)
                  if measured.value(cell).seeds and not cell.without_config]
         for axis in varying_axes(cells):
@@ -116,51 +123,48 @@ def organ_bars(table: Table, measured: Measured, grid: Grid):
     return figure
 
 
-def dataset_dots(judged: Sequence[Judged], grid: Grid):
-    """A contrast on every dataset, the published one beside it; None where no dataset has one."""
-    if not judged:
+def contrast_dots(named: dict[str, Judged], grid: Grid):
+    """Contrasts by name, the published ones beside them; None without any."""
+    if not named:
         return None
-    figure, axes = plt.subplots(figsize=(5.6, 0.9 + 0.32 * len(judged)))
-    published, datasets = {}, [each.contrast.cells[0].dataset for each in judged]
-    for y, (dataset, each) in enumerate(zip(datasets, judged, strict=True)):
-        axes.hlines(y, each.estimate.low, each.estimate.high, color=COLOURS[3], lw=1)
-        axes.plot(each.estimate.value, y, 'o', color=COLOURS[3], label='measured' if y == 0 else None)
-        paper = grid.tables[each.contrast.table].published(dataset).rows if each.contrast.table else {}
-        if {each.contrast.first, each.contrast.second} <= set(paper):
-            published[y] = paper[each.contrast.first] - paper[each.contrast.second]
+    figure, axes = plt.subplots(figsize=(5.6, 0.9 + 0.32 * len(named)))
+    published = {}
+    for y, each in enumerate(named.values()):
+        contrast, found = each.contrast, each.estimate
+        axes.hlines(y, found.low, found.high, color=COLOURS[3], lw=1)
+        axes.plot(found.value, y, 'o', color=COLOURS[3], mfc=COLOURS[3] if each.beyond_noise else 'white')
+        paper = grid.tables[contrast.table].published(contrast.cells[0].dataset).rows if contrast.table else {}
+        if {contrast.first, contrast.second} <= set(paper):
+            published[y] = paper[contrast.first] - paper[contrast.second]
+    axes.plot([], [], 'o', color=COLOURS[3], label='measured')
     if published:
         axes.plot([*published.values()], [*published], 'D', color=COLOURS[2], ms=5, label='published')
+        axes.legend(**BESIDE)
     axes.axvline(0, color='#333333', lw=0.8)
-    axes.set_yticks(range(len(datasets)), datasets)
-    axes.set(ylim=(len(datasets) - 0.5, -0.5), xlabel='difference, DSC case (points)')
-    axes.legend(**BESIDE)
+    axes.set_yticks(range(len(named)), list(named))
+    axes.set(ylim=(len(named) - 0.5, -0.5), xlabel='difference, DSC case (points)')
     return figure
 
 
 def row_plot(table: Table, measured: Measured, grid: Grid):
-    """Measured DSC of a table's rows, every seed a dot, and what is published beside it at the same scale."""
+    """Measured DSC of a table's rows, every seed a dot, and what is published beside it on the same axis."""
     rows, published = list(table.rows), table.published(grid.dataset)
-    number, width = (2, 6.4) if published.rows else (1, 3.4)
     slanted = len(rows) * max(map(len, rows)) > 40  # beside each other such names would overlap
-    size = (width, 2.8) if not slanted else (max(width, number * (1.5 + 0.4 * len(rows))), 4.6)
-    figure, [panels] = plt.subplots(1, number, figsize=size, squeeze=False)
+    figure, axes = plt.subplots(figsize=(max(4.0, 1.5 + 0.4 * len(rows)), 4.6 if slanted else 3.2))
     joined = '-' if all(row.isdigit() for row in rows) else ''
     values = [measured.value(cell, labels=table.labels) for cell in table.rows.values()]
     for x, value in enumerate(values):
-        panels[0].plot([x - 0.12] * len(value.seeds), list(value.seeds.values()), 'o', color=COLOURS[0], ms=3.5)
-    panels[0].errorbar(range(len(rows)), [v.mean for v in values], yerr=[np.nan_to_num(v.std) for v in values],
-                       fmt='D' + joined, color=COLOURS[3], ms=5, elinewidth=0.8, capsize=2)
+        axes.plot([x - 0.12] * len(value.seeds), list(value.seeds.values()), 'o', color=COLOURS[0], ms=3.5)
+    axes.errorbar(range(len(rows)), [v.mean for v in values], yerr=[np.nan_to_num(v.std) for v in values],
+                  fmt='D' + joined, color=COLOURS[3], ms=5, elinewidth=0.8, capsize=2, label='measured')
     if published.rows:
-        panels[1].plot(range(len(rows)), [published.rows.get(row, np.nan) for row in rows], 'D' + joined,
-                       color=COLOURS[2], ms=5)
-    span = max(np.ptp(axes.get_ylim()) for axes in panels)
-    for axes, title in zip(panels, ('measured', published.heading), strict=False):
-        middle = np.mean(axes.get_ylim())
-        axes.set_xticks(range(len(rows)), rows,
-                        **(dict(rotation=40, ha='right', rotation_mode='anchor') if slanted else {}))
-        axes.set(ylim=(middle - span / 2, middle + span / 2), xlim=(-0.4, len(rows) - 0.6), xlabel=table.axis,
-                 title=title)
-    panels[0].set_ylabel(f'DSC pooled (%), {"all" if table.labels == "all" else "reported"} labels')
+        axes.plot(range(len(rows)), [published.rows.get(row, np.nan) for row in rows], 's' + joined,
+                  color=COLOURS[2], ms=5, label=published.heading)
+        axes.legend(**BESIDE)
+    axes.set_xticks(range(len(rows)), rows,
+                    **(dict(rotation=40, ha='right', rotation_mode='anchor') if slanted else {}))
+    axes.set(xlim=(-0.4, len(rows) - 0.6), xlabel=table.axis,
+             ylabel=f'DSC pooled (%), {"all" if table.labels == "all" else "reported"} labels')
     figure.tight_layout()
     return figure
 

@@ -20,9 +20,7 @@ def main_findings(judged: Sequence[Judged], measured: Measured, grid: Grid) -> l
     Args:
         judged: all of the page.
     """
-    overall = [each for each in judged if isinstance(each.contrast.labels, str)]
-    registered = [each for each in overall if each.contrast.registered]
-    told = registered or [each for each in overall if each.contrast.name] or overall
+    told = told_first(judged)
     if len(grid.datasets) == 1:
         sentences = [_difference(each, measured, grid) for each in told]
     else:
@@ -30,7 +28,14 @@ def main_findings(judged: Sequence[Judged], measured: Measured, grid: Grid) -> l
         for each in told:
             by_effect.setdefault(str(each.contrast), []).append(each)
         sentences = [_over_datasets(effect, each) for effect, each in by_effect.items()]
-    return sentences if registered else sentences[:MOST]
+    return sentences if told and told[0].contrast.registered else sentences[:MOST]
+
+
+def told_first(judged: Sequence[Judged]) -> list[Judged]:
+    """The contrasts that a page is about: those that its grid registers, else its tables' effects, else all."""
+    overall = [each for each in judged if isinstance(each.contrast.labels, str)]
+    return ([each for each in overall if each.contrast.registered]
+            or [each for each in overall if each.contrast.name] or overall)
 
 
 def _difference(judged: Judged, measured: Measured, grid: Grid) -> str:

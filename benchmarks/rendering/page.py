@@ -10,7 +10,7 @@ import jinja2
 import pandas as pd
 
 from ..grid.axes import Cell
-from ..grid.reader import GRIDS, Grid, load_grid
+from ..grid.reader import GIVEN, GRIDS, Grid, load_grid
 from .contrasts import main_contrasts, shown_contrasts
 from .figures import Drawn
 from .folds import split_merged
@@ -18,6 +18,7 @@ from .frame import Measured
 from .markup import to_markdown
 from .tables import Rendered, caption, cell_label, cell_names, untuned
 
+LEADING = ('contrasts', 'datasets')  # figures that answer the page's question: under its findings
 ABSENT = ('—', 'not run', 'not all folds', 'not prepared', 'failed', 'not enough data')
 NUMBER = re.compile(r'(< )?[-+]?[\d,]*\.?\d+(?![\d.]*[x:])')  # with what may follow, as ± 0.41; 48x64 is text
 
@@ -55,7 +56,8 @@ def fill_page(grid: Grid, measured: Measured, left_out: dict[str, str], findings
         command=repeat_command(grid, measured), tables=shown[False], claims=shown[True],
         absent=[caption(table, measured, grid).split('.')[0] for name, table in grid.tables.items()
                 if name not in built],
-        figures=[shown_figure(figure) for figure in drawn])
+        lead=[shown_figure(figure) for figure in drawn if figure.path.stem in LEADING],
+        figures=[shown_figure(figure) for figure in drawn if figure.path.stem not in LEADING])
 
 
 def fill_index(grids: Sequence[tuple[Grid, Measured]], tables: Sequence[Rendered], drawn: Sequence[Drawn]
@@ -136,7 +138,9 @@ def describe_code(measured: Measured) -> list[str]:
 
 
 def repeat_command(grid: Grid, measured: Measured) -> str | None:
-    """What repeats all runs, where they are a grid's that the project has."""
+    """The command that was given, or else what repeats all runs, where they are a grid's that the project has."""
+    if given := re.match(GIVEN, grid.text):
+        return given[1]
     if not (GRIDS / f'{grid.name}.yaml').is_file():
         return None
     known = load_grid(grid.name)

@@ -49,6 +49,12 @@ def save(figure, path: Path) -> Path:
     return path
 
 
+def put_title(figure, title: str) -> None:
+    """Write a title above all that a figure holds, from its left end."""
+    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    figure.text(box.x0 / width, (box.y1 + 0.1) / height, title, va='bottom', fontsize=10, fontweight='bold')
+
+
 def place_texts(axes, points: Sequence[tuple[float, float]], texts: Sequence[str],
                 dots: Sequence[tuple[float, float]] = ()) -> None:
     """Write each text beside its point, where it covers least of other points and texts.

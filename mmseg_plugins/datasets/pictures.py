@@ -11,7 +11,7 @@ from .intensity import channel_statistics, intensity_ranges
 from .volumes import Volume
 
 # Okabe and Ito's, then paler ones: BCV's 13 organs all differ
-COLOURS = ('#E69F00', '#56B4E9', '#009E73', '#F0E442', '#0072B2', '#D55E00', '#CC79A7', '#FFFFFF', '#8DD3C7',
+COLOURS = ('#E69F00', '#56B4E9', '#009E73', '#F0E442', '#0072B2', '#D55E00', '#CC79A7', '#8A2BE2', '#8DD3C7',
            '#FB8072', '#B3DE69', '#BC80BD', '#FCCDE5', '#A6761D')
 
 
