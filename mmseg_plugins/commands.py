@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-REPO = Path(__file__).resolve().parents[1]
+_HERE = Path(__file__).resolve().parents[1]
+# the repository's root; installed, what holds its folders (setup.cfg)
+REPO = _HERE / 'mmseg_inflation' if (_HERE / 'mmseg_inflation').is_dir() else _HERE
 
 
 def command(script: str, *arguments: str | Path | tuple[str, Any], modules: Sequence[Path] = (),

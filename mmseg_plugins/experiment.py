@@ -45,6 +45,7 @@ from . import compat
 from .acceleration import carry_into_model, prepare_acceleration
 from .arguments import check_arguments, check_options
 from .checkpoints import check_source_file
+from .commands import REPO
 from .datasets import layout_images, photographs
 from .datasets.catalogue import CATALOGUE, DatasetInfo
 from .datasets.splits import name_share, split_cases
@@ -117,6 +118,9 @@ def _expect_index(name: str) -> dict:
 
 def read_config(path: str | Path, options: dict | None = None, index: dict | None = None) -> Config:
     """Read a config and apply options, leaving its parts as the file has them; arguments as of `load_config`."""
+    own = REPO / 'configs' / Path(path).name
+    if not Path(path).exists() and Path(path).parent.name == 'configs' and own.is_file():
+        path = own  # this project's, from any folder
     if not Path(path).is_file():
         known = sorted(p.name for p in Path(path).absolute().parent.glob('*.py'))
         raise UserError(f'{path}: config not found{nearest(Path(path).name, known)}')
