@@ -125,6 +125,7 @@ def main() -> int:
                       file=sys.stderr)
             return not failed and not lost
 
+        print(f'into {out}; to follow it from elsewhere: {command("benchmarks/report.py", out, "--watch")}')
         prepare_inputs(grid, archives, args.data_root, args.weights_root, progress)
         make_equal(grid, args, executor)
         write_atomic(out / 'grid.yaml', f'# {given_command(args)}\n{re.sub(GIVEN, "", grid.text).lstrip()}')

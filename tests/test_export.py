@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -106,3 +107,15 @@ def test_what_carries_nothing_is_not_exported(tmp_path):
     with pytest.raises(UserError, match='carries no config'):
         call_tool('export', tmp_path / 'bare.pth', tmp_path / 'model')
     assert not (tmp_path / 'model/config.json').exists()
+
+
+def test_the_docs_python_runs(prepared, msd_raw, tmp_path, monkeypatch):
+    """Every block of the page, one after the other, beside an exported model and an image."""
+    call_tool('export', make_checkpoint(tmp_path, prepared), tmp_path)
+    shutil.copy(msd_raw / 'imagesTr/case_000.nii.gz', tmp_path / 'in.nii.gz')
+    monkeypatch.chdir(tmp_path)
+    blocks, found = code_of(REPO / 'docs/predict.md'), {}
+    assert len(blocks) == 3
+    for code in blocks:
+        exec(code, found)
+    assert Path('out.nii.gz').is_file() and [tuple(each.shape) for each in found['maps']] == [(1, 384, 14, 14)] * 4
