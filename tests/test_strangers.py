@@ -16,7 +16,7 @@ from test_layouts import write_nnunet
 HERE = {'configs/beit_centering_bcv.py': str(REPO / 'configs/mini_beit_centering_hippocampus.py'),
         'experiment.accumulate=8': 'experiment.source=None experiment.steps=2 experiment.batch=4 '
                                    'experiment.img_size=64 experiment.evaluate=train',
-        'work_dirs/beit_centering_bcv/iter_25000.pth': 'work_dirs/mini_beit_centering_hippocampus/iter_2.pth'}
+        'work_dirs/knee/iter_25000.pth': 'work_dirs/knee/iter_2.pth'}
 
 
 def call(folder: Path, script: str, *words) -> str:
@@ -44,7 +44,7 @@ def test_a_model_is_trained_sent_and_used_by_the_readme_alone(tmp_path):
     cases = {path.name for path in (raw / 'labelsTr').iterdir()}
     assert {path.name for path in (trainer / 'LABELS').glob('*.nii.gz')} == cases
 
-    call(trainer, 'tools/export.py', HERE['work_dirs/beit_centering_bcv/iter_25000.pth'], 'knee')
+    call(trainer, 'tools/export.py', HERE['work_dirs/knee/iter_25000.pth'], 'knee')
     user.mkdir()
     shutil.copytree(trainer / 'knee', user / 'received')
     shutil.copytree(trainer / 'IMAGES', user / 'scans')
