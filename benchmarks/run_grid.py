@@ -128,7 +128,7 @@ def main() -> int:
         print(f'into {out}; to follow it from elsewhere: {command("benchmarks/report.py", out, "--watch")}')
         prepare_inputs(grid, archives, args.data_root, args.weights_root, progress)
         make_equal(grid, args, executor)
-        write_atomic(out / 'grid.yaml', f'# {given_command(args)}\n{re.sub(GIVEN, "", grid.text).lstrip()}')
+        write_atomic(out / 'grid.yaml', f'# {given_command(args)}\n{re.sub(GIVEN, "", grid.text, count=1)}')
         for dataset in grid.datasets:
             write_summary(out, dataset, summarize_dataset(read_index(PREPARED / dataset), grid.folds))
         search, folders = list_search(grid, args.weights_root, args.max_iters), search_folders(grid, out, args)
@@ -174,7 +174,7 @@ def output_folder(grid: Grid, args: argparse.Namespace) -> Path:
 
 def given_command(args: argparse.Namespace) -> str:
     """The command that this is, as far as it says what is run, to be told on the page."""
-    said = {'--grid': [Path(name).name if is_file_name(name) else name for name in args.grid],
+    said = {'--grid': [Path(name).name if Path(name).is_absolute() else name for name in args.grid],
             '--tables': args.tables,
             **{axis.flag: getattr(args, axis.flag.strip('-').replace('-', '_')) for axis in AXES.values()},
             '--dataset': args.dataset, '--seeds': args.seeds, '--folds': args.folds and [args.folds],

@@ -1,10 +1,12 @@
 """What a checkpoint carries beside its weights, so that it is enough to predict with: its config and data's index.
 
-It is read as data. No module is imported because a checkpoint names it, and no class is built that is not one of
-this project's, OpenMMLab's or an imported module's.
+It is read as data: plain containers, from which a model is built of this project's classes, torch's and a few of
+OpenMMLab's. Constructors of others read files or import modules that a config names. No module is imported because
+a checkpoint says so.
 """
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
-from .datasets.store import INDEX
-from .errors import UserError, nearest, some
+from .datasets.store import INDEX, find_class_fault
+from .errors import UserError, some
 from .experiment import import_extensions, places
 from .keys import check_experiment, decided_by
 from .sources import describe_weights
@@ -23,12 +25,17 @@ from .untrusted import OTHERS, find_fault
 # Of a prepared dataset's index: what a prediction needs, and what its user wants to know.
 DATA = {key: INDEX[key] for key in ('dataset', 'labels', 'headline', 'channels', 'intensity', 'nominal_spacing',
                                     'citation', 'evaluate')}
-DATA |= dict(channel_names=([str], ...), modality=(str, ...), nsd_tolerance=float, input_size=(int, ...),
-             steps=(int, ...))
-CARRIED = dict(config=dict(model=OTHERS, experiment=OTHERS, pipeline=[OTHERS]), imports=[str], data=DATA,
-               source=(OTHERS, None))
+DATA |= OTHERS | dict(channel_names=([str], ...), modality=(str, ...), nsd_tolerance=float, input_size=(int, ...),
+                      steps=(int, ...))
+PART = OTHERS | dict(type=str)
+CARRIED = OTHERS | dict(config=dict(model=PART, experiment=OTHERS, pipeline=[PART]), imports=[str], data=DATA,
+                        source=(OTHERS, None))
 # Keys of `experiment` by which a prediction differs though the weights fit.
 PREDICTED_BY = ('slices', 'stride', 'target', 'img_size', 'crop', 'spacing', 'protocol')
+# Of OpenMMLab's classes, those that only compute.
+OPENMMLAB = {'UPerHead', 'FCNHead', 'SegformerHead', 'PSPHead', 'ASPPHead', 'DepthwiseSeparableASPPHead',
+             'SETRUPHead', 'SETRMLAHead', 'FPNHead', 'Feature2Pyramid', 'MultiLevelNeck', 'MLANeck', 'FPN'}
+HARMLESS = dict(type='BatchDiceLoss')  # a prediction needs no loss, and some read files
 
 
 def carry(cfg: Config, index: dict) -> dict:
@@ -63,10 +70,10 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
-def read_carried(checkpoint: Any, path: Path, imports: tuple[str, ...] = ()) -> tuple[Config, dict]:
+def read_carried(checkpoint: Any, path: Path, imports: Sequence[str] = ()) -> tuple[Config, dict]:
     """The config and the index that a checkpoint carries, as `load_config` and `read_index` give them.
 
-    Of the config there are `model`, `experiment` and the pipeline of `test_dataloader`.
+    Of the config there are `model`, without its losses, `experiment` and the pipeline of `test_dataloader`.
 
     Args:
         checkpoint: what `path` holds.
@@ -80,56 +87,99 @@ def read_carried(checkpoint: Any, path: Path, imports: tuple[str, ...] = ()) -> 
     if carried is None:
         raise UserError(f'{path}: carries no config, as checkpoints of tools/train.py do; name the config that it '
                         'was trained with before it')
+    if fault := _fault(carried):
+        raise UserError(f'{path}: what it carries is not as tools/train.py writes it ({fault}); name the config '
+                        'that it was trained with before it')
     if foreign := [name for name in carried['imports'] if name not in imports]:
         raise UserError(f'{path}: was trained with modules of its own, {some(foreign)}; if you have and trust '
                         f'them, give --imports {" ".join(carried["imports"])}')
-    config, data = carried['config'], carried['data']
+    config = copy.deepcopy(carried['config'])
     check_experiment(config['experiment'], str(path))
-    _check_types(config['model'], path)
     if not {'decode_head', 'network'} & set(config['model']):
         raise UserError(f'{path}: was trained without labels, so it segments nothing; start a training from it')
+    _restrict(config['model'], path, {name.split('.')[0] for name in imports})
     cfg = Config(dict(model=config['model'], experiment=config['experiment'],
                       test_dataloader=dict(dataset=dict(pipeline=config['pipeline']))),
                  cfg_text=str(path), filename=str(path))  # mmengine reads the file where it is given no text
-    return cfg, data
+    return cfg, carried['data']
 
 
 def carried_data(checkpoint: Any) -> dict | None:
     """The index that a checkpoint carries; None: none."""
     carried = _find(checkpoint)
-    return carried and carried['data']
+    return None if carried is None or _fault(carried) else carried['data']
 
 
-def _find(checkpoint: Any) -> dict | None:
+def prediction_settings(cfg: Config) -> dict:
+    """What of a config determines a prediction, in plain containers."""
+    model, experiment = _plain(cfg.model), cfg.experiment
+    model.get('backbone', model.get('network', {})).pop('source', None)
+    return dict(model=model, experiment={key: _plain(experiment.get(key)) for key in PREDICTED_BY},
+                pipeline=_plain(list(cfg.test_dataloader.dataset.pipeline)))
+
+
+def _find(checkpoint: Any) -> Any:
     meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
-    carried = meta.get('carried') if isinstance(meta, dict) else None
-    return None if find_fault(carried, CARRIED) else carried
+    return meta.get('carried') if isinstance(meta, dict) else None
 
 
-def _check_types(model: dict, path: Path) -> None:
-    """mmengine would import whatever a dotted name leads to, and call it."""
+def _fault(carried: Any) -> str | None:
+    """What of it is not as `carry` makes it; None: nothing."""
+    if not _is_plain(carried):
+        return 'it holds more than plain containers'
+    return find_fault(carried, CARRIED) or find_class_fault(carried['data'])
+
+
+def _is_plain(value: Any) -> bool:
+    """As JSON has it: what is looked through is then all that there is."""
+    if type(value) is dict:
+        return all(type(key) is str for key in value) and all(map(_is_plain, value.values()))
+    if type(value) is list:
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (str, int, float, bool)
+
+
+def _restrict(part: Any, path: Path, trusted: set[str]) -> None:
+    """Take away what a prediction does not need, and refuse what may do more than compute.
+
+    mmengine would import whatever a dotted name leads to, and call it.
+    """
+    if isinstance(part, list):
+        for entry in part:
+            _restrict(entry, path, trusted)
+    if not isinstance(part, dict):
+        return
+    for key in ('init_cfg', 'pretrained'):
+        part.pop(key, None)
+    if 'loss_decode' in part:
+        part['loss_decode'] = dict(HARMLESS)
+    if 'type' in part and part != HARMLESS:
+        _check_type(part['type'], path, trusted)
+    if isinstance(sizes := part.get('sizes'), dict):  # go to timm's constructors, which take files' names too
+        if odd := next((key for key, value in sizes.items() if not _are_numbers(value)), None):
+            raise UserError(f'{path}: its model has sizes.{odd}={str(sizes[odd])[:40]!r}, no number; name the '
+                            'config that it was trained with before it')
+    for entry in part.values():
+        _restrict(entry, path, trusted)
+
+
+def _are_numbers(value: Any) -> bool:
+    return all(map(_are_numbers, value)) if isinstance(value, list) else isinstance(value, int | float)
+
+
+def _check_type(name: Any, path: Path, trusted: set[str]) -> None:
     init_default_scope('mmseg')
-    known: set[str] = set()
-    registry = MODELS
+    registry, known = MODELS, {}
     while registry is not None:
         registry.import_from_location()
-        known |= set(registry.module_dict)
+        known = dict(registry.module_dict) | known
         registry = registry.parent
-    for name in _types(model):
-        if not isinstance(name, str) or name not in known:
-            raise UserError(f'{path}: its model names {str(name)[:60]!r}, which is not registered'
-                            f'{nearest(name, known) if isinstance(name, str) and "." not in name else ""}; '
-                            'name its config before it')
-
-
-def _types(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
-        if 'type' in value:
-            yield value['type']
-        value = list(value.values())
-    if isinstance(value, list):
-        for entry in value:
-            yield from _types(entry)
+    found = known.get(name) if isinstance(name, str) else None
+    home = getattr(found, '__module__', '').split('.')[0]
+    if not (home in {__package__, 'torch', *trusted} or found and name in OPENMMLAB):
+        what = 'which is not registered' if found is None else f'of {home}, which may do more than compute'
+        raise UserError(f'{path}: its model names {str(name)[:60]!r}, {what}; name the config that it was trained '
+                        'with before it')
 
 
 def find_differences(cfg: Config, index: dict, checkpoint: Any) -> list[str]:
@@ -138,10 +188,9 @@ def find_differences(cfg: Config, index: dict, checkpoint: Any) -> list[str]:
     Empty where the checkpoint carries none.
     """
     carried = _find(checkpoint)
-    if carried is None:
+    if carried is None or _fault(carried):
         return []
-    theirs, mine = carried['config'], _plain(dict(model=cfg.model, experiment=cfg.experiment))
-    mine['model'].get('backbone', mine['model'].get('network', {})).pop('source', None)
+    theirs, mine = carried['config'], prediction_settings(cfg)
 
     def settings(config: dict, data: dict) -> dict[str, Any]:
         found = {f'experiment.{key}': config['experiment'].get(key) for key in PREDICTED_BY}

@@ -29,7 +29,8 @@ from .errors import UserError
 from .flax_names import is_googles, name_as_timm
 from .inflation import inflate_kernel
 from .positions import inflate_swin_table, resize_beit_table
-from .safe_load import check_format, load_checkpoint
+from .safe_load import check_format, load_checkpoint, load_trained
+from .untrusted import OTHERS, find_fault
 
 State = dict[str, Tensor]
 
@@ -275,11 +276,11 @@ def load_source(model: nn.Module, naming: Naming, path: str | Path, slices: int,
     if isinstance(model, SwinTransformer3d):
         kernel = _video_kernel(model, kernel, channels, inflation)
         report.inflated, report.resized = report.resized, []  # tables, over depth
-    elif report.root.endswith(OWN_ROOT) and kernel.shape[1] > 1:
-        if kernel.shape[1] != channels * slices:
-            raise UserError(f'{path}: is of this project, its kernel inflated to {kernel.shape[1]} slices and '
-                            f'channels, and the encoder takes {slices} x {channels}; train with as many, or take '
-                            'the source that it started from')
+    elif inflation != 'random' and (window := _own_window(path, report.root, kernel)):
+        if window != (slices, channels):
+            raise UserError(f'{path}: is of this project, its kernel inflated already, to {window[0]} slices and '
+                            f'{window[1]} channels, and the encoder takes {slices} and {channels}; train with as '
+                            'many, or take the source that it started from')
         _fill(model, naming, state, kernel, report)
         report.loaded, report.inflated = [*report.inflated, *report.loaded], []
         return report
@@ -288,6 +289,24 @@ def load_source(model: nn.Module, naming: Naming, path: str | Path, slices: int,
         kernel = None if kernel is None else kernel.flatten(1, 2)
     _fill(model, naming, state, kernel, report)
     return report
+
+
+def _own_window(path: str | Path, root: str, kernel: Tensor) -> tuple[int, int] | None:
+    """Slices and channels that the kernel of a checkpoint of this project spans; None: it is a 2D model's.
+
+    Its shape alone does not tell three slices from three colours; what the checkpoint carries does.
+    """
+    if not root.endswith(OWN_ROOT):
+        return None
+    content = load_trained(path)
+    wanted: dict = dict(channels=int)
+    for part in ('data', 'carried', 'meta'):
+        wanted = OTHERS | {part: OTHERS | wanted}
+    if find_fault(content, wanted):
+        return None  # somebody else's
+    channels = max(content['meta']['carried']['data']['channels'], 1)
+    slices = kernel.shape[1] // channels
+    return None if slices == 1 else (slices, channels)
 
 
 def load_volume_source(model: nn.Module, naming: Naming, path: str | Path, channels: int) -> LoadReport:

@@ -56,7 +56,7 @@ from .keys import KEYS, PLACEHOLDERS, check_experiment, check_place, decided_by
 from .models.encoders import spans_window, timm_encoder
 from .models.volume_segmentor import fill_network
 from .progress import Progress
-from .sources import TIMM, fetch_source, name_own_weights
+from .sources import OWN, TIMM, fetch_source, name_own_weights
 
 MISSING = object()
 
@@ -118,9 +118,9 @@ def _expect_index(name: str) -> dict:
 
 def read_config(path: str | Path, options: dict | None = None, index: dict | None = None) -> Config:
     """Read a config and apply options, leaving its parts as the file has them; arguments as of `load_config`."""
-    own = REPO / 'configs' / Path(path).name
-    if not Path(path).exists() and Path(path).parent.name == 'configs' and own.is_file():
-        path = own  # this project's, from any folder
+    own, here = REPO / 'configs' / Path(path).name, Path('configs').absolute()
+    if Path(path).absolute().parent == here and not here.exists() and own.is_file():
+        path = own  # this project's, from a folder that has no configs
     if not Path(path).is_file():
         known = sorted(p.name for p in Path(path).absolute().parent.glob('*.py'))
         raise UserError(f'{path}: config not found{nearest(Path(path).name, known)}')
@@ -143,7 +143,8 @@ def read_config(path: str | Path, options: dict | None = None, index: dict | Non
         cfg.experiment[key] = cfg.experiment.get(key) and os.path.expanduser(cfg.experiment[key])
     if cfg.experiment.get('encoder'):
         cfg.experiment.encoder = cfg.experiment.encoder.removeprefix(TIMM)
-        if 'experiment.encoder' in (options or ()) and 'experiment.source' not in options:
+        if ('experiment.encoder' in (options or ()) and 'experiment.source' not in options
+                and not OWN.fullmatch(cfg.experiment.source or '')):
             cfg.experiment.source = None  # the config's is of its own encoder
     _fill_from_dataset(cfg.experiment, index)
     check_arguments(cfg, str(path))
@@ -186,7 +187,7 @@ def import_extensions(modules: Sequence[str], named_by: str | Path) -> None:
     Raises:
         UserError: names the file that asked for the module.
     """
-    if '' not in sys.path:
+    if modules and '' not in sys.path:
         sys.path.append('')
     for module in modules:
         try:

@@ -5,10 +5,10 @@ The files have the names that model hubs expect: model.safetensors, config.json,
 
 import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
 from safetensors.torch import save
 from torch import nn
 
@@ -41,20 +41,20 @@ def export_model(checkpoint: dict, path: Path, folder: Path, imports: tuple[str,
     """
     cfg, data = read_carried(checkpoint, path, imports)
     found = scores and _read_scores(scores, data['labels'])
-    carried = copy.deepcopy(checkpoint['meta']['carried'])
     model = load_model(cfg, checkpoint, path, 'cpu')
     state = {name: value.contiguous().clone() for name, value in merged_state(model).items()}
-    _make_plain(carried['config'])
-    plain = Config(dict(model=copy.deepcopy(carried['config']['model'])), cfg_text=str(path), filename=str(path))
-    same = load_model(plain, dict(state_dict=state), path, 'cpu')  # whole, or not at all
+    carried, plain = copy.deepcopy(checkpoint['meta']['carried']), read_carried(checkpoint, path, imports)[0]
+    for config in (carried['config'], plain):
+        _make_plain(config)
+    model = load_model(plain, dict(state_dict=state), path, 'cpu')  # whole, or not at all
     step = checkpoint['meta'].get('iter')
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / WEIGHTS, save(state, dict(carried=json.dumps(carried))))
     write_json(folder / CONFIG, carried)
-    write_atomic(folder / CARD, describe(same, carried, step if isinstance(step, int) else None, found))
+    write_atomic(folder / CARD, describe(model, carried, step if isinstance(step, int) else None, found))
 
 
-def _make_plain(config: dict) -> None:
+def _make_plain(config: Mapping) -> None:
     """The config of a model whose weights are merged."""
     for part in (config['experiment'], config['model'].get('backbone', {})):
         part.pop('tuning', None)
@@ -85,6 +85,7 @@ def describe(model: nn.Module, carried: dict, step: int | None, scores: dict | N
         f'{_size(experiment["img_size"])} pixels')
     labels = ', '.join(f'{name} ({number})' for number, name in list(enumerate(data['labels']))[1:])
     source, encoder = carried['source'], _encoder(model)
+    modules = f' --imports {" ".join(carried["imports"])}' if carried['imports'] else ''
     facts = {
         'Input': f'{data.get("modality", "")} volumes ({channels}); the network takes {takes}. A volume of any '
                  'size is segmented at its own resolution.',
@@ -101,8 +102,8 @@ def describe(model: nn.Module, carried: dict, step: int | None, scores: dict | N
              f'Segments {labels} in 3D images. For research; it is no medical device.',
              '\n'.join(f'- **{name}:** {text}' for name, text in facts.items()),
              '## Use', f'With this project, whose commands read `{WEIGHTS}` and nothing else:',
-             _code('sh', f'python tools/predict.py {WEIGHTS} in.nii.gz out.nii.gz\n'
-                         f'python tools/predict.py {WEIGHTS} --input FOLDER --output FOLDER')]
+             _code('sh', f'python tools/predict.py {WEIGHTS} in.nii.gz out.nii.gz{modules}\n'
+                         f'python tools/predict.py {WEIGHTS} --input FOLDER --output FOLDER{modules}')]
     for title, code in load_lines(model, carried).items():
         parts += [title, _code('python', code)]
     parts += ['## Scores', _table(scores) if scores else 'None were given when this was exported.',
@@ -113,12 +114,14 @@ def describe(model: nn.Module, carried: dict, step: int | None, scores: dict | N
 
 def load_lines(model: nn.Module, carried: dict) -> dict[str, str]:
     """Python that loads the exported files, by what it is of; run where they are."""
-    lines = {'As a module of MMSegmentation:': (
-        'import json, mmseg_plugins\nfrom mmengine.registry import init_default_scope\n'
-        'from mmseg.registry import MODELS\nfrom safetensors.torch import load_file\n'
-        "init_default_scope('mmseg')\n"
-        f"model = MODELS.build(json.load(open('{CONFIG}'))['config']['model']).eval()\n"
-        f"model.load_state_dict(load_file('{WEIGHTS}'))")}
+    imports = carried['imports']
+    lines = {'In Python, as a module of MMSegmentation:': (
+        'import mmseg_plugins\nfrom pathlib import Path\nfrom mmseg_plugins.carried import read_carried\n'
+        'from mmseg_plugins.inference import load_model\n'
+        'from mmseg_plugins.safe_load import load_trained\n'
+        f"path = Path('{WEIGHTS}')\n"
+        f'cfg, index = read_carried(checkpoint := load_trained(path), path{f", {imports}" if imports else ""})\n'
+        "model = load_model(cfg, checkpoint, path, 'cpu')")}
     encoder = getattr(model, 'backbone', None)
     if type(encoder).__name__ == 'InflatedViT' and encoder.lifting is None:
         taps, sizes = sorted(set(encoder.out_indices)), ''.join(

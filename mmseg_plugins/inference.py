@@ -1,6 +1,5 @@
 """Whole-volume prediction with a trained checkpoint."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmseg.structures import SegDataSample
-from safetensors import safe_open
 from torch import nn
 
 from .building import build_model
@@ -21,26 +19,7 @@ from .datasets.volumes import Volume
 from .errors import UserError
 from .evaluation import OverlapAverage
 from .experiment import leave_source_out
-from .safe_load import check_format, load_checkpoint
-from .untrusted import CHECKED
 from .work_dir import check_weights
-
-
-def load_trained(path: Path) -> Any:
-    """What a checkpoint of a training holds, of mmengine's kind or exported (export.py): `state_dict` and `meta`.
-
-    Raises:
-        UserError: it is not there, or cannot be read.
-    """
-    content = load_checkpoint(path)
-    if check_format(path) != 'safetensors':
-        return content
-    with safe_open(path, 'pt') as file:
-        text = (file.metadata() or {}).get('carried')
-    try:
-        return dict(state_dict=content, meta=dict(carried=text and json.loads(text, **CHECKED)))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f'{path}: what it carries cannot be read ({error}); export it again') from error
 
 
 def load_model(cfg: Config, checkpoint: Any, path: Path, device: str) -> nn.Module:

@@ -10,6 +10,7 @@ versions, mmengine's histories, and refuse all else.
 
 import argparse
 import io
+import json
 import pickle
 import re
 import tarfile
@@ -22,9 +23,11 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from .errors import UserError
+from .untrusted import CHECKED
 
 NUMBERS = re.compile(r'(b1|[iu][1248]|f[248])')
 
@@ -233,6 +236,24 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
     finally:
         torch.serialization.clear_safe_globals()
         torch.serialization.add_safe_globals(others)
+
+
+def load_trained(path: str | Path) -> Any:
+    """What a checkpoint of a training holds, of mmengine's kind or exported (export.py): `state_dict` and `meta`.
+
+    Raises:
+        UserError: it is not there, or cannot be read.
+    """
+    path = Path(path).expanduser()
+    content = load_checkpoint(path)
+    if check_format(path) != 'safetensors':
+        return content
+    with safe_open(path, 'pt') as file:
+        text = (file.metadata() or {}).get('carried')
+    try:
+        return dict(state_dict=content, meta=dict(carried=text and json.loads(text, **CHECKED)))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f'{path}: what it carries cannot be read ({error}); export it again') from error
 
 
 def _check_archive(path: Path) -> None:

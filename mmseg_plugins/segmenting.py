@@ -11,13 +11,14 @@ from torch import nn
 from .datasets.images import Image
 from .datasets.intensity import channel_statistics, doubt_modality
 from .datasets.volumes import Volume, read_volume, write_label
-from .errors import UserError, some
+from .errors import UserError
 from .evaluation.metrics import choose_metrics
 from .evaluation.scores import ScoredCase, Scores, collect_scores, compare, score_case
+from .faults import is_out_of_memory
 from .files import write_json
 from .inference import predict_volume
 from .progress import Progress
-from .untrusted import read_json
+from .untrusted import OTHERS, find_fault, read_json
 
 NOTE = 'prediction.json'  # in a folder of label maps: what made them
 
@@ -38,54 +39,69 @@ class Segmenter:
         model: from load_model.
         cfg: its config.
         index: of the dataset that it was trained on.
+        facts: of the dataset that is scored: `nominal_spacing`, `nsd_tolerance`.
         scored: filled with each image that has a reference.
-        voxels: filled with each image's voxels by label, (K,), and ml of a voxel.
     """
     model: nn.Module
     cfg: Config
     index: dict
+    facts: dict
     scored: dict[str, ScoredCase] = field(default_factory=dict)
-    voxels: dict[str, tuple[np.ndarray, float]] = field(default_factory=dict)
 
     def __post_init__(self):
-        self.metrics = choose_metrics(None, self.index['nominal_spacing'])
+        self.metrics = choose_metrics(None, self.facts['nominal_spacing'])
 
-    def segment(self, job: Job, again: bool, progress: Callable[[int, int, str], None], say: Callable[[str], None]
-                ) -> None:
+    def segment(self, job: Job, progress: Callable[[int, int, str], None], say: Callable[[str], None],
+                done: bool = False) -> tuple[np.ndarray, Volume] | None:
         """Write a job's label map and picture, and compare with its reference.
 
         Args:
-            again: though they are there; else what is there is taken as done.
             progress: called with (slices done, slices, '').
             say: called with a line of what is doubtful.
+            done: the label map is there, and is taken as it is.
+
+        Returns:
+            The label map (D, H, W) and the image; None where nothing was left to do.
 
         Raises:
-            UserError: the image cannot be read, or is not the model's.
+            UserError: the image cannot be read, is not the model's, or is too large for the device.
         """
+        drawn = not job.overlay or done and job.overlay.exists()
+        if done and drawn and not job.image.labelled:
+            return None
         volume = job.image.read()
-        if again or not job.label.exists():
-            self._doubt(job.image, volume, say)
-            label = predict_volume(self.model, volume, self.cfg, self.index, progress=progress)
-            write_label(job.label, label, volume)
-        else:
+        if done:
             label = read_volume(job.label).image[:, 0]
-        labels = len(self.index['labels'])
+        else:
+            self._doubt(job.image, volume, say)
+            try:
+                label = predict_volume(self.model, volume, self.cfg, self.index, progress=progress)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise UserError(f'{job.image.name}: {" x ".join(map(str, volume.image.shape))} voxels do not fit '
+                                'into memory; choose another --device, or crop the image') from None
+            write_label(job.label, label, volume)
         if volume.label is not None:
-            pair = compare(volume.label, label, labels, volume.spacing, self.index['nsd_tolerance'])
+            pair = compare(volume.label, label, len(self.index['labels']), volume.spacing,
+                           self.facts['nsd_tolerance'])
             self.scored[job.image.name] = score_case(pair, self.metrics)
-        if job.overlay and (again or not job.overlay.exists()):
+        if not drawn:
             from .datasets.pictures import draw_overlay
 
             draw_overlay(job.overlay, volume, label, self.index)
-        self.voxels[job.image.name] = np.bincount(label.ravel(), minlength=labels), np.prod(volume.spacing) / 1000
+        return label, volume
 
-    def segment_all(self, jobs: Sequence[Job], progress: Progress) -> list[str]:
+    def segment_all(self, jobs: Sequence[Job], ledger: 'Ledger', progress: Progress) -> list[str]:
         """All jobs that are not done; one that cannot be is said, left out, and named."""
         count, slices, failed = progress.counter('cases'), progress.counter('slices'), []
         for number, job in enumerate(jobs):
             count(number, len(jobs), job.image.name)
             try:
-                self.segment(job, False, slices, progress.say)
+                done = ledger.holds(job)
+                if not done:
+                    ledger.begin(job)
+                self.segment(job, slices, progress.say, done)
             except UserError as error:
                 progress.say(f'error: {error}')
                 failed.append(job.image.name)
@@ -104,26 +120,56 @@ class Segmenter:
             say(f'warning: {line}')
 
 
-def check_folder(folder: Path, jobs: Sequence[Job], made_by: dict, overwrite: bool) -> None:
-    """Label maps that are in the folder already must be of the same call, or go.
+class Ledger:
+    """What made each label map of a folder: `prediction.json` in it.
+
+    A label map counts as done where the same call made it of the same image. One that another call made, or
+    nobody knows what, is not written over unless that is asked for.
 
     Args:
-        made_by: what determines them, in plain words; it is noted in the folder.
-        overwrite: whether they may go.
-
-    Raises:
-        UserError: they are of another call, or of nobody knows what.
+        folder: of the label maps.
+        made_by: what determines a label map beside its image, in plain words.
     """
-    there = [file for job in jobs for file in (job.label, job.overlay) if file and file.exists()]
-    try:
-        before = read_json(folder / NOTE, '')
-    except (FileNotFoundError, UserError):
-        before = None
-    if there and before != made_by:
-        if not overwrite:
-            whose = 'another checkpoint or config' if before else 'something else'
-            raise UserError(f'{folder}: holds {some([file.name for file in there], 3)}, made by {whose}; name '
-                            'another folder, or give --overwrite')
+
+    def __init__(self, folder: Path, made_by: dict):
+        self.path, self.made_by = folder / NOTE, made_by
+        try:
+            found = read_json(self.path, '')
+        except (FileNotFoundError, UserError):
+            found = None
+        fits = not find_fault(found, {str: dict(image=[[int]], by=OTHERS)})
+        self.entries: dict[str, dict] = found if fits else {}
+
+    def holds(self, job: Job) -> bool:
+        """Whether a job is done."""
+        return job.label.exists() and self.entries.get(job.label.name) == self._entry(job)
+
+    def check(self, jobs: Sequence[Job], others: Sequence[Path], overwrite: bool) -> None:
+        """Refuse to write over files that this call has not made, or take them away.
+
+        Args:
+            others: files that will be written beside the label maps.
+
+        Raises:
+            UserError: names the first.
+        """
+        mine = {name for name, entry in self.entries.items() if entry['by'] == self.made_by}
+        there = [file for job in jobs if overwrite or job.label.name not in mine
+                 for file in (job.label, job.overlay) if file and file.exists()]
+        there += [file for file in others if file.exists() and (overwrite or not mine)]
+        if there and not overwrite:
+            whose = 'another call' if there[0].name in self.entries else 'something else'
+            raise UserError(f'{there[0]}: is there, made by {whose}; name another folder, or give --overwrite')
         for file in there:
             file.unlink()
-    write_json(folder / NOTE, made_by)
+
+    def begin(self, job: Job) -> None:
+        """Note a label map before it is written: a kill in between leaves one that is noted and not there."""
+        job.label.unlink(missing_ok=True)
+        if job.overlay:
+            job.overlay.unlink(missing_ok=True)
+        self.entries[job.label.name] = self._entry(job)
+        write_json(self.path, self.entries)
+
+    def _entry(self, job: Job) -> dict:
+        return dict(image=job.image.fingerprint, by=self.made_by)

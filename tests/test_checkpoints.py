@@ -215,23 +215,30 @@ def test_a_folder_is_told_from_a_missing_file(tmp_path):
 
 
 def test_ones_own_checkpoint_is_a_source_as_it_is(tmp_path):
-    """The kernel of a trained segmentor is not inflated again: three slices are no colours."""
+    """The kernel of a trained segmentor is not inflated again: three slices are no colours, colours no slices."""
+    def save_own(encoder, channels=1):
+        path = tmp_path / f'{len(list(tmp_path.iterdir()))}.pth'
+        torch.save({'state_dict': {f'module.backbone.{key}': value for key, value in encoder.state_dict().items()},
+                    'meta': dict(carried=dict(data=dict(channels=channels)))}, path)
+        return path
+
     own = InflatedViT(**MINI)
-    torch.save({'state_dict': {f'module.backbone.{key}': value for key, value in own.state_dict().items()}},
-               tmp_path / 'own.pth')
-    encoder = InflatedViT(**MINI, source=str(tmp_path / 'own.pth'), inflation='average')
+    encoder = InflatedViT(**MINI, source=str(path := save_own(own)), inflation='average')
     encoder.init_weights()
     assert torch.equal(encoder.model.patch_embed.proj.weight, own.model.patch_embed.proj.weight)
     assert 'patch_embed.proj.weight' in encoder.load_report.loaded and not encoder.load_report.inflated
-    with pytest.raises(UserError, match='inflated to 3 slices and channels, and the encoder takes 5 x 1'):
-        load(tmp_path / 'own.pth', slices=5)
-    beside = InflatedViT(**MINI, tuning='lora(2)')
-    torch.save({f'backbone.{key}': value for key, value in beside.state_dict().items()}, tmp_path / 'lora.pth')
+    assert load(path, inflation='random').missing == ['patch_embed.proj.weight', 'patch_embed.proj.bias']
+    for others in (dict(slices=5), dict(slices=1, channels=3)):
+        with pytest.raises(UserError, match='inflated already, to 3 slices and 1 channels'):
+            load(path, **others)
+    two = save_own(InflatedViT(**MINI | dict(channels=2)), 2)
+    with pytest.raises(UserError, match='to 3 slices and 2 channels, and the encoder takes 2 and 3'):
+        load(two, slices=2, channels=3)
+    for flat, channels in ((dict(slices=1), 1), (dict(slices=1, channels=3), 3)):  # grey, and colours
+        report = load(save_own(InflatedViT(**MINI | flat), channels))
+        assert report.inflated == ['patch_embed.proj.weight']
     with pytest.raises(UserError, match='merge it first'):
-        load(tmp_path / 'lora.pth')
-    flat = InflatedViT(**MINI | dict(slices=1))
-    torch.save({f'backbone.{key}': value for key, value in flat.state_dict().items()}, tmp_path / 'flat.pth')
-    assert load(tmp_path / 'flat.pth').inflated == ['patch_embed.proj.weight']  # of one slice it is
+        load(save_own(InflatedViT(**MINI, tuning='lora(2)')))
 
 
 @pytest.mark.parametrize('keys, what', [

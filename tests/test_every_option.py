@@ -184,7 +184,7 @@ SHOWN = {
         '--cfg-options': (['--cfg-options', 'experiment.slice=3'], "did you mean 'slices'")}),
     'tools/export.py': (['{used}/iter_5.pth', '{here}/out'], {
         '--scores': 'test_export.py::test_the_card_says_what_it_is',
-        '--imports': 'test_predict.py::test_no_module_is_imported_because_a_checkpoint_says_so',
+        '--imports': 'test_export.py::test_modules_of_its_own_are_named_on_the_card',
         '--overwrite': 'test_export.py::test_the_card_says_what_it_is'}),
     'tools/inflate.py': (['{used}/iter_5.pth', '--encoder', 'timm/vit_tiny_patch16_224'], {
         '--encoder': (['--encoder', 'swim'], "did you mean 'swin'"), '--slices': (['--slices', '0'], 'slices=0'),

@@ -17,7 +17,8 @@ from mmseg_plugins.carried import carry, read_carried
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.experiment import load_config
-from mmseg_plugins.inference import load_model, load_trained
+from mmseg_plugins.inference import load_model
+from mmseg_plugins.safe_load import load_trained
 
 CONFIG = 'mini_beit_centering_hippocampus'
 
@@ -119,3 +120,16 @@ def test_the_docs_python_runs(prepared, msd_raw, tmp_path, monkeypatch):
     for code in blocks:
         exec(code, found)
     assert Path('out.nii.gz').is_file() and [tuple(each.shape) for each in found['maps']] == [(1, 384, 14, 14)] * 4
+
+
+def test_modules_of_its_own_are_named_on_the_card(prepared, tmp_path, monkeypatch):
+    (tmp_path / 'own_of_this_export.py').write_text('')
+    monkeypatch.syspath_prepend(tmp_path)
+    content = torch.load(checkpoint := make_checkpoint(tmp_path, prepared), weights_only=True)
+    content['meta']['carried']['imports'] = ['own_of_this_export']
+    torch.save(content, checkpoint)
+    with pytest.raises(UserError, match='give --imports own_of_this_export'):
+        call_tool('export', checkpoint, tmp_path / 'model')
+    call_tool('export', checkpoint, tmp_path / 'model', '--imports', 'own_of_this_export')
+    card = (tmp_path / 'model/README.md').read_text()
+    assert card.count('out.nii.gz --imports own_of_this_export') == 1 and "path, ['own_of_this_export'])" in card

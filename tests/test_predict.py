@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from conftest import REPO, call_tool
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
+from mmseg_plugins import segmenting
 from mmseg_plugins.carried import carry
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.datasets.images import find_images
@@ -219,20 +221,52 @@ def save_changed(checkpoint, path, change) -> Path:
     return path
 
 
-@pytest.mark.parametrize('place, value, text', [
+SMUGGLED = [  # place in the carried config, what is put there, what is said; None: it is passed over
     (('model', 'neck', 'type'), 'os.system', "names 'os.system', which is not registered"),
-    (('model', 'decode_head', 'loss_decode'), [[dict(type='antigravity')]], "'antigravity'"),
-    (('experiment', 'slices'), 0, 'experiment.slices=0'), (('pipeline',), None, 'carries no config')])
+    (('model', 'neck', 'type'), 'TIMMBackbone', 'of mmseg, which may do more than compute'),
+    (('model', 'decode_head', 'norm_cfg'), ({'type': 'os.system', 'command': 'touch ran'},), 'more than plain'),
+    (('model', 'decode_head', 'norm_cfg'), [[{'type': 'antigravity'}]], "'antigravity'"),
+    (('model', 'decode_head', 'loss_decode'), {'type': 'CrossEntropyLoss', 'class_weight': 'evil.pkl'}, None),
+    (('model', 'decode_head', 'init_cfg'), {'type': 'Pretrained', 'checkpoint': 'evil.pkl'}, None),
+    (('model', 'backbone', 'source'), 'evil.pkl', None),
+    (('model', 'backbone', 'sizes', 'checkpoint_path'), 'evil.pkl', 'sizes.checkpoint_path'),
+    (('experiment', 'slices'), 0, 'experiment.slices=0'), (('pipeline',), None, 'not as tools/train.py writes it'),
+    (('pipeline',), [{'enlarge': 'area'}], 'not as tools/train.py writes it')]
+
+
+class Evil:
+    def __reduce__(self):
+        return Path.touch, (Path('ran'),)
+
+
+@pytest.mark.parametrize('place, value, text', SMUGGLED)
 def test_a_checkpoint_is_read_as_data(files, checkpoint, place, value, text):
+    """Whatever stands where its config would be, nothing of it runs, and no file that it names is read."""
+    Path('evil.pkl').write_bytes(pickle.dumps(Evil()))
+    Path('antigravity.py').write_text('open("ran", "w")')
+
     def change(carried):
         *parts, last = ('config', *place)
         for part in parts:
             carried = carried[part]
         carried[last] = value
     spoilt = save_changed(checkpoint, 'spoilt.pth', change)
-    with pytest.raises(UserError, match=text):
+    if text is None:
         call_tool('predict', spoilt, 'a.nii.gz', 'o.nii')
-    assert not Path('o.nii').exists()
+    else:
+        with pytest.raises(UserError, match=text):
+            call_tool('predict', spoilt, 'a.nii.gz', 'o.nii')
+    assert not Path('ran').exists() and Path('o.nii').exists() == (text is None)
+
+
+@pytest.mark.parametrize('key, value', [('headline', [99]), ('labels', ['background']), ('channels', 0),
+                                        ('intensity', dict(sound='loud', paper='maximum'))])
+def test_what_it_carries_of_its_data_is_checked(files, checkpoint, key, value):
+    spoilt = save_changed(checkpoint, 'spoilt.pth', lambda carried: carried['data'].update({key: value}))
+    with pytest.raises(UserError, match='not as tools/train.py writes it'):
+        call_tool('predict', spoilt, 'a.nii.gz', 'o.nii')
+    later = save_changed(checkpoint, 'later.pth', lambda carried: carried['data'].update(of_a_later_version=1))
+    call_tool('predict', later, 'a.nii.gz', 'o.nii')
 
 
 def test_no_module_is_imported_because_a_checkpoint_says_so(files, checkpoint, monkeypatch):
@@ -262,24 +296,70 @@ def test_a_folder_is_segmented_scored_and_gone_on_with(files, checkpoint, msd_ra
     call_tool('predict', checkpoint, 'in/p1_0000.nii.gz', 'alone.nii')
     np.testing.assert_array_equal(labels_of('out/p1.nii.gz'), labels_of('alone.nii'))
 
-    Path('out/p2.nii.gz').unlink()  # as if a kill had come before
+    Path('out/p2.nii.gz').unlink()  # as if a kill had come between its note and its label map
     Path('in/p4.nii.gz').unlink()
-    kept = Path('out/p1.nii.gz').stat().st_mtime_ns
+    times = {name: Path(f'out/{name}').stat().st_mtime_ns for name in ('p1.nii.gz', 'p3.nii.gz')}
+    nib.save(nib.load(msd_raw / 'imagesTr/case_004.nii.gz'), 'in/p3.nii')  # another image in its place
+    shutil.copy('truth/p1.nii.gz', 'truth/p9.nii.gz')
     assert not call_tool(*call, '--truth', 'truth', '--overlay', 'pictures')
     said = capsys.readouterr().out
-    assert '2 of 3 are done already' in said and said.splitlines()[-1] == str(files / 'out')
-    assert Path('out/p1.nii.gz').stat().st_mtime_ns == kept and Path('out/p2.nii.gz').exists()
-    assert len(list(Path('pictures').glob('*.png'))) == 3
+    assert '1 of 3 are done already' in said and said.splitlines()[-1] == str(files / 'out')
+    assert 'left out, no image is called so: p9' in said
+    assert {name: Path(f'out/{name}').stat().st_mtime_ns == time for name, time in times.items()} == {
+        'p1.nii.gz': True, 'p3.nii.gz': False}
+    assert Path('out/p2.nii.gz').exists() and len(list(Path('pictures').glob('*.png'))) == 3
     scores = json.loads(Path('out/scores.json').read_text())
     figures = dsc(compare(labels_of('truth/p1.nii.gz'), labels_of('alone.nii'), 3, (1, 1, 1)))[1:]
     assert [label['dsc'] for label in scores['cases']['p1'].values()] == pytest.approx(figures)
     assert set(scores['cases']) == {'p1'} and Path('out/scores.csv').read_text().startswith('case,label,dsc')
+    shutil.move('truth/p1.nii.gz', 'truth/p8.nii.gz')
+    with pytest.raises(UserError, match='no label map of the images; name each by its case, as p1.nii.gz, not p8'):
+        call_tool(*call, '--truth', 'truth')
 
+
+def test_label_maps_of_another_call_are_never_taken_for_ones_own(files, checkpoint):
     other = save_changed(checkpoint, 'other.pth', lambda carried: carried['config']['experiment'].update(stride=2))
-    call[1] = other
-    with pytest.raises(UserError, match='made by another checkpoint or config'):
-        call_tool(*call)
-    assert not call_tool(*call, '--overwrite') and Path('out/p1.nii.gz').stat().st_mtime_ns > kept
+    for folder, name in (('x', 'a'), ('y', 'b')):
+        Path(folder).mkdir()
+        shutil.copy(f'{name}.nii.gz', folder)
+
+    def predict(made_by, folder, *more):
+        return call_tool('predict', made_by, '--input', folder, '--output', 'out', *more)
+    predict(checkpoint, 'x')
+    predict(other, 'y')  # beside those, of another checkpoint
+    with pytest.raises(UserError, match='out/a.nii.gz: is there, made by another call'):
+        predict(other, 'x')
+    with pytest.raises(UserError, match='made by another call'):
+        call_tool('predict', CONFIG, checkpoint, '--input', 'x', '--output', 'out',
+                  *options('nowhere/hippocampus', stride=3))  # settings count, not the config's name
+    before = Path('out/a.nii.gz').stat().st_mtime_ns
+    predict(checkpoint, 'x')
+    assert Path('out/a.nii.gz').stat().st_mtime_ns == before
+    predict(checkpoint, 'x', '--overwrite')
+    assert Path('out/a.nii.gz').stat().st_mtime_ns > before
+    Path('mine').mkdir()
+    for name in ('a.nii.gz', 'scores.csv'):
+        Path(f'mine/{name}').write_text('mine')
+        with pytest.raises(UserError, match=f'mine/{name}: is there, made by something else'):
+            call_tool('predict', checkpoint, '--input', 'x', '--output', 'mine')
+        Path(f'mine/{name}').unlink()
+
+
+def test_one_image_that_does_not_fit_into_memory_does_not_end_the_others(files, checkpoint, monkeypatch, capsys):
+    Path('in').mkdir()
+    for name in 'ab':
+        shutil.copy(f'{name}.nii.gz', 'in')
+    calls = iter((torch.OutOfMemoryError('CUDA out of memory'), None))
+    real = segmenting.predict_volume
+
+    def predict(*arguments, **more):
+        if error := next(calls):
+            raise error
+        return real(*arguments, **more)
+    monkeypatch.setattr(segmenting, 'predict_volume', predict)
+    assert call_tool('predict', checkpoint, '--input', 'in', '--output', 'out') == 2
+    assert 'a: 6 x 1 x 21 x 18 voxels do not fit into memory' in capsys.readouterr().err
+    assert not Path('out/a.nii.gz').exists() and Path('out/b.nii.gz').exists()
 
 
 @pytest.mark.parametrize('names, channels, cases', [
@@ -296,7 +376,9 @@ def test_images_of_a_folder_by_case(tmp_path, names, channels, cases):
         with pytest.raises(UserError, match=cases):
             find_images(tmp_path, channels, 2)
     else:
-        assert {image.name: len(image.files) for image in find_images(tmp_path, channels, 2)} == cases
+        images, notes = find_images(tmp_path, channels, 2)
+        assert {image.name: len(image.files) for image in images} == cases
+        assert bool(notes) == ('img_0001' in names)  # cases' numbers, or channels'
 
 
 def test_a_split_is_scored_as_evaluation_does(files, checkpoint, prepared, msd_raw, capsys):

@@ -5,8 +5,8 @@ import argparse
 from mmseg_plugins.errors import UserError, run_main
 from mmseg_plugins.export import CARD, CONFIG, WEIGHTS, export_model
 from mmseg_plugins.files import check_output
-from mmseg_plugins.inference import load_trained
 from mmseg_plugins.options import path
+from mmseg_plugins.safe_load import load_trained
 
 
 def main() -> None:

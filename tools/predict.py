@@ -8,25 +8,30 @@ CHECKPOINT carries its config. A config that is named before it (CONFIG.py CHECK
 """
 
 import argparse
+import hashlib
+import json
 import math
 from functools import partial
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import torch
+from mmengine.config import Config
 
-from mmseg_plugins.carried import carried_data, find_differences, read_carried
+from mmseg_plugins.carried import carried_data, find_differences, prediction_settings, read_carried
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.datasets.images import Image, find_images, stored_images
-from mmseg_plugins.datasets.volumes import read_volume
+from mmseg_plugins.datasets.volumes import Volume, read_volume
 from mmseg_plugins.errors import UserError, run_main, some
 from mmseg_plugins.evaluation.figures import summarize, write_figures
 from mmseg_plugins.experiment import load_config, read_config
 from mmseg_plugins.files import check_output, file_sha256, is_same_file, only_writer
-from mmseg_plugins.inference import check_device, load_model, load_trained
+from mmseg_plugins.inference import check_device, load_model
 from mmseg_plugins.options import add_config_options, path
 from mmseg_plugins.progress import Progress
-from mmseg_plugins.segmenting import Job, Segmenter, check_folder
+from mmseg_plugins.safe_load import load_trained
+from mmseg_plugins.segmenting import Job, Ledger, Segmenter
 
 
 def parse_args() -> argparse.Namespace:
@@ -57,6 +62,7 @@ def parse_args() -> argparse.Namespace:
     if not args.files:
         parser.error('name a checkpoint')
     args.checkpoint, *args.files = args.files
+    args.dataset_folder = args.dataset and Path('data/prepared') / args.dataset
     return args
 
 
@@ -118,21 +124,34 @@ def find_jobs(args: argparse.Namespace, index: dict) -> list[Job]:
                             f'channel{"s" * (channels > 1)}; name the image of one patient, or a file per '
                             'channel, then the label map')
         read = partial(read_volume, images, args.truth, channels, labels)
-        return [Job(Image(str(images[0]), read, tuple(images)), label, args.overlay)]
+        return [Job(Image(str(images[0]), read, tuple(images), bool(args.truth)), label, args.overlay)]
     if args.dataset:
-        there = read_index(prepared := Path('data/prepared') / args.dataset)
-        if there['labels'] != index['labels']:
-            raise UserError(f'--dataset {args.dataset}: has the labels {some(there["labels"])}, the checkpoint '
-                            f'{some(index["labels"])}; name the dataset it was trained for')
-        images = stored_images(prepared, args.split)
+        images, notes = stored_images(args.dataset_folder, args.split), []
     else:
-        images = find_images(args.input, channels, labels, args.truth)
+        images, notes = find_images(args.input, channels, labels, args.truth)
+    for note in notes:
+        print(f'warning: {note}')
     for folder in filter(None, (args.input, args.truth)):
         if is_same_file(args.output, folder):
             raise UserError(f'--output {args.output}: label maps would overwrite the files of this folder; name '
                             'another')
     return [Job(image, args.output / f'{image.name}.nii.gz', args.overlay and args.overlay / f'{image.name}.png')
             for image in images]
+
+
+def find_facts(args: argparse.Namespace, index: dict) -> dict:
+    """What scores need of the dataset: of the one that is named, else of the model's own.
+
+    Raises:
+        UserError: the dataset has other labels than the model.
+    """
+    if not args.dataset:
+        return index
+    there = read_index(args.dataset_folder)
+    if there['labels'] != index['labels']:
+        raise UserError(f'--dataset {args.dataset}: has the labels {some(there["labels"])}, the checkpoint '
+                        f'{some(index["labels"])}; name the dataset it was trained for')
+    return there
 
 
 def load(args: argparse.Namespace) -> tuple:
@@ -161,45 +180,54 @@ def main() -> int:
         check_files(args)
     check_device(args.device)
     cfg, index, jobs, checkpoint = load(args)
-    segmenter = Segmenter(load_model(cfg, checkpoint, args.checkpoint, args.device), cfg, index)
+    facts = find_facts(args, index)
+    segmenter = Segmenter(load_model(cfg, checkpoint, args.checkpoint, args.device), cfg, index, facts)
     if args.dry_run:
         print(f'{args.checkpoint}: fits, {len(jobs)} image{"s" * (len(jobs) != 1)} to segment')
         return 0
     if not args.output:
         with Progress(stderr=True) as progress:
-            segmenter.segment(jobs[0], True, progress.counter('slices'), print)
-        tell(segmenter, jobs[0])
+            label, volume = segmenter.segment(jobs[0], progress.counter('slices'), print)
+        tell(segmenter, jobs[0], label, volume)
         return 0
-    made_by = dict(checkpoint=args.checkpoint.name, sha256=file_sha256(args.checkpoint),
-                   config=args.config and args.config.name,
-                   options={key: str(value) for key, value in args.cfg_options.items()})
+    table = args.output / 'scores.json'
     with only_writer(args.output):
-        check_folder(args.output, jobs, made_by, args.overwrite)
-        done = sum(job.label.exists() for job in jobs)
+        ledger = Ledger(args.output, describe_call(args, cfg))
+        ledger.check(jobs, [table, table.with_suffix('.csv')], args.overwrite)
+        done = sum(map(ledger.holds, jobs))
         if done:
             print(f'{done} of {len(jobs)} are done already')
         with Progress(stderr=True) as progress:
-            failed = segmenter.segment_all(jobs, progress)
+            failed = segmenter.segment_all(jobs, ledger, progress)
         if scores := segmenter.scores():
             for name, figures in summarize(scores, index['labels'], index['headline'])['labels'].items():
                 print(f'{name}: {show_dsc(figures)}, mean of {len(scores.cases)} cases')
-            print(write_figures(args.output / 'scores.json', scores, index['labels'], index['headline']))
+            print(write_figures(table, scores, index['labels'], index['headline']))
     if failed:
         print(f'{len(failed)} of {len(jobs)} could not be segmented: {some(failed)}; call again for these')
     print(args.output)
     return 2 if failed else 0
 
 
+def describe_call(args: argparse.Namespace, cfg: Config) -> dict:
+    """What determines a label map beside its image."""
+    settings = hashlib.sha256(json.dumps(prediction_settings(cfg), sort_keys=True).encode())
+    return dict(checkpoint=args.checkpoint.name, sha256=file_sha256(args.checkpoint),
+                settings=settings.hexdigest())
+
+
 def show_dsc(figures: dict[str, float]) -> str:
     return 'no DSC, as it is nowhere' if math.isnan(figures['dsc']) else f'DSC {figures["dsc"]:.2f} %'
 
 
-def tell(segmenter: Segmenter, job: Job) -> None:
+def tell(segmenter: Segmenter, job: Job, label: np.ndarray, volume: Volume) -> None:
     """Print what one image came to."""
-    index, [(voxels, ml)], scores = segmenter.index, segmenter.voxels.values(), segmenter.scores()
+    index, scores = segmenter.index, segmenter.scores()
     figures = summarize(scores, index['labels'], index['headline'])['labels'] if scores else {}
     for number, name in enumerate(index['labels'][1:], 1):
-        size = f'{voxels[number]:,} voxels' if index['nominal_spacing'] else f'{voxels[number] * ml:.2f} ml'
+        voxels = np.count_nonzero(label == number)
+        size = (f'{voxels:,} voxels' if index['nominal_spacing'] else
+                f'{voxels * np.prod(volume.spacing) / 1000:.2f} ml')
         print(f'{name}: {size}' + (f', {show_dsc(figures[name])}' if figures else ''))
     if index['nominal_spacing']:
         print(f'(voxel sizes of {index["dataset"]} are nominal, so volumes are in voxels)')

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from mmseg_plugins.building import build_runner
+from mmseg_plugins.carried import find_differences
 from mmseg_plugins.compat import leave_processes
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.errors import UserError, run_main
@@ -12,9 +13,10 @@ from mmseg_plugins.evaluation.figures import write_figures
 from mmseg_plugins.experiment import check_splits, leave_source_out, load_config, prepare_for_device
 from mmseg_plugins.faults import explain
 from mmseg_plugins.files import check_output, write_json
-from mmseg_plugins.inference import load_trained, load_weights
+from mmseg_plugins.inference import load_weights
 from mmseg_plugins.launch import add_launcher, check_launcher
 from mmseg_plugins.options import add_config_options, path
+from mmseg_plugins.safe_load import load_trained
 from mmseg_plugins.work_dir import keep_config
 
 
@@ -47,7 +49,8 @@ def main() -> None:
     if args.out:
         if args.out.suffix != '.json':
             raise UserError(f'{args.out}: --out must be named .json')
-        check_output(args.out, '--out', [args.config, args.checkpoint], args.overwrite, [cfg.experiment.data_root])
+        for file in (args.out, args.out.with_suffix('.csv')):
+            check_output(file, '--out', [args.config, args.checkpoint], args.overwrite, [cfg.experiment.data_root])
     keep_config(work_dir, args.config)
     prepare_for_device(cfg, args.launcher, train=False)
     leave_source_out(cfg)
@@ -57,8 +60,12 @@ def main() -> None:
     from mmengine.model import is_model_wrapper
     runner = build_runner(cfg, train=False)
     # not mmengine's `load_from`, which evaluates whatever weights fit and leaves the others random
-    load_weights(runner.model.module if is_model_wrapper(runner.model) else runner.model,
-                 load_trained(args.checkpoint), args.checkpoint)
+    checkpoint = load_trained(args.checkpoint)
+    load_weights(runner.model.module if is_model_wrapper(runner.model) else runner.model, checkpoint,
+                 args.checkpoint)
+    for difference in find_differences(cfg, read_index(cfg.experiment.data_root), checkpoint):
+        if is_main_process():
+            print(f'warning: {args.config.name}: {difference}; the config counts')
     try:
         metrics = runner.test()
     except Exception as error:

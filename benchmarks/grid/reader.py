@@ -24,7 +24,7 @@ from .tables import TABLES, Contrast, Table, check_table
 from .yaml_file import read_yaml
 
 GRIDS = Path(__file__).parents[1] / 'grids'
-GIVEN = r'# (python \S*run_grid\.py.*)'  # the first line of a folder's grid.yaml: how it was called
+GIVEN = r'\A# (python \S*run_grid\.py.*)\n'  # the first line of a folder's grid.yaml: how it was called
 
 # What of a run's config the grid itself sets, so that `options` cannot, and by which of its keys.
 SET_BY = {'experiment.data_root': 'dataset', 'experiment.seed': 'seeds', 'load_from': 'source',

@@ -52,7 +52,7 @@ def draw_all(judged: Sequence[Judged], measured: Measured, grid: Grid, results: 
         if shown and alone:
             add('contrasts', 'Contrasts', 'One row minus another. Whiskers: 95 % interval; filled: beyond noise, '
                 'both as in the table of contrasts. Diamonds: published, pooled.', contrast_dots,
-                {str(each.contrast): each for each in shown}, grid)
+                _name_apart(shown), grid)
         elif main:
             add('datasets', f'By dataset: {main[0]}', f'{main[0].first} minus {main[0].second}. Whiskers: 95 % '
                 'interval; filled: beyond noise, both as in the table of contrasts. Diamonds: published, pooled.',
@@ -121,6 +121,13 @@ def organ_bars(table: Table, measured: Measured, grid: Grid):
     figure.legend(ncols=3, **BELOW)
     figure.tight_layout()
     return figure
+
+
+def _name_apart(judged: Sequence[Judged]) -> dict[str, Judged]:
+    """Contrasts by name, those of one name by their table as well."""
+    names = [str(each.contrast) for each in judged]
+    return {f'{name} (table {each.contrast.table})' if names.count(name) > 1 else name: each
+            for name, each in zip(names, judged, strict=True)}
 
 
 def contrast_dots(named: dict[str, Judged], grid: Grid):

@@ -138,19 +138,18 @@ def describe_code(measured: Measured) -> list[str]:
 
 
 def repeat_command(grid: Grid, measured: Measured) -> str | None:
-    """The command that was given, or else what repeats all runs, where they are a grid's that the project has."""
-    if given := re.match(GIVEN, grid.text):
-        return given[1]
-    if not (GRIDS / f'{grid.name}.yaml').is_file():
-        return None
-    known = load_grid(grid.name)
+    """What repeats all runs, where they are a grid's that the project has, or what was called covers them."""
+    known = load_grid(grid.name) if (GRIDS / f'{grid.name}.yaml').is_file() else None
     # rows that the file has gained since are run as well
-    same = ({*grid.cells()} <= {*known.cells()} and known.seeds_and_folds == grid.seeds_and_folds
-            and known.options == grid.options and known.equal == grid.equal
-            and known.config_options == grid.config_options and known.tune == grid.tune
-            and {*measured.cells()} <= {*known.cells()}
-            and {record['seed'] for record in measured.records} <= {*known.seeds})
-    return f'python benchmarks/run_grid.py --grid {grid.name}' if same else None
+    if known and ({*grid.cells()} <= {*known.cells()} and known.seeds_and_folds == grid.seeds_and_folds
+                  and known.options == grid.options and known.equal == grid.equal
+                  and known.config_options == grid.config_options and known.tune == grid.tune
+                  and {*measured.cells()} <= {*known.cells()}
+                  and {record['seed'] for record in measured.records} <= {*known.seeds}):
+        return f'python benchmarks/run_grid.py --grid {grid.name}'
+    given = re.match(GIVEN, grid.text)
+    asked = {*grid.on_each(grid.free)} if grid.free else {*grid.cells()}
+    return given[1] if given and {*measured.cells()} <= asked else None
 
 
 def shown_table(table: Rendered) -> dict:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, some
 from .layouts import ENDINGS
 from .splits import split_cases
 from .store import Store, read_index, read_meta
@@ -26,14 +26,22 @@ class Image:
         name: of the case.
         read: gives the volume, with its label map where one is known.
         files: that it is read from.
+        labelled: whether its label map is known.
     """
     name: str
     read: Callable[[], Volume]
     files: tuple[Path, ...] = ()
+    labelled: bool = True
+
+    @property
+    def fingerprint(self) -> list[list[int]]:
+        """Sizes and times of its files, by which one that was written anew is told."""
+        return [[stat.st_size, stat.st_mtime_ns] for stat in (path.stat() for path in self.files)]
 
 
-def find_images(folder: Path, channels: int, labels: int, truth: Path | None = None) -> list[Image]:
-    """The images of a folder by name of the case, files below its folders left out.
+def find_images(folder: Path, channels: int, labels: int, truth: Path | None = None
+                ) -> tuple[list[Image], list[str]]:
+    """The images of a folder by name of the case, files below its folders left out, and what is doubtful of them.
 
     A file is a case, with its channels along a fourth axis; or a channel of one, where its name says so as
     nnU-Net's do: `case_0000.nii.gz`, `case_0001.nii.gz`, ... for all channels of a case.
@@ -44,7 +52,8 @@ def find_images(folder: Path, channels: int, labels: int, truth: Path | None = N
         truth: folder of label maps, `<case>.nii.gz`; a case need not have one.
 
     Raises:
-        UserError: no such folder, no image, a case named twice, or one that lacks a channel.
+        UserError: no such folder, no image, a case named twice, one that lacks a channel, or no label map that is
+            a case's.
     """
     files = list_files(folder, 'images')
     if not files:
@@ -68,9 +77,18 @@ def find_images(folder: Path, channels: int, labels: int, truth: Path | None = N
             name, found = stem, (path,)
         if cases.setdefault(name, found) != found:
             raise UserError(f'{path}: case {name!r} has {cases[name][0].name} too; leave one of them')
+    notes = []
+    if channels == 1 and (several := [case for case, files in numbered.items() if len(files) > 1]):
+        notes.append(f'{folder}: files of {some(several)} are numbered, and the model takes one channel: each is '
+                     'taken for a case of its own')
     known = list_files(truth, 'label maps') if truth else {}
-    return [Image(name, partial(read_volume, found, known.get(name), channels, labels), found)
-            for name, found in sorted(cases.items())]
+    if others := sorted(known.keys() - cases.keys()):
+        if not known.keys() & cases.keys():
+            raise UserError(f'{truth}: no label map of the images; name each by its case, as '
+                            f'{next(iter(sorted(cases)))}.nii.gz, not {others[0]}')
+        notes.append(f'{truth}: left out, no image is called so: {some(others)}')
+    return [Image(name, partial(read_volume, found, known.get(name), channels, labels), found, name in known)
+            for name, found in sorted(cases.items())], notes
 
 
 def list_files(folder: Path, what: str) -> dict[str, Path]:
@@ -100,7 +118,7 @@ def stored_images(prepared: Path, split: str | None = None) -> list[Image]:
     """
     index = read_index(prepared)
     store = Store(prepared)
-    return [Image(case, partial(_read_stored, store, case))
+    return [Image(case, partial(_read_stored, store, case), tuple((prepared / 'cases' / case).glob('image.*')))
             for case in split_cases(index, split or index['evaluate'], '--split')]
 
 

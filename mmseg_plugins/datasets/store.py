@@ -190,13 +190,23 @@ ENTRY = OTHERS | dict(
     variation=[[float]], sha256=str)
 
 
+def find_class_fault(index: dict) -> str | None:
+    """What of an index's labels, channels and intensity rules cannot be a dataset's; None: nothing."""
+    labels = len(index['labels'])
+    if (not 2 <= labels <= MOST_CLASSES or index['channels'] < 1
+            or not set(index['headline']) <= set(range(labels))):
+        return 'labels, headline or channels are not of a dataset'
+    for rule in index['intensity'].values():
+        if rule not in ('percentiles', 'maximum') and (isinstance(rule, str) or len(rule) < 2):
+            return f'an intensity rule is {str(rule)[:40]!r}'
+    return None
+
+
 def _index_fault(index: Any, path: Path) -> str | None:
     """What of an index training could not work with; None: nothing."""
-    if fault := find_fault(index, INDEX):
+    if fault := find_fault(index, INDEX) or find_class_fault(index):
         return fault
     labels, channels, cases = len(index['labels']), index['channels'], index['cases']
-    if not 2 <= labels <= MOST_CLASSES or channels < 1 or not set(index['headline']) <= set(range(labels)):
-        return 'labels, headline or channels are not of a dataset'
     for key in ('input_size', 'steps'):  # which indexes of earlier versions lack
         if type(number := index.get(key, 1)) is not int or number < 1:
             return f'its {key} is {str(number)[:40]!r}, no whole number above 0'
@@ -204,9 +214,6 @@ def _index_fault(index: Any, path: Path) -> str | None:
         return f'its nsd_tolerance is {str(millimetres)[:40]!r}, no number of mm above 0'
     if index['evaluate'] not in index['split']:
         return f'its split has no {index["evaluate"][:40]!r}'
-    for rule in index['intensity'].values():
-        if rule not in ('percentiles', 'maximum') and (isinstance(rule, str) or len(rule) < 2):
-            return f'an intensity rule is {str(rule)[:40]!r}'
     for name, entry in cases.items():
         check_name(name, f'{path}: a case')
         if fault := find_fault(entry, ENTRY, f'case {name}'):
