@@ -50,16 +50,21 @@ def test_links_lead_somewhere(path):
             assert not anchor or anchor in anchors(found), f'{path.name}: {found.name} has no heading {anchor}'
 
 
-@cache
-def help_of(script: str) -> str:
+def call(script: str, *words: str) -> tuple[int | None, str]:
+    """What a script's `main` returns, called in this process, and what it prints."""
     path = REPO / script
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    module, said = importlib.util.module_from_spec(spec), io.StringIO()
-    with mock.patch.object(sys, 'argv', [script, '--help']), contextlib.redirect_stdout(said), \
+    module, said, status = importlib.util.module_from_spec(spec), io.StringIO(), None
+    with mock.patch.object(sys, 'argv', [script, *words]), contextlib.redirect_stdout(said), \
             contextlib.suppress(SystemExit):
         spec.loader.exec_module(module)
-        module.main()
-    return said.getvalue()
+        status = module.main()
+    return status, said.getvalue()
+
+
+@cache
+def help_of(script: str) -> str:
+    return call(script, '--help')[1]
 
 
 COMMAND = re.compile(r'(?:\$ )?(?:[A-Z_]+=\S+ )*(?:python |torchrun .*? |(?=\S+\.sh))'
@@ -100,3 +105,21 @@ def test_commands_are_ones_that_there_are(path):
 def test_the_commands_are_found():
     found = [script for path in PAGES for script, _ in commands_of(path)]
     assert len(found) > 60 and {'tools/predict.py', 'benchmarks/run_grid.py', 'tools/dist_train.sh'} <= set(found)
+
+
+def only_looks(script: str, words: list[str]) -> bool:
+    """Whether a command writes nothing, and needs nothing that is not in the repository."""
+    if any(word.isupper() or word.endswith('.yaml') for word in words):  # the reader's own
+        return False
+    looks = '--dry-run' in words or '--plan' in words and '--device' in words
+    return (script == 'benchmarks/run_grid.py' and looks or script == 'tools/sources.py' and not words
+            or script == 'tools/flops.py' or script == 'benchmarks/report.py' and words[:1] == ['results/phantom-bf16'])
+
+
+def test_commands_that_only_look_are_run(monkeypatch):
+    monkeypatch.chdir(REPO)
+    run = {(script, *words) for path in PAGES for script, words in commands_of(path) if only_looks(script, words)}
+    assert len(run) >= 4
+    for script, *words in sorted(run):
+        status, said = call(script, *words)
+        assert not status and said, f'{script} {words}'
