@@ -113,7 +113,8 @@ def only_looks(script: str, words: list[str]) -> bool:
         return False
     looks = '--dry-run' in words or '--plan' in words and '--device' in words
     return (script == 'benchmarks/run_grid.py' and looks or script == 'tools/sources.py' and not words
-            or script == 'tools/flops.py' or script == 'benchmarks/report.py' and words[:1] == ['results/phantom-bf16'])
+            or script == 'tools/flops.py'
+            or script == 'benchmarks/report.py' and words[:1] == ['results/phantom-bf16'])
 
 
 def test_commands_that_only_look_are_run(monkeypatch):
