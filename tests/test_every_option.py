@@ -254,9 +254,7 @@ SHOWN = {
         '--encoder': (['--encoder', 'swim'], "did you mean 'swin'"),
         '--img-size': (['--img-size', '-8'], 'img_size=-8'),
         '--out': 'test_lifting.py::test_the_certificates_of_all_are_one_page'}),
-    'benchmarks/coverage.py': (['--draws', '1', '--out', '{here}/coverage.md'], {
-        '--draws': (['--draws', '0'], '--draws must be at least 1'),
-        '--out': (['--out', '{here}/x.md'], '{here}/x.md')}),
+    'benchmarks/coverage.py': ([], dict.fromkeys(['--draws', '--out'], 'test_speed.py::test_the_coverage_page')),
     'benchmarks/speed/loader.py': ([], CASE), 'benchmarks/speed/metric.py': ([], CASE),
     'benchmarks/speed/options.py': ([], {'--out': CASE['--out']} | dict.fromkeys(
         ['--repeats', '--models', '--size', '--batch', '--steps'], TINY)),

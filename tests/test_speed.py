@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import REPO
 
+from benchmarks import coverage
 from benchmarks.speed import common, options
 from mmseg_plugins.datasets.catalogue import CATALOGUE
 
@@ -65,3 +66,19 @@ def test_arguments_that_mean_nothing_are_refused(monkeypatch, capsys, arguments,
     with pytest.raises(SystemExit):
         common.parse_case_args('Time.', 9)
     assert message in capsys.readouterr().err
+
+
+def test_the_coverage_page(tmp_path, monkeypatch, capsys):
+    (tmp_path / 'results').mkdir()
+    (tmp_path / 'results/hippocampus').symlink_to(REPO / 'results/hippocampus')
+    monkeypatch.setattr(coverage, 'RESULTS', tmp_path / 'results')
+    for draws in ('0', '2'):
+        monkeypatch.setattr(sys, 'argv', ['coverage.py', '--draws', draws, '--out', str(tmp_path / 'page.md')])
+        if draws == '0':
+            with pytest.raises(SystemExit):
+                coverage.main()
+            assert '--draws must be at least 1' in capsys.readouterr().err
+        else:
+            coverage.main()
+    page = (tmp_path / 'page.md').read_text()
+    assert '--draws 2\n' in page and '40 cases' in page and 'skewness over cases' in page

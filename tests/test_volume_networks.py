@@ -400,7 +400,7 @@ def test_tools_test_and_predict_give_the_same_labels(prepared, msd_raw, tmp_path
     label, truth = (np.asarray(nib.load(path).dataobj) for path in (out, msd_raw / 'labelsTr' / f'{case}.nii.gz'))
     assert label.shape == truth.shape and len(read_index(prepared)['split']['test']) == 1
     dice = [200 * ((label == i) & (truth == i)).sum() / ((label == i).sum() + (truth == i).sum()) for i in (1, 2)]
-    assert json.loads(figures.read_text())['DSC case'] == pytest.approx(np.mean(dice), abs=1e-3)
+    assert json.loads(figures.read_text())['mean']['dsc'] == pytest.approx(np.mean(dice), abs=1e-3)
     call_tool('flops', CONFIG, *chosen)
     assert 'one crop of 1 x 4 x 16 x 16' in capsys.readouterr().out
 

@@ -25,8 +25,7 @@ from mmseg_plugins.datasets.layouts import describe_folder, find_cases
 from mmseg_plugins.datasets.volumes import read_volume
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.experiment import read_config
-from mmseg_plugins.inference import load_weights
-from mmseg_plugins.safe_load import load_checkpoint
+from mmseg_plugins.safe_load import load_checkpoint, load_trained
 
 CONFIG = REPO / 'configs/mini_beit_centering_hippocampus.py'
 
@@ -84,7 +83,7 @@ HOSTILE = {'a shell': shell, 'globals': _globals, 'a write to globals': lambda _
 def test_nothing_in_a_checkpoint_runs(tmp_path, make, archive):
     path = tmp_path / 'hostile.pth'
     torch.save(dict(state_dict=dict(a=make(tmp_path)), meta={}), path, _use_new_zipfile_serialization=archive)
-    for read in (load_checkpoint, read_checkpoint, lambda path: load_weights(nn.Linear(2, 2), path),
+    for read in (load_checkpoint, load_trained, read_checkpoint,
                  lambda path: CheckpointLoader.load_checkpoint(str(path), 'cpu')):  # resuming, and load_from
         refused(lambda read=read: read(path), 'hostile.pth', 'refused')
     assert not (tmp_path / 'ran').exists() and 'poisoned' not in HistoryBuffer.update.__globals__
@@ -130,7 +129,7 @@ def test_a_damaged_or_blown_up_checkpoint_is_named(tmp_path):
     middle = whole.index(bytes(3000)) + 1000
     for content in (whole[:-1], whole[:len(whole) // 2], whole[:middle] + b'\1' + whole[middle + 1:], b''):
         path.write_bytes(content)
-        refused(lambda: load_weights(nn.Linear(2, 2), path), 'a.pth', 'cannot be read')
+        refused(lambda: load_trained(path), 'a.pth', 'cannot be read')
     with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
         archive.writestr('a/data.pkl', bytes(10**6))
     refused(lambda: load_checkpoint(path), 'compressed')

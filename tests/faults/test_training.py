@@ -97,9 +97,10 @@ def test_evaluation_is_the_same_for_any_number_of_processes(prepared, tmp_path, 
                      '--cfg-options', *choices]
         finish(children.start_ranks(count, children.script, arguments, tmp_path / 'log'))
         figures.append(json.loads((tmp_path / f'{count}.json').read_text()))
-    assert all(found == figures[0] for found in figures) and 0 < figures[0]['DSC pooled'] < 100
+    assert all(found == figures[0] for found in figures) and 0 < figures[0]['mean']['dsc_pooled'] < 100
     last = read_log(work)[1]  # and what training found at its end
-    assert {name: last[name] for name in figures[0]} == figures[0]
+    means = {metric['title']: figures[0]['mean'][name] for name, metric in figures[0]['metrics'].items()}
+    assert {title: last[title] for title in means} == means
 
 
 def test_elastic_restart_goes_on_from_the_checkpoint(uninterrupted_by_two, prepared, tmp_path):
