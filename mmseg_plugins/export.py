@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from .carried import read_carried
 from .computed import merged_state
@@ -80,6 +80,8 @@ def describe(model: nn.Module, carried: dict, step: int | None, scores: dict | N
     """The model card, Markdown below the front matter that hubs read."""
     data, experiment = carried['data'], carried['config']['experiment']
     channels = ', '.join(data.get('channel_names') or [f'{data["channels"]} channels'])
+    modality = data.get('modality', '')
+    volumes = f'{modality} volumes' + (f' ({channels})' if channels != modality else '')
     takes = describe_crops(experiment) or (
         f'windows of {experiment["slices"]} slices, stride {experiment["stride"]}, of '
         f'{_size(experiment["img_size"])} pixels')
@@ -87,18 +89,17 @@ def describe(model: nn.Module, carried: dict, step: int | None, scores: dict | N
     source, encoder = carried['source'], _encoder(model)
     modules = f' --imports {" ".join(carried["imports"])}' if carried['imports'] else ''
     facts = {
-        'Input': f'{data.get("modality", "")} volumes ({channels}); the network takes {takes}. A volume of any '
-                 'size is segmented at its own resolution.',
+        'Input': f'{volumes}; the network takes {takes}. A volume of any size is segmented at its own resolution.',
         'Intensities': _intensities(data['intensity'].get(experiment['protocol'])),
         'Trained on': f'{data["dataset"]}. {data["citation"]}'.strip(),
-        'Encoder': encoder,
+        'Encoder': f'{encoder}; the whole model has {sum(map(Tensor.numel, model.parameters())):,} parameters',
         'Started from': 'random weights' if source is None else '; '.join(
             f'{key.replace("_", " ")}: {value}' for key, value in source.items()),
         'Training': ', '.join(f'{key} {experiment[key]}' for key in ('steps', 'batch', 'lr', 'seed')
                               if key in experiment) + (f'; these are the weights of step {step}' if step else '')}
     parts = ['---\nlicense: other\nlibrary_name: mmseg_plugins\npipeline_tag: image-segmentation\n'
              f'tags: [medical, segmentation, 3d]\ndatasets: [{json.dumps(data["dataset"])}]\n---',
-             f'# {encoder} for {data["dataset"]}',
+             f'# {encoder.partition(" ")[0]} for {data["dataset"]}',
              f'Segments {labels} in 3D images. For research; it is no medical device.',
              '\n'.join(f'- **{name}:** {text}' for name, text in facts.items()),
              '## Use', f'With this project, whose commands read `{WEIGHTS}` and nothing else:',
@@ -147,7 +148,9 @@ def _encoder(model: nn.Module) -> str:
     if not hasattr(model, 'backbone'):
         return type(model.network).__name__
     encoder = model.backbone
-    return f'{type(encoder).__name__} ({getattr(encoder, "name", "")})'.replace(' ()', '')
+    sizes = [f'{key.replace("_", " ")} {value}' for key, value in getattr(encoder, 'sizes', {}).items()]
+    told = ', '.join(filter(None, [getattr(encoder, 'name', ''), *sizes]))
+    return type(encoder).__name__ + (f' ({told})' if told else '')
 
 
 def _size(size: Any) -> str:

@@ -48,16 +48,16 @@ def draw_all(judged: Sequence[Judged], measured: Measured, grid: Grid, results: 
     rows, main = rows_by_dataset(measured, grid), main_contrasts(measured, grid)
     alone = len(grid.datasets) == 1
     with project_style():
-        shown = [each for each in told_first(judged) if each.estimate]
-        if shown and alone:
-            add('contrasts', 'Contrasts', 'One row minus another. Whiskers: 95 % interval; filled: beyond noise, '
-                'both as in the table of contrasts. Diamonds: published, pooled.', contrast_dots,
-                _name_apart(shown), grid)
-        elif main:
-            add('datasets', f'By dataset: {main[0]}', f'{main[0].first} minus {main[0].second}. Whiskers: 95 % '
-                'interval; filled: beyond noise, both as in the table of contrasts. Diamonds: published, pooled.',
-                contrast_dots, {each.contrast.cells[0].dataset: each for each in judged
-                                if each.contrast in main and each.estimate}, grid)
+        lead = _name_apart([each for each in told_first(judged) if each.estimate])
+        name, title, what = 'contrasts', 'Contrasts', 'One row minus another'
+        if main and not alone:
+            name, title, what = 'datasets', f'By dataset: {main[0]}', f'{main[0].first} minus {main[0].second}'
+            lead = {each.contrast.cells[0].dataset: each for each in judged
+                    if each.contrast in main and each.estimate}
+        published = published_differences(lead, grid)
+        marks = ' Diamonds: published, pooled.' if published else ''
+        add(name, title, f'{what}. Whiskers: 95 % interval; filled: beyond noise, both as in the table of '
+            f'contrasts.{marks}', contrast_dots, lead, published)
         for table in grid.tables.values() if alone else ():
             if not table.figure or not was_run(table, measured, grid):
                 continue
@@ -130,22 +130,30 @@ def _name_apart(judged: Sequence[Judged]) -> dict[str, Judged]:
             for name, each in zip(names, judged, strict=True)}
 
 
-def contrast_dots(named: dict[str, Judged], grid: Grid):
+def published_differences(named: dict[str, Judged], grid: Grid) -> dict[str, float]:
+    """Of contrasts by name, those whose rows are published on their dataset."""
+    found = {}
+    for name, each in named.items():
+        contrast = each.contrast
+        paper = grid.tables[contrast.table].published(contrast.cells[0].dataset).rows if contrast.table else {}
+        if {contrast.first, contrast.second} <= set(paper):
+            found[name] = paper[contrast.first] - paper[contrast.second]
+    return found
+
+
+def contrast_dots(named: dict[str, Judged], published: dict[str, float]):
     """Contrasts by name, the published ones beside them; None without any."""
     if not named:
         return None
     figure, axes = plt.subplots(figsize=(5.6, 0.9 + 0.32 * len(named)))
-    published = {}
     for y, each in enumerate(named.values()):
-        contrast, found = each.contrast, each.estimate
+        found = each.estimate
         axes.hlines(y, found.low, found.high, color=COLOURS[3], lw=1)
         axes.plot(found.value, y, 'o', color=COLOURS[3], mfc=COLOURS[3] if each.beyond_noise else 'white')
-        paper = grid.tables[contrast.table].published(contrast.cells[0].dataset).rows if contrast.table else {}
-        if {contrast.first, contrast.second} <= set(paper):
-            published[y] = paper[contrast.first] - paper[contrast.second]
     axes.plot([], [], 'o', color=COLOURS[3], label='measured')
     if published:
-        axes.plot([*published.values()], [*published], 'D', color=COLOURS[2], ms=5, label='published')
+        places = [list(named).index(name) for name in published]
+        axes.plot([*published.values()], places, 'D', color=COLOURS[2], ms=5, label='published')
         axes.legend(**BESIDE)
     axes.axvline(0, color='#333333', lw=0.8)
     axes.set_yticks(range(len(named)), list(named))

@@ -85,7 +85,7 @@ def caption(table: Table, measured: Measured, grid: Grid) -> str:
         surfaces += f'; NSD is at {", ".join(each)}'
     if table.labels == 'headline' and (nominal := measured.without_spacing()):
         surfaces += f'; nothing is told in mm, as voxel sizes of {", ".join(nominal)} are nominal'
-    times = f'; time is of training, beside {table.reference}\'s' if table.against else ''
+    times = f'; time is of training, 1 being that of {table.reference}' if table.against else ''
     return f'{title}. {what}mean over {over}{surfaces}{times}{end_of_caption(measured)}.'
 
 
