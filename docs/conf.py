@@ -25,9 +25,6 @@ napoleon_use_ivar = True
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'none'
 
-SCRIPTS = ('tools/train.py', 'tools/test.py', 'tools/predict.py', 'tools/export.py', 'tools/verify_data.py',
-           'tools/prepare_data.py', 'tools/sources.py', 'tools/pretrain.py', 'tools/inflate.py', 'tools/score.py',
-           'tools/flops.py', 'tools/nnunet.py', 'benchmarks/run_grid.py', 'benchmarks/report.py')
 PLUGINS = ('inflation', 'lifting', 'tuning', 'models.encoders', 'models.segmentor', 'models.volume_segmentor',
            'models.losses', 'models.objective', 'checkpoints', 'certificate', 'carried', 'inference', 'export',
            'datasets.volumes', 'datasets.images', 'datasets.store', 'datasets.layouts', 'datasets.catalogue',
@@ -51,8 +48,12 @@ def experiment_keys() -> str:
 
 def commands() -> str:
     """What each script says to --help."""
+    from mmseg_plugins.cli import SCRIPTS
+
     parts = []
-    for script in SCRIPTS:
+    for script in [*SCRIPTS.values(), 'tools/nnunet.py']:
+        if not script.endswith('.py'):
+            continue
         path = REPO / script
         spec = importlib.util.spec_from_file_location(path.stem, path)
         module = importlib.util.module_from_spec(spec)

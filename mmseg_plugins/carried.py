@@ -48,16 +48,23 @@ def carry(cfg: Config, index: dict) -> dict:
     imports, loader = cfg.get('custom_imports') or {}, cfg.get('test_dataloader') or cfg.train_dataloader
     named, source = imports.get('imports') or (), cfg.experiment.source
     named = [named] if isinstance(named, str) else named
-    model, experiment = _plain(cfg.model), _plain(cfg.experiment)
-    for part in ('backbone', 'network'):
-        model.get(part, {}).pop('source', None)
+    experiment = _plain(cfg.experiment)
     for key in ('data_root', 'source'):  # where things lie is nobody else's business
         experiment[key] = experiment.get(key) and Path(experiment[key]).name
     return dict(
-        config=dict(model=model, experiment=experiment, pipeline=_plain(list(loader.dataset.pipeline))),
+        config=dict(model=_plain_model(cfg), experiment=experiment,
+                    pipeline=_plain(list(loader.dataset.pipeline))),
         imports=[name for name in named if name != __package__],
         data=_plain({key: index[key] for key in DATA if key in index}),
         source=_plain(describe_weights(Path(source))) if source and Path(source).is_file() else None)
+
+
+def _plain_model(cfg: Config) -> dict:
+    """Without its source, whose weights the checkpoint's have taken the place of."""
+    model = _plain(cfg.model)
+    for part in ('backbone', 'network'):
+        model.get(part, {}).pop('source', None)
+    return model
 
 
 def _plain(value: Any) -> Any:
@@ -107,14 +114,12 @@ def read_carried(checkpoint: Any, path: Path, imports: Sequence[str] = ()) -> tu
 def carried_data(checkpoint: Any) -> dict | None:
     """The index that a checkpoint carries; None: none."""
     carried = _find(checkpoint)
-    return None if carried is None or _fault(carried) else carried['data']
+    return None if _fault(carried) else carried['data']
 
 
 def prediction_settings(cfg: Config) -> dict:
     """What of a config determines a prediction, in plain containers."""
-    model, experiment = _plain(cfg.model), cfg.experiment
-    model.get('backbone', model.get('network', {})).pop('source', None)
-    return dict(model=model, experiment={key: _plain(experiment.get(key)) for key in PREDICTED_BY},
+    return dict(model=_plain_model(cfg), experiment={key: _plain(cfg.experiment.get(key)) for key in PREDICTED_BY},
                 pipeline=_plain(list(cfg.test_dataloader.dataset.pipeline)))
 
 
@@ -188,7 +193,7 @@ def find_differences(cfg: Config, index: dict, checkpoint: Any) -> list[str]:
     Empty where the checkpoint carries none.
     """
     carried = _find(checkpoint)
-    if carried is None or _fault(carried):
+    if _fault(carried):
         return []
     theirs, mine = carried['config'], prediction_settings(cfg)
 

@@ -20,7 +20,7 @@ from .inference import predict_volume
 from .progress import Progress
 from .untrusted import OTHERS, find_fault, read_json
 
-NOTE = 'prediction.json'  # in a folder of label maps: what made them
+LEDGER = 'prediction.json'  # in a folder of label maps: what made each
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Ledger:
     """
 
     def __init__(self, folder: Path, made_by: dict):
-        self.path, self.made_by = folder / NOTE, made_by
+        self.path, self.made_by = folder / LEDGER, made_by
         try:
             found = read_json(self.path, '')
         except (FileNotFoundError, UserError):
@@ -154,8 +154,9 @@ class Ledger:
             UserError: names the first.
         """
         mine = {name for name, entry in self.entries.items() if entry['by'] == self.made_by}
-        there = [file for job in jobs if overwrite or job.label.name not in mine
-                 for file in (job.label, job.overlay) if file and file.exists()]
+        there = [job.label for job in jobs if overwrite or job.label.name not in mine]
+        there += [job.overlay for job in jobs if job.overlay and (overwrite or not self.holds(job))]
+        there = [file for file in there if file.exists()]
         there += [file for file in others if file.exists() and (overwrite or not mine)]
         if there and not overwrite:
             whose = 'another call' if there[0].name in self.entries else 'something else'
@@ -166,8 +167,6 @@ class Ledger:
     def begin(self, job: Job) -> None:
         """Note a label map before it is written: a kill in between leaves one that is noted and not there."""
         job.label.unlink(missing_ok=True)
-        if job.overlay:
-            job.overlay.unlink(missing_ok=True)
         self.entries[job.label.name] = self._entry(job)
         write_json(self.path, self.entries)
 

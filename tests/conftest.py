@@ -46,13 +46,18 @@ def wait_for(condition: Callable, seconds: float, what: str):
     return found
 
 
-def call_tool(name: str, *arguments) -> int | None:
-    """Run a script of tools/ in this process, as its command line would; returns what its `main` does."""
-    spec = importlib.util.spec_from_file_location(name, REPO / 'tools' / f'{name}.py')
+def call_script(script: str, *arguments) -> int | None:
+    """Run a script of the repository in this process, as its command line would; returns what its `main` does."""
+    path = REPO / script
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    with mock.patch.object(sys, 'argv', [f'{name}.py', *map(str, arguments)]):
+    with mock.patch.object(sys, 'argv', [path.name, *map(str, arguments)]):
         return module.main()
+
+
+def call_tool(name: str, *arguments) -> int | None:
+    return call_script(f'tools/{name}.py', *arguments)
 
 
 def write_nifti(path: Path, array: np.ndarray, affine=None) -> Path:

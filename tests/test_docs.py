@@ -1,17 +1,14 @@
 """README and docs/: short where it must be, every link leads somewhere, every command is one that there is."""
 
 import contextlib
-import importlib.util
 import io
 import re
 import shlex
-import sys
 from functools import cache
 from pathlib import Path
-from unittest import mock
 
 import pytest
-from conftest import REPO
+from conftest import REPO, call_script
 
 from mmseg_plugins.keys import KEYS
 
@@ -51,14 +48,10 @@ def test_links_lead_somewhere(path):
 
 
 def call(script: str, *words: str) -> tuple[int | None, str]:
-    """What a script's `main` returns, called in this process, and what it prints."""
-    path = REPO / script
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module, said, status = importlib.util.module_from_spec(spec), io.StringIO(), None
-    with mock.patch.object(sys, 'argv', [script, *words]), contextlib.redirect_stdout(said), \
-            contextlib.suppress(SystemExit):
-        spec.loader.exec_module(module)
-        status = module.main()
+    """What a script's `main` returns, and what it prints."""
+    said, status = io.StringIO(), None
+    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        status = call_script(script, *words)
     return status, said.getvalue()
 
 

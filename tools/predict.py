@@ -24,7 +24,7 @@ from mmseg_plugins.datasets import read_index
 from mmseg_plugins.datasets.images import Image, find_images, stored_images
 from mmseg_plugins.datasets.volumes import Volume, read_volume
 from mmseg_plugins.errors import UserError, run_main, some
-from mmseg_plugins.evaluation.figures import summarize, write_figures
+from mmseg_plugins.evaluation.score_files import summarize, write_scores
 from mmseg_plugins.experiment import load_config, read_config
 from mmseg_plugins.files import check_output, file_sha256, is_same_file, only_writer
 from mmseg_plugins.inference import check_device, load_model
@@ -91,7 +91,7 @@ def check_call(args: argparse.Namespace) -> None:
         raise UserError('--truth: the prepared dataset has its own; leave it out')
     if not several and len(args.files) < 2:
         raise UserError('name an image and the label map to write, or --input and --output')
-    if args.output and (args.output.exists() and not args.output.is_dir()):
+    if args.output and args.output.exists() and not args.output.is_dir():
         raise UserError(f'--output {args.output}: is there, and no folder; name another')
 
 
@@ -202,7 +202,7 @@ def main() -> int:
         if scores := segmenter.scores():
             for name, figures in summarize(scores, index['labels'], index['headline'])['labels'].items():
                 print(f'{name}: {show_dsc(figures)}, mean of {len(scores.cases)} cases')
-            print(write_figures(table, scores, index['labels'], index['headline']))
+            print(write_scores(table, scores, index['labels'], index['headline']))
     if failed:
         print(f'{len(failed)} of {len(jobs)} could not be segmented: {some(failed)}; call again for these')
     print(args.output)

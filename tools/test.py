@@ -9,7 +9,7 @@ from mmseg_plugins.compat import leave_processes
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.errors import UserError, run_main
 from mmseg_plugins.evaluation import CaseMetric
-from mmseg_plugins.evaluation.figures import write_figures
+from mmseg_plugins.evaluation.score_files import write_scores
 from mmseg_plugins.experiment import check_splits, leave_source_out, load_config, prepare_for_device
 from mmseg_plugins.faults import explain
 from mmseg_plugins.files import check_output, write_json
@@ -74,7 +74,7 @@ def main() -> None:
         metric = runner.test_evaluator.metrics[0]
         if isinstance(metric, CaseMetric):
             index = runner.test_dataloader.dataset.index
-            print(write_figures(args.out, metric.scores, index['labels'], index['headline']))
+            print(write_scores(args.out, metric.scores, index['labels'], index['headline']))
         else:
             write_json(args.out, dict(mean=metrics))
         print(args.out)

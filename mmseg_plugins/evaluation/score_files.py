@@ -1,4 +1,4 @@
-"""Figures by case and label as files: JSON for programs, CSV for spreadsheets."""
+"""Scores by case and label as files: JSON for programs, CSV for spreadsheets."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from .scores import Scores, mean_over_cases
 
 
 def summarize(scores: Scores, labels: Sequence[str], headline: Sequence[int]) -> dict:
-    """Figures as JSON has them, NaN where a label has none.
+    """Scores as JSON has them, NaN where a label has none.
 
     Args:
         labels: names, K.
@@ -32,7 +32,7 @@ def summarize(scores: Scores, labels: Sequence[str], headline: Sequence[int]) ->
                       for i, label in enumerate(labels) if i} for row, case in enumerate(scores.cases)})
 
 
-def write_figures(path: Path, scores: Scores, labels: Sequence[str], headline: Sequence[int]) -> Path:
+def write_scores(path: Path, scores: Scores, labels: Sequence[str], headline: Sequence[int]) -> Path:
     """Write `summarize` as JSON, and its cases as CSV beside it, a row per case and label.
 
     Returns:
