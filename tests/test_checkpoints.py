@@ -253,6 +253,13 @@ def test_a_checkpoint_of_another_kind_is_called_what_it_resembles(tmp_path, keys
         load(tmp_path / 'a.pth')
 
 
+def test_another_models_tables_are_told_by_what_the_file_lacks(tmp_path):
+    torch.save(timm.create_model('vit_tiny_patch16_224', img_size=32, patch_size=8, embed_dim=24, depth=2,
+                                 num_heads=3).state_dict(), tmp_path / 'vit.pth')
+    with pytest.raises(UserError, match=r"of another model \(it lacks 'blocks\.0\.attn\.q_bias'\)"):
+        load(tmp_path / 'vit.pth')
+
+
 def test_an_optimizers_state_is_no_source(tmp_path):
     torch.save({'state': {0: {'exp_avg': torch.zeros(3)}}, 'param_groups': []}, tmp_path / 'a.pth')
     with pytest.raises(UserError, match='an optimizer\'s state alone'):

@@ -91,7 +91,7 @@ def test_the_card_says_what_it_is(prepared, tmp_path, capsys):
     card = (tmp_path / 'model/README.md').read_text()
     for text in ('Anterior (1), Posterior (2)', 'windows of 5 slices, stride 1', '| Anterior | 88.25 |',
                  '| Posterior | — |', '| **mean** | 81.50 |', 'step 3', 'random weights', '0.5th to the 99.5th',
-                 'library_name: mmseg_plugins'):
+                 'library_name: mmseg_plugins', 'embed dim 96, depth 4', '# InflatedViT for hippocampus'):
         assert text in card, text
     for spoilt, message in ((scores | dict(labels={'liver': {}}), 'has the labels liver'),
                             (dict(mean={}), 'no figures of cases')):

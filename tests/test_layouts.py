@@ -105,6 +105,15 @@ def train_and_evaluate(prepared, work, **experiment):
     return runner, runner.val_evaluator.metrics[0].scores, cfg
 
 
+def test_bcvs_folder_may_be_named_at_any_depth(tmp_path):
+    raw = write_bcv(tmp_path / 'BCV')
+    places = [raw, raw / 'RawData', raw / 'RawData/Training']
+    whole, *others = (find_cases(dataset_info('bcv'), place) for place in places)
+    assert whole.cases and all(other.cases == whole.cases for other in others)
+    with pytest.raises(UserError, match=r'RawData/Training/img: folder not found'):
+        find_cases(dataset_info('bcv'), tmp_path)
+
+
 @pytest.mark.parametrize('name', ['bcv', 'acdc', *MSD])
 def test_an_archive_is_verified_prepared_trained_on_and_evaluated(tmp_path, name):
     raw, info, folder = make_archive(name, tmp_path), dataset_info(name), tmp_path / 'prepared' / name

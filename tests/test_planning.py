@@ -184,6 +184,9 @@ def test_a_calibration_is_run_as_any_run_is_and_the_plan_follows_it(there):
     assert 'scaled: not recorded there, but by FLOPs from' in text and '2 trainings to do' in text
     busy = shown([work], replace(device, calibrated=[replace(pace, cpu_share=0.5) for pace in device.calibrated]))
     assert 'runs had 50% of their cores; on a quiet machine all takes down to x 0.50' in busy
+    far = shown([work], replace(device, calibrated=[replace(pace, flops=pace.flops // 1000)
+                                                    for pace in device.calibrated]))
+    assert far.count('left out of all sums; --calibrate measures it') == 2 and '0 trainings to do' in far
 
 
 def test_a_damaged_calibration_is_named(there, tmp_path, monkeypatch):

@@ -337,6 +337,12 @@ def test_label_maps_of_another_call_are_never_taken_for_ones_own(files, checkpoi
     assert Path('out/a.nii.gz').stat().st_mtime_ns == before
     predict(checkpoint, 'x', '--overwrite')
     assert Path('out/a.nii.gz').stat().st_mtime_ns > before
+    Path('pictures').mkdir()
+    Path('pictures/a.png').write_text('mine')
+    shutil.copy('c.nii.gz', 'x/a.nii.gz')  # so that its label map is to be made again, and the picture with it
+    with pytest.raises(UserError, match='pictures/a.png: is there'):
+        predict(checkpoint, 'x', '--overlay', 'pictures')
+    assert Path('pictures/a.png').read_text() == 'mine'
     Path('mine').mkdir()
     for name in ('a.nii.gz', 'scores.csv'):
         Path(f'mine/{name}').write_text('mine')

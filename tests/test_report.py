@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import children
 import numpy as np
@@ -17,6 +18,8 @@ from PIL import Image
 
 from benchmarks.grid.axes import Cell
 from benchmarks.grid.reader import load_grid
+from benchmarks.grid.tables import Contrast
+from benchmarks.rendering import figures
 from benchmarks.rendering.contrasts import compare_results, judge_page
 from benchmarks.rendering.findings import main_findings
 from benchmarks.rendering.frame import Measured
@@ -154,7 +157,7 @@ def test_a_page_in_a_browser(results, tmp_path, page, width):
     assert found['width'] == width and found['overflow'] <= 0 and not found['outside'] and not found['missing']
     if page != 'phantom/report.html':
         return
-    assert found['images'] == 10
+    assert found['images'] == 11
     *measured, _, _, _ = found['up']  # the last are of methods that only the paper ran
     numbers = [float(text.split(' ±')[0]) for text in measured]
     assert numbers == sorted(numbers) and all(text.startswith('not run here: ') for text in found['up'][-3:])
@@ -208,6 +211,15 @@ def test_what_answers_the_pages_question_stands_first(results, tmp_path):
     page = render(tmp_path).read_text()
     assert '--slices 1 3</code>' not in page  # which does not repeat them
     assert page.index('id="table-free"') < page.index('id="table-2a"')
+
+
+def test_contrasts_of_one_name_are_told_apart_by_their_tables():
+    """`2` is a stride in one table and a number of slices in another."""
+    cells = Cell('a', slices=1), Cell('a', slices=2)
+    judged = [SimpleNamespace(contrast=Contrast('', '2', row, cells, table=table))
+              for table, row in (('slices', '1'), ('stride', '1'), ('stride', '3'))]
+    assert list(figures._name_apart(judged)) == [
+        '2 instead of 1 (table slices)', '2 instead of 1 (table stride)', '2 instead of 3']
 
 
 def test_check_names_what_differs_and_covers_the_index(results, tmp_path, capsys):

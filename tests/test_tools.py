@@ -165,6 +165,9 @@ def test_a_dry_run_approves_what_will_start_alone(trained, prepared, msd_raw, tm
         call, slices = [tool, REPO / config, '--dry-run', *place, *more], 3 if tool == 'train' else 1
         call_tool(*call, *options(prepared, slices=slices))
         assert '3 steps of 4 windows' in capsys.readouterr().out
+        if tool == 'train':
+            call_tool(*call, *options(prepared, slices=4))
+            assert '4 slices (2 before the centre slice, 1 behind it)' in capsys.readouterr().out
         with pytest.raises(UserError, match='does not fit the encoder'):
             call_tool(*call, *options(prepared, slices=slices, source=source))
         with pytest.raises(UserError, match='cannot be built|no multiple of its patch'):
