@@ -44,6 +44,20 @@ def test_in_this_process_one_after_another(tmp_path):
     assert (tmp_path / 'b').read_text().split()[0] == str(os.getpid())
 
 
+def test_progress_says_what_waiting_jobs_wait_for(tmp_path):
+    shown = []
+    jobs = [Job('source', print), Job('a', print, 'source'), Job('b', print, 'source'), Job('c', print)]
+    progress = SimpleNamespace(say=print, counter=lambda title: lambda done, total, item: shown.append(item))
+    controller = Controller(jobs, tmp_path, tmp_path, progress)
+    controller.progress(controller.next(), 0)
+    assert shown[-1] == '0 of 4 ended, running: source (0/1), waiting: 2 for source'
+    controller.queued(dict(c='Slurm (Resources)'))
+    assert shown[-1].endswith(', waiting: 2 for source, 1 for Slurm (Resources)')
+    controller.ended(jobs[0])
+    controller.queued({})
+    assert shown[-1] == '1 of 4 ended, running: nothing yet'
+
+
 def test_workers_share_the_gpus_and_a_dead_one_is_replaced(tmp_path, monkeypatch):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '3,7')
     monkeypatch.setenv('OMP_NUM_THREADS', '3')

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.executors.slurm import read_settings
 from benchmarks.grid.yaml_file import read_yaml
+from benchmarks.slurm import read_settings
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.files import write_json
 from mmseg_plugins.options import add_amp, add_config_options, format_value, parse_value, path

@@ -103,11 +103,37 @@ def test_grids_that_say_so_stand_side_by_side_above_the_index(results, tmp_path)
 
 
 PROBE = """<script>
+const channels = color => {
+  const [r, g, b, a = 1] = color.match(/[\\d.]+/g).map(Number);
+  return {rgb: [r, g, b], a};
+};
+const linear = each => each <= 10.31475 ? each / 3294.6 : ((each / 255 + .055) / 1.055) ** 2.4;
+const luminance = ([r, g, b]) => .2126 * linear(r) + .7152 * linear(g) + .0722 * linear(b);
+const over = (top, below) => top.rgb.map((each, place) => each * top.a + below[place] * (1 - top.a));
+const ground = element => {
+  if (!element) return [255, 255, 255];
+  const here = channels(getComputedStyle(element).backgroundColor);
+  return here.a === 1 ? here.rgb : over(here, ground(element.parentElement));
+};
+const opacity = element => element ? getComputedStyle(element).opacity * opacity(element.parentElement) : 1;
+const contrast = element => {  // as WCAG 2 has it
+  const below = ground(element), ink = channels(getComputedStyle(element).color);
+  const both = [below, over({rgb: ink.rgb, a: ink.a * opacity(element)}, below)].map(luminance);
+  return (Math.max(...both) + .05) / (Math.min(...both) + .05);
+};
+const told = element => [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
+const hides = element => element.clientWidth && element.scrollWidth > element.clientWidth + 1
+  && ['hidden', 'clip'].includes(getComputedStyle(element).overflowX);
 addEventListener('load', () => {
   const heads = [...document.querySelectorAll('th button')], found = {
     width: innerWidth, overflow: document.documentElement.scrollWidth - innerWidth,
     outside: [...document.querySelectorAll('h1, h2, p, dd, li, img, code, summary, .scroll')]
       .filter(each => each.getBoundingClientRect().right > innerWidth + 1).map(each => each.outerHTML),
+    faint: [...document.querySelectorAll('body, body *')].filter(each => told(each) && contrast(each) < 4.5)
+      .map(each => `${contrast(each).toFixed(2)} ${each.outerHTML}`),
+    clipped: [...document.querySelectorAll('body *')].filter(hides).map(each => each.outerHTML),
+    wide: [...document.querySelectorAll('.scroll')].filter(each => each.scrollWidth > each.clientWidth + 1)
+      .map(each => [each.ariaLabel, getComputedStyle(each).overflowX]),
     images: document.images.length, missing: [...document.images].filter(image => !image.naturalWidth).length};
   const column = (table, place) => [...table.tBodies[0].rows].map(row => row.cells[place].textContent);
   const table = document.querySelector('#table-2a table');
@@ -155,6 +181,9 @@ def browse(page: Path, width: int, tmp_path: Path) -> dict:
 def test_a_page_in_a_browser(results, tmp_path, page, width):
     found = browse(results / page, width, tmp_path)
     assert found['width'] == width and found['overflow'] <= 0 and not found['outside'] and not found['missing']
+    assert not found['faint'] and not found['clipped']
+    # a table wider than a phone is scrolled, one wider than a desk would hide what it is about
+    assert not found['wide'] if width > 1000 else all(scrolls == 'auto' for _, scrolls in found['wide'])
     if page != 'phantom/report.html':
         return
     assert found['images'] == 11

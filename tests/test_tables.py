@@ -340,8 +340,8 @@ def test_a_grid_file_has_a_table_of_its_own_in_every_form(tmp_path):
     assert table['Method'].tolist() == ['flat', 'thin', 'deep'] and table['runs'].tolist() == [3, 3, 3]
     assert table['DSC pooled'].tolist() == ['41.70 ± 0.10', '51.70 ± 0.10', '61.70 ± 0.10']
     assert '| thin | 51.70 ± 0.10 |' in (tmp_path / 'tables/table_depth.md').read_text()
-    caption = '\\caption{Table depth. How many slices: mean over 4 organs; time is of training, 1 being that of deep.}'
-    assert caption in (tmp_path / 'tables/table_depth.tex').read_text()
+    caption = 'Table depth. How many slices: mean over 4 organs; time is of training, 1 being that of deep.'
+    assert f'\\caption{{{caption}}}' in (tmp_path / 'tables/table_depth.tex').read_text()
     contrasts = pd.read_csv(tmp_path / 'tables/table_contrasts.csv')
     assert contrasts['Contrast'].tolist() == ['deep - flat', 'deep - thin']
     assert (tmp_path / 'figures/table_depth.png').is_file() and 'DSC of the rows of depth' in page

@@ -1,5 +1,6 @@
 """What a grid has to do as jobs, and what becomes of them: told, recorded and counted."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -101,6 +102,7 @@ class Controller:
         self.jobs, self.work, self.states = jobs, work, {job.name: 'waiting' for job in jobs}
         self._out, self._progress, self._count = out, progress, progress.counter('training steps')
         self._first, self._last = {}, {}  # steps that each job has told of
+        self._queued: dict[str, str] = {}
         if jobs:
             self._show()
 
@@ -123,6 +125,11 @@ class Controller:
             self._first.setdefault(job.name, step)
             self._last[job.name] = step
             self._show()
+
+    def queued(self, why: dict[str, str]) -> None:
+        """What waiting jobs wait for, by name, where it is not another job."""
+        self._queued = why
+        self._show()
 
     def again(self, job: Job, why: str) -> None:
         """It was ended from outside, and goes on from its last checkpoint."""
@@ -153,5 +160,10 @@ class Controller:
         left = sum(job.steps - self._last.get(job.name, 0) for job in unfinished)
         running = [f'{job.name} ({self._last.get(job.name, 0)}/{job.steps})' for job in unfinished
                    if self.states[job.name] == 'running']
-        return self._count(done, done + left, f'{len(self.jobs) - len(unfinished)} of {len(self.jobs)} ended, '
-                           f'running: {some(running, NAMED) or "nothing yet"}')
+        told = [f'{len(self.jobs) - len(unfinished)} of {len(self.jobs)} ended',
+                f'running: {some(running, NAMED) or "nothing yet"}']
+        why = Counter(job.needs if self.states.get(job.needs, 'done') != 'done' else self._queued.get(job.name)
+                      for job in unfinished if self.states[job.name] == 'waiting')
+        if waiting := [f'{count} for {what}' for what, count in why.items() if what]:
+            told.append(f'waiting: {some(waiting, NAMED)}')
+        return self._count(done, done + left, ', '.join(told))
