@@ -194,6 +194,18 @@ def test_a_page_in_a_browser(results, tmp_path, page, width):
     assert found['large'] > 500 and found['closed']
 
 
+@pytest.mark.skipif(BROWSER is None, reason='no chromium, chromium-browser or google-chrome here')
+def test_a_browser_sees_what_cannot_be_read(tmp_path):
+    page = tmp_path / 'page.html'
+    page.write_text("""<!doctype html><body style="background: #fff">
+<p style="color: #777">grey <b style="color: #888">faint</b> <i style="opacity: 0.5">as #bbb</i></p>
+<div style="width: 90px; overflow: hidden; white-space: nowrap"><span>a table that ends too early</span></div>
+<div class="scroll" aria-label="T" style="overflow: auto"><p style="width: 2000px">wide</p></div>""")
+    found = browse(page, 1400, tmp_path)
+    assert [text.split()[0] for text in found['faint']] == ['4.48', '3.54', '1.92']
+    assert len(found['clipped']) == 1 and found['wide'] == [['T', 'auto']] and len(found['outside']) == 1
+
+
 def test_a_page_is_whole_and_names_no_machine(results):
     page = (results / 'phantom/report.html').read_text()
     assert len(page) < 3e6 and str(results) not in page and 'http' not in page.replace('http-equiv', '')

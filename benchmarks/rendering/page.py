@@ -159,7 +159,7 @@ def shown_table(table: Rendered) -> dict:
     for name, values in table.frame.astype(str).items():
         present = [value for value in values if not value.startswith(ABSENT)]
         kind = ('number' if present and all(NUMBER.match(value) for value in present) else
-                'long' if any(len(value) > 48 for value in present) else '')
+                'long' if any(len(value) > 36 for value in present) else '')
         columns.append(dict(name=name, kind=kind))
     rows = table.frame.astype(str).values.tolist()
     numbered = any('[1]' in cell for row in rows for cell in row)  # a cell refers to them
