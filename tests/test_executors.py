@@ -2,6 +2,7 @@
 
 import gc
 import os
+import subprocess
 import sys
 from functools import partial
 from multiprocessing import get_context
@@ -166,6 +167,26 @@ def test_threads_rest_unless_the_user_wants_them_to_spin(monkeypatch, environmen
     assert gc.isenabled()
     found = {name: os.environ[name] for name in startup.WAITING if name in os.environ}
     assert found == (environment or dict(GOMP_SPINCOUNT='1000'))
+
+
+FREED = """
+import resource
+import %s
+for _ in range(20):
+    bytearray(200_000_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)"""
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='glibc')
+def test_memory_that_was_freed_is_kept_unless_the_user_wants_it_given_back():
+    """Every page that the system gives anew is a minor fault."""
+    def faults(module, **environment):
+        result = subprocess.run([sys.executable, '-c', FREED % module], capture_output=True, text=True, check=True,
+                                env=os.environ | environment)
+        return int(result.stdout)
+
+    given_back = faults('mmseg_plugins', MALLOC_TRIM_THRESHOLD_='131072')
+    assert faults('mmseg_plugins') < 0.3 * given_back
 
 
 def test_no_executor_takes_anothers_name():
