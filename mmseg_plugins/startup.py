@@ -27,7 +27,7 @@ def importing() -> Iterator[None]:
     rest soon, unless the user's environment says otherwise. OpenMP reads it when torch is first imported.
 
     What a training step on a CPU has freed, the next one allocates again: it is kept, unless the environment says
-    otherwise. glibc would give blocks of megabytes back to the system, which clears each page anew; that is 4 % of a
+    otherwise. glibc would give megabytes back to the system, which clears each page anew; that is 4 % of a
     miniature's time.
 
     Nothing that is imported is garbage: looking for some would take a fifth of the time, and a part of every later
