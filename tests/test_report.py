@@ -33,6 +33,11 @@ from mmseg_plugins.datasets.pictures import COLOURS
 
 BROWSER = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 
+PHANTOM = dict(
+    dataset='phantom', modality='CT', labels=BCV_LABELS, headline=BCV_EIGHT, split_hash='abcd', size=[64, 64, 20],
+    cases=dict(train=9, val=8), voxels=[1000] * 14, slices=[50] * 14, variation=[99.0, *range(60, 86, 2)],
+    mean_variation=70.0)
+
 
 def run_of(cell, seed: int, mean: float, labels=BCV_LABELS, headline=BCV_EIGHT, cases: int = 8, contrasts=()
            ) -> dict:
@@ -61,10 +66,7 @@ def results(tmp_path_factory) -> Path:
     means = {cell: 40 + 2 * number for number, cell in enumerate(grid.cells())}
     records = [run_of(cell, seed, mean, contrasts=grid.contrast_keys(cell))
                for cell, mean in means.items() for seed in grid.seeds]
-    write_results(root / 'phantom', 'phantom', records, [dict(
-        dataset='phantom', modality='CT', labels=BCV_LABELS, headline=BCV_EIGHT, split_hash='abcd',
-        size=[64, 64, 20], cases=dict(train=9, val=8), voxels=[1000] * 14, slices=[50] * 14,
-        variation=[99.0, *range(60, 86, 2)], mean_variation=70.0)])
+    write_results(root / 'phantom', 'phantom', records, [PHANTOM])
     label = np.zeros((5, 16, 12), np.uint8)
     label[:, 4:8, 3:9], label[:, 10:12, 3:9] = 8, 4
     write_arrays(predictions_path(root / 'phantom', 'phantom'), image=label * 20 + 50, label=label,
@@ -229,6 +231,28 @@ def test_figures_are_drawn_and_carry_nothing_that_changes(results):
         assert not re.search(rb'CreationDate|Producer|/Type3', document)
         assert 'Software' not in Image.open(results / f'phantom/figures/{name}.png').info
     assert check(results / 'phantom') == 0
+
+
+def test_liftings_are_drawn_against_cost_and_against_slice_variation(tmp_path, monkeypatch):
+    """A panel for each comparison with the kernel; each front names what is better than all that cost no more."""
+    grid, records, named = load_grid('phantom-lifting'), [], []
+    rows = grid.tables['lifting'].rows | grid.tables['tuning'].rows
+    for number, (row, cell) in enumerate(rows.items()):
+        cost = dict(flops=10**8 * (1 + number), trained_parameters=1000 if 'frozen' in row else 600_000)
+        made = [run_of(cell, seed, 50 + number % 5, contrasts=grid.contrast_keys(cell)) for seed in grid.seeds]
+        records += [seal(each | dict(cost=each['cost'] | cost)) for each in made]
+    write_results(tmp_path, 'phantom-lifting', records, [PHANTOM])
+    monkeypatch.setattr(figures, 'place_texts', lambda axes, points, texts, dots=(): named.append(texts))
+    page = render(tmp_path).read_text()
+    *organs, flops, parameters, _ = named  # the last are cases
+    assert flops == ['one slice', 'divided', 'adapter_conv', 'adapter_conv_pair']
+    assert parameters == ['tuning kernel, frozen', 'adapter_conv_pair']
+    assert len(organs) == 9 and all(len(texts) == 8 for texts in organs) and 'Differences, against slice' in page
+
+
+def test_a_front_is_better_than_all_that_costs_no_more():
+    points = dict(cheap=(1, 50.0), worse=(1, 40.0), dear=(9, 60.0), dearer=(10, 60.0), between=(5, 49.0))
+    assert figures.pareto_front(points) == ['cheap', 'dear']
 
 
 def test_what_answers_the_pages_question_stands_first(results, tmp_path):

@@ -1,6 +1,6 @@
 """Every figure of a grid's records, with its caption."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -15,11 +15,12 @@ from ..grid.reader import Grid
 from ..grid.tables import Contrast, Published, Table
 from .contrasts import Judged, main_contrasts
 from .findings import told_first, variation_points
+from .folds import split_merged
 from .frame import Measured
 from .plotting import BELOW, BESIDE, COLOURS, place_texts, project_style, put_title, save, styled
 from .prediction_figure import draw_predictions
 from .statistics import estimate, format_p
-from .tables import cell_label, free_cells, main_table, varying_axes, was_run
+from .tables import cell_label, cell_names, free_cells, main_table, training_seconds, varying_axes, was_run
 
 
 class Drawn(NamedTuple):
@@ -79,13 +80,15 @@ def draw_all(judged: Sequence[Judged], measured: Measured, grid: Grid, results: 
             add(f'free_{axis}', f'DSC against {axis}, free axes',
                 'Mean over seeds ± their sample standard deviation.', free_plot, axis, cells, measured)
         if main and alone:
-            add('variation', f'{main[0]}, against slice variation', 'Each dot is an organ; further '
-                'left, neighbouring slices differ more. Line: least squares. p is two-sided.',
-                variation_plot, main[0], measured, grid)
+            alike = [each.contrast for each in told_first(judged) if each.contrast.registered
+                     and each.contrast.cells[1] == main[0].cells[1]] or main[:1]
+            add('variation', f'{"Differences" if alike[1:] else alike[0]}, against slice variation',
+                'Each dot is an organ; further left, neighbouring slices differ more. Line: least squares. p is '
+                'two-sided.', variation_plot, alike, measured, grid)
         if rows and alone:  # DSC of several datasets has no common axis
-            add('cost', 'DSC against cost', 'Mean over seeds; whiskers: lowest and highest seed. Time is of '
-                'training and evaluation, of runs that were not interrupted.', cost_plot, rows[grid.dataset],
-                measured)
+            add('cost', 'DSC against cost', 'Mean over seeds; whiskers: lowest and highest seed. Line and names: '
+                'the Pareto front, what is better than all that cost no more. Time is of training, on a CPU its '
+                'own seconds.', cost_plot, rows[grid.dataset], measured, grid)
         add('curves', 'Learning curves', 'Mean loss of each twentieth of the training; bands: lowest and highest '
             'seed.', curve_plot, rows, measured)
         add('cases', 'DSC of every case', 'Mean over reported labels and seeds. Bars: medians. Named: cases '
@@ -206,20 +209,31 @@ def free_plot(axis: str, cells: list[Cell], measured: Measured):
     return figure
 
 
-def variation_plot(contrast: Contrast, measured: Measured, grid: Grid):
-    """A contrast against neighbouring slices' Dice by organ, and the published one; None for less than two."""
-    points = variation_points(measured, *contrast.cells)
-    if len(points) < 2:
+def variation_plot(contrasts: Sequence[Contrast], measured: Measured, grid: Grid):
+    """Contrasts against neighbouring slices' Dice by organ, the first one's published figures beside it.
+
+    None where no contrast has two organs.
+    """
+    panels = {}
+    for contrast in contrasts:
+        points = variation_points(measured, *contrast.cells)
+        if len(points) > 1:
+            title = str(contrast) if contrasts[1:] else 'measured'
+            panels[title] = COLOURS[3], points['similarity'], points['gain']
+    if not panels:
         return None
-    published = grid.tables[contrast.table].published(grid.dataset) if contrast.table else Published()
-    panels = {'measured': (points['similarity'], points['gain'])}
-    if {contrast.first, contrast.second} <= set(published.organs.index):
+    first = contrasts[0]
+    published = grid.tables[first.table].published(grid.dataset) if first.table else Published()
+    if {first.first, first.second} <= set(published.organs.index):
         paper = published.organs.rename(columns=dict(enumerate(measured.scores(grid.dataset)['labels'])))
-        panels[published.heading] = (paper.loc['slice variation'],
-                                     paper.loc[contrast.first] - paper.loc[contrast.second])
-    figure, [row] = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 3.6), squeeze=False)
-    for axes, colour, (title, (similarity, gain)) in zip(row, (COLOURS[3], COLOURS[2]), panels.items(),
-                                                         strict=False):
+        panels[published.heading] = (COLOURS[2], paper.loc['slice variation'],
+                                     paper.loc[first.first] - paper.loc[first.second])
+    columns = min(len(panels), 3)
+    lines = -(-len(panels) // columns)
+    width, between = (4.4, ' ') if len(panels) < 3 else (3.5, '\n')
+    figure, places = plt.subplots(lines, columns, figsize=(width * columns, 3.6 * lines), squeeze=False,
+                                  sharey=len(contrasts) > 1)
+    for axes, (title, (colour, similarity, gain)) in zip(places.flat, panels.items(), strict=False):
         axes.plot(similarity, gain, 'o', color=colour, ms=5)
         axes.axhline(0, color='#333333', lw=0.5, ls=':')
         correlations = f'{len(gain)} organs: too few for a fit'
@@ -227,13 +241,19 @@ def variation_plot(contrast: Contrast, measured: Measured, grid: Grid):
             fit, ends = np.polyfit(similarity, gain, 1), np.array([similarity.min(), similarity.max()])
             axes.plot(ends, np.polyval(fit, ends), color='#333333', lw=1, zorder=1)
             pearson, spearman = stats.pearsonr(similarity, gain), stats.spearmanr(similarity, gain)
-            correlations = (f'Pearson r = {pearson.statistic:.2f} ({format_p(pearson.pvalue, "p")}), '
-                            f'Spearman ρ = {spearman.statistic:.2f} ({format_p(spearman.pvalue, "p")})')
+            correlations = f',{between}'.join(
+                f'{name} = {found.statistic:.2f} ({format_p(found.pvalue, "p")})'
+                for name, found in (('Pearson r', pearson), ('Spearman ρ', spearman)))
         axes.set_title(f'{title}\n{correlations}', fontsize=8)
-        axes.set_xlabel('Dice between neighbouring slices (%)')
         axes.margins(0.12)
+    for axes, (_, similarity, gain) in zip(places.flat, panels.values(), strict=False):  # all limits are known now
         place_texts(axes, list(zip(similarity, gain, strict=True)), list(similarity.index))
-    row[0].set_ylabel('difference, DSC pooled (points)')
+    for axes in places.flat[len(panels):]:
+        axes.set_axis_off()
+    for axes in places.flat[max(len(panels) - columns, 0):len(panels)]:
+        axes.set_xlabel('Dice between neighbouring slices (%)')
+    for line in places:
+        line[0].set_ylabel('difference, DSC pooled (points)')
     figure.tight_layout()
     return figure
 
@@ -250,33 +270,62 @@ def rows_by_dataset(measured: Measured, grid: Grid) -> dict[str, dict[str, Cell]
     return {dataset: found for dataset, found in placed.items() if found}
 
 
-def cost_plot(rows: dict[str, Cell], measured: Measured):
-    """DSC against FLOPs of a window and against training time; rows in colour, the grid's other cells hollow."""
+def cost_plot(rows: dict[str, Cell], measured: Measured, grid: Grid):
+    """DSC against what a cell costs, a panel for each kind of cost; rows in colour, the grid's other cells hollow.
+
+    The line is the Pareto front, of cells that are better than all that cost no more, and these are named.
+    """
     finished = [cell for cell in measured.cells() if measured.done(cell) and not cell.without_config]
     if not finished:
         return None
-    figure, panels = plt.subplots(1, 2, figsize=(7.2, 3.2), sharey=True)
     largest = max(record['cost']['flops'] for cell in finished for record in measured.done(cell))
     scale, unit = (1e9, 'GFLOPs') if largest >= 1e9 else (1e6, 'MFLOPs')
+    names = cell_names(measured, grid) | {cell: label for label, cell in rows.items()}
+    costs = {f'{unit} per window, whole model': lambda run: run['cost']['flops'] / scale,
+             'time of training (s)': training_seconds,
+             'trained parameters (millions)':
+                 lambda run: run['cost'].get('trained_parameters', run['cost']['parameters']) / 1e6}
+    amounts = {title: {cell: found for cell in finished if (found := [
+        amount for run in split_merged(*measured.done(cell)) if (amount := of(run)) is not None])}
+        for title, of in costs.items()}
+    panels = {title: found for title, found in amounts.items()
+              if len({min(each) for each in found.values()}) > 1 or len(finished) == 1}
     drawn = [('other cells of the grid', cell, dict(color='#777777', marker='o', mfc='white', ms=4))
              for cell in finished if cell not in rows.values()]
     drawn += [(label, cell, dict(styled(number), ms=6)) for number, (label, cell) in enumerate(rows.items())
               if cell in finished]
-    for label, cell, style in drawn:
-        score, costs = measured.value(cell), [run['cost'] for run in measured.done(cell)]
-        amounts = ([cost['flops'] / scale for cost in costs],
-                   [cost['seconds'] for cost in costs if not cost.get('resumed_from')])
-        for axes, amount in zip(panels, amounts, strict=True):
-            if amount:
-                axes.errorbar(np.mean(amount), score.mean, xerr=_reach(amount), yerr=_reach(score.seeds.values()),
-                              lw=0, elinewidth=0.7, label=label, **style)
-    panels[0].set(xlabel=f'{unit} per window, whole model', ylabel='DSC pooled (%), reported labels')
-    panels[1].set_xlabel('time of a run (s)')
-    labelled = {label: bars[0] for bars, label in zip(*panels[0].get_legend_handles_labels(), strict=True)}
+    figure, [line] = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 3.4), sharey=True, squeeze=False)
+    labelled = {}
+    for axes, (title, found) in zip(line, panels.items(), strict=True):
+        points = {cell: (np.mean(amount), measured.value(cell).mean) for cell, amount in found.items()}
+        for label, cell, style in drawn:
+            if cell in points:
+                labelled[label] = axes.errorbar(
+                    *points[cell], xerr=_reach(found[cell]), yerr=_reach(measured.value(cell).seeds.values()),
+                    lw=0, elinewidth=0.7, **style)
+        front = pareto_front(points)
+        best = [points[cell] for cell in front]
+        axes.step(*zip(*best, strict=True), where='post', color='#333333', lw=0.8, zorder=1)
+        axes.set_xlabel(title)
+        axes.margins(0.14)
+        if best[-1][0] > 10 * best[0][0]:
+            axes.set_xscale('log')
+            axes.xaxis.set_major_formatter(ticker.FormatStrFormatter('%g'))
+        place_texts(axes, best, [names[cell] for cell in front], [points[cell] for cell in points])
+    line[0].set_ylabel('DSC pooled (%), reported labels')
     longest = max(map(len, labelled))
     figure.legend(labelled.values(), labelled, ncols=1 if longest > 36 else 2 if longest > 20 else 3, **BELOW)
     figure.tight_layout()
     return figure
+
+
+def pareto_front(points: Mapping[Cell, tuple[float, float]]) -> list[Cell]:
+    """Of cells with (cost, score), the cheapest first, those with a better score than all that cost no more."""
+    front: list[Cell] = []
+    for cell in sorted(points, key=lambda cell: (points[cell][0], -points[cell][1])):
+        if not front or points[cell][1] > points[front[-1]][1]:
+            front.append(cell)
+    return front
 
 
 def _reach(values: Iterable[float]) -> list[list[float]]:

@@ -37,7 +37,8 @@ def project_style() -> Iterator[None]:
 
 def styled(number: int) -> dict:
     """Colour and marker of a figure's rows, by number."""
-    return dict(color=COLOURS[number % len(COLOURS)], marker=MARKERS[number % len(MARKERS)])
+    again = number // len(COLOURS)  # a colour comes back with another marker
+    return dict(color=COLOURS[number % len(COLOURS)], marker=MARKERS[(number + again) % len(MARKERS)])
 
 
 def save(figure, path: Path) -> Path:

@@ -141,21 +141,25 @@ def _figures(measured: Measured, cell: Cell, labels: Labels) -> dict[str, str]:
             if labels == 'headline' or metric.name not in ('hd95', 'nsd')}
 
 
-def relative_time(measured: Measured, cell: Cell, reference: Cell) -> str:
-    """Seconds of a cell's training steps, as a multiple of the reference's on the same hardware.
+def training_seconds(run: dict) -> float | None:
+    """Seconds of a run's training steps, of a CPU its own, as others may be at work there.
 
-    Of a CPU they are its own seconds, as others may be at work there; of records that do not tell of steps, the
-    whole run's, with evaluation.
+    Of a record that does not tell of steps they are the whole run's, with evaluation; None where it was resumed.
     """
+    cost = run.get('cost', {})
+    if 'step_seconds' in cost:
+        return cost['step_seconds'] * cost.get('cpu_share', 1) * run['training']['steps']
+    return None if cost.get('resumed_from') else cost.get('seconds')
+
+
+def relative_time(measured: Measured, cell: Cell, reference: Cell) -> str:
+    """Seconds of a cell's training, as a multiple of the reference's on the same hardware."""
     seconds: list[dict[tuple, list[float]]] = [{}, {}]
     for times, runs in zip(seconds, map(measured.done, (cell, reference)), strict=True):
         for run in split_merged(*runs):
-            cost, of_steps = run.get('cost', {}), 'step_seconds' in run.get('cost', {})
-            if of_steps or cost and not cost.get('resumed_from'):  # else it is of a part
-                spent = cost['seconds']
-                if of_steps:
-                    spent = cost['step_seconds'] * cost.get('cpu_share', 1) * run['training']['steps']
-                times.setdefault((str(run.get('hardware')), of_steps), []).append(spent)
+            if spent := training_seconds(run):
+                kind = str(run.get('hardware')), 'step_seconds' in run['cost']
+                times.setdefault(kind, []).append(spent)
     common = set(seconds[0]) & set(seconds[1])
     ratios = [np.median(seconds[0][kind]) / np.median(seconds[1][kind]) for kind in common]
     return f'x {np.mean(ratios):.2f}' if ratios else '—'
