@@ -294,7 +294,8 @@ def cost_plot(rows: dict[str, Cell], measured: Measured, grid: Grid):
              for cell in finished if cell not in rows.values()]
     drawn += [(label, cell, dict(styled(number), ms=6)) for number, (label, cell) in enumerate(rows.items())
               if cell in finished]
-    figure, [line] = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 3.4), sharey=True, squeeze=False)
+    figure, [line] = plt.subplots(1, len(panels), figsize=(max(3.6 * len(panels), 6), 3.4), sharey=True,
+                                  squeeze=False)
     labelled = {}
     for axes, (title, found) in zip(line, panels.items(), strict=True):
         points = {cell: (np.mean(amount), measured.value(cell).mean) for cell, amount in found.items()}
