@@ -9,6 +9,7 @@ from pathlib import Path
 
 import children
 import numpy as np
+import timm
 import torch
 import yaml
 from conftest import REPO, documentation, write_msd
@@ -166,6 +167,25 @@ def test_a_model(tmp_path):
     assert record['cost']['encoder_flops'] == sum(  # each stage halves both sides of the plane
         2 * weights * 5 * (64 // 2**stage)**2 for stage, weights in enumerate(kernels, 1))
     assert 'slicenet' in (tmp_path / 'out/tables/table_search.md').read_text()
+
+
+def test_a_lifting(tmp_path):
+    [module], [grid] = (re.findall(rf'```{kind}\n# my_lifting.*?\n(.*?)```', documentation(), re.S)
+                        for kind in ('python', 'yaml'))
+    assert len(module.splitlines()) <= 60
+    write(tmp_path / 'my_lifting.py', module)
+    write_msd(tmp_path / 'data/Task04_Hippocampus', cases=10)
+    lifted, plain = sorted(run_grid(tmp_path, **yaml.safe_load(grid) | dict(dataset='hippocampus', seeds=[1])),
+                           key=lambda record: record['cell']['lifting'], reverse=True)
+    assert [each['cell']['lifting'] for each in (lifted, plain)] == ['mean_of_slices', 'kernel']
+    assert lifted['state'] == plain['state'] == 'done'
+    assert lifted['cost']['encoder_flops'] > 4 * plain['cost']['encoder_flops']  # five planes, and their mean
+    flat = timm.create_model('vit_tiny_patch16_224', num_classes=0)
+    torch.save(flat.state_dict(), tmp_path / 'flat.pth')
+    told = call(tmp_path, 'tools/inflate.py', 'flat.pth', '--encoder', 'timm/vit_tiny_patch16_224',
+                '--lifting', 'mean_of_slices', '--imports', 'my_lifting')
+    assert 'new parameters: 444,672' in told  # 12 layers of 192 x 192 and biases
+    assert float(re.search(r'random windows: largest difference (\S+)', told)[1]) < 1e-5
 
 
 def test_a_table(tmp_path):

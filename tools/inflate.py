@@ -8,6 +8,7 @@ from safetensors.torch import save
 
 from mmseg_plugins.certificate import ENCODERS, Certificate, build_encoder, certify, standalone_state
 from mmseg_plugins.errors import UserError, run_main
+from mmseg_plugins.experiment import import_extensions
 from mmseg_plugins.files import check_output, file_sha256, write_atomic
 from mmseg_plugins.options import path
 
@@ -20,6 +21,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--channels', type=int, default=1)
     parser.add_argument('--method', default='centering', help='inflation method')
     parser.add_argument('--lifting', default='kernel', help='how depth enters the blocks')
+    parser.add_argument('--imports', nargs='+', default=[], metavar='MODULE',
+                        help='modules of yours with a method or a lifting')
     parser.add_argument('--img-size', type=int, default=224, help='pixels; position tables are resized to it')
     parser.add_argument('--out', type=path, help='write the weights here (.safetensors)')
     parser.add_argument('--overwrite', action='store_true', help='OUT may be there already')
@@ -28,6 +31,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    import_extensions(args.imports, '--imports')
     logging.disable(logging.INFO)  # the certificate says it better
     if args.out:
         if args.out.suffix != '.safetensors':

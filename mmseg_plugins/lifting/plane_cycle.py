@@ -55,8 +55,6 @@ class PlaneCycle(Lifting):
 
 def pool(tokens: Tensor, planes: int) -> Tensor:
     """Averaged or repeated along the planes: (B, P, prefix, C) -> (B, planes, prefix, C)."""
-    if tokens.shape[1] == planes:
-        return tokens
     moved = tokens.movedim(1, -1)  # (B, prefix, C, P)
     pooled = adaptive_avg_pool1d(moved.flatten(0, -2)[:, None], planes)
     return pooled.reshape(*moved.shape[:-1], planes).movedim(-1, 1)
