@@ -15,6 +15,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
+import benchmarks.executors.slurm  # noqa: E402, F401 (registers it)
 from benchmarks.executors.base import Executor, choose_executor, execute  # noqa: E402
 from benchmarks.executors.local import DebugExecutor, LocalExecutor  # noqa: E402
 from benchmarks.grid.axes import AXES  # noqa: E402

@@ -159,7 +159,9 @@ class Ledger:
         there = [file for file in there if file.exists()]
         there += [file for file in others if file.exists() and (overwrite or not mine)]
         if there and not overwrite:
-            whose = 'another call' if there[0].name in self.entries else 'something else'
+            whose = ('another call' if there[0].name in self.entries else
+                     'something else, or of another image' if there[0] in [job.overlay for job in jobs] else
+                     'something else')
             raise UserError(f'{there[0]}: is there, made by {whose}; name another folder, or give --overwrite')
         for file in there:
             file.unlink()

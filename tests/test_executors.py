@@ -1,6 +1,7 @@
 """Where jobs are carried out, without the cluster (tests/faults/test_slurm.py)."""
 
 import gc
+import itertools
 import os
 import subprocess
 import sys
@@ -11,9 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import REPO
 from small_jobs import creep, die, divide, look, mistake
 
-from benchmarks.executors import local
+from benchmarks.executors import local, slurm
 from benchmarks.executors.base import choose_executor, register_executor
 from benchmarks.executors.jobs import Controller, Job
 from benchmarks.executors.local import DebugExecutor, LocalExecutor
@@ -57,6 +59,22 @@ def test_progress_says_what_waiting_jobs_wait_for(tmp_path):
     controller.ended(jobs[0])
     controller.queued({})
     assert shown[-1] == '1 of 4 ended, running: nothing yet'
+
+
+def test_a_job_that_slurm_requeued_waits(tmp_path, monkeypatch):
+    (tmp_path / 'work/1/vis_data').mkdir(parents=True)
+    (tmp_path / 'work/1/vis_data/scalars.json').write_text('{"step": 120, "loss": 1.0}\n')
+    job, shown, said = Job('a', print, folder=tmp_path / 'work', leaves=tmp_path / 'a.json', steps=400), [], []
+    controller = Controller([job], tmp_path, tmp_path, SimpleNamespace(
+        say=said.append, counter=lambda title: lambda done, total, item: shown.append(item)))
+    queue = iter([('RUNNING', ''), ('PENDING', 'Priority'), ('RUNNING', ''), ('CANCELLED', ''), ('CANCELLED', '')])
+    monkeypatch.setattr(slurm, '_ask_queue', lambda folder: {'7': next(queue)})
+    monkeypatch.setattr(slurm, 'POLL', 0)
+    slurm._follow(controller, dict(a='7'), tmp_path)
+    told = [item.removeprefix('0 of 1 ended, running: ') for item in shown if item.startswith('0 of 1')]
+    assert [item for item, _ in itertools.groupby(told)] == [
+        'nothing yet', 'a (120/400)', 'nothing yet, waiting: 1 for Slurm (Priority)', 'a (120/400)']
+    assert [line.split(':')[0] for line in said] == ['again  a, from its last checkpoint', 'failed  a']
 
 
 def test_workers_share_the_gpus_and_a_dead_one_is_replaced(tmp_path, monkeypatch):
@@ -169,24 +187,10 @@ def test_threads_rest_unless_the_user_wants_them_to_spin(monkeypatch, environmen
     assert found == (environment or dict(GOMP_SPINCOUNT='1000'))
 
 
-FREED = """
-import resource
-import %s
-for _ in range(20):
-    bytearray(200_000_000)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)"""
-
-
-@pytest.mark.skipif(sys.platform != 'linux', reason='glibc')
-def test_memory_that_was_freed_is_kept_unless_the_user_wants_it_given_back():
-    """Every page that the system gives anew is a minor fault."""
-    def faults(module, **environment):
-        result = subprocess.run([sys.executable, '-c', FREED % module], capture_output=True, text=True, check=True,
-                                env=os.environ | environment)
-        return int(result.stdout)
-
-    given_back = faults('mmseg_plugins', MALLOC_TRIM_THRESHOLD_='131072')
-    assert faults('mmseg_plugins') < 0.3 * given_back
+def test_the_script_knows_its_executors():
+    code = 'import benchmarks.run_grid; from benchmarks.executors.base import EXECUTORS; print(*EXECUTORS)'
+    told = subprocess.run([sys.executable, '-c', code], cwd=REPO, capture_output=True, text=True, check=True)
+    assert sorted(told.stdout.split()) == ['debug', 'local', 'slurm']
 
 
 def test_no_executor_takes_anothers_name():

@@ -1,5 +1,6 @@
 """The page in a browser, the figures, the index and the comparison of two folders, on made-up records."""
 
+import copy
 import json
 import re
 import shutil
@@ -238,16 +239,43 @@ def test_liftings_are_drawn_against_cost_and_against_slice_variation(tmp_path, m
     grid, records, named = load_grid('phantom-lifting'), [], []
     rows = grid.tables['lifting'].rows | grid.tables['tuning'].rows
     for number, (row, cell) in enumerate(rows.items()):
-        cost = dict(flops=10**8 * (1 + number), trained_parameters=1000 if 'frozen' in row else 600_000)
+        cost = dict(flops=10**8 * (1 + number), trained_parameters=1000 if 'frozen' in row else 600_000,
+                    step_seconds=1 / (1 + number))
         made = [run_of(cell, seed, 50 + number % 5, contrasts=grid.contrast_keys(cell)) for seed in grid.seeds]
         records += [seal(each | dict(cost=each['cost'] | cost)) for each in made]
     write_results(tmp_path, 'phantom-lifting', records, [PHANTOM])
     monkeypatch.setattr(figures, 'place_texts', lambda axes, points, texts, dots=(): named.append(texts))
     page = render(tmp_path).read_text()
-    *organs, flops, parameters, _ = named  # the last are cases
+    *organs, flops, seconds, parameters, _ = named  # the last are cases
     assert flops == ['one slice', 'divided', 'adapter_conv', 'adapter_conv_pair']
     assert parameters == ['tuning kernel, frozen', 'adapter_conv_pair']
+    assert seconds[-1] == 'adapter_conv_pair' and len(seconds) == 3  # the dearer, the earlier
     assert len(organs) == 9 and all(len(texts) == 8 for texts in organs) and 'Differences, against slice' in page
+
+
+def test_costs_are_drawn_of_what_tells_of_them(tmp_path):
+    """Of one cell, of cells that cost the same and were resumed, and of one without a figure."""
+    grid = load_grid('phantom')
+    rows = {row: grid.tables['2a'].rows[row] for row in ('Ours', 'Ours w/o T', 'Ours w/o D')}
+
+    def panels(*records):
+        figure = figures.cost_plot(rows, Measured(list(records)), grid)
+        return figure and [axes.get_xlabel() for axes in figure.axes]
+
+    ours, random, flat = (run_of(cell, 1, 50) for cell in rows.values())
+    alone, nothing = (copy.deepcopy(ours) for _ in range(2))
+    for each in (alone, random):
+        each['cost']['resumed_from'] = 50
+    nothing['scores']['figures'] = {name: [[None] * 14] * 8 if name == 'dsc' else [None] * 14
+                                    for name in ('dsc', 'dsc_pooled')}
+    same = ['MFLOPs per window, whole model', 'trained parameters (millions)']
+    assert panels(alone) == panels(alone, random) == same
+    assert panels(ours) == [same[0], 'time of training (s)', same[1]]
+    assert panels(ours, flat) == same[:1] and panels(nothing) is None
+    flat['cost']['step_seconds'] = 2.0  # another kind of time: it is not drawn beside a whole run's
+    assert panels(ours, flat) == same[:1]
+    ours['cost']['step_seconds'] = 3.0
+    assert panels(ours, flat) == [same[0], 'time of training (s)']
 
 
 def test_a_front_is_better_than_all_that_costs_no_more():

@@ -127,8 +127,9 @@ class Controller:
             self._show()
 
     def queued(self, why: dict[str, str]) -> None:
-        """What waiting jobs wait for, by name, where it is not another job."""
+        """These wait, by name, for what is not another job."""
         self._queued = why
+        self.states |= dict.fromkeys(why, 'waiting')
         self._show()
 
     def again(self, job: Job, why: str) -> None:

@@ -160,12 +160,12 @@ def _follow(controller: Controller, numbers: dict[str, str], folder: Path) -> No
             elif {before, state} <= ENDED:  # seen twice, as a shared disk may show a file late
                 end = 'its job ended' if state == 'GONE' else f'its job is {state.lower()}'
                 controller.ended(job, f'{end}{reason and f" ({reason})"}; see {folder / f"{number}_0_log.out"}')
-            elif (before, state) == ('RUNNING', 'PENDING'):
-                controller.again(job, 'its job was requeued')
+            elif state == 'PENDING':
+                if before == 'RUNNING':
+                    controller.again(job, 'its job was requeued')
+                pending[job.name] = f'Slurm{reason and f" ({reason})"}'
             elif step := read_last_line(job.folder).get('step'):
                 controller.progress(job, step)
-            elif state == 'PENDING':
-                pending[job.name] = f'Slurm{reason and f" ({reason})"}'
         controller.queued(pending)
 
 

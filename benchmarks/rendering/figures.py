@@ -1,6 +1,7 @@
 """Every figure of a grid's records, with its caption."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -87,8 +88,9 @@ def draw_all(judged: Sequence[Judged], measured: Measured, grid: Grid, results: 
                 'two-sided.', variation_plot, alike, measured, grid)
         if rows and alone:  # DSC of several datasets has no common axis
             add('cost', 'DSC against cost', 'Mean over seeds; whiskers: lowest and highest seed. Line and names: '
-                'the Pareto front, what is better than all that cost no more. Time is of training, on a CPU its '
-                'own seconds.', cost_plot, rows[grid.dataset], measured, grid)
+                'the Pareto front, what is better than all that cost no more. Time is what a CPU or GPU worked '
+                'for the training, of one machine where runs are of several.', cost_plot, rows[grid.dataset],
+                measured, grid)
         add('curves', 'Learning curves', 'Mean loss of each twentieth of the training; bands: lowest and highest '
             'seed.', curve_plot, rows, measured)
         add('cases', 'DSC of every case', 'Mean over reported labels and seeds. Bars: medians. Named: cases '
@@ -226,8 +228,9 @@ def variation_plot(contrasts: Sequence[Contrast], measured: Measured, grid: Grid
     published = grid.tables[first.table].published(grid.dataset) if first.table else Published()
     if {first.first, first.second} <= set(published.organs.index):
         paper = published.organs.rename(columns=dict(enumerate(measured.scores(grid.dataset)['labels'])))
-        panels[published.heading] = (COLOURS[2], paper.loc['slice variation'],
-                                     paper.loc[first.first] - paper.loc[first.second])
+        title = f'{first}, {published.heading}' if contrasts[1:] else published.heading
+        panels[title] = (COLOURS[2], paper.loc['slice variation'],
+                         paper.loc[first.first] - paper.loc[first.second])
     columns = min(len(panels), 3)
     lines = -(-len(panels) // columns)
     width, between = (4.4, ' ') if len(panels) < 3 else (3.5, '\n')
@@ -275,21 +278,22 @@ def cost_plot(rows: dict[str, Cell], measured: Measured, grid: Grid):
 
     The line is the Pareto front, of cells that are better than all that cost no more, and these are named.
     """
-    finished = [cell for cell in measured.cells() if measured.done(cell) and not cell.without_config]
+    finished = [cell for cell in measured.cells() if measured.value(cell).seeds and not cell.without_config]
     if not finished:
         return None
-    largest = max(record['cost']['flops'] for cell in finished for record in measured.done(cell))
+    costs = {cell: [run['cost'] for run in split_merged(*measured.done(cell))] for cell in finished}
+    largest = max(cost['flops'] for each in costs.values() for cost in each)
     scale, unit = (1e9, 'GFLOPs') if largest >= 1e9 else (1e6, 'MFLOPs')
+    amounts = {
+        f'{unit} per window, whole model': {
+            cell: [cost['flops'] / scale for cost in each] for cell, each in costs.items()},
+        'time of training (s)': _commonest({cell: training_seconds(measured, cell) for cell in finished}),
+        'trained parameters (millions)': {
+            cell: [cost.get('trained_parameters', cost['parameters']) / 1e6 for cost in each]
+            for cell, each in costs.items()}}
+    panels = {title: found for title, found in amounts.items() if len({min(each) for each in found.values()}) > 1}
+    panels = panels or {title: found for title, found in amounts.items() if found}
     names = cell_names(measured, grid) | {cell: label for label, cell in rows.items()}
-    costs = {f'{unit} per window, whole model': lambda run: run['cost']['flops'] / scale,
-             'time of training (s)': training_seconds,
-             'trained parameters (millions)':
-                 lambda run: run['cost'].get('trained_parameters', run['cost']['parameters']) / 1e6}
-    amounts = {title: {cell: found for cell in finished if (found := [
-        amount for run in split_merged(*measured.done(cell)) if (amount := of(run)) is not None])}
-        for title, of in costs.items()}
-    panels = {title: found for title, found in amounts.items()
-              if len({min(each) for each in found.values()}) > 1 or len(finished) == 1}
     drawn = [('other cells of the grid', cell, dict(color='#777777', marker='o', mfc='white', ms=4))
              for cell in finished if cell not in rows.values()]
     drawn += [(label, cell, dict(styled(number), ms=6)) for number, (label, cell) in enumerate(rows.items())
@@ -318,6 +322,13 @@ def cost_plot(rows: dict[str, Cell], measured: Measured, grid: Grid):
     figure.legend(labelled.values(), labelled, ncols=1 if longest > 36 else 2 if longest > 20 else 3, **BELOW)
     figure.tight_layout()
     return figure
+
+
+def _commonest(seconds: dict[Cell, dict[Hashable, list[float]]]) -> dict[Cell, list[float]]:
+    """Of cells' seconds by kind, those of the kind that most cells have."""
+    counts = Counter(kind for kinds in seconds.values() for kind in kinds)
+    kind = max(counts, key=counts.get, default=None)
+    return {cell: kinds[kind] for cell, kinds in seconds.items() if kind in kinds}
 
 
 def pareto_front(points: Mapping[Cell, tuple[float, float]]) -> list[Cell]:

@@ -141,27 +141,27 @@ def _figures(measured: Measured, cell: Cell, labels: Labels) -> dict[str, str]:
             if labels == 'headline' or metric.name not in ('hd95', 'nsd')}
 
 
-def training_seconds(run: dict) -> float | None:
-    """Seconds of a run's training steps, of a CPU its own, as others may be at work there.
+def training_seconds(measured: Measured, cell: Cell) -> dict[tuple[str, bool], list[float]]:
+    """Seconds of a cell's trainings by what they can be compared within: the hardware, and whether of steps alone.
 
-    Of a record that does not tell of steps they are the whole run's, with evaluation; None where it was resumed.
+    Those of steps are a CPU's own, as others may be at work there. A record that does not tell of steps has the
+    whole run's, with evaluation; none where it was resumed.
     """
-    cost = run.get('cost', {})
-    if 'step_seconds' in cost:
-        return cost['step_seconds'] * cost.get('cpu_share', 1) * run['training']['steps']
-    return None if cost.get('resumed_from') else cost.get('seconds')
+    seconds: dict[tuple[str, bool], list[float]] = {}
+    for run in split_merged(*measured.done(cell)):
+        cost, of_steps = run.get('cost', {}), 'step_seconds' in run.get('cost', {})
+        if of_steps or cost and not cost.get('resumed_from'):  # else it is of a part
+            spent = cost['seconds']
+            if of_steps:
+                spent = cost['step_seconds'] * cost.get('cpu_share', 1) * run['training']['steps']
+            seconds.setdefault((str(run.get('hardware')), of_steps), []).append(spent)
+    return seconds
 
 
 def relative_time(measured: Measured, cell: Cell, reference: Cell) -> str:
-    """Seconds of a cell's training, as a multiple of the reference's on the same hardware."""
-    seconds: list[dict[tuple, list[float]]] = [{}, {}]
-    for times, runs in zip(seconds, map(measured.done, (cell, reference)), strict=True):
-        for run in split_merged(*runs):
-            if spent := training_seconds(run):
-                kind = str(run.get('hardware')), 'step_seconds' in run['cost']
-                times.setdefault(kind, []).append(spent)
-    common = set(seconds[0]) & set(seconds[1])
-    ratios = [np.median(seconds[0][kind]) / np.median(seconds[1][kind]) for kind in common]
+    """Seconds of a cell's training as a multiple of the reference's, of those that can be compared."""
+    ours, theirs = (training_seconds(measured, each) for each in (cell, reference))
+    ratios = [np.median(ours[kind]) / np.median(theirs[kind]) for kind in set(ours) & set(theirs)]
     return f'x {np.mean(ratios):.2f}' if ratios else '—'
 
 
