@@ -15,12 +15,11 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
-import benchmarks.executors.slurm  # noqa: E402, F401 (registers it)
 from benchmarks.executors.base import Executor, choose_executor, execute  # noqa: E402
 from benchmarks.executors.local import DebugExecutor, LocalExecutor  # noqa: E402
+from benchmarks.executors.slurm import add_arguments  # noqa: E402
 from benchmarks.grid.axes import AXES  # noqa: E402
 from benchmarks.grid.reader import GIVEN, Grid, check_distinct, is_file_name, load_grid  # noqa: E402
-from benchmarks.slurm import add_arguments  # noqa: E402
 from mmseg_plugins.commands import command  # noqa: E402
 from mmseg_plugins.errors import UserError, run_main  # noqa: E402
 from mmseg_plugins.experiment import import_extensions  # noqa: E402

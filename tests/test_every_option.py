@@ -190,6 +190,7 @@ SHOWN = {
         '--encoder': (['--encoder', 'swim'], "did you mean 'swin'"), '--slices': (['--slices', '0'], 'slices=0'),
         '--channels': (['--channels', '0'], 'channels=0'), '--method': (['--method', 'mean'], "'mean'"),
         '--lifting': (['--lifting', 'divide'], "did you mean 'divided'"),
+        '--imports': (['--imports', 'no_such_module'], "'no_such_module'"),
         '--img-size': (['--img-size', '-8'], 'img_size=-8'),
         '--out': (['--out', 'o.pth'], 'must be named .safetensors'), '--overwrite': KEPT}),
     'tools/flops.py': ([CONFIG], {'--cfg-options': (['--cfg-options', 'experiment.slices=7'], '1 x 7 x')}),

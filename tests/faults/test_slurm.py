@@ -17,9 +17,8 @@ from test_executors import control
 from test_training import finish
 
 from benchmarks.executors.jobs import Job
-from benchmarks.executors.slurm import SlurmExecutor, name_of
+from benchmarks.executors.slurm import SlurmExecutor, SlurmSettings, name_of, read_settings
 from benchmarks.runs.records import read_records
-from benchmarks.slurm import SlurmSettings, read_settings
 from mmseg_plugins.errors import UserError
 
 # while a file named `hold` is there, a step takes so long that something can happen in it
