@@ -79,8 +79,8 @@ def main() -> int:
 
 
 def find_folders(root: Path) -> list[Path]:
-    """Every result folder below `root`, by name."""
-    folders = sorted(path.parent for path in root.glob('*/grid.yaml'))
+    """Every result folder below `root` that has a run, by name; of a grid that has only begun its search none."""
+    folders = sorted({path.parents[1] for path in root.glob('*/records/*.json')})
     if not folders:
         raise UserError(f'{root}: no results yet; run benchmarks/run_grid.py')
     return folders

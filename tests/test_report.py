@@ -90,6 +90,8 @@ def test_grids_that_say_so_stand_side_by_side_above_the_index(results, tmp_path)
     shutil.copytree(results, root)
     assert not (root / 'figures').exists() and 'overview' not in (root / 'README.md').read_text()
     shutil.copytree(root / 'phantom', root / 'twin')
+    shutil.copytree(root / 'phantom', root / 'begun/search')
+    shutil.copy(root / 'phantom/grid.yaml', root / 'begun')  # nothing but its search has run
     for name in ('phantom', 'twin'):
         with open(root / name / 'grid.yaml', 'a') as file:
             file.write(f'overview: CT of {name}\n')
@@ -97,6 +99,7 @@ def test_grids_that_say_so_stand_side_by_side_above_the_index(results, tmp_path)
     grid, measured = load_grid(str(root / 'twin/grid.yaml')), Measured(read_records(root / 'twin')[0])
     ours = measured.value(grid.tables['2a'].rows['Ours'], 'dsc').mean
     assert '| DSC case | CT of phantom | CT of twin |' in told and told.count(f'| Ours | {ours:.2f} [') == 1
+    assert 'begun' not in told
     assert told.index('figures/overview.png') < told.index('| DSC case |') < told.index('| Grid |')
     assert 'id="figure-overview"' in page and (root / 'tables/table_overview.csv').is_file()
     effect = next(line for line in told.splitlines() if line.startswith('| Depth with transfer |'))
