@@ -79,7 +79,7 @@ def recorded_skewness() -> list[np.ndarray]:
         measured, grid = read_folder(folder)[0], load_folder(folder)
         for contrast in shown_contrasts(measured, grid):
             for kind, each in [(0, contrast), *((1, organ) for organ in by_organ(contrast, measured))]:
-                first, second = measured.pair_cases(*each.cells, each.labels)
+                first, second = measured.pair_patients(*each.cells, each.labels)
                 found[kind].append(abs(stats.skew((first - second).mean(), bias=False)))
     return [np.nanpercentile(kind, [50, 90, 100]) for kind in found]
 

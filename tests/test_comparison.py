@@ -196,7 +196,26 @@ def test_a_label_that_a_case_lacks_counts_where_a_row_predicts_it():
     for run in runs:
         run['scores']['figures']['dsc'] = [[99.0, 60.0, None if case < 4 else 50.0] for case in range(8)]
     runs[0]['scores']['figures']['dsc'][0][2] = 0.0  # a false alarm
-    ours, flat = (side.loc[1] for side in Measured(runs).pair_cases(first, second))
+    ours, flat = (side.loc[1] for side in Measured(runs).pair_patients(first, second))
     assert ours['case_0000'] == 30 and flat['case_0000'] == 80  # (60 + 0) / 2, (60 + 100) / 2
     assert ours['case_0001'] == flat['case_0001'] == 60 and ours['case_0005'] == flat['case_0005'] == 55
-    assert 'case_0001' not in Measured(runs).pair_cases(first, second, [2])[0]
+    assert 'case_0001' not in Measured(runs).pair_patients(first, second, [2])[0]
+
+
+def test_the_cases_of_a_patient_count_as_one():
+    """Two frames that are all but alike: as cases they would halve the variance."""
+    grid = load_grid('phantom')
+    cells = [grid.tables['2a'].rows[row] for row in ('Ours', 'Ours w/o D')]
+    rng = np.random.default_rng(1)
+    runs = []
+    for cell, mean in zip(cells, (60, 55), strict=True):
+        organs = np.repeat(mean + rng.normal(0, 2, 8), 2) + rng.normal(0, 0.01, 16)
+        runs.append(record(cell, 1, [99.0, mean], per_case=[[99.0, value] for value in organs],
+                           contrasts=grid.contrast_keys(cell)))
+    patients = {f'case_{i:04d}': f'patient_{i // 2}' for i in range(16)}
+    alone, grouped = (judge_page(Measured(runs, data), grid)[0].estimate
+                      for data in ({}, dict(phantom=dict(patients=patients))))
+    assert (alone.over, grouped.over) == ('16 cases, these seeds', '8 patients, these seeds')
+    assert grouped.value == pytest.approx(alone.value)
+    wider = (grouped.high - grouped.low) / (alone.high - alone.low)
+    assert wider == pytest.approx(np.sqrt(2 * 15 / 14) * stats.t.ppf(0.975, 7) / stats.t.ppf(0.975, 15), rel=0.01)

@@ -28,9 +28,10 @@ from .tables import cell_label, cell_names, free_names, marked
 
 NOTE = ('DSC case: mean over labels, cases and seeds, a label that the case lacks counting 100 where one run '
         'leaves it out and another does not (0). 95 %: Student\'s t for new seeds and new cases (two-way random '
-        f'effects, Satterthwaite); below {LEAST_SEEDS} common seeds for new cases alone ("these seeds": it tells '
-        'nothing of others). p: of the same t, two-sided. Beyond noise: Holm\'s p is below 0.05, and then the '
-        f'interval leaves zero out. "{TOO_FEW}": fewer than {LEAST_CASES} common cases, or no difference in any.')
+        'effects, Satterthwaite; of a patient with several cases their mean counts as one); below '
+        f'{LEAST_SEEDS} common seeds for new cases alone ("these seeds": it tells nothing of others). p: of the '
+        'same t, two-sided. Beyond noise: Holm\'s p is below 0.05, and then the interval leaves zero out. '
+        f'"{TOO_FEW}": fewer than {LEAST_CASES} common cases, or no difference in any.')
 FAMILIES = ('Holm\'s correction is over the contrasts that the grid file registered ("yes"), and by itself over '
             'all that were looked up afterwards ("no"), those by organ among them.')
 
@@ -86,7 +87,7 @@ def by_organ(contrast: Contrast, measured: Measured) -> list[Contrast]:
 def judge_together(contrasts: Iterable[Contrast], measured: Measured, metric: str = 'dsc') -> list[Judged]:
     """All of a family, by a metric."""
     contrasts = list(contrasts)
-    found = [estimate_difference(*measured.pair_cases(*contrast.cells, contrast.labels, metric))
+    found = [estimate_difference(*measured.pair_patients(*contrast.cells, contrast.labels, metric))
              if METRICS[metric].per_case else None for contrast in contrasts]
     return [Judged(*each) for each in zip(contrasts, found, holm([one and one.p for one in found]), strict=True)]
 

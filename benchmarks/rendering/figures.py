@@ -115,7 +115,7 @@ def organ_bars(table: Table, measured: Measured, grid: Grid):
         values = [measured.value(cell, 'dsc', [organ]).mean for organ in organs]
         axes.bar(x, values, width * 0.92, color=COLOURS[number % len(COLOURS)], label=label)
         for place, organ in zip(x, organs, strict=True):
-            if found := estimate(measured.per_case(cell, [organ])):
+            if found := estimate(measured.per_patient(cell, [organ])):
                 axes.vlines(place, found.low, found.high, color='#333333', lw=0.8)
         if label in published.organs.index:
             axes.plot(x, published.organs.loc[label, organs], 'k_', ms=6, mew=1.4,

@@ -178,9 +178,13 @@ class Measured:
         """A figure by seed and case (seeds x cases): its mean over labels; NaN where a case has none of them."""
         return _by_seed_and_case(self.rows(cell, labels), metric)
 
-    def pair_cases(self, first: Cell, second: Cell, labels: Labels = 'headline', metric: str = 'dsc'
-                   ) -> list[pd.DataFrame]:
-        """Two cells' figures by seed and case, made comparable: means over the same labels of the same cases.
+    def per_patient(self, cell: Cell, labels: Labels = 'headline', metric: str = 'dsc') -> pd.DataFrame:
+        """The same by seed and patient: the means of each one's cases, which are not drawn independently."""
+        return self._by_patient(self.per_case(cell, labels, metric), cell.dataset)
+
+    def pair_patients(self, first: Cell, second: Cell, labels: Labels = 'headline', metric: str = 'dsc'
+                      ) -> list[pd.DataFrame]:
+        """Two cells' figures by seed and patient, made comparable: means over the same labels of the same cases.
 
         A label that a case lacks counts where any run of either cell predicts it there, if the metric has a best
         figure: a DSC of 0, against 100 for leaving it out. Without one, it counts where all runs have a figure.
@@ -193,7 +197,16 @@ class Measured:
         counted = both[has_figure.transform('all' if best is None else 'any')]
         if best is not None:
             counted = counted.fillna({metric: best})
-        return [_by_seed_and_case(counted[counted['side'] == side], metric) for side in (0, 1)]
+        return [self._by_patient(_by_seed_and_case(counted[counted['side'] == side], metric), cell.dataset)
+                for side, cell in enumerate((first, second))]
+
+    def _by_patient(self, figures: pd.DataFrame, dataset: str) -> pd.DataFrame:
+        """Columns are `patient` where the dataset has some with several cases, else `case` as they were."""
+        patients = self.data.get(dataset, {}).get('patients')
+        if not patients:
+            return figures
+        of = figures.columns.map(lambda case: patients.get(case, case)).rename('patient')
+        return figures.T.groupby(of, sort=False).mean().T
 
 
 def _by_seed_and_case(rows: pd.DataFrame, metric: str) -> pd.DataFrame:

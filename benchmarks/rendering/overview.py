@@ -35,7 +35,7 @@ class Part(NamedTuple):
 
     def estimate(self, row: str) -> Estimate | None:
         """DSC case of a row; None where it has too few cases or was not run."""
-        return estimate(self.measured.per_case(self.rows[row])) if row in self.rows else None
+        return estimate(self.measured.per_patient(self.rows[row])) if row in self.rows else None
 
 
 def find_parts(grids: Sequence[tuple[Grid, Measured]]) -> list[Part]:

@@ -28,6 +28,7 @@ class Estimate:
         p: two-sided, that it is zero.
         seeds: that the interval is over; 0: they are held fixed, and it tells nothing of others.
         cases: that it is over.
+        unit: what these are: cases, or patients who have several.
     """
     value: float
     low: float
@@ -35,6 +36,7 @@ class Estimate:
     p: float
     seeds: int
     cases: int
+    unit: str = 'cases'
 
     @property
     def interval(self) -> str:
@@ -42,7 +44,8 @@ class Estimate:
 
     @property
     def over(self) -> str:
-        return f'{self.seeds} seeds, {self.cases} cases' if self.seeds else f'{self.cases} cases, these seeds'
+        cases = f'{self.cases} {self.unit}'
+        return f'{self.seeds} seeds, {cases}' if self.seeds else f'{cases}, these seeds'
 
 
 def estimate(figures: pd.DataFrame, least: int = LEAST_CASES) -> Estimate | None:
@@ -54,7 +57,7 @@ def estimate(figures: pd.DataFrame, least: int = LEAST_CASES) -> Estimate | None
     fewer than three seeds the interval is of their mean, over cases alone.
 
     Args:
-        figures: seeds x cases; a case that a seed lacks is left out.
+        figures: seeds x cases, or x patients as its columns are called; one that a seed lacks is left out.
         least: cases.
 
     Returns:
@@ -78,7 +81,8 @@ def estimate(figures: pd.DataFrame, least: int = LEAST_CASES) -> Estimate | None
     error = np.sqrt(variance / values.size)
     reach = error * special.stdtrit(freedom, (1 + CONFIDENCE) / 2)
     return Estimate(float(mean), float(mean - reach), float(mean + reach),
-                    float(2 * special.stdtr(freedom, -abs(mean) / error)), seeds if seeds > 1 else 0, cases)
+                    float(2 * special.stdtr(freedom, -abs(mean) / error)), seeds if seeds > 1 else 0, cases,
+                    'patients' if figures.columns.name == 'patient' else 'cases')
 
 
 def estimate_difference(first: pd.DataFrame, second: pd.DataFrame) -> Estimate | None:

@@ -6,7 +6,7 @@ import hashlib
 import numpy as np
 
 from .intensity import channel_statistics
-from .splits import split_cases
+from .splits import by_patient, split_cases
 from .volumes import Volume
 
 
@@ -66,14 +66,16 @@ def summarize_dataset(index: dict, folds: int | None = None) -> dict:
 
     Returns:
         `dataset`, `modality`, `labels`, `headline`, `evaluate` and `split_hash` as the index has them; `size`, the
-        mean (columns, rows, slices) of all cases; `cases` by split, and `groups` (patients) by split where some
-        have several cases; `folds`, `nominal_spacing` and `citation` where there are any. Over the evaluated
-        cases, lists of K: `voxels`, `slices`, and `variation`, the mean Dice in percent between a label in a slice
-        and in the next (None: in none of them); `mean_variation` is the headline's.
+        mean (columns, rows, slices) of all cases; `cases` by split; where some patients have several cases, how
+        many patients there are by split (`groups`), and whose each evaluated case is (`patients`); `folds`,
+        `nominal_spacing` and `citation` where there are any. Over the evaluated cases, lists of K: `voxels`,
+        `slices`, and `variation`, the mean Dice in percent between a label in a slice and in the next (None: in
+        none of them); `mean_variation` is the headline's.
     """
     cases, split, classes = index['cases'], index['split'], len(index['labels'])
     depth, _, rows, columns = np.mean([entry['shape'] for entry in cases.values()], axis=0)
-    evaluated = [cases[case] for case in split_cases(index, 'all' if folds else index['evaluate'])]
+    names = split_cases(index, 'all' if folds else index['evaluate'])
+    evaluated = [cases[case] for case in names]
     voxels, slices = (np.reshape([entry[key] for entry in evaluated], (-1, classes)).sum(0).astype(int).tolist()
                       for key in ('voxels', 'slices'))
     pairs = np.reshape([entry['variation'] for entry in evaluated], (-1, classes, 2)).sum(0)
@@ -87,7 +89,7 @@ def summarize_dataset(index: dict, folds: int | None = None) -> dict:
     if folds:
         summary['folds'] = folds
     if groups := index.get('groups'):
-        summary['groups'] = {part: len({groups.get(case, case) for case in names})
-                             for part, names in split.items()}
+        summary['groups'] = {part: len(by_patient(cases, groups)) for part, cases in split.items()}
+        summary['patients'] = {case: groups.get(case, case) for case in names}
     return summary | dict(voxels=voxels, slices=slices, variation=variation,
                           mean_variation=round(sum(reported) / len(reported), 4) if reported else None)
