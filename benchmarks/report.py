@@ -222,7 +222,8 @@ def collect_tables(judged: list[contrasts.Judged], claims: list[Claim], measured
 
 def render_index(root: Path, into: Path | None = None) -> Path:
     """Write the index of all result folders below `root`; returns its path."""
-    grids = [(load_folder(folder), Measured(read_records(folder)[0])) for folder in find_folders(root)]
+    grids = [(load_folder(folder), Measured(read_records(folder)[0], read_summaries(folder)[0]))
+             for folder in find_folders(root)]
     into, parts, shown, drawn = into or root, find_parts(grids), [], []
     if parts:
         shown = [tables.Rendered('overview', overview_table(parts), 'In numbers. The same: rows, then contrasts.')]

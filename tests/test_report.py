@@ -95,8 +95,11 @@ def test_grids_that_say_so_stand_side_by_side_above_the_index(results, tmp_path)
     for name in ('phantom', 'twin'):
         with open(root / name / 'grid.yaml', 'a') as file:
             file.write(f'overview: CT of {name}\n')
+    twin = PHANTOM | dict(patients={f'case_{i:04d}': f'patient_{max(i - 1, 0)}' for i in range(8)})
+    (root / 'twin/datasets/phantom.json').write_text(json.dumps(twin))
     page, told = render_index(root).read_text(), (root / 'README.md').read_text()
-    grid, measured = load_grid(str(root / 'twin/grid.yaml')), Measured(read_records(root / 'twin')[0])
+    grid, records = load_grid(str(root / 'twin/grid.yaml')), read_records(root / 'twin')[0]
+    measured = Measured(records, dict(phantom=twin))
     ours = measured.value(grid.tables['2a'].rows['Ours'], 'dsc').mean
     assert '| DSC case | CT of phantom | CT of twin |' in told and told.count(f'| Ours | {ours:.2f} [') == 1
     assert 'begun' not in told
@@ -104,7 +107,9 @@ def test_grids_that_say_so_stand_side_by_side_above_the_index(results, tmp_path)
     assert 'id="figure-overview"' in page and (root / 'tables/table_overview.csv').is_file()
     effect = next(line for line in told.splitlines() if line.startswith('| Depth with transfer |'))
     [shown] = [each for each in judge_page(measured, grid) if str(each.contrast) == 'Depth with transfer']
-    assert shown.contrast.registered and effect.count(f'{shown.estimate.value:+.2f} [') == 2
+    found = shown.estimate
+    assert shown.contrast.registered and found.over == '3 seeds, 7 patients'
+    assert f'{found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}]' in effect.split(' | ')[-1]
     assert effect.count(', beyond noise') == 2 * shown.beyond_noise
 
 
