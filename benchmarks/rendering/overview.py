@@ -77,8 +77,8 @@ def draw_overview(parts: Sequence[Part]):
                     _interval(below, found, y, COLOURS[3])
                     below.plot(found.value, y, 'D', color=COLOURS[3], mfc=filled, ms=6)
             below.axvline(0, color='#333333', lw=0.8)
-            cases = len(part.measured.done()[0]['scores']['cases'])
-            above.set_title(f'{part.data}\n{cases} cases', fontsize=9)
+            units = part.measured.per_patient(next(iter(part.rows.values()))).columns
+            above.set_title(f'{part.data}\n{len(units)} {units.name}s', fontsize=9)
             above.set(ylim=(len(rows) - 0.5, -0.5), xlabel='DSC case (%)')
             below.set(ylim=(max(len(effects), 1) - 0.5, -0.5), xlabel='difference (points)')
         for panel, names in zip(panels[:, 0], (rows, effects), strict=True):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup, escape
 
 from ..grid.axes import Cell
 from ..grid.reader import GIVEN, GRIDS, Grid, load_grid
@@ -27,6 +28,7 @@ def fill(template: str, **values) -> str:
     """A template of this folder as text."""
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent / 'templates'),
                                      autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters['code'] = lambda text: Markup(re.sub('`([^`]+)`', r'<code>\1</code>', str(escape(text))))
     return environment.get_template(template).render(**values)
 
 
