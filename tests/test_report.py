@@ -303,7 +303,7 @@ def test_what_answers_the_pages_question_stands_first(results, tmp_path):
     assert 'python benchmarks/run_grid.py --grid phantom</code>' in page
     asked = load_grid('phantom', slices=[1, 3])
     given = '# python benchmarks/run_grid.py --grid phantom --slices 1 3\n'
-    (tmp_path / 'grid.yaml').write_text(given + asked.text.replace('notes:\n', 'notes:\n  - as `a < b` says\n'))
+    (tmp_path / 'grid.yaml').write_text(given + asked.text.replace('notes:\n', 'notes:\n- as `a < b` says\n'))
     for cell in asked.cells():
         write(tmp_path, run_of(cell, 1, 50))
     page = render(tmp_path).read_text()
