@@ -127,6 +127,7 @@ def test_p_is_never_zero():
 
 def test_holm_by_hand():
     assert holm([0.01, 0.04, None, 0.03]) == pytest.approx([0.03, 0.06, None, 0.06])
+    assert holm([0.01, 0.04], planned=4) == pytest.approx([0.04, 0.12])
     assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == [] and holm([None]) == [None]
 
 

@@ -32,8 +32,8 @@ NOTE = ('DSC case: mean over labels, cases and seeds, a label that the case lack
         f'{LEAST_SEEDS} common seeds for new cases alone ("these seeds": it tells nothing of others). p: of the '
         'same t, two-sided. Beyond noise: Holm\'s p is below 0.05, and then the interval leaves zero out. '
         f'"{TOO_FEW}": fewer than {LEAST_CASES} common cases, or no difference in any.')
-FAMILIES = ('Holm\'s correction is over the contrasts that the grid file registered ("yes"), and by itself over '
-            'all that were looked up afterwards ("no"), those by organ among them.')
+FAMILIES = ('Holm\'s correction is over all contrasts that the grid file registered, run or not yet ("yes"), and '
+            'by itself over those that were looked up afterwards ("no"), those by organ among them.')
 
 OUT_OF_FOLD = ('Out-of-fold cases of one seed share networks within a fold, and folds share most of what they are '
                'trained on; the interval takes cases as independent, so that it may be too narrow.')
@@ -84,21 +84,27 @@ def by_organ(contrast: Contrast, measured: Measured) -> list[Contrast]:
     return [replace(contrast, name=scores['labels'][i], labels=(i,), registered=False) for i in scores['headline']]
 
 
-def judge_together(contrasts: Iterable[Contrast], measured: Measured, metric: str = 'dsc') -> list[Judged]:
-    """All of a family, by a metric."""
+def judge_together(contrasts: Iterable[Contrast], measured: Measured, metric: str = 'dsc', planned: int = 0
+                   ) -> list[Judged]:
+    """All of a family, by a metric; see `holm`."""
     contrasts = list(contrasts)
     found = [estimate_difference(*measured.pair_patients(*contrast.cells, contrast.labels, metric))
              if METRICS[metric].per_case else None for contrast in contrasts]
-    return [Judged(*each) for each in zip(contrasts, found, holm([one and one.p for one in found]), strict=True)]
+    corrected = holm([one and one.p for one in found], planned)
+    return [Judged(*each) for each in zip(contrasts, found, corrected, strict=True)]
 
 
 def judge_page(measured: Measured, grid: Grid) -> list[Judged]:
-    """Every contrast that the page shows: the registered family, and the one that was looked up afterwards."""
+    """Every contrast that the page shows: the registered family, and the one that was looked up afterwards.
+
+    What was registered and has not run yet is of its family: a first look at a part is no easier to pass.
+    """
     shown = shown_contrasts(measured, grid)
     organs = by_organ(shown[0], measured) if shown and len(grid.datasets) == 1 else []
-    families = ([contrast for contrast in shown if contrast.registered],
-                [contrast for contrast in shown if not contrast.registered] + organs)
-    return [each for family in families for each in judge_together(family, measured)]
+    datasets = {record['cell']['dataset'] for record in measured.done()}
+    registered = judge_together([contrast for contrast in shown if contrast.registered], measured,
+                                planned=len(grid.contrasts) * len(datasets))
+    return registered + judge_together([*(each for each in shown if not each.registered), *organs], measured)
 
 
 def contrast_table(judged: Iterable[Judged], measured: Measured, grid: Grid) -> pd.DataFrame:

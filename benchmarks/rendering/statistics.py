@@ -144,13 +144,17 @@ def compare_seeds(first: Mapping[int, float], second: Mapping[int, float]) -> Se
                     float(2 * min(above, 1 - above)))
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down correction of the p-values that exist, in their order."""
+def holm(p_values: Sequence[float | None], planned: int = 0) -> list[float | None]:
+    """Holm's step-down correction of the p-values that exist, in their order.
+
+    Args:
+        planned: tests of the family, some of which may have no p-value yet: these count as the largest.
+    """
     known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     largest = 0.0
     for rank, (p, i) in enumerate(known):
-        largest = max(largest, min(p * (len(known) - rank), 1.0))
+        largest = max(largest, min(p * (max(len(known), planned) - rank), 1.0))
         adjusted[i] = largest
     return adjusted
 
