@@ -88,7 +88,9 @@ def draw_overview(parts: Sequence[Part]):
 
 
 def _names(parts: Sequence[Part], kind: str) -> list[str]:
-    return list(dict.fromkeys(name for part in parts for name in getattr(part, kind)))
+    """Of all parts, in the order of the one that has most."""
+    named = sorted((getattr(part, kind) for part in parts), key=len, reverse=True)
+    return list(dict.fromkeys(name for names in named for name in names))
 
 
 def _figure(part: Part, row: str) -> str:
