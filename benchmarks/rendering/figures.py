@@ -15,7 +15,7 @@ from ..grid.axes import Cell
 from ..grid.reader import Grid
 from ..grid.tables import Contrast, Published, Table
 from .contrasts import Judged, main_contrasts
-from .findings import told_first, variation_points
+from .findings import published_difference, told_first, variation_points
 from .folds import split_merged
 from .frame import Measured
 from .plotting import BELOW, BESIDE, COLOURS, place_texts, project_style, put_title, save, styled
@@ -56,7 +56,8 @@ def draw_all(judged: Sequence[Judged], measured: Measured, grid: Grid, results: 
             name, title, what = 'datasets', f'By dataset: {main[0]}', f'{main[0].first} minus {main[0].second}'
             lead = {each.contrast.cells[0].dataset: each for each in judged
                     if each.contrast in main and each.estimate}
-        published = published_differences(lead, grid)
+        published = {name: found for name, each in lead.items()
+                     if (found := published_difference(each.contrast, grid)) is not None}
         marks = ' Diamonds: published, pooled.' if published else ''
         add(name, title, f'{what}. Whiskers: 95 % interval; filled: beyond noise, both as in the table of '
             f'contrasts.{marks}', contrast_dots, lead, published)
@@ -133,17 +134,6 @@ def _name_apart(judged: Sequence[Judged]) -> dict[str, Judged]:
     names = [str(each.contrast) for each in judged]
     return {f'{name} (table {each.contrast.table})' if names.count(name) > 1 else name: each
             for name, each in zip(names, judged, strict=True)}
-
-
-def published_differences(named: dict[str, Judged], grid: Grid) -> dict[str, float]:
-    """Of contrasts by name, those whose rows are published on their dataset."""
-    found = {}
-    for name, each in named.items():
-        contrast = each.contrast
-        paper = grid.tables[contrast.table].published(contrast.cells[0].dataset).rows if contrast.table else {}
-        if {contrast.first, contrast.second} <= set(paper):
-            found[name] = paper[contrast.first] - paper[contrast.second]
-    return found
 
 
 def contrast_dots(named: dict[str, Judged], published: dict[str, float]):

@@ -7,6 +7,7 @@ import pandas as pd
 
 from ..grid.axes import Cell
 from ..grid.reader import Grid
+from ..grid.tables import Contrast
 from .contrasts import Judged
 from .frame import Measured
 from .statistics import TOO_FEW, format_p
@@ -49,10 +50,15 @@ def _difference(judged: Judged, measured: Measured, grid: Grid) -> str:
     sentence = (f'{contrast}: {found.value if found else case[0] - case[1]:+.2f} points of DSC case{labels}, '
                 f'{verdict} ({contrast.first} {case[0]:.2f}, {contrast.second} {case[1]:.2f}). '
                 f'Pooled: {pooled[0] - pooled[1]:+.2f}')
-    published = grid.tables[contrast.table].published(grid.dataset).rows if contrast.table else {}
-    if {contrast.first, contrast.second} <= set(published):
-        sentence += f', in the paper {published[contrast.first] - published[contrast.second]:+.2f}'
-    return sentence + '.'
+    published = published_difference(contrast, grid)
+    return sentence + (f', in the paper {published:+.2f}.' if published is not None else '.')
+
+
+def published_difference(contrast: Contrast, grid: Grid) -> float | None:
+    """A contrast of published figures; None where one of its rows has none on its dataset."""
+    rows = grid.tables[contrast.table].published(contrast.cells[0].dataset).rows if contrast.table else {}
+    both = contrast.first in rows and contrast.second in rows
+    return rows[contrast.first] - rows[contrast.second] if both else None
 
 
 def _over_datasets(effect: str, judged: Sequence[Judged]) -> str:
