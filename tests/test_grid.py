@@ -330,7 +330,7 @@ def test_dry_run_lists_every_cell_without_data(tmp_path):
     output, grid = run(tmp_path, '--grid', 'bcv', '--dry-run'), load_grid('bcv')
     configs = sum(not cell.without_config for cell in grid.cells())
     assert output.count('/tools/train.py') == configs == 32 and '(missing: ' in output
-    assert output.count('    left out') == 2 and '.venv-nnunet: not found' in output
+    assert output.count('    left out') == len(grid.cells()) - configs and '.venv-nnunet: not found' in output
 
 
 def test_grid_end_to_end_skips_what_is_done_and_repeats_what_was_deleted(place):
