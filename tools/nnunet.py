@@ -51,8 +51,8 @@ def parse_args() -> argparse.Namespace:
                         help='one of nnunetv2\'s (default: ExperimentPlanner; newer ones: nnUNetPlannerResEncM, '
                              '...L, ...XL)')
     parser.add_argument('--trainer', default='nnUNetTrainer', metavar='CLASS',
-                        help='one of nnunetv2\'s (default: nnUNetTrainer; Primus: nnUNet_Primus_S_Trainer, ...M..., '
-                             '...L...)')
+                        help='one of nnunetv2\'s (default: nnUNetTrainer; Primus: nnUNet_Primus_S_Trainer, '
+                             '...M..., ...L...)')
     parser.add_argument('--device', choices=['cpu', 'cuda', 'mps'],
                         default='cuda' if torch.cuda.is_available() else 'cpu',
                         help='default: a GPU where there is one')
@@ -77,8 +77,8 @@ def main() -> None:
         args.work.absolute() / name for name in ('raw', 'preprocessed', 'results', 'predicted'))
     model = results / DATASET / f'{TRAINER}__{PLANS}__{args.configuration}'
     variables = dict(nnUNet_raw=raw, nnUNet_preprocessed=preprocessed, nnUNet_results=results,
-                     nnUNet_extTrainer=TRAINERS, nnUNet_trainer=args.trainer, nnUNet_seed=args.seed, nnUNet_epochs=args.epochs,
-                     nnUNet_iterations=args.iterations, PYTHONUNBUFFERED=1)
+                     nnUNet_extTrainer=TRAINERS, nnUNet_trainer=args.trainer, nnUNet_seed=args.seed,
+                     nnUNet_epochs=args.epochs, nnUNet_iterations=args.iterations, PYTHONUNBUFFERED=1)
 
     def call(name: str, *arguments: str | Path, workers: tuple[str, ...] = (), least: int = 1) -> None:
         """One of nnunetv2's commands; `workers` are options and variables of it that say how many processes."""

@@ -1,4 +1,4 @@
-"""A trainer of nnU-Net's with a seed, and as many epochs and iterations as the environment says; all else is its own.
+"""A trainer of nnU-Net's with a seed, and the epochs and iterations that the environment says; all else is its own.
 
 nnunetv2 finds it by the variable nnUNet_extTrainer, in an environment that this project is not installed in. Every
 epoch has a seed of its own, so that a training that was interrupted goes on as if it had not been; with worker
@@ -25,8 +25,8 @@ torch.serialization.add_safe_globals([np.float64().__reduce__()[0], np.dtype, *(
 
 
 class nnUNetTrainerSeeded(recursive_find_trainer_class_by_name(os.environ['nnUNet_trainer'])):
-    """Reads nnUNet_trainer, its base, nnUNet_seed, nnUNet_epochs and nnUNet_iterations; leaves cost.json beside the
-    final checkpoint."""
+    """Of the trainer that nnUNet_trainer names. Reads nnUNet_seed, nnUNet_epochs and nnUNet_iterations; leaves
+    cost.json beside the final checkpoint."""
 
     def __init__(self, plans, configuration, fold, dataset_json, device):  # nnU-Net keeps them by these names
         super().__init__(plans, configuration, fold, dataset_json, device)
