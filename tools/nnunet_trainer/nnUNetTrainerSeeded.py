@@ -1,4 +1,4 @@
-"""A trainer of nnU-Net's with a seed, and the epochs and iterations that the environment says; all else is its own.
+"""One of nnU-Net's trainers with a seed, and with epochs and iterations that the environment says.
 
 nnunetv2 finds it by the variable nnUNet_extTrainer, in an environment that this project is not installed in. Every
 epoch has a seed of its own, so that a training that was interrupted goes on as if it had not been; with worker
@@ -24,7 +24,7 @@ torch.serialization.add_safe_globals([np.float64().__reduce__()[0], np.dtype, *(
     type(np.dtype(name)) for name in ('float32', 'float64'))])
 
 
-class nnUNetTrainerSeeded(recursive_find_trainer_class_by_name(os.environ['nnUNet_trainer'])):
+class nnUNetTrainerSeeded(recursive_find_trainer_class_by_name(os.environ.get('nnUNet_trainer', 'nnUNetTrainer'))):
     """Of the trainer that nnUNet_trainer names. Reads nnUNet_seed, nnUNet_epochs and nnUNet_iterations; leaves
     cost.json beside the final checkpoint."""
 
