@@ -239,6 +239,9 @@ def test_contrasts_are_read_with_the_labels_of_their_tables(tmp_path):
     assert [cell.slices for cell in more.cells] == [9, 3] and more.registered and more.table == ''
     assert [each.name for each in load_grid(path, tables=['left']).contrasts] == ['depth']  # of what is there
     assert load_grid(path, slices=[1, 3]).contrasts == []
+    for part in (load_grid(path, tables=['left']), load_grid(path, slices=[1, 3])):  # runs say what is registered
+        assert [each.name for each in part.registered] == [*contrasts]
+        assert part.contrast_keys(more.cells[1]) == grid.contrast_keys(more.cells[1]) == [more.key]
     contrasts['the same'] = ['left flat', 'left deep']
     with pytest.raises(UserError, match="contrasts: the same: is of the same two cells as 'depth'"):
         load_grid(str(grid_file(tmp_path, axes=None, tables=tables, contrasts=contrasts)))
