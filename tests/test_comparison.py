@@ -203,13 +203,14 @@ def test_a_label_that_a_case_lacks_counts_where_a_row_predicts_it():
     assert 'case_0001' not in Measured(runs).pair_patients(first, second, [2])[0]
 
 
-def test_what_was_registered_counts_before_it_has_run():
-    grid = load_grid('phantom')
+@pytest.mark.parametrize('tables', [None, ['2a']])
+def test_what_was_registered_counts_before_it_has_run(tables):
+    grid = load_grid('phantom', tables=tables)
     cells = [grid.tables['2a'].rows[row] for row in ('Ours', 'Ours w/o D')]
     measured = Measured([run_of(cell, seed, [mean + seed / 10, 50.0], contrasts=grid.contrast_keys(cell))
                          for cell, mean in zip(cells, (60, 59.6), strict=True) for seed in (1, 2, 3)])
     [alone] = [each for each in judge_page(measured, grid) if each.contrast.registered]
-    assert len(grid.contrasts) == 9 and 0 < alone.estimate.p < 1 / 9
+    assert len(grid.registered) == 9 and 0 < alone.estimate.p < 1 / 9
     assert alone.holm == pytest.approx(9 * alone.estimate.p)
 
 

@@ -116,7 +116,7 @@ def test_commands_that_only_look_are_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder in ('results', 'configs'):
         shutil.copytree(REPO / folder, tmp_path / folder)
-    call('tools/prepare_data.py', 'phantom')
+    assert not call('tools/prepare_data.py', 'phantom')[0]
     run = {(script, *words) for path in PAGES for script, words in commands_of(path) if only_looks(script, words)}
     assert len(run) >= 4
     for script, *words in sorted(run):

@@ -239,7 +239,8 @@ def test_contrasts_are_read_with_the_labels_of_their_tables(tmp_path):
     assert [cell.slices for cell in more.cells] == [9, 3] and more.registered and more.table == ''
     assert [each.name for each in load_grid(path, tables=['left']).contrasts] == ['depth']  # of what is there
     assert load_grid(path, slices=[1, 3]).contrasts == []
-    for part in (load_grid(path, tables=['left']), load_grid(path, slices=[1, 3])):  # runs say what is registered
+    for asked in (dict(tables=['left']), dict(slices=[1, 3]), dict(tables=['4d', 'left'])):
+        part = load_grid(path, **asked)  # its runs say what is registered
         assert [each.name for each in part.registered] == [*contrasts]
         assert part.contrast_keys(more.cells[1]) == grid.contrast_keys(more.cells[1]) == [more.key]
     contrasts['the same'] = ['left flat', 'left deep']

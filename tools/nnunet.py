@@ -33,6 +33,7 @@ VERSION = '2.8.1'  # that tests/test_nnunet.py has been run with
 ENVIRONMENT = REPO / '.venv-nnunet'
 TRAINERS = REPO / 'tools/nnunet_trainer'
 BASE, TRAINER, PLANS, DATASET = 'nnUNetTrainer', 'nnUNetTrainerSeeded', 'nnUNetPlans', 'Dataset001_cases'
+MODEL = ('configuration', 'split', 'seed', 'epochs', 'iterations', 'planner', 'gpu_memory', 'trainer')  # decide it
 
 
 def parse_args() -> argparse.Namespace:
@@ -78,6 +79,7 @@ def main() -> None:
     args = parse_args()
     trained, validated, evaluated = read_split(args.cases, args.split)
     version = find_version(args.env, args.trainer)
+    check_begun(args)
     raw, preprocessed, results, predicted = (
         args.work.absolute() / name for name in ('raw', 'preprocessed', 'results', 'predicted'))
     model = results / DATASET / f'{TRAINER}__{PLANS}__{args.configuration}'
@@ -117,6 +119,15 @@ def main() -> None:
     write_json(args.out / 'method.json', describe(args, model, version))
     for folder in (raw, preprocessed):  # the model predicts without them
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_begun(args: argparse.Namespace) -> None:
+    """Raise a UserError where the work folder holds what was begun with options that give another model."""
+    options, path = {name: str(getattr(args, name)) for name in MODEL}, args.work / 'options.json'
+    begun = read_json(path, 'name another folder (--work)') if path.exists() else options
+    if other := [f'{name} {begun.get(name)}' for name in MODEL if begun.get(name) != options[name]]:
+        raise UserError(f'{args.work}: begun with {", ".join(other)}; name another folder (--work)')
+    write_json(path, options)
 
 
 def describe(args: argparse.Namespace, model: Path, version: str) -> dict:
@@ -167,9 +178,9 @@ def find_version(env: Path, trainer: str) -> str:
                         f'python -m venv {env} && {env}/bin/pip install nnunetv2=={VERSION}')
     version = found.stdout.strip()
     if trainer != BASE and (answer := ask(f'import {TRAINER}')).returncode:
-        said = answer.stderr.strip().splitlines() or ['nothing']
-        raise UserError(f'--trainer {trainer}: not one of nnunetv2 {version} in {env}, whose own are in its folder '
-                        f'nnunetv2/training/nnUNetTrainer; it said: {said[-1][:200]}')
+        said = (answer.stderr.strip().splitlines() or ['nothing'])[-1]
+        raise UserError(f'--trainer {trainer}: not one of nnunetv2 {version} in {env}, whose own are in its '
+                        f'folder nnunetv2/training/nnUNetTrainer; it said: {said[:200]}')
     return version
 
 

@@ -604,9 +604,10 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     if grid.equal == 'seconds' and any(cell.steps for cell in grid.cells()):
         raise UserError(f'{path}: equal: seconds counts the steps of every cell; leave the axis steps out')
     grid.contrasts = grid.registered = _read_contrasts(spec, grid, path, partly=bool(tables or given))
-    if tables or given:
-        listed = dict.fromkeys(map(str, [*spec.get('tables', ()), *(tables or ())]))
-        grid.registered = _read_contrasts(spec, replace(grid, tables=fill(listed)), path, partly=True)
+    if tables or given:  # of its own tables, as others may have rows of the same names
+        own = replace(grid, tables=fill(spec['tables']) if spec.get('tables') else {})
+        every = [*_read_contrasts(spec, own, path, partly=True), *grid.contrasts]
+        grid.registered = list({contrast.key: contrast for contrast in every}.values())
     grid.options.update(_read_options(spec.get('options', {}), grid, f'{path}: options'))
     if spec.get('imports'):
         grid.options['custom_imports.imports'] = ['mmseg_plugins', *spec['imports']]
