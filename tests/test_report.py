@@ -368,6 +368,16 @@ def test_findings_are_the_registered_contrasts():
     assert found_by(Measured([]), grid) == []
 
 
+@pytest.mark.parametrize('mean', [61, 59])
+def test_findings_begin_with_another_system_that_does_best(mean):
+    grid = load_grid('phantom-baselines')
+    rows = grid.tables['baselines'].rows
+    measured = Measured([run_of(rows[row], seed, figure) for seed in (1, 2, 3)
+                         for row, figure in (('inflated BEiT, random', 60), ('TransUNet', mean))])
+    first = found_by(measured, grid)[0]
+    assert first.startswith('The highest mean of all rows is not of this encoder: TransUNet has') == (mean > 60)
+
+
 def test_a_grid_without_contrasts_says_that_they_were_looked_up_afterwards(results, tmp_path):
     said = 'No contrast was registered before these runs'
     assert said not in (results / 'phantom/report.html').read_text()

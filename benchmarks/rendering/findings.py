@@ -11,6 +11,7 @@ from ..grid.tables import Contrast
 from .contrasts import Judged
 from .frame import Measured
 from .statistics import TOO_FEW, format_p
+from .tables import main_table
 
 MOST = 5  # sentences, where no contrast is registered
 
@@ -18,18 +19,33 @@ MOST = 5  # sentences, where no contrast is registered
 def main_findings(judged: Sequence[Judged], measured: Measured, grid: Grid) -> list[str]:
     """A sentence for each contrast that the grid registers; without any, for the first effects of its tables.
 
+    Before them one where another system does best, as that is what a reader has to know first.
+
     Args:
         judged: all of the page.
     """
     told = told_first(judged)
     if len(grid.datasets) == 1:
-        sentences = [_difference(each, measured, grid) for each in told]
+        sentences = [*_best_of_others(measured, grid), *(_difference(each, measured, grid) for each in told)]
     else:
         by_effect: dict[str, list[Judged]] = {}
         for each in told:
             by_effect.setdefault(str(each.contrast), []).append(each)
         sentences = [_over_datasets(effect, each) for effect, each in by_effect.items()]
     return sentences if told and told[0].contrast.registered else sentences[:MOST]
+
+
+def _best_of_others(measured: Measured, grid: Grid) -> list[str]:
+    """Where the highest mean of all rows is of another encoder than the main table's reference."""
+    rows = {row: cell for table in reversed(grid.tables.values()) for row, cell in table.rows.items()}
+    means = {row: value.mean for row, cell in rows.items() if (value := measured.value(cell, 'dsc')).seeds}
+    table = main_table(measured, grid)
+    if not table or table.reference not in means:
+        return []
+    best, ours = max(means, key=means.__getitem__), table.reference
+    return [] if rows[best].encoder == rows[ours].encoder else [
+        f'The highest mean of all rows is not of this encoder: {best} has a DSC case of {means[best]:.2f}, '
+        f'{ours} {means[ours]:.2f}.']
 
 
 def told_first(judged: Sequence[Judged]) -> list[Judged]:
