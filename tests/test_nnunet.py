@@ -166,11 +166,12 @@ def test_what_cannot_be_is_said_in_one_line(prepared, env, tmp_path):
 
 @pytest.mark.skipif(not (REAL / 'bin/nnUNetv2_train').exists(),
                     reason='no environment of nnunetv2 (docs/extending.md; NNUNET_ENV names another)')
-@pytest.mark.parametrize('configuration', ['2d', '3d_fullres'])
-def test_a_grids_run_is_that_of_nnunets_own_commands_even_if_it_was_interrupted(configuration, tmp_path):
-    raw = write_msd(tmp_path / 'data/Task04_Hippocampus', cases=7, shape=(24, 28, 12))
+@pytest.mark.parametrize('configuration, trainer', [
+    ('2d', 'nnUNetTrainer'), ('3d_fullres', 'nnUNetTrainer'), ('3d_fullres', 'nnUNet_Primus_S_Trainer')])
+def test_a_grids_run_is_that_of_nnunets_own_commands_even_if_it_was_interrupted(configuration, trainer, tmp_path):
+    raw = write_msd(tmp_path / 'data/Task04_Hippocampus', cases=7, shape=(24, 32, 16))
     command = (f'python {REPO}/tools/nnunet.py {configuration} {{cases}} {{split}} {{out}} {{seed}} '
-               f'--work {{work}} --env {REAL} --device cpu {" ".join(SIZES)}')
+               f'--work {{work}} --env {REAL} --device cpu --trainer {trainer} {" ".join(SIZES)}')
     (tmp_path / 'mine.yaml').write_text(yaml.safe_dump(dict(
         dataset='hippocampus', configs=dict(nnunet=dict(command=command)), axes=dict(encoder=['nnunet']),
         seeds=[3])))
@@ -202,8 +203,8 @@ def test_a_grids_run_is_that_of_nnunets_own_commands_even_if_it_was_interrupted(
     write_json(own / 'preprocessed/Dataset007_Own/splits_final.json',
                [dict(train=split['train'], val=split['val'])])
     variables = {f'nnUNet_{part}': str(own / part) for part in ('raw', 'preprocessed', 'results')} | dict(
-        nnUNet_extTrainer=str(REPO / 'tools/nnunet_trainer'), nnUNet_seed='3', nnUNet_epochs='8',
-        nnUNet_iterations='2', OMP_NUM_THREADS='1')
+        nnUNet_extTrainer=str(REPO / 'tools/nnunet_trainer'), nnUNet_trainer=trainer, nnUNet_seed='3',
+        nnUNet_epochs='8', nnUNet_iterations='2', OMP_NUM_THREADS='1')
     for line, more in (
             (f'plan_and_preprocess -d 7 -c {configuration} -npfp 1 -np 1', {}),
             (f'train 7 {configuration} 0 -tr nnUNetTrainerSeeded -device cpu', dict(nnUNet_n_proc_DA='0')),

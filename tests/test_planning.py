@@ -271,3 +271,6 @@ def test_runs_that_cost_the_same_are_one_kind(tmp_path, monkeypatch):
     phantom, bf16 = kinds_of('phantom'), kinds_of('phantom-bf16')
     assert len(phantom) == 5  # 1, 5, 11 and 21 slices to the centre, 5 to all
     assert all(what.endswith(', bf16') for what, _ in bf16) and not bf16 & phantom
+    grid = load_grid('phantom-lifting')  # frozen or not, FLOPs are the same
+    assert len({what for what, _ in kinds_of(grid.name)}) == len({
+        (cell.slices, cell.lifting, cell.tuning) for cell in grid.cells_to_run()}) == 18

@@ -50,6 +50,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--planner', default='ExperimentPlanner', metavar='CLASS',
                         help='one of nnunetv2\'s (default: ExperimentPlanner; newer ones: nnUNetPlannerResEncM, '
                              '...L, ...XL)')
+    parser.add_argument('--trainer', default='nnUNetTrainer', metavar='CLASS',
+                        help='one of nnunetv2\'s (default: nnUNetTrainer; Primus: nnUNet_Primus_S_Trainer, '
+                             '...M..., ...L...)')
     parser.add_argument('--device', choices=['cpu', 'cuda', 'mps'],
                         default='cuda' if torch.cuda.is_available() else 'cpu',
                         help='default: a GPU where there is one')
@@ -69,13 +72,13 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     trained, validated, evaluated = read_split(args.cases, args.split)
-    version = find_version(args.env)
+    version = find_version(args.env, args.trainer)
     raw, preprocessed, results, predicted = (
         args.work.absolute() / name for name in ('raw', 'preprocessed', 'results', 'predicted'))
     model = results / DATASET / f'{TRAINER}__{PLANS}__{args.configuration}'
     variables = dict(nnUNet_raw=raw, nnUNet_preprocessed=preprocessed, nnUNet_results=results,
-                     nnUNet_extTrainer=TRAINERS, nnUNet_seed=args.seed, nnUNet_epochs=args.epochs,
-                     nnUNet_iterations=args.iterations, PYTHONUNBUFFERED=1)
+                     nnUNet_extTrainer=TRAINERS, nnUNet_trainer=args.trainer, nnUNet_seed=args.seed,
+                     nnUNet_epochs=args.epochs, nnUNet_iterations=args.iterations, PYTHONUNBUFFERED=1)
 
     def call(name: str, *arguments: str | Path, workers: tuple[str, ...] = (), least: int = 1) -> None:
         """One of nnunetv2's commands; `workers` are options and variables of it that say how many processes."""
@@ -114,8 +117,8 @@ def describe(args: argparse.Namespace, model: Path, version: str) -> dict:
     """What the record tells of a trained model beside its figures."""
     plan = read_json(model / 'plans.json', 'train again')['configurations'][args.configuration]
     settings = dict(
-        nnunetv2=version, configuration=args.configuration, planner=args.planner, epochs=args.epochs,
-        iterations_per_epoch=args.iterations, batch_size=plan['batch_size'],
+        nnunetv2=version, configuration=args.configuration, planner=args.planner, trainer=args.trainer,
+        epochs=args.epochs, iterations_per_epoch=args.iterations, batch_size=plan['batch_size'],
         patch_size=' x '.join(map(str, plan['patch_size'])), device=args.device,
         workers='as nnU-Net chooses' if args.workers is None else args.workers)
     return read_json(model / 'fold_0/cost.json', 'train again') | dict(
@@ -140,11 +143,11 @@ def read_split(cases: Path, evaluated: str) -> tuple[list[str], list[str], list[
     return trained, validated or trained, split[evaluated]
 
 
-def find_version(env: Path) -> str:
+def find_version(env: Path, trainer: str) -> str:
     """The version of nnunetv2 in a virtual environment.
 
     Raises:
-        UserError: it is not there, with the command that makes it.
+        UserError: it is not there, with the command that makes it; or it has no such trainer.
     """
     python = env / 'bin/python'
     ask = 'from importlib.metadata import version; print(version("nnunetv2"))'
@@ -152,6 +155,10 @@ def find_version(env: Path) -> str:
     if not found or found.returncode:
         raise UserError(f'{env}: no nnunetv2 there; name its environment (--env, or NNUNET_ENV), or make it: '
                         f'python -m venv {env} && {env}/bin/pip install nnunetv2=={VERSION}')
+    ask = f'from nnunetv2.utilities.find_objects import *; recursive_find_trainer_class_by_name({trainer!r})'
+    if subprocess.run([python, '-c', ask], capture_output=True).returncode:
+        raise UserError(f'--trainer {trainer}: nnunetv2 {found.stdout.strip()} in {env} has none of this name; '
+                        'its own are in nnunetv2/training/nnUNetTrainer there')
     return found.stdout.strip()
 
 

@@ -66,7 +66,8 @@ class Grid:
         equal: `steps`, or `seconds`: what all runs have alike.
         steps: cell -> its steps, where runs have seconds alike (planning/equal.py).
         text: the file itself, kept beside the records.
-        contrasts: that the file registers, in its order; all others that a page shows were looked up afterwards.
+        contrasts: that the file registers of its rows, in its order; all others that a page shows were looked up
+            afterwards. registered: these, and those of rows that were not asked for.
         absent: source, or method that is a command -> why it cannot be had here; no cell of it is run.
     """
     name: str
@@ -89,6 +90,7 @@ class Grid:
     steps: dict[Cell, int] = field(default_factory=dict)
     text: str = ''
     contrasts: Sequence[Contrast] = ()
+    registered: Sequence[Contrast] = ()
     absent: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -140,8 +142,8 @@ class Grid:
         return self.options | self.config_options.get(cell.encoder, {}) | steps
 
     def contrast_keys(self, cell: Cell) -> list[str]:
-        """Those of the registered contrasts that a cell is in."""
-        placed = [contrast.on(cell.dataset) for contrast in self.contrasts]
+        """Those of the registered contrasts that a cell is in, whether or not the other was asked for."""
+        placed = [contrast.on(cell.dataset) for contrast in self.registered]
         return [contrast.key for contrast in placed if cell in contrast.cells]
 
     def named_rows(self) -> dict[str, tuple[str, str, Cell]]:
@@ -583,9 +585,13 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     configs = {name: config.get('file', config) if isinstance(config, dict) else config
                for name, config in spec['configs'].items()}
     cells = _Cells(path, chosen[0], configs, sources, spec.get('source'))
-    filled = {table.name: replace(table, rows={row: cells.make(changes, f'table {table.name}, row {row!r}')
-                                               for row, changes in table.rows.items()})
-              for table in _choose_tables(spec, tables, path)}
+
+    def fill(wanted: Iterable[str] | None) -> dict[str, Table]:
+        return {table.name: replace(table, rows={row: cells.make(changes, f'table {table.name}, row {row!r}')
+                                                 for row, changes in table.rows.items()})
+                for table in _choose_tables(spec, wanted, path)}
+
+    filled = fill(tables)
     free = cells.product((spec.get('axes') or {}) | given)
     grid = Grid(name, chosen, configs, sources, {} if given else filled, free, tuple(seeds),
                 spec['folds'] if spec.get('folds', 1) > 1 else None, spec.get('title', name),
@@ -597,7 +603,10 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     _known(grid.equal, ('steps', 'seconds'), 'equal', f'{path}')
     if grid.equal == 'seconds' and any(cell.steps for cell in grid.cells()):
         raise UserError(f'{path}: equal: seconds counts the steps of every cell; leave the axis steps out')
-    grid.contrasts = _read_contrasts(spec, grid, path, partly=bool(tables or given))
+    grid.contrasts = grid.registered = _read_contrasts(spec, grid, path, partly=bool(tables or given))
+    if tables or given:
+        listed = dict.fromkeys(map(str, [*spec.get('tables', ()), *(tables or ())]))
+        grid.registered = _read_contrasts(spec, replace(grid, tables=fill(listed)), path, partly=True)
     grid.options.update(_read_options(spec.get('options', {}), grid, f'{path}: options'))
     if spec.get('imports'):
         grid.options['custom_imports.imports'] = ['mmseg_plugins', *spec['imports']]

@@ -90,7 +90,7 @@ def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: i
     cfg = read_config(REPO / config, options)
     if cfg.experiment.get('encoder'):
         _check_encoder(cfg.experiment.encoder, check_size(cfg.experiment.img_size), config)
-    data = _prepared_digest(cell.dataset, cfg)
+    data = _prepared_digest(cell.dataset, training_split(cfg.experiment), cfg.experiment.get('evaluate'), cfg=cfg)
     source_digest = source and _source_digest(cell.source, grid, weights_root)
     return Run(cell, seed, config, options, content_hash([determinants(cfg), data, source_digest]), fold)
 
@@ -101,15 +101,12 @@ def _make_command_run(grid: Grid, cell: Cell, seed: int, fold: Fold | None) -> R
     if not command:
         raise UserError(f'{cell.encoder}: has no command that could be run; score its label maps with '
                         'tools/score.py')
-    index = read_index(PREPARED / cell.dataset) if is_prepared(cell.dataset) else None
     evaluate = name_fold(fold) if fold else grid.options.get('experiment.evaluate')  # as the configs beside it
-    if evaluate and index:
-        split_cases(index, evaluate, 'experiment.evaluate')  # or it is said that there is none
     options = {'custom_imports.imports': grid.options.get('custom_imports.imports', []),  # metrics, perhaps
                'experiment.evaluate': evaluate}
     own = _own_modules(options['custom_imports.imports'])
     return Run(cell, seed, command, options, content_hash(
-        [command, seed, index and data_digest(index, evaluate), *([evaluate] if evaluate else []),
+        [command, seed, _prepared_digest(cell.dataset, evaluate), *([evaluate] if evaluate else []),
          *([own] if own else [])]), fold)
 
 
@@ -148,13 +145,17 @@ def _check_encoder(name: str, img_size: int | tuple[int, int], config: str) -> N
         raise UserError(f'encoder {TIMM}{name}: {error}') from None
 
 
-def _prepared_digest(dataset: str, cfg) -> str | None:
-    """Hash of a dataset that a run is to be on, which must have the splits of its config; None: not prepared."""
+def _prepared_digest(dataset: str, *splits: str | None, cfg=None) -> str | None:
+    """Hash of a dataset that a run is to be on, which must have its splits, with cases in them for a config.
+
+    None: not prepared.
+    """
     if not is_prepared(dataset):
         return None
     index = read_index(PREPARED / dataset)
-    check_splits(cfg, index)
-    return data_digest(index, training_split(cfg.experiment), cfg.experiment.get('evaluate'))
+    if cfg:
+        check_splits(cfg, index)
+    return data_digest(index, *splits)
 
 
 def data_digest(index: dict, *splits: str | None) -> str:
@@ -163,10 +164,15 @@ def data_digest(index: dict, *splits: str | None) -> str:
     Args:
         splits: that a run is on. Parts of splits count by their cases, as these also depend on who is one patient,
             and on folds that came with the data.
+
+    Raises:
+        UserError: there is no such split.
     """
     rules = [index[key] for key in ('labels', 'channels', 'headline', 'intensity', 'evaluate', 'split',
                                     'nsd_tolerance')] + ['nominal_spacing'] * index.get('nominal_spacing', False)
-    parts = [split_cases(index, split) for split in splits if split and ':' in split]
+    # a config's were checked before, so that what is not there is what a command is to be evaluated on
+    named = [(split, split_cases(index, split, 'experiment.evaluate')) for split in splits if split]
+    parts = [cases for split, cases in named if ':' in split]
     return content_hash([rules, {case: [entry[key] for key in ('shape', 'spacing', 'sha256')]
                                  for case, entry in index['cases'].items()}, *parts])
 

@@ -94,7 +94,8 @@ def describe_kind(title: str, experiment, labels: int) -> str:
     target = ' to all' if experiment.get('target') == 'all' else ''
     words = [title, f'{"x".join(map(str, size))}{target}', f'{labels} labels',
              f'batch {experiment.batch}' + (f' in {passes} passes' if passes > 1 else '')]
-    words += [experiment.precision] if experiment.get('precision') not in (None, 'fp32') else []
+    words += [experiment[key] for key, usual in (('lifting', 'kernel'), ('tuning', 'full'), ('precision', 'fp32'))
+              if experiment.get(key) not in (None, usual)]
     words += [key.replace('_', ' ') for key in ('activation_checkpointing', 'compile', 'channels_last')
               if experiment.get(key)]
     return ', '.join(words)

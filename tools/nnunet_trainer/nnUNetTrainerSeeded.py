@@ -1,4 +1,4 @@
-"""nnU-Net's trainer with a seed, and as many epochs and iterations as the environment says; all else is its own.
+"""One of nnU-Net's trainers with a seed, and with epochs and iterations that the environment says.
 
 nnunetv2 finds it by the variable nnUNet_extTrainer, in an environment that this project is not installed in. Every
 epoch has a seed of its own, so that a training that was interrupted goes on as if it had not been; with worker
@@ -13,15 +13,20 @@ from os.path import join
 import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import save_json
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 # nnU-Net's commands take all cores of a CPU, other runs of a grid on it or not; they import this after that
 if 'OMP_NUM_THREADS' in os.environ:
     torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
 
+# Trainers with a warm-up read their own checkpoints as torch does by default, which allows nothing of numpy
+torch.serialization.add_safe_globals([np.float64().__reduce__()[0], np.dtype, *(
+    type(np.dtype(name)) for name in ('float32', 'float64'))])
 
-class nnUNetTrainerSeeded(nnUNetTrainer):
-    """Reads nnUNet_seed, nnUNet_epochs and nnUNet_iterations; leaves cost.json beside the final checkpoint."""
+
+class nnUNetTrainerSeeded(recursive_find_trainer_class_by_name(os.environ.get('nnUNet_trainer', 'nnUNetTrainer'))):
+    """Of the trainer that nnUNet_trainer names. Reads nnUNet_seed, nnUNet_epochs and nnUNet_iterations; leaves
+    cost.json beside the final checkpoint."""
 
     def __init__(self, plans, configuration, fold, dataset_json, device):  # nnU-Net keeps them by these names
         super().__init__(plans, configuration, fold, dataset_json, device)
@@ -29,6 +34,8 @@ class nnUNetTrainerSeeded(nnUNetTrainer):
             int(os.environ[f'nnUNet_{name}']) for name in ('seed', 'epochs', 'iterations'))
         self.num_val_iterations_per_epoch = max(self.num_iterations_per_epoch // 5, 1)  # 50 of 250, as nnU-Net
         self.save_every = min(self.save_every, max(self.num_epochs // 10, 1))
+        if hasattr(self, 'warmup_duration_whole_net'):  # 50 epochs of 1000, in trainers that have it
+            self.warmup_duration_whole_net = min(self.warmup_duration_whole_net, max(self.num_epochs // 20, 1))
 
     def initialize(self):
         self._set_seed()
