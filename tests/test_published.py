@@ -80,7 +80,7 @@ def test_methods_that_only_the_paper_ran_say_so(grid, records):
         found[len(ran)] = frame.loc[others, 'DSC pooled'].tolist()
         assert frame.loc['TransUNet', ['T', 'D', 'paper (BCV)']].tolist() == ['✓', '✗', '84.36 (per case)']
         assert frame.loc['UNETR', ['T', 'D', 'paper (BCV)']].tolist() == ['✗', '✓', '80.07']
-    reasons = [f'not run here: configs/{name}_bcv.py' for name in ('transunet', 'swinunet', 'unetr')]
+    reasons = [f'no row here: configs/{name}_bcv.py' for name in ('transunet', 'swinunet', 'unetr')]
     assert found == {0: reasons, 1: [*reasons[:2], '50.00']}
 
 

@@ -200,7 +200,7 @@ def test_a_page_in_a_browser(results, tmp_path, page, width):
     assert found['images'] == 11
     *measured, _, _, _ = found['up']  # the last are of methods that only the paper ran
     numbers = [float(text.split(' ±')[0]) for text in measured]
-    assert numbers == sorted(numbers) and all(text.startswith('not run here: ') for text in found['up'][-3:])
+    assert numbers == sorted(numbers) and all(text.startswith('no row here: ') for text in found['up'][-3:])
     assert found['down'] == [*reversed(measured), *found['up'][-3:]] and found['again'] == found['given']
     assert found['large'] > 500 and found['closed']
 
@@ -221,7 +221,7 @@ def test_a_page_is_whole_and_names_no_machine(results):
     page = (results / 'phantom/report.html').read_text()
     assert len(page) < 3e6 and str(results) not in page and 'http' not in page.replace('http-equiv', '')
     assert 'python benchmarks/run_grid.py --grid phantom' in page and page.count('python tools/train.py') == 33
-    assert page.count('<td class="number absent">not run here: configs/') == 3  # table 2a
+    assert page.count('<td class="number absent">no row here: configs/') == 3  # table 2a
     assert '33 finished runs on phantom' in page and '<li>Depth with transfer: ' in page
     for link in re.findall(r'href="((?:tables|figures|records)/[^"]+)"', page):
         assert (results / 'phantom' / link).is_file(), link

@@ -32,7 +32,7 @@ from mmseg_plugins.untrusted import read_json
 VERSION = '2.8.1'  # that tests/test_nnunet.py has been run with
 ENVIRONMENT = REPO / '.venv-nnunet'
 TRAINERS = REPO / 'tools/nnunet_trainer'
-TRAINER, PLANS, DATASET = 'nnUNetTrainerSeeded', 'nnUNetPlans', 'Dataset001_cases'
+BASE, TRAINER, PLANS, DATASET = 'nnUNetTrainer', 'nnUNetTrainerSeeded', 'nnUNetPlans', 'Dataset001_cases'
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,8 +50,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--planner', default='ExperimentPlanner', metavar='CLASS',
                         help='one of nnunetv2\'s (default: ExperimentPlanner; newer ones: nnUNetPlannerResEncM, '
                              '...L, ...XL)')
-    parser.add_argument('--trainer', default='nnUNetTrainer', metavar='CLASS',
-                        help='one of nnunetv2\'s (default: nnUNetTrainer; Primus: nnUNet_Primus_S_Trainer, '
+    parser.add_argument('--gpu-memory', type=float, metavar='GB',
+                        help='that the planner fills with a batch (nnU-Net\'s own: 8); less makes batches and, at '
+                             'last, crops smaller')
+    parser.add_argument('--trainer', default=BASE, metavar='CLASS',
+                        help=f'one of nnunetv2\'s (default: {BASE}; Primus: nnUNet_Primus_S_Trainer, '
                              '...M..., ...L...)')
     parser.add_argument('--device', choices=['cpu', 'cuda', 'mps'],
                         default='cuda' if torch.cuda.is_available() else 'cpu',
@@ -64,6 +67,8 @@ def parse_args() -> argparse.Namespace:
         least = int(name in ('epochs', 'iterations'))
         if (value := getattr(args, name)) is not None and value < least:
             parser.error(f'{name} {value}: must be at least {least}')
+    if args.gpu_memory is not None and not args.gpu_memory > 0:
+        parser.error(f'--gpu-memory {args.gpu_memory}: must be above 0')
     if args.workers is None and args.device == 'cpu':
         args.workers = 0
     return args
@@ -80,7 +85,7 @@ def main() -> None:
                      nnUNet_extTrainer=TRAINERS, nnUNet_trainer=args.trainer, nnUNet_seed=args.seed,
                      nnUNet_epochs=args.epochs, nnUNet_iterations=args.iterations, PYTHONUNBUFFERED=1)
 
-    def call(name: str, *arguments: str | Path, workers: tuple[str, ...] = (), least: int = 1) -> None:
+    def call(name: str, *arguments: str | Path | float, workers: tuple[str, ...] = (), least: int = 1) -> None:
         """One of nnunetv2's commands; `workers` are options and variables of it that say how many processes."""
         numbers = {} if args.workers is None else dict.fromkeys(workers, max(args.workers, least))
         options = [word for key, number in numbers.items() if key.startswith('-') for word in (key, number)]
@@ -96,7 +101,8 @@ def main() -> None:
         if not (split := preprocessed / DATASET / 'splits_final.json').exists():
             export_training(args.cases, sorted({*trained, *validated}), raw / DATASET)
             call('plan_and_preprocess', '-d', '1', '-c', args.configuration, '-pl', args.planner,
-                 '-overwrite_plans_name', PLANS, '--clean', '--no_pbar', workers=('-npfp', '-np'))
+                 '-overwrite_plans_name', PLANS, '--clean', '--no_pbar',
+                 *(['-gpu_memory_target', args.gpu_memory] if args.gpu_memory else []), workers=('-npfp', '-np'))
             write_json(split, [dict(train=trained, val=validated)])
         call('train', DATASET, args.configuration, '0', '-tr', TRAINER, '-p', PLANS, '-device', args.device, '--c',
              workers=('nnUNet_n_proc_DA',), least=0)
@@ -120,6 +126,7 @@ def describe(args: argparse.Namespace, model: Path, version: str) -> dict:
         nnunetv2=version, configuration=args.configuration, planner=args.planner, trainer=args.trainer,
         epochs=args.epochs, iterations_per_epoch=args.iterations, batch_size=plan['batch_size'],
         patch_size=' x '.join(map(str, plan['patch_size'])), device=args.device,
+        gpu_memory='as nnU-Net chooses' if args.gpu_memory is None else f'{args.gpu_memory} GB',
         workers='as nnU-Net chooses' if args.workers is None else args.workers)
     return read_json(model / 'fold_0/cost.json', 'train again') | dict(
         settings={name: str(value) for name, value in settings.items()})
@@ -149,17 +156,21 @@ def find_version(env: Path, trainer: str) -> str:
     Raises:
         UserError: it is not there, with the command that makes it; or it has no such trainer.
     """
-    python = env / 'bin/python'
-    ask = 'from importlib.metadata import version; print(version("nnunetv2"))'
-    found = python.exists() and subprocess.run([python, '-c', ask], capture_output=True, text=True)
+    def ask(question: str) -> subprocess.CompletedProcess:
+        return subprocess.run([env.absolute() / 'bin/python', '-c', question], capture_output=True, text=True,
+                              cwd=TRAINERS, env=os.environ | dict(nnUNet_trainer=trainer))
+
+    found = (env / 'bin/python').exists() and ask(
+        'from importlib.metadata import version; print(version("nnunetv2"))')
     if not found or found.returncode:
         raise UserError(f'{env}: no nnunetv2 there; name its environment (--env, or NNUNET_ENV), or make it: '
                         f'python -m venv {env} && {env}/bin/pip install nnunetv2=={VERSION}')
-    ask = f'from nnunetv2.utilities.find_objects import *; recursive_find_trainer_class_by_name({trainer!r})'
-    if subprocess.run([python, '-c', ask], capture_output=True).returncode:
-        raise UserError(f'--trainer {trainer}: nnunetv2 {found.stdout.strip()} in {env} has none of this name; '
-                        'its own are in nnunetv2/training/nnUNetTrainer there')
-    return found.stdout.strip()
+    version = found.stdout.strip()
+    if trainer != BASE and (answer := ask(f'import {TRAINER}')).returncode:
+        said = answer.stderr.strip().splitlines() or ['nothing']
+        raise UserError(f'--trainer {trainer}: not one of nnunetv2 {version} in {env}, whose own are in its folder '
+                        f'nnunetv2/training/nnUNetTrainer; it said: {said[-1][:200]}')
+    return version
 
 
 def export_training(cases: Path, names: list[str], dataset: Path) -> None:

@@ -19,9 +19,10 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 if 'OMP_NUM_THREADS' in os.environ:
     torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
 
-# Trainers with a warm-up read their own checkpoints as torch does by default, which allows nothing of numpy
-torch.serialization.add_safe_globals([np.float64().__reduce__()[0], np.dtype, *(
-    type(np.dtype(name)) for name in ('float32', 'float64'))])
+# Trainers with a warm-up read their own checkpoints as torch does by default, since 2.6 without anything of numpy
+if hasattr(torch.serialization, 'add_safe_globals'):
+    torch.serialization.add_safe_globals([np.float64().__reduce__()[0], np.dtype, *(
+        type(np.dtype(name)) for name in ('float32', 'float64'))])
 
 
 class nnUNetTrainerSeeded(recursive_find_trainer_class_by_name(os.environ.get('nnUNet_trainer', 'nnUNetTrainer'))):
