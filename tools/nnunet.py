@@ -33,7 +33,8 @@ VERSION = '2.8.1'  # that tests/test_nnunet.py has been run with
 ENVIRONMENT = REPO / '.venv-nnunet'
 TRAINERS = REPO / 'tools/nnunet_trainer'
 BASE, TRAINER, PLANS, DATASET = 'nnUNetTrainer', 'nnUNetTrainerSeeded', 'nnUNetPlans', 'Dataset001_cases'
-MODEL = ('configuration', 'split', 'seed', 'epochs', 'iterations', 'planner', 'gpu_memory', 'trainer')  # decide it
+# of a model: a work folder that was begun with others is refused
+DETERMINANTS = ('configuration', 'split', 'seed', 'epochs', 'iterations', 'planner', 'gpu_memory', 'trainer')
 
 
 def parse_args() -> argparse.Namespace:
@@ -123,9 +124,9 @@ def main() -> None:
 
 def check_begun(args: argparse.Namespace) -> None:
     """Raise a UserError where the work folder holds what was begun with options that give another model."""
-    options, path = {name: str(getattr(args, name)) for name in MODEL}, args.work / 'options.json'
+    options, path = {name: str(getattr(args, name)) for name in DETERMINANTS}, args.work / 'options.json'
     begun = read_json(path, 'name another folder (--work)') if path.exists() else options
-    if other := [f'{name} {begun.get(name)}' for name in MODEL if begun.get(name) != options[name]]:
+    if other := [f'{name} {begun.get(name)}' for name in DETERMINANTS if begun.get(name) != options[name]]:
         raise UserError(f'{args.work}: begun with {", ".join(other)}; name another folder (--work)')
     write_json(path, options)
 
