@@ -66,9 +66,9 @@ class Grid:
         equal: `steps`, or `seconds`: what all runs have alike.
         steps: cell -> its steps, where runs have seconds alike (planning/equal.py).
         text: the file itself, kept beside the records.
-        contrasts: that the file registers, in its order, and whose rows were asked for; all others that a page shows
-            were looked up afterwards.
-        registered: these, and those of rows that were not asked for, which records and Holm's correction count too.
+        contrasts: that the file registers, in its order, and whose rows were asked for; all others that a page
+            shows were looked up afterwards.
+        registered: these, and those of rows that were not asked for: records and Holm's correction have them too.
         absent: source, or method that is a command -> why it cannot be had here; no cell of it is run.
     """
     name: str
