@@ -228,6 +228,33 @@ def test_attention_without_positions_is_timms(name):
         assert (attend(attention, x) - wanted).abs().max() < 1e-12
 
 
+def bytes_kept(encoder: InflatedViT, window: torch.Tensor) -> int:
+    """For the backward pass."""
+    kept = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.nbytes)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        encoder(window)
+    return sum(kept)
+
+
+@pytest.mark.parametrize('name', ['beit', 'swin'])
+@torch.no_grad()
+def test_adapters_within_the_blocks_leave_all_else_of_them(name):
+    flat = build(name, slices=1)
+    lifted = start_from(build(name, 'adapter_conv_pair'), flat)
+    for key, parameter in lifted.lifting.named_parameters():
+        if '.up.' in key:
+            parameter.zero_()
+    window = window_of(lifted)
+    planes = flat.double()(window.movedim(2, 1).flatten(0, 1))
+    wanted = [maps.unflatten(0, (-1, 5))[:, 2] for maps in planes]
+    assert largest_difference(lifted.double()(window.flatten(1, 2)), wanted) < 1e-12
+
+
 @pytest.mark.parametrize('name, how', [*(('beit', how) for how in (*EXACT, *OTHERS, 'joint(2)')),
                                        *(('swin', how) for how in IN_SWIN), ('dinov3', 'joint_rotary')])
 def test_it_trains_whatever_is_done_to_compute_it(name, how):
@@ -249,6 +276,7 @@ def test_it_trains_whatever_is_done_to_compute_it(name, how):
     assert again.load_state_dict(encoder.state_dict()) and gradients(again).keys() == found.keys()
     for key, gradient in gradients(again).items():
         torch.testing.assert_close(gradient, found[key])
+    assert bytes_kept(again, window) < bytes_kept(encoder, window)
     twin = copy.deepcopy(encoder).eval()
     encoder.eval()
     with torch.no_grad():
@@ -298,18 +326,25 @@ def test_a_killed_run_ends_as_if_it_had_not_been_and_two_have_its_losses(how, tu
 def test_what_does_not_fit_is_one_line():
     swin = dict(model='swin_base_patch4_window7_224', img_size=56, drop_path_rate=0.0,
                 sizes=dict(embed_dim=12, depths=(2, 2, 2, 2), num_heads=(1, 2, 3, 4)))
-    for how in ('joint', 'plane_cycle'):
+    for how in ('joint', 'joint_rotary', 'plane_cycle'):
         with pytest.raises(UserError, match=f'{how}: the positions of this model are of its own grid alone'):
             InflatedSwin(lifting=how, **swin)
-    with pytest.raises(UserError, match="'swinv2_cr_tiny_224' is neither; choose `late`, or another encoder"):
+    with pytest.raises(UserError, match="'swinv2_cr_tiny_224' has no such blocks; choose `late`, or another"):
         InflatedSwin('swinv2_cr_tiny_224', lifting='divided', img_size=224)
     second = dict(swin, model='swinv2_tiny_window8_256', img_size=64)
-    assert InflatedSwin(lifting='adapter_conv', **second).lifting
+    lifted, flat = (InflatedSwin(slices=slices, lifting=how, **second).eval()
+                    for slices, how in ((3, 'adapter_conv'), (1, 'kernel')))
+    lifted.model.load_state_dict(flat.model.state_dict())
+    window = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert largest_difference(lifted(window), flat(window[:, 1:2])) < 1e-5
     with pytest.raises(UserError, match='SwinTransformerV2Block has no attention that can be used over depth'):
         InflatedSwin(lifting='divided', **second)
     for how, settings, why in (('joint_rotary', dict(model='vit_small_patch16_224'), 'has no rotary positions'),
                                ('joint_rotary(2)', ENCODERS['eva'] | dict(sizes=dict(SIZES, num_heads=3)),
-                                r'heads of 8 channels on 2 x 2 patches do not split in three')):
+                                r'heads of 8 channels have too few pairs for three axes'),
+                               ('joint_rotary', ENCODERS['dinov3'] | dict(img_size=(16, 64)),
+                                r'of 1 x 4 patches there is no step to the next row')):
         with pytest.raises(UserError, match=why):
             InflatedViT(lifting=how, out_indices=(0, 1, 2, 3), **settings)
     flat, late = InflatedSwin(slices=1, **swin), InflatedSwin(slices=3, lifting='late', **swin)
@@ -370,7 +405,7 @@ def test_the_certificates_of_all_are_one_page(tmp_path, monkeypatch, capsys):
     table = {row.split(' | ')[0].strip('| '): row.split(' | ') for row in page.read_text().splitlines()
              if row.startswith('|')}
     assert set(LIFTINGS) - {'joint_rotary'} < set(table) and capsys.readouterr().out == f'{page}\n'
-    assert 'Not here: joint_rotary: this model has no rotary positions' in page.read_text()
+    assert 'Not here: joint_rotary (joint_rotary: this model has no rotary positions' in page.read_text()
     assert all(table[how][1:4] == ['0', '0', '0'] for how in EXACT)
     assert all(float(table[how][3]) > 1e-3 for how in OTHERS)
 

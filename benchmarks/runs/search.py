@@ -3,7 +3,7 @@
 A run for each cell and setting, with the grid file's first seed, and no more steps than its `search_steps`.
 Chosen is the highest mean DSC of cases over the headline's labels, evaluated where nothing is reported: on the
 split `val`, or where that is reported (or folds are), or the cell is of a share of the training cases, on a
-quarter of the patients that are trained on; of these, on the file's `search_percent`.
+quarter of the patients that are trained on. The file's `search_percent` is how many of them are evaluated.
 """
 
 import itertools
@@ -62,7 +62,11 @@ def each_once(search: Mapping[CellFold, Sequence[Run]]) -> list[Run]:
 
 
 def _inner_options(cell: Cell, fold: Fold | None, cfg: Config, percent: int) -> dict[str, Any]:
-    """What a search is trained and, a share of it, evaluated on, by DSC alone."""
+    """What a search is trained on, and what it is evaluated on, by DSC alone.
+
+    Args:
+        percent: of the patients that it could be evaluated on.
+    """
     experiment, evaluator = cfg.experiment, 'val_evaluator' + '.0' * isinstance(cfg.val_evaluator, list | tuple)
     index = read_index(PREPARED / cell.dataset) if is_prepared(cell.dataset) else None
     expected = CATALOGUE.get(cell.dataset, DatasetInfo).evaluate  # of data that is yet to be prepared

@@ -126,7 +126,8 @@ def find_holders(model: nn.Module) -> list[nn.Module]:
 def blocks_of(model: nn.Module) -> list[tuple[nn.Module, int]]:
     """A model's blocks in turn, each with the channels of its tokens."""
     holders = find_holders(model)
-    widths = [model.embed_dim] if model in holders else [stage['num_chs'] for stage in model.feature_info]
+    widths = [model.embed_dim] if model in holders else [  # of the stages that are left
+        stage['num_chs'] for stage in model.feature_info[:len(holders)]]
     return [(block, width) for holder, width in zip(holders, widths, strict=True)
             for block in holder.blocks.children()]
 

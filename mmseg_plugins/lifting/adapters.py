@@ -6,9 +6,12 @@ depth-wise convolution over three planes zero. `adapter_conv_pair`: Chen et al.,
 `adapter_attention`: Yang et al., "AIM", ICLR 2023; its depth embedding and its last layer start at zero.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
+from torch.utils.checkpoint import checkpoint
 
 from . import Block, Lifting, attend, attention_of, blocks_of, register_lifting, run_block
 
@@ -72,12 +75,23 @@ class AdapterConvPair(Lifting):
             for block, width in blocks_of(model) if attention_of(block))
 
     def run(self, number: int, block: nn.Module, x: Tensor, **context) -> Tensor:
+        apart = partial(self._run_apart, number, block)
+        if getattr(block, 'checkpointed', False):  # its own forward pass, which computes twice then, is not called
+            return checkpoint(apart, x, use_reentrant=False, **context)
+        return apart(x, **context)
+
+    def _run_apart(self, number: int, block: nn.Module, x: Tensor, **context) -> Tensor:
+        def attention(planes: Tensor, **context) -> Tensor:
+            within = getattr(block, '_attn', block.attn)  # Swin's, in windows
+            return scale_branch(block, 1, within(block.norm1(planes), **context))
+
+        def mlp(planes: Tensor) -> Tensor:
+            return scale_branch(block, 2, block.mlp(block.norm2(planes)))
+
         first, second = self.layers[number]
         x = first(x)
-        attention = getattr(block, '_attn', block.attn)  # Swin's, in windows
-        planes = block.norm1(x).flatten(0, 1)
-        x = second(x + scale_branch(block, 1, attention(planes, **context)).unflatten(0, x.shape[:2]))
-        return x + scale_branch(block, 2, block.mlp(block.norm2(x)))
+        x = second(x + run_block(attention, x, **context))
+        return x + run_block(mlp, x)
 
 
 def scale_branch(block: nn.Module, number: int, x: Tensor) -> Tensor:

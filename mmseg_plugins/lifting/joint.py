@@ -1,8 +1,9 @@
 """Joint attention over all tokens of a window (Arnab et al., "ViViT", ICCV 2021, model 1).
 
-A token is of a patch of `tubelet` slices, over which the patch kernel is inflated. Positions, rotary and
-relative ones too, are those of a slice, the same for all planes; a depth embedding that starts at zero tells these
-apart. With tubelets of the whole window this is the lifting `kernel`.
+A token is of a patch of `tubelet` slices, over which the patch kernel is inflated. In `joint`, positions, rotary
+and relative ones too, are those of a slice, the same for all planes, which a depth embedding that starts at zero
+tells apart; with tubelets of the whole window it is the lifting `kernel`. In `joint_rotary`, rotary positions are
+of planes too.
 """
 
 import torch
@@ -22,9 +23,11 @@ class Joint(Lifting):
             first and the last then go beyond the window, its border slices are repeated.
     """
 
+    name = 'joint'
+
     def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int], tubelet: int = 1):
         super().__init__(model, planes, centre, widths)
-        check_positions(model, 'joint')
+        check_positions(model, self.name)
         self.depth = nn.Parameter(torch.zeros(planes, 1, model.embed_dim))
         within = torch.arange(self.grid[0] * self.grid[1]) + 1
         origins = torch.cat([torch.zeros(planes, dtype=torch.long), within.repeat(planes)])
@@ -53,19 +56,23 @@ class JointRotary(Joint):
     """Joint attention, with rotary positions in 3D.
 
     Of the pairs of channels that turn with a token's row, and of those that turn with its column, every third
-    turns with its plane, by as much for a slice as before for a patch; at the centre plane by nothing. (V-JEPA 2,
-    Assran et al. 2025, splits a head's channels in three too.)
+    turns with its plane instead: from plane to plane by as much as before from patch to patch, and at the centre
+    plane by nothing. (V-JEPA 2, Assran et al. 2025, has a third of a head's channels for each axis.)
     """
+    name = 'joint_rotary'
 
     def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int], tubelet: int = 1):
         super().__init__(model, planes, centre, widths, tubelet)
         if getattr(model, 'rope', None) is None:
             raise UserError('joint_rotary: this model has no rotary positions; choose joint, or another encoder')
+        if min(self.grid) < 2:
+            raise UserError(f'joint_rotary: of {self.grid[0]} x {self.grid[1]} patches there is no step to the '
+                            'next row and column to take over; set a larger experiment.img_size')
         attention = model.blocks[0].attn
         channels = model.embed_dim // attention.num_heads
-        if channels % 4 or channels < 12 or min(self.grid) < 2:
-            raise UserError(f'joint_rotary: heads of {channels} channels on {self.grid[0]} x {self.grid[1]} '
-                            'patches do not split in three; choose joint, or another encoder')
+        if channels % 4 or channels < 12:
+            raise UserError(f'joint_rotary: heads of {channels} channels have too few pairs for three axes; '
+                            'choose joint, or another encoder')
         pair = torch.arange(channels)
         pair = pair % (channels // 2) if getattr(attention, 'rotate_half', False) else pair // 2
         self.register_buffer('by_plane', pair % (channels // 4) % 3 == 2, persistent=False)

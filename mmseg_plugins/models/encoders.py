@@ -103,8 +103,9 @@ class InflatedEncoder(SourcedEncoder):
     def _lift(self, name: str, kind: type[Lifting], options: dict[str, int]) -> None:
         """Give the model's blocks, or its maps, the lifting."""
         if kind.of_blocks and not find_holders(self.model):
-            raise UserError(f'lifting {name!r} is of the blocks of a ViT or a Swin, and timm model {self.name!r} '
-                            'is neither; choose `late`, or another encoder')
+            raise UserError(f'lifting {name!r} works in the blocks of a ViT that all see the same tokens, or of '
+                            f'a Swin; timm model {self.name!r} has no such blocks; choose `late`, or another '
+                            'encoder')
         before, behind = self.padding
         planes, centre = ((before + count) // self.kernel_slices
                           for count in (self.slices + behind, self.slices // 2))
