@@ -120,6 +120,7 @@ def checkpoint_blocks(blocks: Iterable[nn.Module]) -> None:
     """
     for block in blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        block.checkpointed = True
 
 
 def lay_channels_last(model: nn.Module) -> None:

@@ -20,7 +20,7 @@ from mmseg_plugins import lifting
 from mmseg_plugins.certificate import build_encoder, certify
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.experiment import load_config
-from mmseg_plugins.lifting import LIFTINGS, attend, parse_lifting
+from mmseg_plugins.lifting import LIFTINGS, attend, blocks_of, parse_lifting
 from mmseg_plugins.lifting.positions import rows_between
 from mmseg_plugins.models import InflatedSwin, InflatedViT
 
@@ -32,16 +32,22 @@ ENCODERS = {
     'eva': dict(model='eva02_tiny_patch14_224', img_size=28, sizes=SIZES),
     'dinov2': dict(model='vit_small_patch14_reg4_dinov2', img_size=28, sizes=SIZES | dict(init_values=0.5)),
     'dinov3': dict(model='vit_small_patch16_dinov3', img_size=32, sizes=SIZES | dict(init_values=0.5)),
+    'swin': dict(model='swin_base_patch4_window7_224', img_size=56, drop_path_rate=0.0, sizes=dict(
+        embed_dim=12, depths=(1, 2, 1, 1), num_heads=(1, 2, 3, 4))),
 }
+VITS = [name for name in ENCODERS if name != 'swin']
+ROTARY = ('eva', 'dinov3')
 EXACT = ('divided', 'adapter_conv', 'adapter_attention', 'late', 'late_attention')
 OTHERS = ('adapter_conv_pair', 'plane_cycle', 'joint')
+IN_SWIN = ('divided', 'adapter_conv', 'adapter_attention', 'adapter_conv_pair', 'late')
 
 
 def build(name: str, how: str = 'kernel', slices: int = 5, channels: int = 1, **settings) -> InflatedViT:
     """An encoder in which everything counts that starts at zero in timm's."""
     torch.manual_seed(0)
-    encoder = InflatedViT(**{**ENCODERS[name], 'slices': slices, 'channels': channels, 'lifting': how,
-                             'out_indices': (0, 1, 2, 3), **settings})
+    kind = InflatedSwin if name == 'swin' else InflatedViT
+    encoder = kind(**{**ENCODERS[name], 'slices': slices, 'channels': channels, 'lifting': how,
+                      'out_indices': (0, 1, 2, 3), **settings})
     generator = torch.Generator().manual_seed(1)
     for key, parameter in encoder.model.named_parameters():
         if key != 'patch_embed.proj.weight':
@@ -51,8 +57,8 @@ def build(name: str, how: str = 'kernel', slices: int = 5, channels: int = 1, **
 
 
 def window_of(encoder: InflatedViT, batch: int = 2) -> torch.Tensor:
-    size = encoder.img_size
-    return torch.randn(batch, encoder.channels, encoder.slices, size, size, dtype=torch.float64)
+    height, width = (encoder.img_size,) * 2 if isinstance(encoder.img_size, int) else encoder.img_size
+    return torch.randn(batch, encoder.channels, encoder.slices, height, width, dtype=torch.float64)
 
 
 def start_from(encoder: InflatedViT, flat: InflatedViT) -> InflatedViT:
@@ -103,7 +109,7 @@ def test_each_zero_that_it_starts_with_is_needed(how, ending):
     assert largest_difference(lifted(window.flatten(1, 2)), wanted) > 1e-3
 
 
-@pytest.mark.parametrize('name', ENCODERS)
+@pytest.mark.parametrize('name', VITS)
 @torch.no_grad()
 def test_a_tubelet_of_the_whole_window_is_the_inflated_kernel(name):
     kernel, joint = build(name, channels=2), build(name, 'joint(5)', channels=2)
@@ -122,6 +128,33 @@ def test_a_tubelet_has_the_centre_slice_centred(slices, tubelet, padding, planes
     tubelets = encoder._split_planes(window)[:, :, 0, 0]
     assert tubelets[encoder.lifting.centre, tubelet // 2] == slices // 2
     assert tubelets.flatten().tolist() == [0] * padding[0] + list(range(slices)) + [slices - 1] * padding[1]
+
+
+@pytest.mark.parametrize('name, half', [('eva', False), ('dinov3', True)])
+@torch.no_grad()
+def test_rotary_positions_in_3d_turn_a_third_of_the_pairs_by_plane(name, half):
+    """Pair by pair: what a patch down or to the right did to it, a slice does; others turn as in the 2D model."""
+    side = ENCODERS[name]['img_size'] // 2
+    encoder = build(name, 'joint_rotary', 3, img_size=(3 * side, 5 * side))
+    rope, [joint] = encoder.model.rope.get_embed(shape=(3, 5)).double(), [encoder.lifting]
+    turned = joint.turn(rope).reshape(3, 3, 5, 2, 12)
+    for pair in range(6):
+        of_axis, channel = pair % 3, pair if half else 2 * pair
+        sine, cosine = rope.reshape(3, 5, 2, 12).movedim(2, 0)[..., channel]
+        turns = torch.complex(cosine, sine)
+        step = turns[1, 0] / turns[0, 0] if pair < 3 else turns[0, 1] / turns[0, 0]
+        assert (step - 1).abs() > 1e-3
+        for other in (channel, channel + (6 if half else 1)):
+            found = torch.complex(turned[..., 1, other], turned[..., 0, other])
+            for plane in range(3):
+                wanted = (step ** (plane - 1)).expand(3, 5) if of_axis == 2 else turns
+                torch.testing.assert_close(found[plane], wanted)
+    far = window_of(encoder.double())
+    near = far.flip(2)  # the centre slice is the same one
+    changed = [a - b for a, b in zip(encoder(far.flatten(1, 2)), encoder(near.flatten(1, 2)), strict=True)]
+    plain = build(name, 'joint', 3, img_size=(3 * side, 5 * side)).double()
+    same = [a - b for a, b in zip(plain(far.flatten(1, 2)), plain(near.flatten(1, 2)), strict=True)]
+    assert all(each.abs().max() > 1e-5 for each in changed) and all(each.abs().max() < 1e-9 for each in same)
 
 
 @torch.no_grad()
@@ -150,7 +183,7 @@ def test_rows_between_are_timms_within_the_grid_and_its_border_beyond():
     assert rows[at[4, 1], at[0, 0]] == rows[at[2, 1], at[0, 0]] == same[1 + 2 * 4 + 1, 1]  # 4 rows away: 2 at most
 
 
-@pytest.mark.parametrize('name', ENCODERS)
+@pytest.mark.parametrize('name', VITS)
 @torch.no_grad()
 def test_plane_cycle_is_each_block_on_one_plane_at_a_time(name):
     """The published operator (github.com/HINTLab/PlaneCycle), plane by plane in loops."""
@@ -185,18 +218,48 @@ def test_plane_cycle_is_each_block_on_one_plane_at_a_time(name):
 @pytest.mark.parametrize('name', ENCODERS)
 @torch.no_grad()
 def test_attention_without_positions_is_timms(name):
-    attention = copy.deepcopy(build(name).model.blocks[1].attn).double()
+    [_, (block, _), *_] = blocks_of(build(name).model)
+    attention = copy.deepcopy(block.attn).double()
     attention.relative_position_bias_table = None
+    attention._get_rel_pos_bias = lambda: 0.0
     x = torch.randn(2, 3, 7, 24, dtype=torch.float64)
     wanted = attention(x.flatten(0, 1)).unflatten(0, (2, 3))
     for attention.fused_attn in (True, False):
         assert (attend(attention, x) - wanted).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize('how', [*EXACT, *OTHERS, 'joint(2)'])
-def test_it_trains_whatever_is_done_to_compute_it(how):
+def bytes_kept(encoder: InflatedViT, window: torch.Tensor) -> int:
+    """For the backward pass."""
+    kept = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.nbytes)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        encoder(window)
+    return sum(kept)
+
+
+@pytest.mark.parametrize('name', ['beit', 'swin'])
+@torch.no_grad()
+def test_adapters_within_the_blocks_leave_all_else_of_them(name):
+    flat = build(name, slices=1)
+    lifted = start_from(build(name, 'adapter_conv_pair'), flat)
+    for key, parameter in lifted.lifting.named_parameters():
+        if '.up.' in key:
+            parameter.zero_()
+    window = window_of(lifted)
+    planes = flat.double()(window.movedim(2, 1).flatten(0, 1))
+    wanted = [maps.unflatten(0, (-1, 5))[:, 2] for maps in planes]
+    assert largest_difference(lifted.double()(window.flatten(1, 2)), wanted) < 1e-12
+
+
+@pytest.mark.parametrize('name, how', [*(('beit', how) for how in (*EXACT, *OTHERS, 'joint(2)')),
+                                       *(('swin', how) for how in IN_SWIN), ('dinov3', 'joint_rotary')])
+def test_it_trains_whatever_is_done_to_compute_it(name, how):
     """Every parameter gets a gradient, the same with activation checkpointing; copies and checkpoints hold it."""
-    encoder = build('beit', how, drop_path_rate=0.1).train()
+    encoder = build(name, how, drop_path_rate=0.1).train()
     for parameter in encoder.lifting.parameters():  # at the start zeros hide what is before them
         parameter.data.add_(torch.randn_like(parameter) * 0.1)
     window = window_of(encoder).float().flatten(1, 2)
@@ -209,10 +272,11 @@ def test_it_trains_whatever_is_done_to_compute_it(how):
 
     found = gradients(encoder)
     assert all(gradient.isfinite().all() and gradient.any() for gradient in found.values())
-    again = build('beit', how, drop_path_rate=0.1, with_cp=True).train()
+    again = build(name, how, drop_path_rate=0.1, with_cp=True).train()
     assert again.load_state_dict(encoder.state_dict()) and gradients(again).keys() == found.keys()
     for key, gradient in gradients(again).items():
         torch.testing.assert_close(gradient, found[key])
+    assert bytes_kept(again, window) < bytes_kept(encoder, window)
     twin = copy.deepcopy(encoder).eval()
     encoder.eval()
     with torch.no_grad():
@@ -224,9 +288,11 @@ def test_it_trains_whatever_is_done_to_compute_it(how):
             assert largest_difference(twin(window), before) < 0.1 * max(float(each.abs().max()) for each in before)
 
 
-@pytest.mark.parametrize('how, tuning', [('divided', 'lora(2)'), ('plane_cycle', 'full')])
-def test_all_of_it_is_compiled(how, tuning):
-    encoder = build('beit', how, tuning=tuning).train()
+@pytest.mark.parametrize('name, how, tuning', [
+    ('beit', 'divided', 'lora(2)'), ('beit', 'plane_cycle', 'full'), ('swin', 'divided', 'full'),
+    ('dinov3', 'joint_rotary', 'full')])
+def test_all_of_it_is_compiled(name, how, tuning):
+    encoder = build(name, how, tuning=tuning).train()
     window = window_of(encoder).float().flatten(1, 2)
     compiled = torch.compile(encoder.forward, backend='eager', fullgraph=True, dynamic=False)
     with torch.no_grad():
@@ -260,8 +326,27 @@ def test_a_killed_run_ends_as_if_it_had_not_been_and_two_have_its_losses(how, tu
 def test_what_does_not_fit_is_one_line():
     swin = dict(model='swin_base_patch4_window7_224', img_size=56, drop_path_rate=0.0,
                 sizes=dict(embed_dim=12, depths=(2, 2, 2, 2), num_heads=(1, 2, 3, 4)))
-    with pytest.raises(UserError, match="timm model 'swin_base_patch4_window7_224' is none; choose `late`"):
-        InflatedSwin(lifting='divided', **swin)
+    for how in ('joint', 'joint_rotary', 'plane_cycle'):
+        with pytest.raises(UserError, match=f'{how}: the positions of this model are of its own grid alone'):
+            InflatedSwin(lifting=how, **swin)
+    with pytest.raises(UserError, match="'swinv2_cr_tiny_224' has no such blocks; choose `late`, or another"):
+        InflatedSwin('swinv2_cr_tiny_224', lifting='divided', img_size=224)
+    second = dict(swin, model='swinv2_tiny_window8_256', img_size=64)
+    lifted, flat = (InflatedSwin(slices=slices, lifting=how, **second).eval()
+                    for slices, how in ((3, 'adapter_conv'), (1, 'kernel')))
+    lifted.model.load_state_dict(flat.model.state_dict())
+    window = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert largest_difference(lifted(window), flat(window[:, 1:2])) < 1e-5
+    with pytest.raises(UserError, match='SwinTransformerV2Block has no attention that can be used over depth'):
+        InflatedSwin(lifting='divided', **second)
+    for how, settings, why in (('joint_rotary', dict(model='vit_small_patch16_224'), 'has no rotary positions'),
+                               ('joint_rotary(2)', ENCODERS['eva'] | dict(sizes=dict(SIZES, num_heads=3)),
+                                r'heads of 8 channels have too few pairs for three axes'),
+                               ('joint_rotary', ENCODERS['dinov3'] | dict(img_size=(16, 64)),
+                                r'of 1 x 4 patches there is no step to the next row')):
+        with pytest.raises(UserError, match=why):
+            InflatedViT(lifting=how, out_indices=(0, 1, 2, 3), **settings)
     flat, late = InflatedSwin(slices=1, **swin), InflatedSwin(slices=3, lifting='late', **swin)
     late.load_state_dict(flat.state_dict(), strict=False)
     window = torch.randn(2, 3, 56, 56)
@@ -319,7 +404,8 @@ def test_the_certificates_of_all_are_one_page(tmp_path, monkeypatch, capsys):
     logging.disable(logging.NOTSET)
     table = {row.split(' | ')[0].strip('| '): row.split(' | ') for row in page.read_text().splitlines()
              if row.startswith('|')}
-    assert set(LIFTINGS) < set(table) and capsys.readouterr().out == f'{page}\n'
+    assert set(LIFTINGS) - {'joint_rotary'} < set(table) and capsys.readouterr().out == f'{page}\n'
+    assert 'Not here: joint_rotary (joint_rotary: this model has no rotary positions' in page.read_text()
     assert all(table[how][1:4] == ['0', '0', '0'] for how in EXACT)
     assert all(float(table[how][3]) > 1e-3 for how in OTHERS)
 

@@ -120,9 +120,10 @@ def test_a_search_of_fewer_steps_says_so_and_is_shared(searched, tmp_path, monke
 
 @pytest.mark.parametrize('changes, fault', [
     (dict(search_steps=3, tune=None), 'there is no search'),
-    (dict(search_steps=0), 'search_steps 0 must be'),
+    (dict(search_percent=50, tune=None), 'search_percent: there is no `tune`'),
+    (dict(search_steps=0), 'search_steps 0 must be'), (dict(search_percent=101), 'search_percent 101 must be'),
     (dict(search_steps=3, options={'experiment.steps': 5}), 'leave one of the two out')])
-def test_steps_of_a_search_that_cannot_be_are_refused(tmp_path, changes, fault):
+def test_sizes_of_a_search_that_cannot_be_are_refused(tmp_path, changes, fault):
     with pytest.raises(UserError, match=fault):
         load_grid(str(grid_file(tmp_path, **TUNED | changes)))
 
@@ -134,6 +135,21 @@ def test_a_search_never_reads_a_reported_case(searched, trained, evaluated, repo
     with pytest.raises(UserError, match='a reported case'):
         check_apart(index, trained, evaluated, reported)
     check_apart(index, 'train:-0/4', 'train:0/4', 'test')
+
+
+@pytest.mark.parametrize('folds', [None, 2])
+def test_a_search_decides_on_a_share_of_the_patients(searched, monkeypatch, folds):
+    monkeypatch.chdir(searched)
+    sizes = dict(folds=folds, seeds=[1]) if folds else {}
+    index = read_index(Path('data/prepared/hippocampus'))
+
+    def decided_on(**more) -> list[tuple[set[str], set[str]]]:
+        grid = load_grid(str(grid_file(searched, **TUNED | sizes | more)))
+        return [tuple({*split_cases(index, run_.options[f'experiment.{part}'])} for part in ('split', 'evaluate'))
+                for run_ in sum(list_search(grid, Path('weights'), None).values(), [])]
+
+    for (trained, some), (as_ever, all_) in zip(decided_on(search_percent=50), decided_on(), strict=True):
+        assert trained == as_ever and some < all_ and len(some) * 2 == len(all_)
 
 
 def test_where_val_is_reported_a_part_of_the_training_cases_decides(searched, monkeypatch):

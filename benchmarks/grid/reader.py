@@ -63,6 +63,7 @@ class Grid:
         config_options: encoder -> those of its runs alone, which count before the others.
         search_seed: the file's first seed, which a search runs with whatever others are asked for.
         search_steps: at most so many steps has a run of the search; None: as many as the run it is for.
+        search_percent: of the patients that a search could be evaluated on (search.py), those that it is.
         equal: `steps`, or `seconds`: what all runs have alike.
         steps: cell -> its steps, where runs have seconds alike (planning/equal.py).
         text: the file itself, kept beside the records.
@@ -87,6 +88,7 @@ class Grid:
     config_options: dict[str, dict[str, Any]] = field(default_factory=dict)
     search_seed: int = 1234
     search_steps: int | None = None
+    search_percent: int = 100
     equal: str = 'steps'
     steps: dict[Cell, int] = field(default_factory=dict)
     text: str = ''
@@ -186,6 +188,7 @@ GRID_KEYS = {
     'options': ({str: object}, '{key: value}'),
     'tune': ({str: [object]}, '{lr: [first, second]}'),
     'search_steps': (int, '100'),
+    'search_percent': (int, '25'),
     'equal': (str, 'seconds'),
     'imports': ([str], '[first, second]'),
 }
@@ -510,19 +513,21 @@ def _read_contrasts(spec: dict, grid: Grid, path: Path, partly: bool) -> list[Co
     return contrasts
 
 
-def _read_search_steps(spec: dict, grid: Grid, path: Path) -> int | None:
-    """At most how many steps a search's runs have; rows may have more."""
-    steps, options = spec.get('search_steps'), [grid.options, grid.tune, *grid.config_options.values()]
-    if steps is None:
-        return None
-    if 'tune' not in spec:
-        raise UserError(f'{path}: search_steps: there is no `tune`, so there is no search; leave it out')
-    if grid.equal == 'seconds' or any('experiment.steps' in written for written in options):
+def _read_search_sizes(spec: dict, grid: Grid, path: Path) -> dict[str, int]:
+    """What a file says that makes its search shorter: `search_steps`, `search_percent`."""
+    sizes = {name: spec[name] for name in ('search_steps', 'search_percent') if spec.get(name) is not None}
+    for name, size in sizes.items():
+        key = KEYS[dict(search_steps='steps', search_percent='train_percent')[name]]
+        if 'tune' not in spec:
+            raise UserError(f'{path}: {name}: there is no `tune`, so there is no search; leave it out')
+        if not key.fits(size):
+            raise UserError(f'{path}: {name} {size} must be {key.must_be}')
+    options = [grid.options, grid.tune, *grid.config_options.values()]
+    if 'search_steps' in sizes and (
+            grid.equal == 'seconds' or any('experiment.steps' in written for written in options)):
         raise UserError(f'{path}: search_steps: the steps of a search are those of equal: seconds, or of '
                         'experiment.steps among options or tune; leave one of the two out')
-    if not KEYS['steps'].fits(steps):
-        raise UserError(f'{path}: search_steps {steps} must be {KEYS["steps"].must_be}')
-    return steps
+    return sizes
 
 
 def is_file_name(name: str) -> bool:
@@ -618,5 +623,4 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     tune = {name: values for name, values in spec.get('tune', {}).items()
             if _tuned_option(name).removeprefix('experiment.') not in given}
     grid.tune.update(_read_tune(tune, grid, f'{path}: tune'))
-    grid.search_steps = _read_search_steps(spec, grid, path)
-    return grid
+    return replace(grid, **_read_search_sizes(spec, grid, path))

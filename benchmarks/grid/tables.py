@@ -90,7 +90,7 @@ class Table:
             no comparisons.
         effects: name -> two rows, as `contrasts` of a grid file: those that the page's first sentences tell where
             the grid file registers none.
-        axis: whose values its rows are, where they are of one.
+        axis: whose values its rows are, where they are of one; several may have the same.
         columns: heading -> the text of a cell's config there, before the figures.
         figure: of its rows' DSC: the name of the file, '' without one.
         published: dataset -> what is published of the rows on it.
@@ -107,6 +107,11 @@ class Table:
     columns: Mapping[str, Callable[[Cell, Mapping], str]] = field(default_factory=dict)
     figure: str = ''
     published: Callable[[str], Published] = lambda dataset: Published()
+
+    @property
+    def lines(self) -> bool:
+        """Whether several rows have the same value of the axis, which its figure then draws as lines."""
+        return bool(self.axis) and len({getattr(cell, self.axis) for cell in self.rows.values()}) < len(self.rows)
 
     @property
     def reference(self) -> str | None:

@@ -69,7 +69,7 @@ def draw_all(judged: Sequence[Judged], measured: Measured, grid: Grid, results: 
                 add(table.figure, 'DSC by organ', 'Bars: mean of cases, averaged over seeds. Whiskers: 95 % '
                     f'interval for new seeds and new cases (from six cases on).{marks}',
                     organ_bars, table, measured, grid)
-            elif table.axis and len({getattr(cell, table.axis) for cell in table.rows.values()}) < len(table.rows):
+            elif table.lines:
                 add(table.figure, f'DSC against {table.axis}', 'Mean over seeds ± sample standard deviation.',
                     free_plot, table.axis, list(table.rows.values()), measured)
             else:

@@ -111,7 +111,7 @@ def _metric_table(table: Table, measured: Measured, grid: Grid, committed: Measu
     paper = {label: figure for label, figure in published.rows.items() if figure == figure}
     if not set(paper) & set(table.rows):
         paper = {}
-    heading, rows = table.axis or 'Method', []
+    heading, rows = 'Method' if not table.axis or table.lines else table.axis, []
     for label, cell in table.rows.items():
         value = measured.value(cell, labels=labels)
         row = {heading: marked(label, cell, measured, grid)}

@@ -3,7 +3,7 @@
 A run for each cell and setting, with the grid file's first seed, and no more steps than its `search_steps`.
 Chosen is the highest mean DSC of cases over the headline's labels, evaluated where nothing is reported: on the
 split `val`, or where that is reported (or folds are), or the cell is of a share of the training cases, on a
-quarter of the patients that are trained on.
+quarter of the patients that are trained on. The file's `search_percent` is how many of them are evaluated.
 """
 
 import itertools
@@ -49,7 +49,7 @@ def list_search(grid: Grid, weights_root: Path, max_iters: int | None) -> dict[C
         steps, most = cell.steps or cfg.experiment.steps, grid.search_steps
         searched = replace(cell, steps=most) if most and most < steps else cell
         for fold in dict.fromkeys(fold for _, fold in grid.seeds_and_folds):
-            inner, found[cell, fold] = _inner_options(cell, fold, cfg), []
+            inner, found[cell, fold] = _inner_options(cell, fold, cfg, grid.search_percent), []
             for setting in settings:
                 run = make_run(grid, searched, grid.search_seed, weights_root, max_iters, chosen=inner | setting)
                 found[cell, fold].append(replace(run, setting=describe_options(setting)))
@@ -61,8 +61,12 @@ def each_once(search: Mapping[CellFold, Sequence[Run]]) -> list[Run]:
     return list({run.name: run for run in itertools.chain(*search.values())}.values())
 
 
-def _inner_options(cell: Cell, fold: Fold | None, cfg: Config) -> dict[str, Any]:
-    """What a search is trained and evaluated on, by DSC alone."""
+def _inner_options(cell: Cell, fold: Fold | None, cfg: Config, percent: int) -> dict[str, Any]:
+    """What a search is trained on, and what it is evaluated on, by DSC alone.
+
+    Args:
+        percent: of the patients that it could be evaluated on.
+    """
     experiment, evaluator = cfg.experiment, 'val_evaluator' + '.0' * isinstance(cfg.val_evaluator, list | tuple)
     index = read_index(PREPARED / cell.dataset) if is_prepared(cell.dataset) else None
     expected = CATALOGUE.get(cell.dataset, DatasetInfo).evaluate  # of data that is yet to be prepared
@@ -73,6 +77,7 @@ def _inner_options(cell: Cell, fold: Fold | None, cfg: Config) -> dict[str, Any]
     trained, evaluated = whole + QUARTER[1], whole + QUARTER[0]
     if (whole, reported) == ('train', 'test') and (not index or index['split'].get('val')):
         trained, evaluated = 'train', 'val'
+    evaluated = name_share(evaluated, percent)
     if index:
         check_apart(index, trained, evaluated, reported)
     return {'experiment.split': trained, 'experiment.train_percent': 100, 'experiment.evaluate': evaluated,

@@ -9,6 +9,7 @@ With `kernel`, the default, the patch kernel spans the window and all behind it 
     adapter_attention    the block's own attention over depth, behind it a bottleneck (AIM)
     plane_cycle          the pre-trained blocks on planes HW, DW, DH, HW in turn (PlaneCycle)
     joint(t)             tubelets of t slices, of which all tokens attend to all (ViViT)
+    joint_rotary(t)      the same, a third of the rotary positions' channels turned by depth
     late                 slice by slice; the decoder gets a learned mean of the slices
     late_attention       slice by slice; the decoder gets the centre slice and what it finds in the others
 
@@ -16,7 +17,7 @@ Add one with a class; a keyword argument with a whole number is its number, as i
 
     @register_lifting('shifted')
     class Shifted(Lifting):                          # a quarter of the channels from the slice before
-        def run(self, number, block, x, **context):  # x: (B, D, T, C)
+        def run(self, number, block, x, **context):  # x: (B, D, ..., C)
             x = torch.cat([x.roll(1, dims=1)[..., :x.shape[-1] // 4], x[..., x.shape[-1] // 4:]], -1)
             return run_block(block, x, **context)
 """
@@ -26,6 +27,8 @@ from functools import partial
 from importlib import import_module
 from pkgutil import iter_modules
 
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer_v2 import SwinTransformerV2
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -47,7 +50,7 @@ def parse_lifting(text: str) -> tuple[type['Lifting'] | None, dict[str, int]]:
     Raises:
         UserError: no such lifting, or a number that it does not take.
     """
-    name, options = parse_entry(text, LIFTINGS, 'lifting', {'joint': 1})
+    name, options = parse_entry(text, LIFTINGS, 'lifting', {'joint': 1, 'joint_rotary': 1})
     return LIFTINGS[name], options
 
 
@@ -66,22 +69,22 @@ class Lifting(nn.Module):
         UserError: it means nothing for this model.
     """
     tubelet = 1  # slices that a token spans
-    of_blocks = True  # it needs a model whose tokens all its blocks see alike: a ViT, not a Swin
+    of_blocks = True  # it works in the blocks, and needs a model that has such: a ViT or a Swin
 
     def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int]):
         super().__init__()
         self.planes, self.centre = planes, centre
         if self.of_blocks:
-            self.prefix, self.grid = model.num_prefix_tokens, tuple(model.patch_embed.grid_size)
+            self.prefix, self.grid = getattr(model, 'num_prefix_tokens', 0), tuple(model.patch_embed.grid_size)
 
-    def start(self, blocks: nn.Module) -> None:
-        """Take over initial weights from the blocks, which have those of the source by now."""
+    def start(self, model: nn.Module) -> None:
+        """Take over initial weights from the 2D model, which has those of the source by now."""
 
     def run(self, number: int, block: Block, x: Tensor, **context) -> Tensor:
         """A block, by its number, on the tokens of all planes.
 
         Args:
-            x: (B, D, T, C); of a plane's T tokens the first `prefix` are no patches.
+            x: (B, D, T, C), of a plane's T tokens the first `prefix` are no patches; a Swin's (B, D, H, W, C).
             context: what timm gives its blocks beside the tokens (rotary positions, ...).
         """
         return run_block(block, x, **context)
@@ -91,28 +94,59 @@ class Lifting(nn.Module):
         return maps[:, self.centre]
 
 
-class LiftedBlocks(nn.ModuleList):
-    """A model's blocks under their own names, which run as a lifting says when they are gone through in turn."""
+class LiftedBlocks(nn.Sequential):
+    """Blocks under their own names, which run as a lifting says when they are gone through in turn.
 
-    def __init__(self, blocks: nn.Module, lifting: Lifting):
-        super().__init__(blocks)
+    Args:
+        blocks: of a ViT, or of one stage of a Swin.
+        lifting: of the encoder.
+        first: the first one's number.
+    """
+
+    def __init__(self, blocks: nn.Module, lifting: Lifting, first: int):
+        super().__init__(*blocks.children())
         self.__dict__['lifting'] = lifting  # the encoder's part, not this one's
+        self.first = first
 
     def __iter__(self) -> Iterator[Block]:
-        return iter([partial(self._run, number, block) for number, block in enumerate(super().__iter__())])
+        return (partial(self._run, number, block) for number, block in enumerate(self.children(), self.first))
 
     def _run(self, number: int, block: Block, x: Tensor, **context) -> Tensor:
         planes = x.unflatten(0, (-1, self.lifting.planes))
         return self.lifting.run(number, block, planes, **context).flatten(0, 1)
 
 
+def find_holders(model: nn.Module) -> list[nn.Module]:
+    """The parts of a model that have `blocks`: a ViT itself, a Swin's stages; none of a model of another kind."""
+    if hasattr(model, 'num_prefix_tokens') and hasattr(model, 'blocks'):
+        return [model]
+    return list(model.layers) if isinstance(model, SwinTransformer | SwinTransformerV2) else []
+
+
+def blocks_of(model: nn.Module) -> list[tuple[nn.Module, int]]:
+    """A model's blocks in turn, each with the channels of its tokens."""
+    holders = find_holders(model)
+    widths = [model.embed_dim] if model in holders else [  # of the stages that are left
+        stage['num_chs'] for stage in model.feature_info[:len(holders)]]
+    return [(block, width) for holder, width in zip(holders, widths, strict=True)
+            for block in holder.blocks.children()]
+
+
+def lift_blocks(model: nn.Module, lifting: Lifting) -> None:
+    """Let a model's blocks run as a lifting says."""
+    first = 0
+    for holder in find_holders(model):
+        holder.blocks = LiftedBlocks(holder.blocks, lifting, first)
+        first += len(holder.blocks)
+
+
 def run_block(block: Block, x: Tensor, **context) -> Tensor:
-    """A pre-trained block on each plane: (B, D, T, C) -> the same."""
+    """A pre-trained block on each plane: (B, D, ..., C) -> the same."""
     return block(x.flatten(0, 1), **context).unflatten(0, x.shape[:2])
 
 
 def attend(attention: nn.Module, x: Tensor) -> Tensor:
-    """Self-attention by the weights of timm's ViT, BEiT or EVA, without positions: (..., N, C) -> the same."""
+    """Self-attention by weights of timm's ViT, BEiT, EVA or Swin, without positions: (..., N, C) -> the same."""
     batch, width = x.shape[:-1], x.shape[-1]
     x = x.reshape(-1, *x.shape[-2:])
     if attention.qkv is None:
@@ -144,7 +178,7 @@ def attention_of(block: nn.Module) -> nn.Module:
     attention = getattr(block, 'attn', None)
     parts = {name for name, _ in attention.named_children()} if attention is not None else set()
     if not {'proj'} < parts or parts - {'qkv', 'q_proj', 'k_proj', 'v_proj', 'q_norm', 'k_norm', 'norm', 'proj',
-                                        'attn_drop', 'proj_drop'}:
+                                        'attn_drop', 'proj_drop', 'softmax'}:
         raise UserError(f'{type(block).__name__} has no attention that can be used over depth; choose another '
                         'lifting, or another encoder')
     return attention

@@ -6,17 +6,20 @@ depth-wise convolution over three planes zero. `adapter_conv_pair`: Chen et al.,
 `adapter_attention`: Yang et al., "AIM", ICLR 2023; its depth embedding and its last layer start at zero.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
+from torch.utils.checkpoint import checkpoint
 
-from . import Block, Lifting, attend, attention_of, register_lifting, run_block
+from . import Block, Lifting, attend, attention_of, blocks_of, register_lifting, run_block
 
 RATIO = 0.25  # of AIM's and MA-SAM's bottlenecks to the width
 
 
 class ConvAdapter(nn.Module):
-    """x + W2 conv(W1 x) over the planes of each position; (B, D, T, C), of which the first tokens pass by.
+    """x + W2 conv(W1 x) over the planes of each position; (B, D, ..., C), of which the first tokens pass by.
 
     Args:
         width: C.
@@ -39,8 +42,8 @@ class ConvAdapter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         first, patches = x[:, :, :self.prefix], x[:, :, self.prefix:]
-        inner = self.down(self.norm(patches)).permute(0, 2, 3, 1)  # (B, N, c, D)
-        inner = self.conv(inner.flatten(0, 1)).unflatten(0, inner.shape[:2]).permute(0, 3, 1, 2)
+        inner = self.down(self.norm(patches)).movedim(1, -1)  # (B, ..., c, D)
+        inner = self.conv(inner.flatten(0, -3)).unflatten(0, inner.shape[:-2]).movedim(-1, 1)
         return torch.cat([first, patches + self.up(gelu(inner) if self.dense else inner)], 2)
 
 
@@ -50,10 +53,10 @@ class AdapterConv(Lifting):
 
     def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int]):
         super().__init__(model, planes, centre, widths)
-        width = model.embed_dim
-        self.layers = nn.ModuleList(ConvAdapter(width, width // 2, self.prefix, dense=False) for _ in model.blocks)
+        self.layers = nn.ModuleList(ConvAdapter(width, width // 2, self.prefix, dense=False)
+                                    for _, width in blocks_of(model))
 
-    def start(self, blocks: nn.Module) -> None:
+    def start(self, model: nn.Module) -> None:
         for layer in self.layers:
             layer.start()
 
@@ -67,17 +70,28 @@ class AdapterConvPair(Lifting):
 
     def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int]):
         super().__init__(model, planes, centre, widths)
-        width = model.embed_dim
         self.layers = nn.ModuleList(
             nn.ModuleList(ConvAdapter(width, int(width * RATIO), self.prefix, dense=True) for _ in range(2))
-            for block in model.blocks if attention_of(block))
+            for block, width in blocks_of(model) if attention_of(block))
 
     def run(self, number: int, block: nn.Module, x: Tensor, **context) -> Tensor:
+        apart = partial(self._run_apart, number, block)
+        if getattr(block, 'checkpointed', False):  # its own forward pass, which computes twice then, is not called
+            return checkpoint(apart, x, use_reentrant=False, **context)
+        return apart(x, **context)
+
+    def _run_apart(self, number: int, block: nn.Module, x: Tensor, **context) -> Tensor:
+        def attention(planes: Tensor, **context) -> Tensor:
+            within = getattr(block, '_attn', block.attn)  # Swin's, in windows
+            return scale_branch(block, 1, within(block.norm1(planes), **context))
+
+        def mlp(planes: Tensor) -> Tensor:
+            return scale_branch(block, 2, block.mlp(block.norm2(planes)))
+
         first, second = self.layers[number]
         x = first(x)
-        planes = block.norm1(x).flatten(0, 1)
-        x = second(x + scale_branch(block, 1, block.attn(planes, **context)).unflatten(0, x.shape[:2]))
-        return x + scale_branch(block, 2, block.mlp(block.norm2(x)))
+        x = second(x + run_block(attention, x, **context))
+        return x + run_block(mlp, x)
 
 
 def scale_branch(block: nn.Module, number: int, x: Tensor) -> Tensor:
@@ -93,17 +107,18 @@ class AdapterAttention(Lifting):
 
     def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int]):
         super().__init__(model, planes, centre, widths)
-        width = model.embed_dim
-        self.depth = nn.Parameter(torch.zeros(planes, 1, width))
+        blocks = blocks_of(model)
+        self.depth = nn.ParameterDict({str(width): torch.zeros(planes, width) for _, width in blocks})
         self.layers = nn.ModuleList(
             nn.Sequential(nn.Linear(width, int(width * RATIO)), nn.GELU(), nn.Linear(int(width * RATIO), width))
-            for block in model.blocks if attention_of(block))
+            for block, width in blocks if attention_of(block))
 
-    def start(self, blocks: nn.Module) -> None:
+    def start(self, model: nn.Module) -> None:
         for layer in self.layers:
             nn.init.zeros_(layer[-1].weight)
             nn.init.zeros_(layer[-1].bias)
 
     def run(self, number: int, block: nn.Module, x: Tensor, **context) -> Tensor:
-        depth = attend(block.attn, block.norm1(x + self.depth).transpose(1, 2)).transpose(1, 2)
+        across = block.norm1(x.movedim(1, -2) + self.depth[str(x.shape[-1])])  # (B, ..., D, C)
+        depth = attend(block.attn, across).movedim(-2, 1)
         return run_block(block, x + self.layers[number](depth), **context)

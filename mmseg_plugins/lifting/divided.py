@@ -9,7 +9,7 @@ import copy
 
 from torch import Tensor, nn
 
-from . import Block, Lifting, attend, attention_of, register_lifting, run_block
+from . import Block, Lifting, attend, attention_of, blocks_of, register_lifting, run_block
 
 
 @register_lifting('divided')
@@ -19,15 +19,15 @@ class Divided(Lifting):
     def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int]):
         super().__init__(model, planes, centre, widths)
         self.layers = nn.ModuleList()
-        for block in model.blocks:
+        for block, width in blocks_of(model):
             attention = copy.deepcopy(attention_of(block))
             attention.relative_position_bias_table = None  # of the positions within a slice
             self.layers.append(nn.ModuleDict(dict(
                 norm=copy.deepcopy(block.norm1), attention=attention,
-                last=nn.Linear(model.embed_dim, model.embed_dim))))
+                last=nn.Linear(width, width))))
 
-    def start(self, blocks: nn.Module) -> None:
-        for layer, block in zip(self.layers, blocks.children(), strict=True):
+    def start(self, model: nn.Module) -> None:
+        for layer, (block, _) in zip(self.layers, blocks_of(model), strict=True):
             layer.norm.load_state_dict(block.norm1.state_dict())
             own = layer.attention.state_dict()
             layer.attention.load_state_dict({key: value for key, value in block.attn.state_dict().items()
@@ -37,5 +37,5 @@ class Divided(Lifting):
 
     def run(self, number: int, block: Block, x: Tensor, **context) -> Tensor:
         layer = self.layers[number]
-        depth = attend(layer.attention, layer.norm(x).transpose(1, 2)).transpose(1, 2)
+        depth = attend(layer.attention, layer.norm(x).movedim(1, -2)).movedim(-2, 1)
         return run_block(block, x + layer.last(depth), **context)

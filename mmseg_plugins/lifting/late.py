@@ -17,7 +17,7 @@ class Late(Lifting):
         self.weights = nn.ParameterList(torch.empty(planes, width) for width in widths)
 
     @torch.no_grad()
-    def start(self, blocks: nn.Module) -> None:
+    def start(self, model: nn.Module) -> None:
         for weight in self.weights:
             weight.zero_()[self.centre] = 1.0
 
@@ -36,7 +36,7 @@ class LateAttention(Lifting):
             norm=nn.LayerNorm(width), query=nn.Linear(width, width), both=nn.Linear(width, 2 * width),
             last=nn.Linear(width, width))) for width in widths)
 
-    def start(self, blocks: nn.Module) -> None:
+    def start(self, model: nn.Module) -> None:
         for layer in self.layers:
             nn.init.zeros_(layer.last.weight)
             nn.init.zeros_(layer.last.bias)

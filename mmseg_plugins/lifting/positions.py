@@ -5,7 +5,7 @@ from timm.models.beit import Attention
 from torch import Tensor, nn
 
 from ..errors import UserError
-from . import attention_of
+from . import attention_of, blocks_of, find_holders
 
 
 class PlacedAttention(Attention):
@@ -25,10 +25,10 @@ def check_positions(model: nn.Module, lifting: str) -> None:
     Raises:
         UserError: it cannot.
     """
-    for block in model.blocks:
+    for block, _ in blocks_of(model):
         attention_of(block)
     shared = any(getattr(model, name, None) is not None for name in ('shared_rel_pos', 'rel_pos_bias'))
-    if shared or getattr(model, 'rope_mixed', False):
+    if shared or getattr(model, 'rope_mixed', False) or model not in find_holders(model):
         raise UserError(f'{lifting}: the positions of this model are of its own grid alone; choose another '
                         'lifting, or another encoder')
 

@@ -20,7 +20,7 @@ from ..computed import compute_weight
 from ..errors import UserError, check_number, nearest
 from ..inflation import trained_form
 from ..keys import nearest_multiples
-from ..lifting import LiftedBlocks, Lifting, parse_lifting
+from ..lifting import Lifting, find_holders, lift_blocks, parse_lifting
 from ..tuning import parse_tuning
 from .sourced import SourcedEncoder
 
@@ -102,18 +102,17 @@ class InflatedEncoder(SourcedEncoder):
 
     def _lift(self, name: str, kind: type[Lifting], options: dict[str, int]) -> None:
         """Give the model's blocks, or its maps, the lifting."""
-        blocks = getattr(self.model, 'blocks', None)
-        if kind.of_blocks and (blocks is None or not hasattr(self.model, 'num_prefix_tokens')):
-            raise UserError(f'lifting {name!r} is of a Transformer whose blocks all see the same tokens, and timm '
-                            f'model {self.name!r} is none; choose `late`, or another encoder')
+        if kind.of_blocks and not find_holders(self.model):
+            raise UserError(f'lifting {name!r} works in the blocks of a ViT that all see the same tokens, or of '
+                            f'a Swin; timm model {self.name!r} has no such blocks; choose `late`, or another '
+                            'encoder')
         before, behind = self.padding
         planes, centre = ((before + count) // self.kernel_slices
                           for count in (self.slices + behind, self.slices // 2))
         widths = [self.model.feature_info[tap]['num_chs'] for tap in self.out_indices]
         self.lifting = kind(self.model, planes, centre, widths, **options)
-        self.lifting.start(blocks)
-        if blocks is not None:
-            self.model.blocks = LiftedBlocks(blocks, self.lifting)
+        self.lifting.start(self.model)
+        lift_blocks(self.model, self.lifting)
 
     @property
     def padding(self) -> tuple[int, int]:
@@ -154,7 +153,7 @@ class InflatedEncoder(SourcedEncoder):
         """Load and inflate the source; without one, timm's own initialization stays, but for `layer_scale`."""
         super().init_weights()
         if self.lifting is not None:
-            self.lifting.start(getattr(self.model, 'blocks', None))
+            self.lifting.start(self.model)
         if not self.source and self.layer_scale is not None:
             for name, parameter in self.model.named_parameters():
                 if name.split('.')[-1].startswith('gamma'):  # of LayerScale, or BEiT's own gamma_1 and gamma_2
