@@ -12,11 +12,14 @@ from mmseg_plugins.experiment import read_config
 
 RESULTS = REPO / 'results'
 # agenda.data_digest of each as it is prepared, on parts of these splits
-DATA = {('phantom',): 'd159077d', ('hippocampus',): 'b0fc276c', ('acdc',): '555d872f'}
+DATA = {('phantom',): 'd159077d', ('hippocampus',): 'b0fc276c', ('acdc',): '555d872f',
+        ('hippocampus', 'train:25%'): '2af1c504', ('hippocampus', 'train:50%'): '9e3b1db4',
+        ('hippocampus', 'train:25%:-0/4', 'train:25%:0/4'): 'e1a91651',
+        ('hippocampus', 'train:50%:-0/4', 'train:50%:0/4'): '247c2ecd'}
 # sha256 of each, as `tools/sources.py --get` writes it
 WEIGHTS = {'dinov2_vits14': 'dc75e3ddfb5c5c7ccd76eb1cdf4deda601bece43fdfdf8ac2a64fea6c64eb0b7'}
 
-PARTS = {'hippocampus-dinov2': ['2a', '3', 'depth', 'baselines']}  # tables of a grid that has not run whole
+PARTS: dict[str, list[str]] = {}  # tables of a grid that has not run whole
 EARLIER: tuple[str, ...] = ()  # of an earlier recipe, to be run again
 NAMES = sorted(path.parent.name for path in RESULTS.glob('*/grid.yaml'))
 
