@@ -16,6 +16,7 @@ DATA = {('phantom',): 'd159077d', ('hippocampus',): 'b0fc276c', ('acdc',): '555d
         ('hippocampus', 'train:25%'): '2af1c504', ('hippocampus', 'train:50%'): '9e3b1db4',
         ('hippocampus', 'train:25%:-0/4', 'train:25%:0/4'): 'e1a91651',
         ('hippocampus', 'train:50%:-0/4', 'train:50%:0/4'): '247c2ecd'}
+PHOTOGRAPHS = 'f28c306beaa6'  # split_hash of Caltech-101 as it is prepared
 # sha256 of each, as `tools/sources.py --get` writes it
 WEIGHTS = {'dinov2_vits14': 'dc75e3ddfb5c5c7ccd76eb1cdf4deda601bece43fdfdf8ac2a64fea6c64eb0b7'}
 
@@ -31,6 +32,8 @@ def test_committed_records_are_of_their_grids_runs(name, monkeypatch):
     monkeypatch.setattr(agenda, '_prepared_digest', lambda dataset, *splits, cfg=None: DATA[
         (dataset, *(split for split in splits if split and ':' in split))])
     monkeypatch.setattr(agenda, '_source_digest', lambda name, *args: WEIGHTS.get(name) or made(name, *args))
+    monkeypatch.setattr(agenda, 'is_prepared', lambda name: name == 'photographs')
+    monkeypatch.setattr(agenda, 'read_index', lambda folder: dict(split_hash=PHOTOGRAPHS))
     grid = load_grid(str(RESULTS / name / 'grid.yaml'), tables=PARTS.get(name))
     search = list_search(grid, Path('weights'), None)
     choices = choose(grid, search, [RESULTS / name / 'search'])
