@@ -42,10 +42,11 @@ def _best_of_others(measured: Measured, grid: Grid) -> list[str]:
     table = main_table(measured, grid)
     if not table or table.reference not in means:
         return []
-    best, ours = max(means, key=means.__getitem__), table.reference
-    return [] if rows[best].encoder == rows[ours].encoder else [
-        f'The highest mean of all rows is not of this encoder: {best} has a DSC case of {means[best]:.2f}, '
-        f'{ours} {means[ours]:.2f}.']
+    own = [row for row in means if rows[row].encoder == rows[table.reference].encoder]
+    best, ours = (max(names, key=means.__getitem__) for names in (means, own))
+    return [] if best == ours else [
+        f'The highest mean of all rows is not of this encoder: {best} has a DSC case of {means[best]:.2f}, the '
+        f'best row of this encoder ({ours}) {means[ours]:.2f}.']
 
 
 def told_first(judged: Sequence[Judged]) -> list[Judged]:
