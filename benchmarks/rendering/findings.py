@@ -42,7 +42,12 @@ def _best_of_others(measured: Measured, grid: Grid) -> list[str]:
     table = main_table(measured, grid)
     if not table or table.reference not in means:
         return []
-    own = [row for row in means if rows[row].encoder == rows[table.reference].encoder]
+
+    def system(cell: Cell) -> str:
+        config = grid.configs.get(cell.encoder)  # of which several may be options of one
+        return config if isinstance(config, str) else cell.encoder
+
+    own = [row for row in means if system(rows[row]) == system(rows[table.reference])]
     best, ours = (max(names, key=means.__getitem__) for names in (means, own))
     return [] if best == ours else [
         f'The highest mean of all rows is not of this encoder: {best} has a DSC case of {means[best]:.2f}, the '
