@@ -49,7 +49,7 @@ def main() -> None:
             except UserError as error:
                 if name == 'kernel':  # then nothing fits
                     raise
-                refused.append(f'\nNot here: {name} ({error}).\n')
+                refused.append(f'\nNot here: {error}.\n')
     write_atomic(args.out, describe(rows, args) + ''.join(refused))
     print(args.out)
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import REPO
 from mmengine.registry import init_default_scope
+from timm.layers import DropPath
 from torch.nn.functional import adaptive_avg_pool1d
 
 from benchmarks import certificates
@@ -255,6 +256,17 @@ def test_adapters_within_the_blocks_leave_all_else_of_them(name):
     assert largest_difference(lifted.double()(window.flatten(1, 2)), wanted) < 1e-12
 
 
+@pytest.mark.parametrize('name', ['beit', 'swin'])
+@pytest.mark.parametrize('how', ['adapter_conv', 'adapter_conv_pair'])
+def test_paths_are_dropped_by_slice(name, how):
+    encoder, seen = build(name, how, drop_path_rate=0.5).train(), []
+    for module in encoder.model.modules():
+        if isinstance(module, DropPath):
+            module.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    encoder(window_of(encoder, batch=2).float().flatten(1, 2))
+    assert set(seen) == {2 * 5}
+
+
 @pytest.mark.parametrize('name, how', [*(('beit', how) for how in (*EXACT, *OTHERS, 'joint(2)')),
                                        *(('swin', how) for how in IN_SWIN), ('dinov3', 'joint_rotary')])
 def test_it_trains_whatever_is_done_to_compute_it(name, how):
@@ -329,6 +341,8 @@ def test_what_does_not_fit_is_one_line():
     for how in ('joint', 'joint_rotary', 'plane_cycle'):
         with pytest.raises(UserError, match=f'{how}: the positions of this model are of its own grid alone'):
             InflatedSwin(lifting=how, **swin)
+    with torch.no_grad():  # a stage that is not tapped is not there
+        assert InflatedSwin(lifting='divided', **swin, out_indices=(0, 1, 2, 2))(torch.randn(1, 5, 56, 56))
     with pytest.raises(UserError, match="'swinv2_cr_tiny_224' has no such blocks; choose `late`, or another"):
         InflatedSwin('swinv2_cr_tiny_224', lifting='divided', img_size=224)
     second = dict(swin, model='swinv2_tiny_window8_256', img_size=64)
@@ -338,7 +352,7 @@ def test_what_does_not_fit_is_one_line():
     window = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert largest_difference(lifted(window), flat(window[:, 1:2])) < 1e-5
-    with pytest.raises(UserError, match='SwinTransformerV2Block has no attention that can be used over depth'):
+    with pytest.raises(UserError, match='lifting divided: SwinTransformerV2Block has no attention that can be'):
         InflatedSwin(lifting='divided', **second)
     for how, settings, why in (('joint_rotary', dict(model='vit_small_patch16_224'), 'has no rotary positions'),
                                ('joint_rotary(2)', ENCODERS['eva'] | dict(sizes=dict(SIZES, num_heads=3)),
@@ -405,7 +419,7 @@ def test_the_certificates_of_all_are_one_page(tmp_path, monkeypatch, capsys):
     table = {row.split(' | ')[0].strip('| '): row.split(' | ') for row in page.read_text().splitlines()
              if row.startswith('|')}
     assert set(LIFTINGS) - {'joint_rotary'} < set(table) and capsys.readouterr().out == f'{page}\n'
-    assert 'Not here: joint_rotary (joint_rotary: this model has no rotary positions' in page.read_text()
+    assert 'Not here: lifting joint_rotary: this model has no rotary positions' in page.read_text()
     assert all(table[how][1:4] == ['0', '0', '0'] for how in EXACT)
     assert all(float(table[how][3]) > 1e-3 for how in OTHERS)
 

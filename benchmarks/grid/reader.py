@@ -513,11 +513,14 @@ def _read_contrasts(spec: dict, grid: Grid, path: Path, partly: bool) -> list[Co
     return contrasts
 
 
+SIZES_OF_SEARCH = dict(search_steps='steps', search_percent='train_percent')  # -> the key whose values it may have
+
+
 def _read_search_sizes(spec: dict, grid: Grid, path: Path) -> dict[str, int]:
-    """What a file says that makes its search shorter: `search_steps`, `search_percent`."""
-    sizes = {name: spec[name] for name in ('search_steps', 'search_percent') if spec.get(name) is not None}
+    """What a file says that makes its search shorter."""
+    sizes = {name: spec[name] for name in SIZES_OF_SEARCH if spec.get(name) is not None}
     for name, size in sizes.items():
-        key = KEYS[dict(search_steps='steps', search_percent='train_percent')[name]]
+        key = KEYS[SIZES_OF_SEARCH[name]]
         if 'tune' not in spec:
             raise UserError(f'{path}: {name}: there is no `tune`, so there is no search; leave it out')
         if not key.fits(size):

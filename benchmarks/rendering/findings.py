@@ -36,7 +36,7 @@ def main_findings(judged: Sequence[Judged], measured: Measured, grid: Grid) -> l
 
 
 def _best_of_others(measured: Measured, grid: Grid) -> list[str]:
-    """Where the highest mean of all rows is of another encoder than the main table's reference."""
+    """Where the highest mean of all rows is of another system than the main table's reference."""
     rows = {row: cell for table in reversed(grid.tables.values()) for row, cell in table.rows.items()}
     means = {row: value.mean for row, cell in rows.items() if (value := measured.value(cell, 'dsc')).seeds}
     table = main_table(measured, grid)

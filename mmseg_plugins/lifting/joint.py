@@ -23,11 +23,9 @@ class Joint(Lifting):
             first and the last then go beyond the window, its border slices are repeated.
     """
 
-    name = 'joint'
-
     def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int], tubelet: int = 1):
         super().__init__(model, planes, centre, widths)
-        check_positions(model, self.name)
+        check_positions(model)
         self.depth = nn.Parameter(torch.zeros(planes, 1, model.embed_dim))
         within = torch.arange(self.grid[0] * self.grid[1]) + 1
         origins = torch.cat([torch.zeros(planes, dtype=torch.long), within.repeat(planes)])
@@ -59,20 +57,19 @@ class JointRotary(Joint):
     turns with its plane instead: from plane to plane by as much as before from patch to patch, and at the centre
     plane by nothing. (V-JEPA 2, Assran et al. 2025, has a third of a head's channels for each axis.)
     """
-    name = 'joint_rotary'
 
     def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int], tubelet: int = 1):
         super().__init__(model, planes, centre, widths, tubelet)
         if getattr(model, 'rope', None) is None:
-            raise UserError('joint_rotary: this model has no rotary positions; choose joint, or another encoder')
+            raise UserError('this model has no rotary positions; choose joint, or another encoder')
         if min(self.grid) < 2:
-            raise UserError(f'joint_rotary: of {self.grid[0]} x {self.grid[1]} patches there is no step to the '
-                            'next row and column to take over; set a larger experiment.img_size')
+            raise UserError(f'of {self.grid[0]} x {self.grid[1]} patches there is no step to the next row and '
+                            'column to take over; set a larger experiment.img_size')
         attention = model.blocks[0].attn
         channels = model.embed_dim // attention.num_heads
         if channels % 4 or channels < 12:
-            raise UserError(f'joint_rotary: heads of {channels} channels have too few pairs for three axes; '
-                            'choose joint, or another encoder')
+            raise UserError(f'heads of {channels} channels have too few pairs for three axes; choose joint, or '
+                            'another encoder')
         pair = torch.arange(channels)
         pair = pair % (channels // 2) if getattr(attention, 'rotate_half', False) else pair // 2
         self.register_buffer('by_plane', pair % (channels // 4) % 3 == 2, persistent=False)

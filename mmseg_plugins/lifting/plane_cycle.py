@@ -24,7 +24,7 @@ class PlaneCycle(Lifting):
 
     def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int]):
         super().__init__(model, planes, centre, widths)
-        check_positions(model, 'plane_cycle')
+        check_positions(model)
         self.sides = sides = {axis: [side for at, side in enumerate((planes, *self.grid), 1) if at != axis]
                               for axis in sorted(set(CYCLE))}
         for number, block in enumerate(model.blocks):
@@ -33,8 +33,8 @@ class PlaneCycle(Lifting):
         self.last, self.ropes = len(model.blocks) - 1, nn.ModuleDict()
         if getattr(model, 'rope', None) is not None:
             if not hasattr(model.rope, 'update_feat_shape'):  # of an older timm
-                raise UserError('plane_cycle: this timm cannot tell rotary positions of another grid; update '
-                                'it, or choose another lifting')
+                raise UserError('this timm cannot tell rotary positions of another grid; update it, or choose '
+                                'another lifting')
             for axis in sides:
                 self.ropes[str(axis)] = copy.deepcopy(model.rope)
                 self.ropes[str(axis)].update_feat_shape(sides[axis])

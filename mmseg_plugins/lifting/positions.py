@@ -19,7 +19,7 @@ class PlacedAttention(Attention):
         return bias[..., self.origins[:, None], self.origins]
 
 
-def check_positions(model: nn.Module, lifting: str) -> None:
+def check_positions(model: nn.Module) -> None:
     """That what a model's blocks know of places can be had for other tokens than a slice's.
 
     Raises:
@@ -29,8 +29,8 @@ def check_positions(model: nn.Module, lifting: str) -> None:
         attention_of(block)
     shared = any(getattr(model, name, None) is not None for name in ('shared_rel_pos', 'rel_pos_bias'))
     if shared or getattr(model, 'rope_mixed', False) or model not in find_holders(model):
-        raise UserError(f'{lifting}: the positions of this model are of its own grid alone; choose another '
-                        'lifting, or another encoder')
+        raise UserError('the positions of this model are of its own grid alone; choose another lifting, or '
+                        'another encoder')
 
 
 def place_tokens(attention: nn.Module, places: Tensor, origins: Tensor) -> None:

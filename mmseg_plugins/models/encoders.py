@@ -110,7 +110,10 @@ class InflatedEncoder(SourcedEncoder):
         planes, centre = ((before + count) // self.kernel_slices
                           for count in (self.slices + behind, self.slices // 2))
         widths = [self.model.feature_info[tap]['num_chs'] for tap in self.out_indices]
-        self.lifting = kind(self.model, planes, centre, widths, **options)
+        try:
+            self.lifting = kind(self.model, planes, centre, widths, **options)
+        except UserError as error:
+            raise UserError(f'lifting {name}: {error}') from None
         self.lifting.start(self.model)
         lift_blocks(self.model, self.lifting)
 
