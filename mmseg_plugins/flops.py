@@ -5,7 +5,7 @@ products), and in the encoder one multiply-accumulate per element of every norm 
 the queries, and of both branches where a model has layer scale. For BEiT-B/16 with T patches, N = T + 1
 tokens and width d that is `2 [256 T d S + 12 (12 N d^2 + 2 N^2 d + 5 N d)]`, and the paper's decoder is
 neck and head together; nothing here uses the formula, the model's own operations are counted. Of a network that
-takes volumes the convolutions and matrix products count.
+takes volumes the convolutions and matrix products count. Weights that are computed from others count as merged.
 """
 
 from collections import Counter
@@ -48,9 +48,9 @@ def count_cost(model: nn.Module, size: Sequence[int]) -> dict[str, Cost]:
         PARTS that the model has, in that order.
     """
     counter, hooks = _Counter(), []
-    apart = {id(layer.part) for layer in model.modules() if isinstance(layer, Computed)}  # not done by window
+    merged = {id(layer.part) for layer in model.modules() if isinstance(layer, Computed)}
     for name, module in model.named_modules():
-        if part := 'weights' if id(module) in apart else PARTS.get(name):
+        if part := 'weights' if id(module) in merged else PARTS.get(name):
             hooks += [module.register_forward_pre_hook(lambda *_, part=part: counter.stack.append(part)),
                       module.register_forward_hook(lambda *_: counter.stack.pop() and None)]
     backbone = getattr(model, 'backbone', None)

@@ -60,11 +60,12 @@ class RatesBesideDecay(DefaultOptimWrapperConstructor):
     """mmengine's constructor, in which a part's own rate leaves the rules of weight decay as they are.
 
     There a custom key decides both, so that `decode_head=dict(lr_mult=10)` would decay all of the decoder. An
-    encoder's `rate_factors`, by names of its parameters, multiply what the custom keys say.
+    encoder's `rate_factors`, by names of its parameters, multiply what the custom keys say; those above 1 leave
+    what AdamW's decay takes off in a step as it is, which is in proportion to the rate.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
-        # mmengine's passes over what follows where there are no rules
+        # with none, mmengine would not call add_params, and the encoder's rates would be lost
         super().__init__(optim_wrapper_cfg, {'custom_keys': {}, **(paramwise_cfg or {})})
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
@@ -86,6 +87,8 @@ class RatesBesideDecay(DefaultOptimWrapperConstructor):
             own = max((key for key in rates if key in name), key=len, default=None)
             if own or name in factors:
                 group['lr'] = self.base_lr * rates.get(own, 1) * factors.get(name, 1)
+            if factors.get(name, 1) > 1 and self.base_wd:
+                group['weight_decay'] = group.get('weight_decay', self.base_wd) / factors[name]
 
 
 @HOOKS.register_module()

@@ -79,6 +79,10 @@ def test_gain_against_slice_variation(grid):
     points = variation_points(measured, rows['Ours'], rows['Ours w/o D'])
     assert points['gain'].tolist() == gains and points.index.tolist() == names[1:]
     assert find(claims_of(measured, grid), 'variation').here.verdict == HOLDS
+    data['phantom']['headline'] = [1, 2, 3, 4]  # of four organs, 2 of 24 orders are as clear as this one
+    few = find(claims_of(Measured([run_of(rows[row], 1, [50.0 + up for up in gains[:4]]) for row, gains in (
+        ('Ours', gains), ('Ours w/o D', [0.0] * 4))], data), grid), 'variation').here
+    assert few.verdict == UNKNOWN and 'Spearman rho = -1.00 (p = 0.0833)' in few.arithmetic
 
 
 def test_a_claim_that_the_data_cannot_test_says_so_before_anything_ran(grid):

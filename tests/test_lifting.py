@@ -110,17 +110,15 @@ def test_each_zero_that_it_starts_with_is_needed(how, ending):
     assert largest_difference(lifted(window.flatten(1, 2)), wanted) > 1e-3
 
 
-@pytest.mark.parametrize('name', ['beit', 'swin'])
-@pytest.mark.parametrize('how', [*EXACT, *OTHERS])
+@pytest.mark.parametrize('name, how', [(name, how) for name in ENCODERS for how in (*EXACT, *OTHERS)
+                                       if name != 'swin' or how not in ('plane_cycle', 'joint')])
 @torch.no_grad()
 def test_it_can_tell_the_slice_above_from_the_one_below(name, how):
-    if name == 'swin' and how not in IN_SWIN:
-        return
     encoder = build(name, how).double()
     for parameter in encoder.lifting.parameters():
         parameter += 0.2 * torch.randn(parameter.shape, dtype=torch.float64)
     window = window_of(encoder)[:, 0]
-    assert largest_difference(encoder(window), encoder(window[:, [0, 3, 2, 1, 4]])) > 1e-3
+    assert largest_difference(encoder(window), encoder(window[:, [0, 3, 2, 1, 4]])) > 1e-5
 
 
 @pytest.mark.parametrize('name', VITS)

@@ -51,10 +51,10 @@ def scope():
     init_default_scope('mmseg')
 
 
-def build_optimizer(network: Network, **paramwise):
+def build_optimizer(network: Network, weight_decay: float = 0.0, **paramwise):
     return build_optim_wrapper(network, dict(
         type='OptimWrapper', constructor='RatesBesideDecay', paramwise_cfg=paramwise,
-        optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.0)))
+        optimizer=dict(type='AdamW', lr=1e-2, weight_decay=weight_decay)))
 
 
 def moved(network: Network) -> set[str]:
@@ -139,6 +139,17 @@ def test_rates_are_those_of_the_layer_and_of_the_part():
                                  ('form', 50.0, rates('full', inflation='separable'))):
         own = {name for name in raised if name.startswith(f'backbone.{part}.')}
         assert own == {name for name, rate in raised.items() if rate == factor} != set()
+
+
+def test_a_raised_rate_does_not_raise_what_decay_takes_off_in_a_step():
+    network = Network('vit', 'two_group(2)', lifting='late')
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    taken = {names[id(parameter)]: group['lr'] * group['weight_decay']
+             for group in build_optimizer(network, 0.1, decode_head=dict(lr_mult=1.0)).optimizer.param_groups
+             for parameter in group['params']}
+    shares = [taken[name] for name in taken if name.startswith('backbone.lifting.')]
+    assert shares == pytest.approx([1e-3] * 4) and taken['decode_head.weight'] == pytest.approx(1e-3)
+    assert taken[KERNEL] == pytest.approx(5e-4)  # as BEiT's layer decay has it
 
 
 def test_rates_that_would_not_reach_the_optimizer_are_refused(prepared, tmp_path):

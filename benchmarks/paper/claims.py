@@ -18,7 +18,7 @@ from ..grid.reader import Grid
 from ..rendering.contrasts import Judged
 from ..rendering.findings import variation_points
 from ..rendering.frame import Measured
-from ..rendering.statistics import TOO_FEW, compare_seeds, format_p
+from ..rendering.statistics import TOO_FEW, compare_seeds, format_p, rank_correlation
 from .published import (
     decoder_flops,
     published_axis,
@@ -282,7 +282,7 @@ def _variation(measured: Measured, cells: Sequence[Cell]) -> Finding:
 
 def _correlation(similarity: pd.Series, gain: pd.Series) -> Finding:
     """Both coefficients between neighbouring slices' Dice and gain: negative is what the claim says."""
-    pearson, spearman = stats.pearsonr(similarity, gain), stats.spearmanr(similarity, gain)
+    pearson, spearman = stats.pearsonr(similarity, gain), rank_correlation(similarity, gain)
     signs = {np.sign(test.statistic) * (test.pvalue < 0.05) for test in (pearson, spearman)}
     verdict = HOLDS if signs == {-1} else FAILS if signs == {1} else UNKNOWN
     return Finding(verdict, f'Pearson r = {pearson.statistic:.2f} ({format_p(pearson.pvalue, "p")}), '

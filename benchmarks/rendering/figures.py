@@ -90,7 +90,8 @@ def draw_all(judged: Sequence[Judged], measured: Measured, grid: Grid, results: 
         if rows and alone:  # DSC of several datasets has no common axis
             add('cost', 'DSC against cost', 'Mean over seeds; whiskers: lowest and highest seed. Line and names: '
                 'the Pareto front, what is better than all that cost no more. Time is what a CPU or GPU worked '
-                'for the training, of one machine where runs are of several.', cost_plot, rows[grid.dataset],
+                'for the training, of one machine where runs are of several. By other costs only cells with '
+                'as many steps as the rows are compared.', cost_plot, rows[grid.dataset],
                 measured, grid)
         add('curves', 'Learning curves', 'Mean loss of each twentieth of the training; bands: lowest and highest '
             'seed.', curve_plot, rows, measured)
@@ -267,14 +268,15 @@ def cost_plot(rows: dict[str, Cell], measured: Measured, grid: Grid):
     """DSC against what a cell costs, a panel for each kind of cost; rows in colour, the grid's other cells hollow.
 
     The line is the Pareto front, of cells that are better than all that cost no more, and these are named. Where
-    the cost is not of the whole training, cells of other steps than the rows' are left out.
+    the cost is not of the whole training, only cells that have as many steps as the rows are compared.
     """
     finished = [cell for cell in measured.cells() if measured.value(cell).seeds and not cell.without_config]
     if not finished:
         return None
     costs = {cell: [run['cost'] for run in split_merged(*measured.done(cell))] for cell in finished}
-    steps = {cell.steps for cell in rows.values()}
-    alike = {cell: each for cell, each in costs.items() if cell.steps in steps or not rows}
+    steps = {cell: split_merged(*measured.done(cell))[0]['training']['steps'] for cell in finished}
+    budgets = {steps[cell] for cell in rows.values() if cell in steps} or set(steps.values())
+    alike = {cell: each for cell, each in costs.items() if budgets == {steps[cell]}}
     largest = max(cost['flops'] for each in costs.values() for cost in each)
     scale, unit = (1e9, 'GFLOPs') if largest >= 1e9 else (1e6, 'MFLOPs')
     amounts = {

@@ -168,9 +168,13 @@ def format_p(value: float | None, symbol: str = '') -> str:
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]):
-    """Spearman's, with `statistic` and `pvalue`, exact for up to seven points (SciPy's of four in order is 0)."""
+    """Spearman's rho of two samples, as `statistic`, and its two-sided `pvalue`.
+
+    SciPy's own p is an approximation for many points, and 0 for four in one order. Of up to seven, all orders are
+    counted; of eight there are more than SciPy's permutation test goes through.
+    """
     found = stats.spearmanr(x, y)
-    if len(x) > 7:
+    if len(x) > 7 or np.isnan(found.statistic):
         return found
     others = stats.rankdata(y)
     return stats.permutation_test((stats.rankdata(x),), lambda order: np.corrcoef(order, others)[0, 1],

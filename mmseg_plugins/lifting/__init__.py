@@ -59,7 +59,7 @@ class Lifting(nn.Module):
     """How the planes of a window meet. This one: not at all, and the decoder gets the centre plane.
 
     Its parameters are what the source has no weights for; those of the 2D model stay where they are. A part with
-    an attribute `rate_factor` learns at so many times the rate.
+    an attribute `lr_mult` learns at so many times the rate.
 
     Args:
         model: timm's 2D model, built, without its final norm and head.

@@ -11,7 +11,7 @@ from . import Lifting, register_lifting
 class Late(Lifting):
     """A depth-wise convolution over all slices, which starts as the centre slice alone; see Lifting."""
     of_blocks = False
-    rate_factor = 50.0  # Adam moves every number by the rate: shares are near 1, a layer's weights near 0.02
+    lr_mult = 50.0  # Adam moves every number by the rate, weights of 0.02 and these of 1 alike
 
     def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int]):
         super().__init__(model, planes, centre, widths)
@@ -33,6 +33,7 @@ class LateAttention(Lifting):
 
     def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int]):
         super().__init__(model, planes, centre, widths)
+        # the last layer is zero, so that these need not be
         self.depth = nn.ParameterList(torch.randn(planes, width) for width in widths)
         self.layers = nn.ModuleList(nn.ModuleDict(dict(
             norm=nn.LayerNorm(width), query=nn.Linear(width, width), both=nn.Linear(width, 2 * width),
