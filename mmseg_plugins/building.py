@@ -79,11 +79,11 @@ def _check_custom_keys(cfg: Config, model: nn.Module) -> None:
 
 
 def _check_rates(cfg: Config, model: nn.Module) -> None:
-    """What an encoder's tuning says of rates must reach the optimizer."""
+    """Rates of their own that an encoder's parts have must reach the optimizer."""
     encoder = getattr(model.module if is_model_wrapper(model) else model, 'backbone', None)
     if getattr(encoder, 'rate_factors', None) and cfg.optim_wrapper.get('constructor') != 'RatesBesideDecay':
-        raise UserError(f'{cfg.filename}: experiment.tuning={cfg.experiment.tuning} needs '
-                        'optim_wrapper.constructor=RatesBesideDecay; set it, or choose another tuning')
+        raise UserError(f'{cfg.filename}: the encoder has learning rates of its own, by tuning, lifting or '
+                        'inflation, which need optim_wrapper.constructor=RatesBesideDecay; set that')
 
 
 @contextmanager

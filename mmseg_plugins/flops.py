@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from .building import build_model
+from .computed import Computed
 
 PARTS = {'backbone.model.patch_embed': 'patch embedding', 'backbone': 'blocks', 'neck': 'neck',
          'decode_head': 'decoder', 'auxiliary_head': 'auxiliary decoder', 'network': 'network'}
@@ -47,9 +48,10 @@ def count_cost(model: nn.Module, size: Sequence[int]) -> dict[str, Cost]:
         PARTS that the model has, in that order.
     """
     counter, hooks = _Counter(), []
+    apart = {id(layer.part) for layer in model.modules() if isinstance(layer, Computed)}  # not done by window
     for name, module in model.named_modules():
-        if name in PARTS:
-            hooks += [module.register_forward_pre_hook(lambda *_, part=PARTS[name]: counter.stack.append(part)),
+        if part := 'weights' if id(module) in apart else PARTS.get(name):
+            hooks += [module.register_forward_pre_hook(lambda *_, part=part: counter.stack.append(part)),
                       module.register_forward_hook(lambda *_: counter.stack.pop() and None)]
     backbone = getattr(model, 'backbone', None)
     for module in backbone.modules() if backbone else ():

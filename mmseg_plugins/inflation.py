@@ -121,6 +121,7 @@ class Separable(nn.Module):
         embed_dim: E.
         slices: S.
     """
+    rate_factor = 50.0  # Adam moves every number by the rate: shares are near 1, a layer's weights near 0.02
 
     def __init__(self, embed_dim: int, slices: int):
         super().__init__()

@@ -63,6 +63,10 @@ class RatesBesideDecay(DefaultOptimWrapperConstructor):
     encoder's `rate_factors`, by names of its parameters, multiply what the custom keys say.
     """
 
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
+        # mmengine's passes over what follows where there are no rules
+        super().__init__(optim_wrapper_cfg, {'custom_keys': {}, **(paramwise_cfg or {})})
+
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
         keys = self.paramwise_cfg.get('custom_keys', {})
         rates = {key: settings['lr_mult'] for key, settings in keys.items() if 'lr_mult' in settings}

@@ -7,7 +7,8 @@
     bitfit          biases (Ben Zaken et al., "BitFit", ACL 2022)
     frozen          none
 
-Where the patch kernel spans several slices it is how depth enters, and is trained with all of them.
+Where the patch kernel spans several slices it is how depth enters, and is trained with all of them. Parts of an
+encoder with an attribute `rate_factor` learn at so many times the rate: LoRA's matrices at 10 times.
 
 Add one with a function; a keyword argument with a default is its number, as in `lora(16)`:
 
@@ -72,6 +73,7 @@ def two_group(encoder: nn.Module, ratio: float = 3.0) -> dict[str, float]:
 
 class LowRank(nn.Module):
     """A linear layer's weight, to which (out, rank) zeros times (rank, in) are added."""
+    rate_factor = 10.0  # as is usual: what is a product of small numbers moves less at the same rate
 
     def __init__(self, layer: nn.Linear, rank: int):
         super().__init__()

@@ -18,6 +18,7 @@ from benchmarks.rendering.statistics import (
     estimate_difference,
     format_p,
     holm,
+    rank_correlation,
     seed_reach,
 )
 from mmseg_plugins.errors import UserError
@@ -231,3 +232,12 @@ def test_the_cases_of_a_patient_count_as_one():
     assert grouped.value == pytest.approx(alone.value)
     wider = (grouped.high - grouped.low) / (alone.high - alone.low)
     assert wider == pytest.approx(np.sqrt(2 * 15 / 14) * stats.t.ppf(0.975, 7) / stats.t.ppf(0.975, 15), rel=0.01)
+
+
+def test_the_p_of_a_rank_correlation_is_exact_where_orders_can_be_counted():
+    found = rank_correlation([1, 2, 3, 4], [50, 60, 61, 90])
+    assert found.statistic == pytest.approx(1) and found.pvalue == pytest.approx(2 / 24)  # SciPy's own says 0
+    assert rank_correlation([1, 2, 3, 4], [60, 60, 50, 90]).statistic == pytest.approx(
+        stats.spearmanr([1, 2, 3, 4], [60, 60, 50, 90]).statistic)
+    many = range(8), [3, 1, 2, 5, 4, 8, 7, 6]
+    assert rank_correlation(*many).pvalue == stats.spearmanr(*many).pvalue

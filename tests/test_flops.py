@@ -41,6 +41,14 @@ def test_a_plain_vit_has_no_layer_scale_to_count():
     assert parts['blocks'].flops == 2 * 12 * block
 
 
+@pytest.mark.parametrize('config', ['dino_centering_bcv.py', 'beit_centering_bcv.py'])
+def test_a_weight_that_is_computed_is_so_once_and_not_by_window(config):
+    full, low_rank = (cost(config, (64, 48), img_size=[64, 48], tuning=tuning, data_root='data/none/bcv')[0]
+                      for tuning in ('full', 'lora'))
+    assert [part.flops for part in low_rank.values()] == [part.flops for part in full.values()]
+    assert low_rank['blocks'].parameters > full['blocks'].parameters
+
+
 def test_swin_by_hand():
     """Patch 2, window 4, width 16 on 64 x 64: every map is whole windows."""
     parts, _ = cost('swin_centering_phantom.py', (64, 64), slices=5, data_root='data/none/bcv')

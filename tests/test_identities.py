@@ -15,7 +15,13 @@ RESULTS = REPO / 'results'
 DATA = {('phantom',): 'd159077d', ('hippocampus',): 'b0fc276c', ('acdc',): '555d872f',
         ('hippocampus', 'train:25%'): '2af1c504', ('hippocampus', 'train:50%'): '9e3b1db4',
         ('hippocampus', 'train:25%:-0/4', 'train:25%:0/4'): 'e1a91651',
-        ('hippocampus', 'train:50%:-0/4', 'train:50%:0/4'): '247c2ecd'}
+        ('hippocampus', 'train:50%:-0/4', 'train:50%:0/4'): '247c2ecd',
+        **{('chaos', f'all:-{fold}/5', f'all:{fold}/5'): digest for fold, digest in enumerate(
+            ('280f4603', '7c2b7671', 'a80a940d', '91750034', '9233da08'))},
+        **{('chaos', f'all:-{fold}/5:-0/4', f'all:-{fold}/5:0/4'): digest for fold, digest in enumerate(
+            ('8aef360d', '34e9bbf7', '6bf31e35', '9c530458', '6a739547'))},
+        **{('chaos', f'all:{fold}/5'): digest for fold, digest in enumerate(
+            ('67cbd311', 'e81e3c39', '46756cd3', 'a5fd51dc', 'a479e823'))}}
 PHOTOGRAPHS = 'f28c306beaa6'  # split_hash of Caltech-101 as it is prepared
 # sha256 of each, as `tools/sources.py --get` writes it
 WEIGHTS = {'dinov2_vits14': 'dc75e3ddfb5c5c7ccd76eb1cdf4deda601bece43fdfdf8ac2a64fea6c64eb0b7'}

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -285,6 +286,11 @@ def test_costs_are_drawn_of_what_tells_of_them(tmp_path):
     assert panels(ours, flat) == same[:1]
     ours['cost']['step_seconds'] = 3.0
     assert panels(ours, flat) == [same[0], 'time of training (s)']
+    longer = run_of(replace(rows['Ours'], slices=3, steps=999), 1, 90)  # cheap by the window alone
+    longer['cost']['step_seconds'] = 1.0
+    figure = figures.cost_plot(rows, Measured([ours, flat, longer]), grid)
+    assert [axes.get_xlabel() for axes in figure.axes] == [same[0], 'time of training (s)']
+    assert [len(axes.containers) for axes in figure.axes] == [2, 3]
 
 
 def test_a_front_is_better_than_all_that_costs_no_more():

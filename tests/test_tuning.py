@@ -121,8 +121,8 @@ def test_low_rank_matrices_start_at_nothing_reach_every_layer_and_can_be_merged(
 
 
 def test_rates_are_those_of_the_layer_and_of_the_part():
-    def rates(tuning: str, **paramwise) -> dict[str, float]:
-        network = Network('vit', tuning)
+    def rates(tuning: str, lifting: str = 'kernel', inflation: str = 'centering', **paramwise) -> dict[str, float]:
+        network = Network('vit', tuning, lifting=lifting, inflation=inflation)
         names = {id(parameter): name for name, parameter in network.named_parameters()}
         groups = build_optimizer(network, **paramwise).optimizer.param_groups
         return {names[id(parameter)]: group['lr'] / 1e-2 for group in groups for parameter in group['params']}
@@ -134,6 +134,11 @@ def test_rates_are_those_of_the_layer_and_of_the_part():
     grouped = rates('two_group(4)', custom_keys={'backbone': dict(lr_mult=2.0)})
     assert grouped[KERNEL] == 0.5 and grouped['decode_head.weight'] == 1.0
     assert set(rates('full').values()) == {1.0}
+    for part, factor, raised in (('low_rank', 10.0, rates('lora')),
+                                 ('lifting', 50.0, rates('two_group(2)', 'late')),
+                                 ('form', 50.0, rates('full', inflation='separable'))):
+        own = {name for name in raised if name.startswith(f'backbone.{part}.')}
+        assert own == {name for name, rate in raised.items() if rate == factor} != set()
 
 
 def test_rates_that_would_not_reach_the_optimizer_are_refused(prepared, tmp_path):
@@ -141,7 +146,7 @@ def test_rates_that_would_not_reach_the_optimizer_are_refused(prepared, tmp_path
         'optim_wrapper.constructor': 'DefaultOptimWrapperConstructor'})
     prepare_for_device(cfg, 'none')
     cfg.work_dir = str(tmp_path)
-    with pytest.raises(UserError, match='experiment.tuning=layer_decay needs optim_wrapper.constructor'):
+    with pytest.raises(UserError, match='which need optim_wrapper.constructor=RatesBesideDecay'):
         build_runner(cfg)
 
 

@@ -20,7 +20,7 @@ from .folds import split_merged
 from .frame import Measured
 from .plotting import BELOW, BESIDE, COLOURS, place_texts, project_style, put_title, save, styled
 from .prediction_figure import draw_predictions
-from .statistics import estimate, format_p
+from .statistics import estimate, format_p, rank_correlation
 from .tables import cell_label, cell_names, free_cells, main_table, training_seconds, varying_axes, was_run
 
 
@@ -233,7 +233,7 @@ def variation_plot(contrasts: Sequence[Contrast], measured: Measured, grid: Grid
         if len(gain) > 3 and np.ptp(gain) and np.ptp(similarity):
             fit, ends = np.polyfit(similarity, gain, 1), np.array([similarity.min(), similarity.max()])
             axes.plot(ends, np.polyval(fit, ends), color='#333333', lw=1, zorder=1)
-            pearson, spearman = stats.pearsonr(similarity, gain), stats.spearmanr(similarity, gain)
+            pearson, spearman = stats.pearsonr(similarity, gain), rank_correlation(similarity, gain)
             correlations = f',{between}'.join(
                 f'{name} = {found.statistic:.2f} ({format_p(found.pvalue, "p")})'
                 for name, found in (('Pearson r', pearson), ('Spearman ρ', spearman)))
@@ -266,21 +266,24 @@ def rows_by_dataset(measured: Measured, grid: Grid) -> dict[str, dict[str, Cell]
 def cost_plot(rows: dict[str, Cell], measured: Measured, grid: Grid):
     """DSC against what a cell costs, a panel for each kind of cost; rows in colour, the grid's other cells hollow.
 
-    The line is the Pareto front, of cells that are better than all that cost no more, and these are named.
+    The line is the Pareto front, of cells that are better than all that cost no more, and these are named. Where
+    the cost is not of the whole training, cells of other steps than the rows' are left out.
     """
     finished = [cell for cell in measured.cells() if measured.value(cell).seeds and not cell.without_config]
     if not finished:
         return None
     costs = {cell: [run['cost'] for run in split_merged(*measured.done(cell))] for cell in finished}
+    steps = {cell.steps for cell in rows.values()}
+    alike = {cell: each for cell, each in costs.items() if cell.steps in steps or not rows}
     largest = max(cost['flops'] for each in costs.values() for cost in each)
     scale, unit = (1e9, 'GFLOPs') if largest >= 1e9 else (1e6, 'MFLOPs')
     amounts = {
         f'{unit} per window, whole model': {
-            cell: [cost['flops'] / scale for cost in each] for cell, each in costs.items()},
+            cell: [cost['flops'] / scale for cost in each] for cell, each in alike.items()},
         'time of training (s)': _commonest({cell: training_seconds(measured, cell) for cell in finished}),
         'trained parameters (millions)': {
             cell: [cost.get('trained_parameters', cost['parameters']) / 1e6 for cost in each]
-            for cell, each in costs.items()}}
+            for cell, each in alike.items()}}
     panels = {title: found for title, found in amounts.items() if len({min(each) for each in found.values()}) > 1}
     panels = panels or {title: found for title, found in amounts.items() if found}
     names = cell_names(measured, grid) | {cell: label for label, cell in rows.items()}

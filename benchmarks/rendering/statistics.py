@@ -165,3 +165,13 @@ def format_p(value: float | None, symbol: str = '') -> str:
         return '—'
     text = '< 0.0001' if value < 1e-4 else f'{value:.4f}'
     return f'{symbol} {text if text.startswith("<") else f"= {text}"}' if symbol else text
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float]):
+    """Spearman's, with `statistic` and `pvalue`, exact for up to seven points (SciPy's of four in order is 0)."""
+    found = stats.spearmanr(x, y)
+    if len(x) > 7:
+        return found
+    others = stats.rankdata(y)
+    return stats.permutation_test((stats.rankdata(x),), lambda order: np.corrcoef(order, others)[0, 1],
+                                  permutation_type='pairings')

@@ -27,6 +27,7 @@ from functools import partial
 from importlib import import_module
 from pkgutil import iter_modules
 
+import torch
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from torch import Tensor, nn
@@ -57,7 +58,8 @@ def parse_lifting(text: str) -> tuple[type['Lifting'] | None, dict[str, int]]:
 class Lifting(nn.Module):
     """How the planes of a window meet. This one: not at all, and the decoder gets the centre plane.
 
-    Its parameters are what the source has no weights for; those of the 2D model stay where they are.
+    Its parameters are what the source has no weights for; those of the 2D model stay where they are. A part with
+    an attribute `rate_factor` learns at so many times the rate.
 
     Args:
         model: timm's 2D model, built, without its final norm and head.
@@ -92,6 +94,18 @@ class Lifting(nn.Module):
     def fuse(self, number: int, maps: Tensor) -> Tensor:
         """An output map of the window, by its number: (B, D, C, h, w) -> (B, C, h, w)."""
         return maps[:, self.centre]
+
+
+class PlacedLifting(Lifting):
+    """A lifting in which a plane's tokens know which plane it is, by an embedding that starts at zero."""
+
+    def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int]):
+        super().__init__(model, planes, centre, widths)
+        self.depth = nn.Parameter(torch.zeros(planes, blocks_of(model)[0][1]))
+
+    def place(self, number: int, x: Tensor) -> Tensor:
+        """The tokens, to which the embedding is added before the first block."""
+        return x if number else (x.movedim(1, -2) + self.depth).movedim(-2, 1)
 
 
 class LiftedBlocks(nn.Sequential):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 from torch.utils.checkpoint import checkpoint
 
-from . import Block, Lifting, attend, attention_of, blocks_of, register_lifting, run_block
+from . import Block, Lifting, PlacedLifting, attend, attention_of, blocks_of, register_lifting, run_block
 
 RATIO = 0.25  # of AIM's and MA-SAM's bottlenecks to the width
 
@@ -102,16 +102,14 @@ def scale_branch(block: nn.Module, number: int, x: Tensor) -> Tensor:
 
 
 @register_lifting('adapter_attention')
-class AdapterAttention(Lifting):
-    """x + Adapter(Attention(LayerNorm(x + depth))) by the block's own attention and norm; see Lifting."""
+class AdapterAttention(PlacedLifting):
+    """x + Adapter(Attention(LayerNorm(x))) by the block's own attention and norm; see Lifting."""
 
     def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int]):
         super().__init__(model, planes, centre, widths)
-        blocks = blocks_of(model)
-        self.depth = nn.ParameterDict({str(width): torch.zeros(planes, width) for _, width in blocks})
         self.layers = nn.ModuleList(
             nn.Sequential(nn.Linear(width, int(width * RATIO)), nn.GELU(), nn.Linear(int(width * RATIO), width))
-            for block, width in blocks if attention_of(block))
+            for block, width in blocks_of(model) if attention_of(block))
 
     def start(self, model: nn.Module) -> None:
         for layer in self.layers:
@@ -119,6 +117,6 @@ class AdapterAttention(Lifting):
             nn.init.zeros_(layer[-1].bias)
 
     def run(self, number: int, block: nn.Module, x: Tensor, **context) -> Tensor:
-        across = block.norm1(x.movedim(1, -2) + self.depth[str(x.shape[-1])])  # (B, ..., D, C)
-        depth = attend(block.attn, across).movedim(-2, 1)
+        x = self.place(number, x)
+        depth = attend(block.attn, block.norm1(x).movedim(1, -2)).movedim(-2, 1)
         return run_block(block, x + self.layers[number](depth), **context)

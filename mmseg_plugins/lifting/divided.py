@@ -1,19 +1,19 @@
 """Divided attention (Bertasius et al., "Is space-time attention all you need for video understanding?", 2021).
 
 Before each pre-trained block comes an attention over the D tokens of one position, which starts from the block's
-own weights; its last layer is zero, so that all blocks start as the 2D model's. (The original's
-special case for the first block has no effect.)
+own weights; its last layer is zero, and so is what tells planes apart, so that all blocks start as the 2D model's.
+(The original's special case for the first block has no effect. Unlike there, class tokens attend over depth too.)
 """
 
 import copy
 
 from torch import Tensor, nn
 
-from . import Block, Lifting, attend, attention_of, blocks_of, register_lifting, run_block
+from . import Block, PlacedLifting, attend, attention_of, blocks_of, register_lifting, run_block
 
 
 @register_lifting('divided')
-class Divided(Lifting):
+class Divided(PlacedLifting):
     """x + Fc(Attention(LayerNorm(x))) over depth, then the block; see Lifting."""
 
     def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int]):
@@ -36,6 +36,6 @@ class Divided(Lifting):
             nn.init.zeros_(layer.last.bias)
 
     def run(self, number: int, block: Block, x: Tensor, **context) -> Tensor:
-        layer = self.layers[number]
+        layer, x = self.layers[number], self.place(number, x)
         depth = attend(layer.attention, layer.norm(x).movedim(1, -2)).movedim(-2, 1)
         return run_block(block, x + layer.last(depth), **context)

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from . import Block, Lifting, register_lifting
+from . import Block, PlacedLifting, register_lifting
 from .positions import check_positions, place_tokens, rows_between
 
 
 @register_lifting('joint')
-class Joint(Lifting):
+class Joint(PlacedLifting):
     """Every block on the tokens of all planes at once; see Lifting.
 
     Args:
@@ -26,7 +26,6 @@ class Joint(Lifting):
     def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int], tubelet: int = 1):
         super().__init__(model, planes, centre, widths)
         check_positions(model)
-        self.depth = nn.Parameter(torch.zeros(planes, 1, model.embed_dim))
         within = torch.arange(self.grid[0] * self.grid[1]) + 1
         origins = torch.cat([torch.zeros(planes, dtype=torch.long), within.repeat(planes)])
         for block in model.blocks:
@@ -35,8 +34,7 @@ class Joint(Lifting):
                 block.attn.num_prefix_tokens = planes * self.prefix
 
     def run(self, number: int, block: Block, x: Tensor, **context) -> Tensor:
-        if number == 0:
-            x = x + self.depth
+        x = self.place(number, x)
         if context.get('rope') is not None:
             context['rope'] = self.turn(context['rope'])
         first, patches = x[:, :, :self.prefix], x[:, :, self.prefix:]

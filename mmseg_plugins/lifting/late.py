@@ -11,6 +11,7 @@ from . import Lifting, register_lifting
 class Late(Lifting):
     """A depth-wise convolution over all slices, which starts as the centre slice alone; see Lifting."""
     of_blocks = False
+    rate_factor = 50.0  # Adam moves every number by the rate: shares are near 1, a layer's weights near 0.02
 
     def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int]):
         super().__init__(model, planes, centre, widths)
@@ -32,6 +33,7 @@ class LateAttention(Lifting):
 
     def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int]):
         super().__init__(model, planes, centre, widths)
+        self.depth = nn.ParameterList(torch.randn(planes, width) for width in widths)
         self.layers = nn.ModuleList(nn.ModuleDict(dict(
             norm=nn.LayerNorm(width), query=nn.Linear(width, width), both=nn.Linear(width, 2 * width),
             last=nn.Linear(width, width))) for width in widths)
@@ -43,7 +45,7 @@ class LateAttention(Lifting):
 
     def fuse(self, number: int, maps: Tensor) -> Tensor:
         layer, centre = self.layers[number], maps[:, self.centre]
-        x = layer.norm(maps.permute(0, 3, 4, 1, 2))  # (B, h, w, D, C)
+        x = layer.norm(maps.permute(0, 3, 4, 1, 2)) + self.depth[number]  # (B, h, w, D, C)
         found = scaled_dot_product_attention(layer.query(x[..., self.centre, :].unsqueeze(-2)),
                                              *layer.both(x).chunk(2, -1))
         return centre + layer.last(found.squeeze(-2)).permute(0, 3, 1, 2)

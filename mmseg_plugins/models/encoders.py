@@ -92,6 +92,8 @@ class InflatedEncoder(SourcedEncoder):
             self.form = form(projection.out_channels, self.kernel_slices)
             projection.weight.requires_grad_(False)
             compute_weight(projection, self.form)
+        self.rate_factors |= {f'{name}.{own}': part.rate_factor for name, part in self.named_modules()
+                              if hasattr(part, 'rate_factor') for own, _ in part.named_parameters()}
         if with_cp:
             blocks = [block for name, part in self.model.named_modules() if name.split('.')[-1] == 'blocks'
                       for block in part.children()]
