@@ -311,6 +311,8 @@ def cost_plot(rows: dict[str, Cell], measured: Measured, grid: Grid):
         if best[-1][0] > 10 * best[0][0]:
             axes.set_xscale('log')
             axes.xaxis.set_major_formatter(ticker.FormatStrFormatter('%g'))
+        else:
+            axes.xaxis.set_major_locator(ticker.MaxNLocator(5))
         place_texts(axes, best, [names[cell] for cell in front], [points[cell] for cell in points])
     line[0].set_ylabel('DSC pooled (%), reported labels')
     longest = max(map(len, labelled))
