@@ -273,8 +273,9 @@ def cost_plot(rows: dict[str, Cell], measured: Measured, grid: Grid):
     finished = [cell for cell in measured.cells() if measured.value(cell).seeds and not cell.without_config]
     if not finished:
         return None
-    costs = {cell: [run['cost'] for run in split_merged(*measured.done(cell))] for cell in finished}
-    steps = {cell: split_merged(*measured.done(cell))[0]['training']['steps'] for cell in finished}
+    runs = {cell: split_merged(*measured.done(cell)) for cell in finished}
+    costs = {cell: [run['cost'] for run in each] for cell, each in runs.items()}
+    steps = {cell: each[0]['training']['steps'] for cell, each in runs.items()}
     budgets = {steps[cell] for cell in rows.values() if cell in steps} or set(steps.values())
     alike = {cell: each for cell, each in costs.items() if budgets == {steps[cell]}}
     largest = max(cost['flops'] for each in costs.values() for cost in each)

@@ -118,5 +118,5 @@ class AdapterAttention(PlacedLifting):
 
     def run(self, number: int, block: nn.Module, x: Tensor, **context) -> Tensor:
         x = self.place(number, x)
-        depth = attend(block.attn, block.norm1(x).movedim(1, -2)).movedim(-2, 1)
-        return run_block(block, x + self.layers[number](depth), **context)
+        found = attend(block.attn, block.norm1(x).movedim(1, -2)).movedim(-2, 1)
+        return run_block(block, x + self.layers[number](found), **context)

@@ -37,5 +37,5 @@ class Divided(PlacedLifting):
 
     def run(self, number: int, block: Block, x: Tensor, **context) -> Tensor:
         layer, x = self.layers[number], self.place(number, x)
-        depth = attend(layer.attention, layer.norm(x).movedim(1, -2)).movedim(-2, 1)
-        return run_block(block, x + layer.last(depth), **context)
+        found = attend(layer.attention, layer.norm(x).movedim(1, -2)).movedim(-2, 1)
+        return run_block(block, x + layer.last(found), **context)

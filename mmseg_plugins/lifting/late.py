@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from ..inflation import Separable
 from . import Lifting, register_lifting
 
 
@@ -11,7 +12,7 @@ from . import Lifting, register_lifting
 class Late(Lifting):
     """A depth-wise convolution over all slices, which starts as the centre slice alone; see Lifting."""
     of_blocks = False
-    lr_mult = 50.0  # Adam moves every number by the rate, weights of 0.02 and these of 1 alike
+    lr_mult = Separable.lr_mult  # which weighs slices too
 
     def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int]):
         super().__init__(model, planes, centre, widths)
