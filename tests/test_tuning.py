@@ -145,7 +145,7 @@ def test_a_raised_rate_does_not_raise_what_decay_takes_off_in_a_step():
     network = Network('vit', 'two_group(2)', lifting='late')
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     taken = {names[id(parameter)]: group['lr'] * group['weight_decay']
-             for group in build_optimizer(network, 0.1, decode_head=dict(lr_mult=1.0)).optimizer.param_groups
+             for group in build_optimizer(network, 0.1).optimizer.param_groups
              for parameter in group['params']}
     shares = [taken[name] for name in taken if name.startswith('backbone.lifting.')]
     assert shares == pytest.approx([1e-3] * 4) and taken['decode_head.weight'] == pytest.approx(1e-3)
