@@ -478,6 +478,8 @@ def test_the_command_is_only_of_a_grid_as_the_project_has_it():
     grid = load_grid('phantom')
     done = Measured([run_of(grid.cells()[0], grid.seeds[0], 50)])
     assert repeat_command(grid, done) == 'python benchmarks/run_grid.py --grid phantom'
+    some = [run_of(cell, grid.seeds[0], 50) for cell in load_grid('phantom', ['2a', '4d']).cells()]
+    assert repeat_command(grid, Measured(some)) == 'python benchmarks/run_grid.py --grid phantom --tables 2a 3 4d'
     assert repeat_command(load_grid('phantom', seeds=[1]), Measured([])) is None
     assert repeat_command(load_grid('phantom', datasets=['hippocampus']), Measured([])) is None
     for cell, seed in ((grid.cells()[0], 1), (Cell('phantom', slices=7), grid.seeds[0])):  # by flags

@@ -140,7 +140,10 @@ def describe_code(measured: Measured) -> list[str]:
 
 
 def repeat_command(grid: Grid, measured: Measured) -> str | None:
-    """What repeats all runs, where they are a grid's that the project has, or what was called covers them."""
+    """What repeats all runs, where they are a grid's that the project has, or what was called covers them.
+
+    It names tables where the runs are those of some, and of no others.
+    """
     known = load_grid(grid.name) if (GRIDS / f'{grid.name}.yaml').is_file() else None
     # rows that the file has gained since are run as well
     if known and ({*grid.cells()} <= {*known.cells()} and known.seeds_and_folds == grid.seeds_and_folds
@@ -148,7 +151,11 @@ def repeat_command(grid: Grid, measured: Measured) -> str | None:
                   and known.config_options == grid.config_options and known.tune == grid.tune
                   and {*measured.cells()} <= {*known.cells()}
                   and {record['seed'] for record in measured.records} <= {*known.seeds}):
-        return f'python benchmarks/run_grid.py --grid {grid.name}'
+        run = {*measured.cells()}
+        needed = {name: {*known.on_each(table.rows.values())} for name, table in known.tables.items()}
+        whole = [name for name, cells in needed.items() if cells <= run]
+        part = 0 < len(whole) < len(needed) and run == {cell for name in whole for cell in needed[name]}
+        return f'python benchmarks/run_grid.py --grid {grid.name}' + part * f' --tables {" ".join(whole)}'
     given = re.match(GIVEN, grid.text)
     asked = {*grid.on_each(grid.free)} if grid.free else {*grid.cells()}
     return given[1] if given and {*measured.cells()} <= asked else None
