@@ -155,8 +155,9 @@ def claim_findings(claims: Sequence[Claim]) -> list[str]:
     held, failed, open_ = ([claim for claim in tested if claim.here.verdict == verdict]
                            for verdict in (HOLDS, FAILS, UNKNOWN))
     failing = f' ({" ".join(claim.text for claim in failed)})' if failed else ''
-    return [f'Of {len(tested)} claims of the paper that were tested here, {len(held)} hold, {len(failed)} do not'
-            f'{failing}, and of {len(open_)} these runs cannot tell.']
+    hold, do = 'holds' if len(held) == 1 else 'hold', 'does' if len(failed) == 1 else 'do'
+    return [f'Of {len(tested)} claims of the paper that were tested here, {len(held)} {hold}, '
+            f'{len(failed)} {do} not{failing}, and of {len(open_)} these runs cannot tell.']
 
 
 def claim_table(claims: list[Claim]) -> pd.DataFrame:
