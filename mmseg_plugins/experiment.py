@@ -389,8 +389,8 @@ def _carry_into_schedule(cfg: Config, experiment: ConfigDict) -> None:
     cfg.default_hooks.checkpoint.interval = experiment.checkpoint_interval
     if (factor := _unusual(experiment, 'neighbour_lr')) is not None and experiment.slices > 1:
         if lifting := _unusual(experiment, 'lifting'):
-            raise UserError(f'experiment.neighbour_lr={factor}: with lifting {lifting} the patch kernel has no '
-                            'neighbours of a centre slice; leave one of the two out')
+            raise UserError(f'experiment.neighbour_lr={factor}: is for the lifting `kernel`, and not for '
+                            f'{lifting}; leave one of the two out')
         if trained_form(experiment.inflation):
             raise UserError(f'experiment.neighbour_lr={factor}: inflation {experiment.inflation} does not train '
                             'the kernel; leave one of the two out')

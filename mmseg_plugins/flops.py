@@ -5,7 +5,8 @@ products), and in the encoder one multiply-accumulate per element of every norm 
 the queries, and of both branches where a model has layer scale. For BEiT-B/16 with T patches, N = T + 1
 tokens and width d that is `2 [256 T d S + 12 (12 N d^2 + 2 N^2 d + 5 N d)]`, and the paper's decoder is
 neck and head together; nothing here uses the formula, the model's own operations are counted. Of a network that
-takes volumes the convolutions and matrix products count. Weights that are computed from others count as merged.
+takes volumes the convolutions and matrix products count. Weights that are computed from others count as merged. Of
+attention over depth that a lifting adds, the scaling of the queries is left out.
 """
 
 from collections import Counter

@@ -185,12 +185,15 @@ def inflate_kernel(weight: Tensor, slices: int, channels: int, method: str) -> T
     if name == 'random':
         return None
     embed_dim, _, height, width = weight.shape
-    method = INFLATIONS[name]
-    kernel = getattr(method, 'kernel', method)(weight.sum(1), slices, channels, **options)
+    entry = INFLATIONS[name]
+    kernel = getattr(entry, 'kernel', entry)(weight.sum(1), slices, channels, **options)
     needed = (embed_dim, channels, slices, height, width)
     if tuple(kernel.shape) != needed:
         raise UserError(f'inflation {method!r} returned shape {tuple(kernel.shape)}: needed {needed}')
     if not kernel.isfinite().all():
         raise UserError(f'inflation {method!r} gives a kernel with numbers that are NaN or infinite; choose '
                         'another')
+    if weight.any() and not kernel.any():
+        raise UserError(f'inflation {method!r} of {slices} slice(s) is zero at every weight, so that no image '
+                        'would be seen; choose another')
     return kernel

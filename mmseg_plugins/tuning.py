@@ -7,9 +7,10 @@
     bitfit          biases (Ben Zaken et al., "BitFit", ACL 2022)
     frozen          none
 
-Where the patch kernel spans several slices it is how depth enters, and is trained with all of them. Beside the
-source's weights, parts of the encoder with an attribute `lr_mult` learn at so many times the asked rate, whatever
-the tuning: LoRA's matrices at 10 times. Their weight decay per step is that of others.
+Where the patch kernel spans several slices it is how depth enters, and where it is not the source's (`random`) it
+has learnt nothing: then it is trained with all of them. Beside the source's weights, parts of the encoder with an
+attribute `lr_mult` learn at so many times the asked rate, whatever the tuning: LoRA's matrices at 10 times. Their
+weight decay per step is that of others.
 
 Add one with a function; a keyword argument with a default is its number, as in `lora(16)`:
 
@@ -49,8 +50,9 @@ def parse_tuning(text: str) -> tuple[Method, dict[str, float]]:
 
 
 def train_only(encoder: nn.Module, chosen: Callable[[str], bool]) -> None:
-    """Freeze the model's parameters but those whose names are chosen, and a kernel over several slices."""
-    kernel = encoder.naming.kernel if encoder.kernel_slices > 1 else None
+    """Freeze the model's parameters but those chosen by name, and a kernel that spans slices or is fresh."""
+    trained = encoder.kernel_slices > 1 or encoder.inflation == 'random'
+    kernel = encoder.naming.kernel if trained else None
     for name, parameter in encoder.model.named_parameters():
         parameter.requires_grad_(chosen(name) or name == kernel)
 
@@ -64,7 +66,9 @@ def full(encoder: nn.Module) -> dict[str, float]:
 def layer_decay(encoder: nn.Module, decay: float = 0.9) -> dict[str, float]:
     model = encoder.model
     layers = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
-    return {name: decay ** (max(layers.values()) + 1 - layer) for name, layer in layers.items()}
+    last = max(layer for name, layer in layers.items() if 'blocks.' in name)
+    # what timm's rules leave out, and put last, is of the embedding: registers, frequencies of rotary positions
+    return {name: decay ** (last + 1 - (layer if layer <= last else 0)) for name, layer in layers.items()}
 
 
 @register_tuning('two_group')

@@ -66,8 +66,10 @@ def test_rank_pooling_weighs_slices_as_published_and_sees_nothing_that_is_the_sa
     shares = kernel[:, 1] * 2 / weight.sum(1)[:, None]  # of the gray kernel, by slice
     wanted = torch.tensor([-0.74, 0.06, 0.26, 0.26, 0.16], dtype=torch.float64)
     torch.testing.assert_close(shares, wanted[:, None, None].expand_as(shares), rtol=0, atol=1e-12)
-    for slices in (1, 2, 9):
+    for slices in (2, 9):
         assert inflate_kernel(weight, slices, 2, 'arp').sum(2).abs().max() < 1e-12
+    with pytest.raises(UserError, match=r"inflation 'arp' of 1 slice\(s\) is zero at every weight"):
+        inflate_kernel(weight, 1, 2, 'arp')
 
 
 def test_kernels_are_those_of_the_paper():

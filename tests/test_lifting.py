@@ -121,6 +121,23 @@ def test_it_can_tell_the_slice_above_from_the_one_below(name, how):
     assert largest_difference(encoder(window), encoder(window[:, [0, 3, 2, 1, 4]])) > 1e-5
 
 
+@pytest.mark.parametrize('model', ['vit_base_patch16_rpn_224', 'eva02_enormous_patch14_clip_224'])
+def test_norms_behind_attention_are_refused_where_it_is_used_on_its_own(model):
+    sizes = SIZES | dict(img_size=28) if 'eva' in model else SIZES | dict(img_size=32)
+    for how in ('divided', 'adapter_attention', 'adapter_conv_pair'):
+        with pytest.raises(UserError, match=rf'lifting {how}: .* has no attention that can be used over depth'):
+            InflatedViT(model, lifting=how, img_size=sizes['img_size'],
+                        sizes={key: sizes[key] for key in SIZES}, out_indices=(0, 1, 2, 3))
+
+
+def test_keys_that_several_queries_share_are_refused():
+    [(block, _), *_] = blocks_of(build('eva').model)
+    assert lifting.attention_of(block) is block.attn
+    block.attn.num_kv_heads = 1
+    with pytest.raises(UserError, match='EvaBlock has no attention that can be used over depth'):
+        lifting.attention_of(block)
+
+
 @pytest.mark.parametrize('name', VITS)
 @torch.no_grad()
 def test_a_tubelet_of_the_whole_window_is_the_inflated_kernel(name):

@@ -90,8 +90,10 @@ def test_what_is_frozen_stays_and_what_is_trained_moves(name, lifting):
     assert changed('layer_decay')[0] == changed('two_group')[0] == full
 
 
-def test_of_one_slice_the_kernel_is_no_depth():
-    assert moved(Network(tuning='frozen', slices=1)) == {'decode_head.weight', 'decode_head.bias'}
+def test_of_one_slice_the_kernel_is_no_depth_and_trained_where_it_is_not_the_sources():
+    head = {'decode_head.weight', 'decode_head.bias'}
+    assert moved(Network(tuning='frozen', slices=1)) == head
+    assert moved(Network(tuning='frozen', slices=1, inflation='random')) == head | {KERNEL}
 
 
 @pytest.mark.parametrize('name', MODELS)
@@ -150,6 +152,26 @@ def test_a_raised_rate_does_not_raise_what_decay_takes_off_in_a_step():
     shares = [taken[name] for name in taken if name.startswith('backbone.lifting.')]
     assert shares == pytest.approx([1e-3] * 4) and taken['decode_head.weight'] == pytest.approx(1e-3)
     assert taken[KERNEL] == pytest.approx(5e-4)  # as BEiT's layer decay has it
+
+
+@pytest.mark.parametrize('model, own', [('vit_small_patch14_reg4_dinov2', 'reg_token'),
+                                        ('vit_small_patch16_rope_mixed_224', 'rope.freqs')])
+def test_what_is_beside_the_blocks_has_the_embeddings_rate_and_the_last_block_the_decay(model, own):
+    factors = InflatedViT(model, slices=3, tuning='layer_decay(0.5)', img_size=224, sizes=SIZES,
+                          out_indices=(0, 1, 2, 2)).rate_factors
+    assert factors['model.patch_embed.proj.weight'] == factors[f'model.{own}'] == 0.5 ** 4
+    assert [factors[f'model.blocks.{block}.norm1.weight'] for block in range(3)] == [0.125, 0.25, 0.5]
+
+
+@pytest.mark.parametrize('how', ['divided', 'adapter_attention', 'joint', 'late_attention'])
+def test_what_tells_slices_apart_is_free_of_weight_decay_like_other_positions(how):
+    cfg = load_config(children.CONFIG)
+    network = Network('vit', lifting=how)
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    groups = build_optim_wrapper(network, cfg.optim_wrapper).optimizer.param_groups
+    decays = {names[id(parameter)]: group['weight_decay'] for group in groups for parameter in group['params']}
+    told = {name for name in decays if name.startswith('backbone.lifting.pos_embed')}
+    assert told and {decays[name] for name in told} == {0.0} and decays['decode_head.weight'] == 0.05
 
 
 def test_rates_that_would_not_reach_the_optimizer_are_refused(prepared, tmp_path):

@@ -6,7 +6,7 @@ With `kernel`, the default, the patch kernel spans the window and all behind it 
     divided              attention over depth before every pre-trained block (TimeSformer)
     adapter_conv         a bottleneck with a convolution over depth before every block (ST-Adapter)
     adapter_conv_pair    two of them around a block's attention, which do not start at zero (MA-SAM)
-    adapter_attention    the block's own attention over depth, behind it a bottleneck (AIM)
+    adapter_attention    the block's own attention over depth, behind it a bottleneck (AIM's temporal adaptation)
     plane_cycle          the pre-trained blocks on planes HW, DW, DH, HW in turn (PlaneCycle)
     joint(t)             tubelets of t slices, of which all tokens attend to all (ViViT)
     joint_rotary(t)      the same, a third of the rotary positions' channels turned by depth
@@ -101,11 +101,11 @@ class PlacedLifting(Lifting):
 
     def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int]):
         super().__init__(model, planes, centre, widths)
-        self.depth = nn.Parameter(torch.zeros(planes, blocks_of(model)[0][1]))
+        self.pos_embed = nn.Parameter(torch.zeros(planes, blocks_of(model)[0][1]))  # its name: no weight decay
 
     def place(self, number: int, x: Tensor) -> Tensor:
         """The tokens, to which the embedding is added before the first block."""
-        return x if number else (x.movedim(1, -2) + self.depth).movedim(-2, 1)
+        return x if number else (x.movedim(1, -2) + self.pos_embed).movedim(-2, 1)
 
 
 class LiftedBlocks(nn.Sequential):
@@ -187,12 +187,14 @@ def attention_of(block: nn.Module) -> nn.Module:
     """A block's attention, if `attend` can do what it does.
 
     Raises:
-        UserError: it is of another kind.
+        UserError: it is of another kind, or the block's norm is behind it.
     """
-    attention = getattr(block, 'attn', None)
+    attention, order = getattr(block, 'attn', None), [name for name, _ in block.named_children()]
     parts = {name for name, _ in attention.named_children()} if attention is not None else set()
-    if not {'proj'} < parts or parts - {'qkv', 'q_proj', 'k_proj', 'v_proj', 'q_norm', 'k_norm', 'norm', 'proj',
-                                        'attn_drop', 'proj_drop', 'softmax'}:
+    if (not {'proj'} < parts or parts - {'qkv', 'q_proj', 'k_proj', 'v_proj', 'q_norm', 'k_norm', 'norm', 'proj',
+                                         'attn_drop', 'proj_drop', 'softmax'}
+            or getattr(attention, 'num_kv_heads', attention.num_heads) != attention.num_heads
+            or 'norm1' not in order or order.index('norm1') > order.index('attn')):
         raise UserError(f'{type(block).__name__} has no attention that can be used over depth; choose another '
                         'lifting, or another encoder')
     return attention

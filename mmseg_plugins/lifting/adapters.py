@@ -3,7 +3,8 @@
 `adapter_conv`: Pan et al., "ST-Adapter", NeurIPS 2022; one before each block, its width half of the block's, the
 depth-wise convolution over three planes zero. `adapter_conv_pair`: Chen et al., "MA-SAM", Medical Image Analysis
 2024; one before and one within each block, with norm and GELU, and nothing in it starts at zero.
-`adapter_attention`: Yang et al., "AIM", ICLR 2023; its depth embedding and its last layer start at zero.
+`adapter_attention`: the temporal adaptation of Yang et al., "AIM", ICLR 2023, without its adapters within a slice;
+its depth embedding and its last layer start at zero.
 """
 
 from functools import partial
@@ -15,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from . import Block, Lifting, PlacedLifting, attend, attention_of, blocks_of, register_lifting, run_block
 
-RATIO = 0.25  # of AIM's and MA-SAM's bottlenecks to the width
+AIM, MA_SAM = 0.25, 0.3  # of a bottleneck to the width; MA-SAM's code has 384 beside the 1280 of its ViT-H
 
 
 class ConvAdapter(nn.Module):
@@ -32,13 +33,8 @@ class ConvAdapter(nn.Module):
         super().__init__()
         self.prefix, self.dense = prefix, dense
         self.norm = nn.LayerNorm(width) if dense else nn.Identity()
-        self.down, self.up = nn.Linear(width, inner), nn.Linear(inner, width)
+        self.down, self.up = (nn.Linear(*sizes, bias=not dense) for sizes in ((width, inner), (inner, width)))
         self.conv = nn.Conv1d(inner, inner, 3, padding=1, groups=1 if dense else inner)
-
-    def start(self) -> None:
-        if not self.dense:
-            for tensor in (self.conv.weight, self.conv.bias, self.down.bias, self.up.bias):
-                nn.init.zeros_(tensor)
 
     def forward(self, x: Tensor) -> Tensor:
         first, patches = x[:, :, :self.prefix], x[:, :, self.prefix:]
@@ -58,7 +54,8 @@ class AdapterConv(Lifting):
 
     def start(self, model: nn.Module) -> None:
         for layer in self.layers:
-            layer.start()
+            for tensor in (layer.conv.weight, layer.conv.bias, layer.down.bias, layer.up.bias):
+                nn.init.zeros_(tensor)
 
     def run(self, number: int, block: Block, x: Tensor, **context) -> Tensor:
         return run_block(block, self.layers[number](x), **context)
@@ -71,7 +68,7 @@ class AdapterConvPair(Lifting):
     def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int]):
         super().__init__(model, planes, centre, widths)
         self.layers = nn.ModuleList(
-            nn.ModuleList(ConvAdapter(width, int(width * RATIO), self.prefix, dense=True) for _ in range(2))
+            nn.ModuleList(ConvAdapter(width, int(width * MA_SAM), self.prefix, dense=True) for _ in range(2))
             for block, width in blocks_of(model) if attention_of(block))
 
     def run(self, number: int, block: nn.Module, x: Tensor, **context) -> Tensor:
@@ -108,7 +105,7 @@ class AdapterAttention(PlacedLifting):
     def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int]):
         super().__init__(model, planes, centre, widths)
         self.layers = nn.ModuleList(
-            nn.Sequential(nn.Linear(width, int(width * RATIO)), nn.GELU(), nn.Linear(int(width * RATIO), width))
+            nn.Sequential(nn.Linear(width, int(width * AIM)), nn.GELU(), nn.Linear(int(width * AIM), width))
             for block, width in blocks_of(model) if attention_of(block))
 
     def start(self, model: nn.Module) -> None:

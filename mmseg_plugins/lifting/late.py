@@ -35,7 +35,7 @@ class LateAttention(Lifting):
     def __init__(self, model: nn.Module, planes: int, centre: int, widths: list[int]):
         super().__init__(model, planes, centre, widths)
         # the last layer is zero, so that these need not be
-        self.depth = nn.ParameterList(torch.randn(planes, width) for width in widths)
+        self.pos_embed = nn.ParameterList(torch.randn(planes, width) for width in widths)
         self.layers = nn.ModuleList(nn.ModuleDict(dict(
             norm=nn.LayerNorm(width), query=nn.Linear(width, width), both=nn.Linear(width, 2 * width),
             last=nn.Linear(width, width))) for width in widths)
@@ -47,7 +47,7 @@ class LateAttention(Lifting):
 
     def fuse(self, number: int, maps: Tensor) -> Tensor:
         layer, centre = self.layers[number], maps[:, self.centre]
-        x = layer.norm(maps.permute(0, 3, 4, 1, 2)) + self.depth[number]  # (B, h, w, D, C)
+        x = layer.norm(maps.permute(0, 3, 4, 1, 2)) + self.pos_embed[number]  # (B, h, w, D, C)
         found = scaled_dot_product_attention(layer.query(x[..., self.centre, :].unsqueeze(-2)),
                                              *layer.both(x).chunk(2, -1))
         return centre + layer.last(found.squeeze(-2)).permute(0, 3, 1, 2)
