@@ -63,7 +63,7 @@ def some(names: Iterable[str], most: int = 5) -> str:
 def run_main(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and turn its outcome into an exit status (0, 2, or 128 and a signal's number)."""
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _stop)  # so that what is under way is tidied up
+        signal.signal(signal.SIGTERM, raise_stopped)  # so that what is under way is tidied up
     try:
         check_given_once(sys.argv[1:])
         sys.exit(main() or 0)
@@ -92,7 +92,8 @@ def check_given_once(arguments: Iterable[str]) -> None:
         seen.add(option)
 
 
-def _stop(number: int, _frame) -> None:
+def raise_stopped(number: int, _frame) -> None:
+    """A signal's handler."""
     raise Stopped(number)
 
 

@@ -122,11 +122,14 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def only_writer(folder: Path, patience: float = 0) -> Iterator[None]:
+def only_writer(folder: Path, patience: float = 0) -> Iterator[int]:
     """Hold a folder while the block runs; the lock goes with the process, however it ends.
 
     Args:
         patience: seconds to wait for another process, which may be about to end.
+
+    Yields:
+        The lock's descriptor: a child process that inherits it holds the folder as well.
 
     Raises:
         Busy: another process holds it.
@@ -146,4 +149,4 @@ def only_writer(folder: Path, patience: float = 0) -> Iterator[None]:
             except OSError as error:
                 raise UserError(f'{folder}: cannot be locked ({error.strerror}); the disk must know flock: choose '
                                 'another, or mount it with locks') from None
-        yield
+        yield file.fileno()

@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import torch
 
-from mmseg_plugins.errors import Stopped
+from mmseg_plugins.errors import Stopped, raise_stopped
 from mmseg_plugins.parallel import available_cores
 from mmseg_plugins.threads import chosen_threads
 
@@ -144,6 +144,7 @@ class _Worker:
 
 def _work(pipe: Connection, threads: int, log: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the controller decides
+    signal.signal(signal.SIGTERM, raise_stopped)  # a command that is under way ends too
     log.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
@@ -156,16 +157,17 @@ def _work(pipe: Connection, threads: int, log: Path) -> None:
         except OSError:
             os.kill(os.getpid(), signal.SIGTERM)  # the controller is gone
 
-    while True:
-        try:
-            job = pipe.recv()
-        except (EOFError, OSError):
-            return
-        try:
-            message = 'ended', job(report)
-        except Stopped as stop:
-            sys.exit(128 + stop.number)
-        except Exception as error:
-            traceback.print_exc()
-            message = 'died', f'{type(error).__name__}: {error}; see {log}'
-        pipe.send(message)
+    try:
+        while True:
+            try:
+                job = pipe.recv()
+            except (EOFError, OSError):
+                return
+            try:
+                message = 'ended', job(report)
+            except Exception as error:
+                traceback.print_exc()
+                message = 'died', f'{type(error).__name__}: {error}; see {log}'
+            pipe.send(message)
+    except Stopped as stop:
+        sys.exit(128 + stop.number)

@@ -40,8 +40,9 @@ from mmseg_plugins.datasets.store import Store, read_meta
 from mmseg_plugins.datasets.volumes import from_slices
 from mmseg_plugins.errors import UserError, nearest
 from mmseg_plugins.evaluation.folder import ScoredFolder, score_folder
-from mmseg_plugins.files import write_json
+from mmseg_plugins.files import only_writer, write_json
 from mmseg_plugins.untrusted import find_fault, read_json
+from mmseg_plugins.work_dir import PATIENCE
 
 PLACES = ('cases', 'split', 'out', 'seed', 'work')
 # What method.json may say, in the words of find_fault: `COST` is of the record's cost.
@@ -72,18 +73,19 @@ def run_command(command: str, seed: int, prepared: Path, split: str, work_dir: P
 
     Raises:
         UserError: it ended with an error, or left no label map that could be scored, or its method.json is wrong.
+        Busy: an earlier attempt's command is still running.
     """
     cases, out, log = (work_dir / name for name in ('cases', 'label_maps', 'command/command.log'))
-    shutil.rmtree(out, ignore_errors=True)  # what an earlier attempt left is not this one's
-    for folder in (out, log.parent):
-        folder.mkdir(parents=True, exist_ok=True)
-    write_cases(prepared, cases, split)
     places = dict(cases=cases.absolute(), split=split, out=out.absolute(), seed=seed, work=log.parent.absolute())
     python = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get('PATH', os.defpath)])
     line = command.format(**{name: shlex.quote(str(value)) for name, value in places.items()})
-    with open(log, 'ab') as file:
+    # the command holds its folder too: one that outlives a killed worker is not begun a second time
+    with only_writer(log.parent, PATIENCE) as lock, open(log, 'ab') as file:
+        shutil.rmtree(out, ignore_errors=True)  # what an earlier attempt left is not this one's
+        out.mkdir(parents=True, exist_ok=True)
+        write_cases(prepared, cases, split)
         process = subprocess.Popen(line, shell=True, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
-                                   env=os.environ | dict(PATH=python))
+                                   env=os.environ | dict(PATH=python), pass_fds=[lock])
         try:
             while process.poll() is None:
                 report(0, 1)

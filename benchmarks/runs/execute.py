@@ -142,6 +142,8 @@ def _attempt(run: Run, out: Path, work_dir: Path, report: Callable, launcher: st
         if run.cell.without_config:
             return _call_command(run, work_dir, report)
         return _train_and_evaluate(run, out, work_dir, report, launcher)
+    except Busy:
+        raise
     except UserError as error:
         facts = dict(out_of_memory=error.facts) if isinstance(error, OutOfMemory) else {}
         return _failure(str(error), work_dir) | facts | dict(own=True)

@@ -89,3 +89,32 @@ def test_runner_and_workers_may_die_at_any_moment(place, monkeypatch):
     [alone] = read_records(place / 'alone' / 'out')[0]
     assert alone['scores'] == record['scores'] and alone['training'] == record['training']
     assert same_weights(place / 'alone' / 'work', work(), WEIGHTS)
+
+
+def test_a_command_ends_with_its_runner_and_is_not_begun_twice(place):
+    command = 'echo $$ >> {work}/pids; sleep 300; true {out}'
+    spec = dict(dataset='hippocampus', configs=dict(slow=dict(command=command)), axes=dict(encoder=['slow']),
+                seeds=[1])
+    (place / 'slow.yaml').write_text(yaml.safe_dump(spec))
+    arguments, pids = ['--grid', 'slow.yaml', '--workers', '1', '--out', 'out'], []
+
+    def begun(count: int) -> bool:
+        pids[:] = [int(line) for path in place.glob('work_dirs/grids/slow/runs/*/command/pids')
+                   for line in path.read_text().split()]
+        return len(pids) == count
+
+    runner = children.start(children.grid, place, arguments)
+    wait_for(lambda: begun(1), 60, 'the command')
+    os.kill(runner.pid, signal.SIGTERM)
+    finish(runner, 128 + signal.SIGTERM)
+    assert not alive(pids[0])
+    # a worker that is killed takes nothing with it: the next one waits for the command, and leaves it alone
+    runner = children.start(children.grid, place, arguments)
+    wait_for(lambda: begun(2), 60, 'the command')
+    os.kill(child_of(runner.pid), signal.SIGKILL)
+    wait_for(lambda: 'again  hippocampus-slow' in (place / 'log').read_text(), 20, 'the next worker')
+    os.killpg(pids[1], signal.SIGTERM)
+    wait_for(lambda: begun(3), 60, 'the command again')
+    os.kill(runner.pid, signal.SIGTERM)
+    finish(runner, 128 + signal.SIGTERM)
+    assert not any(map(alive, pids))
