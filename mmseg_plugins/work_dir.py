@@ -168,18 +168,21 @@ def save_checkpoint(runner, step: int) -> None:
             (folder / f'iter_{number}.pth').unlink(missing_ok=True)
 
 
-def end_training(folder: Path, weights: bool) -> None:
-    """Of a finished training keep its weights as `WEIGHTS`, or nothing.
+def keep_weights(folder: Path) -> None:
+    """Write the weights of a finished training as `WEIGHTS`, beside its checkpoints."""
+    newest, file = folder / f'iter_{_steps(folder)[-1]}.pth', io.BytesIO()
+    checkpoint = torch.load(newest, weights_only=True, mmap=True)
+    torch.save({part: checkpoint[part] for part in ('meta', 'state_dict')}, file)
+    write_atomic(folder / WEIGHTS, file.getvalue())
 
-    A checkpoint holds the optimizer's two moments as well, three times as much, and there are two: the finished
-    runs of a grid would fill the disk.
+
+def drop_checkpoints(folder: Path) -> None:
+    """Remove what a training would go on from.
+
+    A checkpoint holds the optimizer's two moments as well, three times as much as the weights, and there are two:
+    the finished runs of a grid would fill the disk.
     """
-    steps = _steps(folder)
-    if weights:
-        checkpoint, file = torch.load(folder / f'iter_{steps[-1]}.pth', weights_only=True, mmap=True), io.BytesIO()
-        torch.save({part: checkpoint[part] for part in ('meta', 'state_dict')}, file)
-        write_atomic(folder / WEIGHTS, file.getvalue())
-    for name in ('last_checkpoint', *(f'iter_{step}.pth' for step in steps)):
+    for name in ('last_checkpoint', *(f'iter_{step}.pth' for step in _steps(folder))):
         (folder / name).unlink(missing_ok=True)
 
 

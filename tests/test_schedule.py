@@ -16,7 +16,7 @@ from mmseg_plugins.building import build_runner
 from mmseg_plugins.errors import Stopped, UserError
 from mmseg_plugins.experiment import load_config, prepare_for_device, read_config
 from mmseg_plugins.schedule import WarmupPolyLR, rate_factor
-from mmseg_plugins.work_dir import end_training
+from mmseg_plugins.work_dir import drop_checkpoints, keep_weights
 
 BEGUN = dict(batch=4, img_size=32, lr=1e-3, steps=3, warmup=1, checkpoint_interval=1)
 
@@ -206,7 +206,9 @@ def test_a_finished_training_leaves_its_weights_which_load_or_nothing(begun, pre
     kept, bare = tmp_path / 'kept', tmp_path / 'bare'
     for work in (kept, bare):
         shutil.copytree(begun, work)
-        end_training(work, weights=work == kept)
+        if work == kept:
+            keep_weights(work)
+        drop_checkpoints(work)
         assert not list(work.glob('iter_*')) and not (work / 'last_checkpoint').exists()
     assert not (bare / 'weights.pth').exists()
     whole, weights = (torch.load(path, weights_only=True) for path in (begun / 'iter_3.pth', kept / 'weights.pth'))

@@ -29,7 +29,7 @@ from mmseg_plugins.flops import Cost, count_cost, input_size
 from mmseg_plugins.launch import process_rank, world_size
 from mmseg_plugins.pretraining import describe_data, pretrain
 from mmseg_plugins.sources import describe_weights, permute_source, read_note, write_note
-from mmseg_plugins.work_dir import PATIENCE, RollingCheckpoint, end_training
+from mmseg_plugins.work_dir import PATIENCE, RollingCheckpoint, drop_checkpoints, keep_weights
 
 from ..methods.command import run_command
 from . import records
@@ -108,10 +108,11 @@ def execute_run(run: Run, out: Path, work_dir: Path, report: Callable[[int, int]
     path, main = records.record_path(out, run), process_rank(launcher) == 0
     if run.cell.without_config and not main:
         return None  # a command runs once
-    before = records.read_record(path)
+    before, made_by = records.read_record(path), provenance()
     try:
         with only_writer(work_dir, patience=PATIENCE) if main else nullcontext():
             if (records.read_record(path) or {}).get('state') == 'done':
+                drop_checkpoints(work_dir)  # of one that was killed when it had just written its record
                 return None  # by a job that was requeued all the same, or the runner that had this folder
             body = _attempt(run, out, work_dir, report, launcher, debug)
             if halve and launcher == 'none' and 'out_of_memory' in body:
@@ -123,9 +124,12 @@ def execute_run(run: Run, out: Path, work_dir: Path, report: Callable[[int, int]
                 body = dict(attempts=[attempt]) | _attempt(again, out, work_dir, report, launcher, debug)
             # the others learn of a fault by the end of the process that has it, and not what it was
             if body.pop('own', main) or main and records.read_record(path) == before:
-                records.write_record(out, run, body | provenance())
-                if body['state'] == 'done' and not run.cell.without_config:
-                    end_training(work_dir, weights=not run.setting)  # a search wants its figure alone
+                trained = body['state'] == 'done' and not run.cell.without_config
+                if trained and not run.setting:  # a search wants its figure alone
+                    keep_weights(work_dir)
+                records.write_record(out, run, body | made_by)
+                if trained:
+                    drop_checkpoints(work_dir)
     except Busy as error:
         return str(error)  # no record: the other process writes it
     return body.get('reason')
@@ -182,6 +186,7 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
     unseen = run.setting or run.fold and run.fold[0]  # of a search, or of a fold beside the first
     shown, settings = None if unseen else choose_shown(evaluated), describe_settings(cfg)
     metric.keep = shown and (shown['case'], shown['slices'])
+    source = _describe_source(run, cfg)
     runner.train()
     seconds = progress.seconds(runner)
     if shown and is_main_process():
@@ -198,7 +203,7 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
     body = records.describe_result(metric.scores, evaluated.index, evaluated.split, training_split(cfg.experiment))
     body['data'] |= dict(protocol=evaluated.protocol, input_size=size)
     return body | dict(
-        settings=settings, training=_training_summary(runner), source=_describe_source(run, cfg),
+        settings=settings, training=_training_summary(runner), source=source,
         load=_load_report(getattr(model, 'backbone', None) or model.network),
         cost=dict(parameters=whole.parameters, flops=whole.flops, **of_encoder,
                   trained_parameters=sum(each.numel() for each in model.parameters() if each.requires_grad),

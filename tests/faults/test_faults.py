@@ -23,6 +23,7 @@ from mmseg_plugins.compat import newest_whole
 from mmseg_plugins.errors import Stopped
 from mmseg_plugins.files import only_writer, write_atomic
 from mmseg_plugins.signals import StopRequest
+from mmseg_plugins.work_dir import WEIGHTS
 
 STEPS = 10
 
@@ -186,6 +187,19 @@ def test_a_full_disk_leaves_the_previous_record(prepared, small_disk):
         write_record(disk, run, dict(state='failed', reason='x' * (64 << 10)))
     assert error.value.errno == errno.ENOSPC and error.value.filename == str(path)
     assert path.read_bytes() == before and files(disk) == {f'records/{path.name}'}
+
+
+def test_a_run_is_not_done_before_its_weights_are_kept(prepared, tmp_path):
+    run, work = run_of(prepared), tmp_path / 'work'
+    (work / WEIGHTS).mkdir(parents=True)  # in the way
+    finish(children.start(children.execute, run, tmp_path), 2)
+    assert not record_path(tmp_path / 'out', run).exists() and newest_whole(work).name == f'iter_{STEPS}.pth'
+    (work / WEIGHTS).rmdir()
+    record = execute(run, tmp_path)
+    assert record['state'] == 'done' and record['cost']['resumed_from'] == STEPS and (work / WEIGHTS).is_file()
+    (work / 'iter_4.pth').touch()  # as of one that was killed when it had just written its record
+    finish(children.start(children.execute, run, tmp_path))
+    assert not list(work.glob('iter_*'))
 
 
 @pytest.mark.parametrize('mapped', [False, True])
