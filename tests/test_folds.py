@@ -30,8 +30,7 @@ from mmseg_plugins.errors import UserError
 from mmseg_plugins.evaluation.folder import score_folder
 from mmseg_plugins.evaluation.metrics import METRICS, Metric
 
-SCRIPT = [sys.executable, str(REPO / 'benchmarks/run_grid.py'), '--grid', 'mine.yaml', '--executor', 'debug',
-          '--max-iters', '4']
+SCRIPT = [sys.executable, str(REPO / 'benchmarks/run_grid.py'), '--grid', 'mine.yaml', '--executor', 'debug']
 
 
 @pytest.fixture(scope='module')
@@ -41,14 +40,14 @@ def finished(tmp_path_factory):
     write_msd(folder / 'data/Task04_Hippocampus', cases=6)
     write_grid(folder, folds=3, seeds=[1, 2], source='none', axes=dict(encoder=['beit', 'threshold']),
                configs=dict(beit='configs/mini_beit_centering_hippocampus.py', threshold=dict(command=THRESHOLD)),
-               options={'experiment.batch': 2, 'experiment.checkpoint_interval': 2})
+               options={'experiment.steps': 4, 'experiment.batch': 2, 'experiment.checkpoint_interval': 2})
     run = children.run(SCRIPT, folder)
     assert run.returncode == 0, run.stdout + run.stderr
     return folder
 
 
 def test_each_case_has_one_figure_per_seed_and_tables_are_of_all(finished):
-    out = finished / 'work_dirs/grids/mine-4-steps'
+    out = finished / 'work_dirs/grids/mine'
     frame, index = results.load(out), read_index(finished / 'data/prepared/hippocampus')
     for _, rows in frame.groupby(['encoder', 'seed']):
         assert Counter(rows['case']) == dict.fromkeys(index['cases'], 3)  # labels
@@ -76,8 +75,8 @@ def test_each_case_has_one_figure_per_seed_and_tables_are_of_all(finished):
 
 def test_what_a_command_leaves_in_folds_is_scored_as_all_at_once(finished, tmp_path):
     """Pooled figures too, to the last digit."""
-    prepared, out = finished / 'data/prepared/hippocampus', finished / 'work_dirs/grids/mine-4-steps'
-    work = finished / 'work_dirs/grids/mine-4-steps/runs'
+    prepared, out = finished / 'data/prepared/hippocampus', finished / 'work_dirs/grids/mine'
+    work = finished / 'work_dirs/grids/mine/runs'
     for path in work.glob('hippocampus-threshold-seed1-*/label_maps/*'):
         (tmp_path / path.name).symlink_to(path)
     whole = describe_result(score_folder(tmp_path, prepared, 'all').scores, read_index(prepared), 'all')['scores']
@@ -93,11 +92,11 @@ def test_a_grid_killed_in_a_fold_goes_on_and_gives_the_same(finished, tmp_path):
     (tmp_path / 'mine.yaml').write_text(yaml.safe_dump(spec | dict(axes=dict(encoder=['beit']), seeds=[1])))
     process = children.start(children.grid, tmp_path, SCRIPT[2:])
     work = tmp_path / 'work_dirs/grids'
-    wait_for(lambda: list(work.glob('mine-4-steps/runs/*-fold1of3-*/iter_2.pth')), 120,
+    wait_for(lambda: list(work.glob('mine/runs/*-fold1of3-*/iter_2.pth')), 120,
              'a checkpoint of the second fold')
     process.kill()
     process.join()
-    out = work / 'mine-4-steps'
+    out = work / 'mine'
     [first], _ = read_records(out)
     assert first['fold'] == [0, 3] and Measured([first]).done() == []
     states = take_snapshot(load_grid(str(tmp_path / 'mine.yaml')), out, work, 1e12)
@@ -108,7 +107,7 @@ def test_a_grid_killed_in_a_fold_goes_on_and_gives_the_same(finished, tmp_path):
     run = children.run(SCRIPT, tmp_path)
     assert run.returncode == 0 and '3 runs, 1 finished, 2 to do' in run.stdout, run.stdout + run.stderr
     figures = [{(made['seed'], *made['fold']): made['scores'] for made in read_records(folder)[0]
-                if 'config' in made} for folder in (out, finished / 'work_dirs/grids/mine-4-steps')]
+                if 'config' in made} for folder in (out, finished / 'work_dirs/grids/mine')]
     assert figures[0] == {key: scores for key, scores in figures[1].items() if key[0] == 1}
 
 
@@ -196,7 +195,7 @@ def test_label_maps_of_folds_are_scored_into_one_figure(finished, tmp_path, monk
     index = read_index(prepared)
     (tmp_path / 'data').symlink_to(finished / 'data')
     monkeypatch.chdir(tmp_path)
-    work = finished / 'work_dirs/grids/mine-4-steps/runs'
+    work = finished / 'work_dirs/grids/mine/runs'
     for path in work.glob('hippocampus-threshold-seed1-*/label_maps/*'):
         (tmp_path / 'maps').mkdir(exist_ok=True)
         (tmp_path / 'maps' / path.name).symlink_to(path)

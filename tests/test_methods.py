@@ -82,6 +82,17 @@ def test_a_method_that_lacks_what_it_needs_is_left_out(tmp_path, monkeypatch):
     assert not find_absent(grid, tmp_path)
 
 
+def test_a_command_is_no_part_of_a_trial_and_is_trained_on_the_splits_as_they_are(tmp_path):
+    write_msd(tmp_path / 'data/Task04_Hippocampus', cases=7)
+    command = [sys.executable, str(REPO / 'benchmarks/run_grid.py'), '--grid', 'mine.yaml', '--dry-run']
+    write_grid(tmp_path)
+    told = children.run([*command, '--max-iters', '2'], tmp_path).stdout
+    assert '--max-iters: rows of threshold are left out' in told and '1 cells, 0 runs' in told
+    write_grid(tmp_path, options={'experiment.split': 'train:50%'})
+    refused = children.run(command, tmp_path)
+    assert refused.returncode == 2 and 'a command like threshold is given the splits as they are' in refused.stderr
+
+
 def test_a_method_goes_on_in_its_own_folder_and_tells_what_it_cost(tmp_path):
     first = f'python {CALL} && echo $(command -v python) >> {{work}}/calls'
     told = '{{"parameters": 7, "settings": {{"epochs": "2"}}}}'
@@ -110,6 +121,10 @@ def test_a_method_is_given_what_was_prepared_and_no_label_of_what_it_is_tested_o
     named = {kind: {path.name.split('.')[0] for path in (tmp_path / kind).iterdir()}
              for kind in ('images', 'labels')}
     assert split['test'] and named['labels'] == {*split['train'], *split['val']}
+    write_cases(prepared, tmp_path / 'part', 'train:0/2')  # of what is evaluated, nothing is trained on
+    part = json.loads((tmp_path / 'part/split.json').read_text())
+    assert {*part['train'], *part['train:0/2']} == {*split['train']} and part['test'] == split['test']
+    assert part['train'] and not {*part['train']} & {*part['train:0/2']}
     assert named['images'] == named['labels'] | {*split['test']}
     assert json.loads((tmp_path / 'dataset.json').read_text()) == dict(
         name='hippocampus', modality='MRI', channel_names={'0': 'MRI'},

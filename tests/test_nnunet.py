@@ -129,6 +129,7 @@ def test_it_goes_on_after_what_is_done(prepared, env, tmp_path):
     (tmp_path / f'work/predicted/{first}.nii.gz').write_bytes(whole[:len(whole) // 2])
     kept = (tmp_path / f'cases/images/{split["train"][2]}.nii.gz').read_bytes()
     (tmp_path / f'work/predicted/{second}.nii.gz').write_bytes(kept)
+    (tmp_path / f'out/{second}.nii.gz').write_bytes(b"another model's")
     assert call(tmp_path)[5:][0]['name'] == 'predict'
     assert (tmp_path / f'out/{first}.nii.gz').read_bytes() == whole  # torn before
     assert (tmp_path / f'out/{second}.nii.gz').read_bytes() == kept  # predicted before

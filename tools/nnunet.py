@@ -116,6 +116,7 @@ def main() -> None:
          '-f', '0', '-tr', TRAINER, '-p', PLANS, '-device', args.device, '--continue_prediction',
          '--disable_progress_bar', workers=('-npp', '-nps'), least=0)
     for case in evaluated:
+        (args.out / f'{case}.nii.gz').unlink(missing_ok=True)  # perhaps another model's
         link(predicted / f'{case}.nii.gz', args.out / f'{case}.nii.gz')
     write_json(args.out / 'method.json', describe(args, model, version))
     for folder in (raw, preprocessed):  # the model predicts without them

@@ -131,8 +131,8 @@ def write_cases(prepared: Path, folder: Path, evaluated: str) -> None:
         for part, array in parts.items():
             if not (path := folder / part / f'{case}.nii.gz').exists():
                 write_nifti(path, from_slices(array, meta['axes'], meta['flips']), np.array(meta['affine']))
-    whole = index['split'] if evaluated in index['split'] else dict(
-        train=[case for case in index['cases'] if case not in hidden])
+    kept = dict(train=index['cases']) if evaluated.startswith('all') else index['split']
+    whole = {part: [case for case in cases if case not in hidden] for part, cases in kept.items()}
     write_json(folder / 'split.json', whole | {evaluated: hidden})
     write_json(folder / 'dataset.json', dict(
         name=index['dataset'], modality=index['modality'],

@@ -101,6 +101,9 @@ def _make_command_run(grid: Grid, cell: Cell, seed: int, fold: Fold | None) -> R
     if not command:
         raise UserError(f'{cell.encoder}: has no command that could be run; score its label maps with '
                         'tools/score.py')
+    if split := grid.options.get('experiment.split'):
+        raise UserError(f'grid {grid.name}: options.experiment.split={split!r}: a command like {cell.encoder} is '
+                        'given the splits as they are; leave it out, or leave out rows of commands')
     evaluate = name_fold(fold) if fold else grid.options.get('experiment.evaluate')  # as the configs beside it
     options = {'custom_imports.imports': grid.options.get('custom_imports.imports', []),  # metrics, perhaps
                'experiment.evaluate': evaluate}
