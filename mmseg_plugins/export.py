@@ -90,7 +90,7 @@ def describe(model: nn.Module, carried: dict, step: int | None, scores: dict | N
     modules = f' --imports {" ".join(carried["imports"])}' if carried['imports'] else ''
     facts = {
         'Input': f'{volumes}; the network takes {takes}. A volume of any size is segmented at its own resolution.',
-        'Intensities': _intensities(data['intensity'].get(experiment['protocol'])),
+        'Intensities': _intensities(data['intensity'].get(experiment['protocol']), model.data_preprocessor),
         'Trained on': f'{data["dataset"]}. {data["citation"]}'.strip(),
         'Encoder': f'{encoder}; the whole model has {sum(map(Tensor.numel, model.parameters())):,} parameters',
         'Started from': 'random weights' if source is None else '; '.join(
@@ -157,11 +157,13 @@ def _size(size: Any) -> str:
     return ' x '.join(map(str, size if isinstance(size, list | tuple) else [size] * 2))
 
 
-def _intensities(rule: Any) -> str:
-    if isinstance(rule, list | tuple):
-        return f'{rule[0]:g} to {rule[1]:g} become -1 to 1'
-    return {'percentiles': 'the 0.5th to the 99.5th percentile of each volume\'s channel become -1 to 1',
-            'maximum': '0 to the maximum of each volume\'s channel become -1 to 1'}.get(rule, str(rule))
+def _intensities(rule: Any, preprocessor: nn.Module) -> str:
+    low, high = preprocessor.scaled
+    rule = preprocessor.clip or rule
+    whole = (f'{rule[0]:g} to {rule[1]:g}' if isinstance(rule, list | tuple) else
+             {'percentiles': 'the 0.5th to the 99.5th percentile of each volume\'s channel',
+              'maximum': '0 to the maximum of each volume\'s channel'}.get(rule, str(rule)))
+    return f'{whole} become {low:g} to {high:g}'
 
 
 def _code(language: str, text: str) -> str:

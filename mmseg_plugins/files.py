@@ -121,6 +121,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def fingerprint(path: Path) -> list[int]:
+    """Size and time of a file, as long as it can be looked at; reading says what is wrong with it."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return []
+    return [stat.st_size, stat.st_mtime_ns]
+
+
 @contextmanager
 def only_writer(folder: Path, patience: float = 0) -> Iterator[int]:
     """Hold a folder while the block runs; the lock goes with the process, however it ends.

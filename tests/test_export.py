@@ -17,7 +17,9 @@ from mmseg_plugins.carried import carry, read_carried
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.experiment import load_config
+from mmseg_plugins.export import _intensities
 from mmseg_plugins.inference import load_model
+from mmseg_plugins.models.preprocessor import WindowPreProcessor
 from mmseg_plugins.safe_load import load_trained
 
 CONFIG = 'mini_beit_centering_hippocampus'
@@ -101,6 +103,13 @@ def test_the_card_says_what_it_is(prepared, tmp_path, capsys):
     with pytest.raises(UserError, match='would overwrite this file'):
         call_tool('export', checkpoint, tmp_path / 'model')
     call_tool('export', checkpoint, tmp_path / 'model', '--overwrite')
+
+
+def test_the_card_says_how_the_model_itself_scales_intensities():
+    ours, theirs = (WindowPreProcessor(**settings) for settings in ({}, dict(clip=(-125, 275), scaled=(0, 1))))
+    assert _intensities([-175, 250], ours) == '-175 to 250 become -1 to 1'
+    assert _intensities([-175, 250], theirs) == '-125 to 275 become 0 to 1'
+    assert _intensities('maximum', ours).startswith('0 to the maximum of each')
 
 
 def test_what_carries_nothing_is_not_exported(tmp_path):

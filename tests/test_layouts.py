@@ -185,6 +185,9 @@ def test_folds_are_of_whole_patients_and_parts_have_parts():
     copies = index | dict(cases={case: dict(image_sha256='same' if case in ('p3_a', 'p7_b') else case)
                                  for case in every})
     assert any({'p3_a', 'p3_b', 'p7_a', 'p7_b'} <= set(fold['val']) for fold in list_folds(copies, 9))
+    twins = dict(p1_a='one', p2_a='two', p3_a='one', p3_b='two')  # p3 joins patients that were two before
+    chain = index | dict(cases={case: dict(image_sha256=twins.get(case, case)) for case in every})
+    assert any({'p1_a', 'p2_a', 'p3_a'} <= set(fold['val']) for fold in list_folds(chain, 8))
     for wrong, message in (('trian', "did you mean 'train'"), ('train:3/3', "'train:3/3': a part is written"),
                            ('all:0/11', '11 folds of 10 patients'), ('train:x', "'train:x': a part is")):
         with pytest.raises(UserError, match=message):

@@ -288,16 +288,19 @@ def test_a_folder_is_segmented_scored_and_gone_on_with(files, checkpoint, msd_ra
         nib.save(image, f'in/{name}')
     shutil.copy(msd_raw / 'labelsTr/case_000.nii.gz', 'truth/p1.nii.gz')
     Path('in/p4.nii.gz').write_bytes(b'torn')
+    Path('in/p5.nii.gz').symlink_to('never fetched')
     call = ['predict', checkpoint, '--input', 'in', '--output', 'out']
-    assert call_tool(*call) == 2  # one of four is no image; the others are done
+    assert call_tool(*call) == 2  # two of five are no images; the others are done
     said = capsys.readouterr()
-    assert '1 of 4 could not be segmented: p4' in said.out and 'p4.nii.gz: not NIfTI' in said.err
+    assert '2 of 5 could not be segmented: p4, p5' in said.out and 'p4.nii.gz: not NIfTI' in said.err
+    assert 'p5.nii.gz: file not found' in said.err
     assert sorted(path.name for path in Path('out').glob('*.nii*')) == ['p1.nii.gz', 'p2.nii.gz', 'p3.nii.gz']
     call_tool('predict', checkpoint, 'in/p1_0000.nii.gz', 'alone.nii')
     np.testing.assert_array_equal(labels_of('out/p1.nii.gz'), labels_of('alone.nii'))
 
     Path('out/p2.nii.gz').unlink()  # as if a kill had come between its note and its label map
-    Path('in/p4.nii.gz').unlink()
+    for name in ('p4', 'p5'):
+        Path(f'in/{name}.nii.gz').unlink()
     times = {name: Path(f'out/{name}').stat().st_mtime_ns for name in ('p1.nii.gz', 'p3.nii.gz')}
     nib.save(nib.load(msd_raw / 'imagesTr/case_004.nii.gz'), 'in/p3.nii')  # another image in its place
     shutil.copy('truth/p1.nii.gz', 'truth/p9.nii.gz')
@@ -327,8 +330,10 @@ def test_label_maps_of_another_call_are_never_taken_for_ones_own(files, checkpoi
         return call_tool('predict', made_by, '--input', folder, '--output', 'out', *more)
     predict(checkpoint, 'x')
     predict(other, 'y')  # beside those, of another checkpoint
-    with pytest.raises(UserError, match='out/a.nii.gz: is there, made by another call'):
-        predict(other, 'x')
+    for more in ([], ['--dry-run']):
+        with pytest.raises(UserError, match='out/a.nii.gz: is there, made by another call'):
+            predict(other, 'x', *more)
+    predict(other, 'x', '--dry-run', '--overwrite')
     with pytest.raises(UserError, match='made by another call'):
         call_tool('predict', CONFIG, checkpoint, '--input', 'x', '--output', 'out',
                   *options('nowhere/hippocampus', stride=3))  # settings count, not the config's name

@@ -182,7 +182,11 @@ def main() -> int:
     cfg, index, jobs, checkpoint = load(args)
     facts = find_facts(args, index)
     segmenter = Segmenter(load_model(cfg, checkpoint, args.checkpoint, args.device), cfg, index, facts)
+    table = args.output and args.output / 'scores.json'
+    results = table and [table, table.with_suffix('.csv')]
     if args.dry_run:
+        if args.output and not args.overwrite:
+            Ledger(args.output, describe_call(args, cfg)).check(jobs, results, False)
         print(f'{args.checkpoint}: fits, {len(jobs)} image{"s" * (len(jobs) != 1)} to segment')
         return 0
     if not args.output:
@@ -190,10 +194,9 @@ def main() -> int:
             label, volume = segmenter.segment(jobs[0], progress.counter('slices'), print)
         tell(segmenter, jobs[0], label, volume)
         return 0
-    table = args.output / 'scores.json'
     with only_writer(args.output):
         ledger = Ledger(args.output, describe_call(args, cfg))
-        ledger.check(jobs, [table, table.with_suffix('.csv')], args.overwrite)
+        ledger.check(jobs, results, args.overwrite)
         done = sum(map(ledger.holds, jobs))
         if done:
             print(f'{done} of {len(jobs)} are done already')

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError, some
+from ..files import fingerprint
 from .layouts import ENDINGS
 from .splits import split_cases
 from .store import Store, read_index, read_meta
@@ -36,7 +37,7 @@ class Image:
     @property
     def fingerprint(self) -> list[list[int]]:
         """Sizes and times of its files, by which one that was written anew is told."""
-        return [[stat.st_size, stat.st_mtime_ns] for stat in (path.stat() for path in self.files)]
+        return [fingerprint(path) for path in self.files]
 
 
 def find_images(folder: Path, channels: int, labels: int, truth: Path | None = None

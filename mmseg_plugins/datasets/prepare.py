@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
-from ..files import only_writer, write_json
+from ..files import fingerprint, only_writer, write_json
 from ..parallel import map_items
 from .catalogue import DatasetInfo, dataset_info
 from .intensity import intensity_rules
@@ -53,7 +53,7 @@ def prepare_dataset(name: str, raw: Path, folder: Path,
     def prepare(case: tuple[str, RawCase]) -> dict | str:
         name, files = case
         try:
-            made_from = {path.relative_to(raw).as_posix(): _fingerprint(path) for path in files.files}
+            made_from = {path.relative_to(raw).as_posix(): fingerprint(path) for path in files.files}
             made_from['reader'] = READER
             meta = read_meta(folder, name)
             if (meta is None or meta['made_from'] != made_from or len(meta['voxels']) != len(info.labels)
@@ -99,12 +99,3 @@ def prepare_dataset(name: str, raw: Path, folder: Path,
             **({'folds': [without_bad(fold) for fold in dataset.folds]} if dataset.folds else {}),
             cases={case: {key: meta[key] for key in INDEXED} for case, meta in found.facts.items()}))
     return Prepared(folder, len(found.facts), len(found.faults), found.lines, found.warnings)
-
-
-def _fingerprint(path: Path) -> list[int]:
-    """Size and time of a file, as long as it can be looked at; reading says what is wrong with it."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return []
-    return [stat.st_size, stat.st_mtime_ns]

@@ -179,10 +179,11 @@ def _shuffle_patients(index: dict, cases: Sequence[str]) -> list[list[str]]:
     patients, owners = by_patient(cases, index.get('groups') or {}), {}
     for patient, its in list(patients.items()):
         images = [index.get('cases', {}).get(case, {}).get('image_sha256', case) for case in its]
-        owner = next((owners[image] for image in images if image in owners), patient)
+        owner, *others = dict.fromkeys([*(owners[image] for image in images if image in owners), patient])
+        for other in others:
+            patients[owner] += patients.pop(other)
+        owners = {image: owner if its in others else its for image, its in owners.items()}
         owners |= dict.fromkeys(images, owner)
-        if owner != patient:
-            patients[owner] += patients.pop(patient)
     names = sorted(patients)
     random.Random(SEED).shuffle(names)
     return [patients[name] for name in names]

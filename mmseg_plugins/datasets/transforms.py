@@ -1,9 +1,9 @@
-"""Augmentation of windows and crops, in-plane only: depth is never zoomed, a label stays its slice's.
+"""Augmentation of windows and crops, in-plane but for the depth flip: depth is never zoomed.
 
 All work on `window` (C * S, H, W) and `planes` (label planes, H, W) and touch only pixels that
 survive. Order and probabilities follow the paper's Table 6 and released code (zoom, crop, flips,
 rotation, shift, pad); scaling to [-1, 1] happens on the device, in WindowPreProcessor. Randomness is
-numpy's global generator, which WindowDataset seeds for every window.
+numpy's global generator, which PreparedDataset seeds for every sample.
 """
 
 from collections.abc import Sequence

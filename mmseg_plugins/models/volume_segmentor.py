@@ -27,7 +27,7 @@ class VolumeSegmentor(BaseModel):
                 super().__init__()
                 self.layer = nn.Conv3d(in_channels, out_channels, 3, padding=1)
 
-            def forward(self, volumes):                        # (B, C, D, H, W), in [-1, 1]
+            def forward(self, volumes):                        # (B, C, D, H, W), scaled
                 return self.layer(volumes)                     # (B, K, D, H, W)
 
         model = dict(network=dict(type='Shallow'))
@@ -122,7 +122,7 @@ def fill_network(network: dict, **facts) -> None:
     """Hand a network's config what its constructor takes of the facts; every one takes channels and classes.
 
     Args:
-        network: its config; `source` in it, where that is None, is left out.
+        network: its config.
         facts: `in_channels`, `out_channels`, `crop`, `source`.
 
     Raises:
