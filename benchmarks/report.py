@@ -41,6 +41,7 @@ from mmseg_plugins.errors import UserError, run_main  # noqa: E402
 from mmseg_plugins.files import write_atomic  # noqa: E402
 
 RESULTS = REPO / 'results'
+PAGE, INDEX = 'report.html', 'index.html'
 
 
 def main() -> int:
@@ -69,12 +70,12 @@ def main() -> int:
     elif args.watch:
         watch(load_folder(args.folders[0]), args.folders[0])
     else:  # without a folder all of them, and the index
-        jobs = [(folder, render) for folder in args.folders or find_folders(RESULTS)]
-        jobs += [] if args.folders else [(RESULTS, render_index)]
+        jobs = [(folder, draw_page) for folder in args.folders or find_folders(RESULTS)]
+        jobs += [] if args.folders else [(RESULTS, draw_index)]
         if args.check:
             return 1 if sum([check(folder, draw) for folder, draw in jobs]) else 0
         for folder, draw in jobs:
-            print(draw(folder))
+            print(render(folder, draw))
     return 0
 
 
@@ -103,29 +104,18 @@ def read_folder(folder: Path) -> tuple[Measured, dict[str, str]]:
 
 
 def rendered_files(folder: Path) -> set[Path]:
-    """The tables and figures of a folder that its page names; what else lies there is a user's."""
-    page = folder / 'report.html'
-    links = re.findall(r'href="((?:tables|figures)/[^"/]+)"', page.read_text()) if page.is_file() else []
+    """The tables and figures that a folder's page or index names; all else there is a user's."""
+    pages = [folder / name for name in (PAGE, INDEX) if (folder / name).is_file()]
+    links = re.findall(r'href="((?:tables|figures)/[^"/]+)"', ''.join(page.read_text() for page in pages))
     return {path for path in map(Path, links) if (folder / path).is_file()}
 
 
-def render(folder: Path, into: Path | None = None) -> Path:
-    """Write tables, figures and page of the records in `folder`; returns the page's path.
+def draw_page(folder: Path, into: Path) -> str:
+    """Write tables, figures and page of a result folder into an empty one; returns the page's name.
 
     Args:
         folder: holds grid.yaml, records/, datasets/ and predictions/.
-        into: an empty folder to write to instead of `folder`.
     """
-    if into is None:  # all is drawn before anything is replaced
-        with tempfile.TemporaryDirectory() as temporary:
-            page = render(folder, Path(temporary))
-            fresh = {path.relative_to(temporary): path.read_bytes()
-                     for path in sorted(Path(temporary).rglob('*')) if path.is_file()}
-        for path in rendered_files(folder) - set(fresh):  # what the records no longer give must not stay behind
-            (folder / path).unlink()
-        for path in sorted(fresh, key=lambda path: path.name == page.name):  # the page last
-            write_atomic(folder / path, fresh[path])
-        return folder / page.name
     grid, (measured, left_out) = load_folder(folder), read_folder(folder)
     if not measured.records:
         raise UserError(f'{folder / "records"}: no record that counts; nothing was rendered')
@@ -136,9 +126,8 @@ def render(folder: Path, into: Path | None = None) -> Path:
         write_table(table, into)
     drawn = draw_all(judged, measured, grid, folder, into / 'figures')
     findings = main_findings(judged, measured, grid) + claim_findings(claims)
-    write_atomic(into / 'report.html', fill_page(grid, measured, left_out, findings, built, drawn,
-                                                 committed is not None))
-    return into / 'report.html'
+    write_atomic(into / PAGE, fill_page(grid, measured, left_out, findings, built, drawn, committed is not None))
+    return PAGE
 
 
 def write_table(table: tables.Rendered, into: Path) -> None:
@@ -151,7 +140,7 @@ def write_table(table: tables.Rendered, into: Path) -> None:
 
 def read_committed(folder: Path) -> Measured | None:
     """The committed records of the same grid, for a folder that is not the committed one."""
-    if folder.resolve().is_relative_to(RESULTS):
+    if folder.resolve().is_relative_to(RESULTS) or load_folder(folder).given('--max-iters'):  # a trial
         return None
     records, _ = read_records(RESULTS / folder.resolve().name)
     return Measured(records) if records else None
@@ -220,26 +209,45 @@ def collect_tables(judged: list[contrasts.Judged], claims: list[Claim], measured
     return collected
 
 
-def render_index(root: Path, into: Path | None = None) -> Path:
-    """Write the index of all result folders below `root`; returns its path."""
+def draw_index(root: Path, into: Path) -> str:
+    """Write the index of all result folders below `root` into an empty folder; returns its name."""
     grids = [(load_folder(folder), Measured(read_records(folder)[0], read_summaries(folder)[0]))
              for folder in find_folders(root)]
-    into, parts, shown, drawn = into or root, find_parts(grids), [], []
+    parts, shown, drawn = find_parts(grids), [], []
     if parts:
         shown = [tables.Rendered('overview', overview_table(parts), 'In numbers. The same: rows, then contrasts.')]
         drawn = [Drawn(TITLE, OVERVIEW, save(draw_overview(parts), into / 'figures/overview.png'))]
         write_table(shown[0], into)
     for name, content in fill_index(grids, shown, drawn).items():
         write_atomic(into / name, content)
-    return into / 'index.html'
+    return INDEX
 
 
-def check(folder: Path, draw: Callable = render) -> int:
-    """`draw` into a temporary folder; returns how many files differ from those of `folder`, and names them."""
+def draw_aside(folder: Path, draw: Callable[[Path, Path], str]) -> tuple[dict[Path, bytes], str]:
+    """What `draw` writes for a folder, by place, and the page's name; the folder stays as it is."""
     with tempfile.TemporaryDirectory() as temporary:
-        into = Path(temporary)
-        draw(folder, into)
-        fresh = {path.relative_to(into): path.read_bytes() for path in into.rglob('*') if path.is_file()}
+        page = draw(folder, Path(temporary))
+        return {path.relative_to(temporary): path.read_bytes()
+                for path in sorted(Path(temporary).rglob('*')) if path.is_file()}, page
+
+
+def render(folder: Path, draw: Callable[[Path, Path], str] = draw_page) -> Path:
+    """Renew a folder's tables, figures and page, all of which are drawn before anything is replaced.
+
+    Returns:
+        The page's path.
+    """
+    fresh, page = draw_aside(folder, draw)
+    for path in rendered_files(folder) - set(fresh):  # what the records no longer give must not stay behind
+        (folder / path).unlink()
+    for path in sorted(fresh, key=lambda path: path.name == page):  # the page last
+        write_atomic(folder / path, fresh[path])
+    return folder / page
+
+
+def check(folder: Path, draw: Callable[[Path, Path], str] = draw_page) -> int:
+    """How many files of a folder differ from what `draw` writes; it names them."""
+    fresh, _ = draw_aside(folder, draw)
     here = {*fresh, *rendered_files(folder)}
     stale = [path for path in sorted(here) if not (folder / path).is_file()
              or (folder / path).read_bytes() != fresh.get(path)]

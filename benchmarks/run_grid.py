@@ -18,6 +18,7 @@ sys.path.insert(0, str(REPO))
 from benchmarks.executors.base import Executor, choose_executor, execute  # noqa: E402
 from benchmarks.executors.local import DebugExecutor, LocalExecutor  # noqa: E402
 from benchmarks.executors.slurm import add_arguments  # noqa: E402
+from benchmarks.executors.watch import WORK  # noqa: E402
 from benchmarks.grid.axes import AXES  # noqa: E402
 from benchmarks.grid.reader import GIVEN, Grid, check_distinct, is_file_name, load_grid  # noqa: E402
 from mmseg_plugins.commands import command  # noqa: E402
@@ -68,14 +69,17 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    if min(number for number in (args.workers, args.max_iters, 1) if number is not None) < 1:
+    if any(number is not None and number < 1 for number in (args.workers, args.max_iters)):
         raise UserError('--workers and --max-iters must be at least 1')
     for option, values in vars(args).items():
         if isinstance(values, list):
             check_distinct(values, f'--{option.replace("_", "-")}')
     import_extensions(args.imports, '--imports')
-    free = {name: getattr(args, axis.flag.strip('-').replace('-', '_')) for name, axis in AXES.items()}
+    free = {name: getattr(args, axis.dest) for name, axis in AXES.items()}
     grids = [load_grid(name, args.tables, args.seeds, args.dataset, args.folds, **free) for name in args.grid]
+    for grid in grids:
+        if args.search and not grid.tune:
+            raise UserError(f'--search: grid {grid.name} has no `tune`, which says what to choose from')
     if args.plan:
         for option in ('dry_run', 'halve_on_oom'):
             if getattr(args, option):
@@ -86,8 +90,6 @@ def main() -> int:
     [grid] = grids
     if args.calibrate or args.device and grid.equal == 'steps':
         raise UserError('--calibrate and --device go with --plan')
-    if args.search and not grid.tune:
-        raise UserError(f'--search: grid {grid.name} has no `tune`, which says what to choose from')
     out = output_folder(grid, args)
     from benchmarks.runs.agenda import Agenda, list_runs, make_agenda, prepare_sources
     from benchmarks.runs.inputs import PREPARED, find_archives, prepare_inputs
@@ -123,7 +125,7 @@ def main() -> int:
             if lost:
                 print(f'{lost} runs ended without a record, for the reasons above; call again to run these',
                       file=sys.stderr)
-            return not failed and not lost
+            return not (failed or lost or agenda.failed)
 
         print(f'into {out}; to follow it from elsewhere: {command("benchmarks/report.py", out, "--watch")}')
         prepare_inputs(grid, archives, args.data_root, args.weights_root, progress)
@@ -165,7 +167,7 @@ def main() -> int:
 def work_folder(grid: Grid, args: argparse.Namespace) -> Path:
     """Where runs work; a shortened trial neither is taken for the grid itself nor waits for it."""
     trial = f'-{args.max_iters}-steps' if args.max_iters else ''
-    return Path('work_dirs/grids') / f'{grid.name}{trial}'
+    return WORK / f'{grid.name}{trial}'
 
 
 def output_folder(grid: Grid, args: argparse.Namespace) -> Path:
@@ -176,7 +178,7 @@ def given_command(args: argparse.Namespace) -> str:
     """The command that this is, as far as it says what is run, to be told on the page."""
     said = {'--grid': [Path(name).name if Path(name).is_absolute() else name for name in args.grid],
             '--tables': args.tables,
-            **{axis.flag: getattr(args, axis.flag.strip('-').replace('-', '_')) for axis in AXES.values()},
+            **{axis.flag: getattr(args, axis.dest) for axis in AXES.values()},
             '--dataset': args.dataset, '--seeds': args.seeds, '--folds': args.folds and [args.folds],
             '--max-iters': args.max_iters and [args.max_iters]}
     return shlex.join(['python', 'benchmarks/run_grid.py',
@@ -213,6 +215,11 @@ def leave_absent_out(grid: Grid, args: argparse.Namespace) -> None:
     from benchmarks.runs.inputs import find_absent
 
     grid.absent = find_absent(grid, args.data_root)
+    if args.max_iters:
+        commands = [name for name, config in grid.configs.items()
+                    if isinstance(config, dict) and 'command' in config]
+        grid.absent |= {name: f'--max-iters: rows of {name} are left out, whose command has no steps to shorten'
+                        for name in commands}
     for line in dict.fromkeys(grid.absent.values()):
         print(line)
 
@@ -230,8 +237,9 @@ def list_all(grid: Grid, args: argparse.Namespace) -> tuple[dict, dict, list]:
     search = list_search(grid, args.weights_root, args.max_iters)
     choices = choose(grid, search, search_folders(grid, output_folder(grid, args), args))
     undecided = search.keys() - choices.keys()
+    runs = [] if args.search else list_runs(grid, args.weights_root, args.max_iters, choices)
     return search, choices, [replace(run, identity='undecided') if (run.cell, run.fold) in undecided else run
-                             for run in list_runs(grid, args.weights_root, args.max_iters, choices)]
+                             for run in runs]
 
 
 def list_cells(grid: Grid, args: argparse.Namespace) -> int:

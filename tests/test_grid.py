@@ -388,8 +388,16 @@ def test_a_failed_run_is_recorded_while_the_rest_goes_on(place):
     records, _ = read_records(place / 'work_dirs/grids/tiny-2-steps')
     assert {record['cell']['encoder']: record['state'] for record in records} == dict(broken='failed', beit='done')
     assert '1 runs failed' in output and '--retry-failed' in output
-    assert 'tiny: 2 runs, 1 finished, 1 failed (--retry-failed runs them again), 0 to do' in run(place, *arguments)
+    assert 'tiny: 2 runs, 1 finished, 1 failed (--retry-failed runs them again), 0 to do' in run(
+        place, *arguments, check=1)  # a script that calls until all is well must not take it for done
     assert 'tiny: 2 runs, 1 finished, 1 to do' in run(place, *arguments, '--retry-failed', check=1)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_grid_file(tmp_path):
+    (tmp_path / 'tiny.yaml').write_text(grid_file(tmp_path).read_text(), encoding='utf-8-sig')
+    text = load_grid(str(tmp_path / 'tiny.yaml')).text
+    (tmp_path / 'grid.yaml').write_text(f'# python benchmarks/run_grid.py --grid tiny.yaml\n{text}')
+    assert load_grid(str(tmp_path / 'grid.yaml')).given('--grid') == ['tiny.yaml']
 
 
 def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been(place):

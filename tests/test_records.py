@@ -254,16 +254,18 @@ def test_a_running_grid_is_watched(grid, tmp_path):
     assert '1 running, 1 waiting, 1 done, 1 failed; running ones end in 0.4 min' in show(states, 'a grid').caption
 
 
-def test_the_search_of_a_grid_is_watched(tmp_path):
+@pytest.mark.parametrize('steps', [None, 60])
+def test_the_search_of_a_grid_is_watched(tmp_path, steps):
     """It comes first: of three settings two are recorded, one has begun; the other cell's wait."""
-    (tmp_path / 'mine.yaml').write_text(
+    (tmp_path / 'mine.yaml').write_text(f'search_steps: {steps}\n' * bool(steps) +
         'dataset: phantom\nconfigs: {beit: configs/beit_centering_phantom.py}\nsource: layout\nseeds: [3, 4]\n'
         'tune: {lr: [1e-3, 2e-3, 3e-3]}\ntables: {mine: {rows: {one: {slices: 1}, five: {}}, against: one}}\n')
     grid, folder, now = load_grid(str(tmp_path / 'mine.yaml')), tmp_path / 'out', 1e9
     first, _ = grid.cells()
-    finish(folder / 'search', first, 3)
-    finish(folder / 'search', first, 3, digest='dcba4321')
-    begin(tmp_path / 'grids' / 'mine' / 'search', first, 3, now - 10, digest='0123cdef')
+    searched = replace(first, steps=steps)
+    finish(folder / 'search', searched, 3)
+    finish(folder / 'search', searched, 3, digest='dcba4321')
+    begin(tmp_path / 'grids' / 'mine' / 'search', searched, 3, now - 10, digest='0123cdef')
     begin(tmp_path / 'grids' / 'mine', first, 4, now - 10)
     states = take_snapshot(grid, folder, tmp_path / 'grids', now)
     assert [state.state for state in states] == ['done', 'done', 'running'] + ['waiting'] * 3 + [

@@ -28,7 +28,7 @@ from benchmarks.rendering.frame import Measured
 from benchmarks.rendering.page import repeat_command, shown_table
 from benchmarks.rendering.prediction_figure import paint
 from benchmarks.rendering.tables import Rendered
-from benchmarks.report import check, render, render_index
+from benchmarks.report import check, draw_index, render
 from benchmarks.runs.records import predictions_path, read_records, seal, write_arrays
 from mmseg_plugins.datasets.catalogue import BCV_EIGHT, BCV_LABELS
 from mmseg_plugins.datasets.pictures import COLOURS
@@ -82,7 +82,7 @@ def results(tmp_path_factory) -> Path:
         for cell in several.cells() if cell.encoder == 'beit'])
     for folder in root.iterdir():
         render(folder)
-    render_index(root)
+    render(root, draw_index)
     return root
 
 
@@ -98,7 +98,7 @@ def test_grids_that_say_so_stand_side_by_side_above_the_index(results, tmp_path)
             file.write(f'overview: CT of {name}\n')
     twin = PHANTOM | dict(patients={f'case_{i:04d}': f'patient_{max(i - 1, 0)}' for i in range(8)})
     (root / 'twin/datasets/phantom.json').write_text(json.dumps(twin))
-    page, told = render_index(root).read_text(), (root / 'README.md').read_text()
+    page, told = render(root, draw_index).read_text(), (root / 'README.md').read_text()
     grid, records = load_grid(str(root / 'twin/grid.yaml')), read_records(root / 'twin')[0]
     measured = Measured(records, dict(phantom=twin))
     ours = measured.value(grid.tables['2a'].rows['Ours'], 'dsc').mean
@@ -313,7 +313,7 @@ def test_what_answers_the_pages_question_stands_first(results, tmp_path):
     given = '# python benchmarks/run_grid.py --grid phantom --slices 1 3\n'
     (tmp_path / 'grid.yaml').write_text(given + asked.text.replace('notes:\n', 'notes:\n- as `a < b` says\n'))
     for cell in asked.cells():
-        write(tmp_path, run_of(cell, 1, 50))
+        write(tmp_path, run_of(cell, asked.seeds[0], 50))
     page = render(tmp_path).read_text()
     assert 'run_grid.py --grid phantom --slices 1 3</code>' in page and 'as <code>a &lt; b</code> says</p>' in page
     for cell in load_grid('phantom').tables['2a'].rows.values():  # of an earlier call
@@ -335,17 +335,17 @@ def test_contrasts_of_one_name_are_told_apart_by_their_tables():
 def test_check_names_what_differs_and_covers_the_index(results, tmp_path, capsys):
     copy = tmp_path / 'results'
     shutil.copytree(results, copy)
-    assert check(copy, render_index) == 0
+    assert check(copy, draw_index) == 0
     grid = load_grid('phantom')
     write(copy / 'phantom', failed(grid.cells()[0], grid.seeds[0], 'torn <b>cable</b>'))
-    assert check(copy, render_index) == 2 and check(copy / 'phantom') > 0
+    assert check(copy, draw_index) == 2 and check(copy / 'phantom') > 0
     said = capsys.readouterr().out
     assert all(f'{copy / name}: differs' in said for name in ('index.html', 'README.md', 'phantom/report.html'))
     render(copy / 'phantom')
     page = (copy / 'phantom/report.html').read_text()
     assert '1 failed' in page and 'torn &lt;b&gt;cable' in page
     (copy / 'index.html').unlink()
-    assert check(copy, render_index) == 2
+    assert check(copy, draw_index) == 2
 
 
 def test_the_index_has_a_line_for_every_grid(results):
@@ -480,6 +480,15 @@ def test_the_command_is_only_of_a_grid_as_the_project_has_it():
     assert repeat_command(grid, done) == 'python benchmarks/run_grid.py --grid phantom'
     some = [run_of(cell, grid.seeds[0], 50) for cell in load_grid('phantom', ['2a', '4d']).cells()]
     assert repeat_command(grid, Measured(some)) == 'python benchmarks/run_grid.py --grid phantom --tables 2a 3 4d'
+    trial = replace(grid, text=f'# python benchmarks/run_grid.py --grid phantom --max-iters 50\n{grid.text}')
+    assert repeat_command(trial, done).endswith('--grid phantom --max-iters 50')
+    own = load_grid('phantom')
+    own.name = 'mine'
+    for words, covered in (('--tables 2a 4d', True), ('--tables 4d', False), ('--seeds 21', False),
+                           ('--seeds 21 22', True)):
+        own.text = f'# python benchmarks/run_grid.py --grid mine.yaml {words}\n{grid.text}'
+        runs = [run_of(cell, seed, 50) for cell in load_grid('phantom', ['2a', '4d']).cells() for seed in (21, 22)]
+        assert (repeat_command(own, Measured(runs)) is not None) == covered
     assert repeat_command(load_grid('phantom', seeds=[1]), Measured([])) is None
     assert repeat_command(load_grid('phantom', datasets=['hippocampus']), Measured([])) is None
     for cell, seed in ((grid.cells()[0], 1), (Cell('phantom', slices=7), grid.seeds[0])):  # by flags

@@ -111,6 +111,10 @@ def test_a_search_of_fewer_steps_says_so_and_is_shared(searched, tmp_path, monke
     search = list_search(grid, Path('weights'), None)
     names = {cell.steps: [run_.name for run_ in runs] for (cell, _), runs in search.items()}
     assert names[5] == names[3] != names[2] and len(each_once(search)) == 4
+    for most, same in ((4, names[3]), (2, None)):  # of a trial, whose limit is more or less than the search's
+        tried = {cell.steps: [run_.name for run_ in runs]
+                 for (cell, _), runs in list_search(grid, Path('weights'), most).items()}
+        assert (tried[5] == same) == bool(same) and ('n3' in tried[5][0]) == bool(same)
     run(tmp_path, '--grid', 'tiny.yaml')
     told = {record['training']['steps']: record['search'] for record in records(tmp_path / 'work_dirs/grids/tiny')}
     assert {steps: found.get('steps') for steps, found in told.items()} == {5: 3, 3: None, 2: None}

@@ -23,7 +23,7 @@ from benchmarks.rendering.figures import free_plot
 from benchmarks.rendering.frame import Measured
 from benchmarks.rendering.markup import to_latex
 from benchmarks.rendering.tables import build_table, cost_table, data_table, free_table, relative_time
-from benchmarks.report import render, render_index
+from benchmarks.report import draw_index, render
 from benchmarks.runs.agenda import data_digest, list_runs, make_agenda
 from benchmarks.runs.inputs import find_archives, prepare_inputs
 from benchmarks.runs.records import read_records, read_summaries
@@ -376,8 +376,8 @@ def test_all_labels_are_all_in_sentences_and_the_index_too(tmp_path):
     flat, five = (float(table.loc[(row, 'pooled'), 'average of 2']) for row in ('flat', '5'))
     assert (f'better beyond noise on 2, worse on 0; {five - flat:+.2f} points of DSC case on average, all labels'
             in page)
-    assert f'5 {five:.2f}, flat {flat:.2f} (average of 2) (all labels)' in render_index(tmp_path).parent.joinpath(
-        'README.md').read_text()
+    index = render(tmp_path, draw_index).with_name('README.md').read_text()
+    assert f'5 {five:.2f}, flat {flat:.2f} (average of 2) (all labels)' in index
 
 
 def test_a_table_by_organ_has_the_organs_of_its_own_dataset(tmp_path):

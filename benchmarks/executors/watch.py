@@ -19,8 +19,9 @@ from ..grid.axes import Cell
 from ..grid.reader import Grid
 from ..runs.records import read_record, read_records
 from ..runs.run import name_part
+from ..runs.search import searched_cell
 
-GRIDS = Path('work_dirs/grids')  # where run_grid.py lets runs work, in a folder per grid
+WORK = Path('work_dirs/grids')  # where run_grid.py lets runs work, in a folder per grid
 # a run counts as stopped after so many seconds without a sign, or as many of its own steps: it logs every 50,
 # and reading data or evaluating takes its time
 QUIET, QUIET_STEPS = 300.0, 150
@@ -70,11 +71,12 @@ def _look_at_search(grid: Grid, folder: Path, root: Path, now: float) -> list[Ru
 
     What the committed search has is not run again, and comes last, as it may be of another config.
     """
-    tried = math.prod(map(len, grid.tune.values())) * max(grid.folds or 1, 1)
+    tried = math.prod(map(len, grid.tune.values())) * (grid.folds or 1)
     own, committed = ({path.stem: record for path in sorted((place / 'search' / 'records').glob('*.json'))
                        if (record := read_record(path))} for place in (folder, REPO / 'results' / grid.name))
     states = []
-    for cell in (cell for cell in grid.cells_to_run() if not cell.without_config):
+    cells = [searched_cell(grid, cell) for cell in grid.cells_to_run() if not cell.without_config]
+    for cell in dict.fromkeys(cells):
         name = name_part(cell, grid.search_seed, None)
         begun = sorted(_work_folders(name, root.glob('*/search/runs')), key=_last_sign, reverse=True)
         found = [_recorded(run, own[run]) for run in own if _is_named(run, name)]
@@ -144,7 +146,7 @@ def show(states: list[RunState], title: str) -> Table:
     return table
 
 
-def watch(grid: Grid, folder: Path, root: Path = GRIDS, seconds: float = 5.0) -> None:
+def watch(grid: Grid, folder: Path, root: Path = WORK, seconds: float = 5.0) -> None:
     """Show the grid until none of its runs is running; where there is no terminal, once.
 
     Waiting runs do not hold it up: the folder's grid.yaml may name more than were asked for. It looks twice

@@ -89,6 +89,11 @@ class Axis:
         """Of benchmarks/run_grid.py; it takes several values."""
         return f'--{self.name.removesuffix("s").replace("_", "-")}s'
 
+    @property
+    def dest(self) -> str:
+        """Of the flag, where argparse keeps its values."""
+        return self.flag.removeprefix('--').replace('-', '_')
+
     def parse(self, text: str) -> Any:
         """A value from the command line; `check` tells whether it is one."""
         return parse_value(f'experiment.{self.name}', text)

@@ -1,6 +1,8 @@
 """Grid files -> cells: which points of the grid exist, and which row of which table each one fills."""
 
 import itertools
+import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -115,6 +117,15 @@ class Grid:
 
     def in_tables(self) -> list[Cell]:
         return self.on_each(cell for table in self.tables.values() for cell in table.rows.values())
+
+    def given(self, option: str = '') -> list[str]:
+        """The values of an option as run_grid.py was called into this folder; without one, the whole command."""
+        found = re.match(GIVEN, self.text)
+        words = shlex.split(found[1]) if found else []
+        if not option:
+            return words
+        behind = words[words.index(option) + 1:] if option in words else []
+        return list(itertools.takewhile(lambda word: not word.startswith('--'), behind))
 
     def cells(self) -> list[Cell]:
         """Every cell once, dataset by dataset in the tables' order."""
@@ -557,7 +568,7 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     path = Path(name) if is_file_name(name) else GRIDS / f'{name}.yaml'
     if not path.is_file():
         raise UserError(f'{path}: grid not found{nearest(name, (p.stem for p in GRIDS.glob("*.yaml")))}')
-    spec, text = read_yaml(path), path.read_text()
+    spec, text = read_yaml(path), path.read_text(encoding='utf-8-sig')
     _check_shapes(spec, path)
     spec = {key: value for key, value in spec.items() if value is not None}
     if not spec.get('configs'):

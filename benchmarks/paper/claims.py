@@ -32,8 +32,8 @@ HOLDS, FAILS, UNKNOWN = 'holds', 'does not hold', 'cannot tell'
 CAPTION = ("Claims. What the paper says, its published figures' arithmetic, and these records'. A published claim "
            'holds where its number comes out, or where it names none, its sign; a measured one where the '
            'difference has the claimed sign, whatever its size, beyond noise: in brackets DSC case with its 95 % '
-           'interval for new seeds and cases, and p by Holm, as in the table of contrasts. Datasets are counted '
-           'by sign alone, as in the paper.')
+           'interval, and p by Holm, as in the table of contrasts. Datasets are counted by sign alone, as in the '
+           'paper.')
 
 
 @dataclass(frozen=True)

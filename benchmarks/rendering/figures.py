@@ -67,7 +67,7 @@ def draw_all(judged: Sequence[Judged], measured: Measured, grid: Grid, results: 
             if table.by == 'organs':
                 marks = ' Black dashes: published, pooled.' if len(table.published(grid.dataset).organs) else ''
                 add(table.figure, 'DSC by organ', 'Bars: mean of cases, averaged over seeds. Whiskers: 95 % '
-                    f'interval for new seeds and new cases (from six cases on).{marks}',
+                    f'interval for new cases and, from three seeds on, new seeds (from six cases on).{marks}',
                     organ_bars, table, measured, grid)
             elif table.lines:
                 add(table.figure, f'DSC against {table.axis}', 'Mean over seeds ± sample standard deviation.',

@@ -2,6 +2,7 @@
 
 import base64
 import re
+import shlex
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from ..grid.axes import Cell
-from ..grid.reader import GIVEN, GRIDS, Grid, load_grid
+from ..grid.reader import GRIDS, Grid, load_grid
 from .contrasts import main_contrasts, shown_contrasts
 from .figures import Drawn
 from .folds import split_merged
@@ -149,6 +150,8 @@ def repeat_command(grid: Grid, measured: Measured) -> str | None:
     if known and ({*grid.cells()} <= {*known.cells()} and known.seeds_and_folds == grid.seeds_and_folds
                   and known.options == grid.options and known.equal == grid.equal
                   and known.config_options == grid.config_options and known.tune == grid.tune
+                  and (known.search_steps, known.search_percent) == (grid.search_steps, grid.search_percent)
+                  and not grid.given('--max-iters')
                   and {*measured.cells()} <= {*known.cells()}
                   and {record['seed'] for record in measured.records} <= {*known.seeds}):
         run = {*measured.cells()}
@@ -156,9 +159,12 @@ def repeat_command(grid: Grid, measured: Measured) -> str | None:
         whole = [name for name, cells in needed.items() if cells <= run]
         part = 0 < len(whole) < len(needed) and run == {cell for name in whole for cell in needed[name]}
         return f'python benchmarks/run_grid.py --grid {grid.name}' + part * f' --tables {" ".join(whole)}'
-    given = re.match(GIVEN, grid.text)
-    asked = {*grid.on_each(grid.free)} if grid.free else {*grid.cells()}
-    return given[1] if given and {*measured.cells()} <= asked else None
+    tables, seeds = grid.given('--tables') or grid.tables, grid.given('--seeds') or map(str, grid.seeds)
+    asked = grid.free or [cell for table in tables if table in grid.tables
+                          for cell in grid.tables[table].rows.values()]
+    covered = ({*measured.cells()} <= {*grid.on_each(asked)}
+               and {str(record['seed']) for record in measured.records} <= {*seeds})
+    return shlex.join(grid.given()) if grid.given() and covered else None
 
 
 def shown_table(table: Rendered) -> dict:

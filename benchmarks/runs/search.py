@@ -46,14 +46,21 @@ def list_search(grid: Grid, weights_root: Path, max_iters: int | None) -> dict[C
         if cell.without_config:
             continue
         cfg = read_config(REPO / grid.config(cell), grid.options_of(cell))
-        steps, most = cell.steps or cfg.experiment.steps, grid.search_steps
-        searched = replace(cell, steps=most) if most and most < steps else cell
+        searched = searched_cell(grid, cell, max_iters)
+        limit = max_iters if searched is cell else None
         for fold in dict.fromkeys(fold for _, fold in grid.seeds_and_folds):
             inner, found[cell, fold] = _inner_options(cell, fold, cfg, grid.search_percent), []
             for setting in settings:
-                run = make_run(grid, searched, grid.search_seed, weights_root, max_iters, chosen=inner | setting)
+                run = make_run(grid, searched, grid.search_seed, weights_root, limit, chosen=inner | setting)
                 found[cell, fold].append(replace(run, setting=describe_options(setting)))
     return found
+
+
+def searched_cell(grid: Grid, cell: Cell, max_iters: int | None = None) -> Cell:
+    """The cell that a search runs in a cell's place: of fewer steps, where the grid says so; else itself."""
+    cfg = read_config(REPO / grid.config(cell), grid.options_of(cell))
+    steps = max_iters or cell.steps or cfg.experiment.steps
+    return replace(cell, steps=grid.search_steps) if grid.search_steps and grid.search_steps < steps else cell
 
 
 def each_once(search: Mapping[CellFold, Sequence[Run]]) -> list[Run]:
