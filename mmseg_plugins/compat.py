@@ -204,7 +204,8 @@ def join_cpu_processes(cfg, launcher: str) -> None:
             raise UserError(f'the processes cannot meet at {place} ({" ".join(str(error).split())[:120]}); choose '
                             'another port: PORT=N tools/dist_train.sh, or MASTER_PORT under Slurm') from error
     cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel', device_ids=None,
-                                             broadcast_buffers=False))
+                                             broadcast_buffers=False,
+                                             find_unused_parameters=cfg.get('find_unused_parameters', False)))
 
 
 def _synchronize_norms_on_cpus() -> None:
@@ -218,6 +219,7 @@ def _synchronize_norms_on_cpus() -> None:
         def forward(self, x):
             if not self.training:
                 return super().forward(x)
+            given, x = x.dtype, x.float()  # sums in half precision would be rounded
             count = sum_over_processes(x.new_tensor(x.numel() / x.shape[1]))
             if count < 2:
                 raise ValueError('Expected more than 1 value per channel when training')  # as torch's own
@@ -229,7 +231,7 @@ def _synchronize_norms_on_cpus() -> None:
                 self.running_mean.lerp_(mean, self.momentum)
                 self.running_var.lerp_(variance * count / (count - 1), self.momentum)
             scale = (variance + self.eps).rsqrt() * self.weight
-            return centred * scale[:, None, None] + self.bias[:, None, None]
+            return (centred * scale[:, None, None] + self.bias[:, None, None]).to(given)
 
     convert = runner.convert_sync_batchnorm
 

@@ -1,8 +1,10 @@
 """2D pre-training with the same parts as everything else, and its encoder as a source checkpoint."""
 
+import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -11,18 +13,22 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
 from .building import build_runner
+from .computed import merged_state
 from .datasets.store import read_index
 from .errors import UserError
 from .files import write_atomic
-from .sources import read_note
+from .sources import read_note, write_note
 
 
-def pretrain(cfg: Config, out: Path, hooks: Sequence[Hook] = ()) -> dict[str, float]:
+def pretrain(cfg: Config, out: Path, hooks: Sequence[Hook] = (), **told: Any) -> dict[str, float]:
     """Train a config's model on 2D images and write its `backbone`, in timm's naming, to `out`.
 
     The objective is the config's model: a segmentor is supervised, an Objective (models/objective.py) needs no
     labels.
     In a distributed run every process trains, and the main one writes.
+
+    Args:
+        told: what else the note beside `out` says of it.
 
     Returns:
         The source task's own metrics on its validation images; for an objective without labels, what
@@ -38,7 +44,7 @@ def pretrain(cfg: Config, out: Path, hooks: Sequence[Hook] = ()) -> dict[str, fl
         runner.register_hook(hook)
     runner.train()
     if cfg.val_dataloader:
-        metrics = runner.val()
+        metrics = runner.train_loop.metrics
     else:
         logged = runner.message_hub.log_scalars
         metrics = {name.removeprefix('train/'): float(values.mean(50)) for name, values in logged.items()
@@ -46,7 +52,10 @@ def pretrain(cfg: Config, out: Path, hooks: Sequence[Hook] = ()) -> dict[str, fl
     if is_main_process():
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         buffer = io.BytesIO()
-        torch.save({'model': model.backbone.model.state_dict()}, buffer)
+        torch.save({'model': merged_state(model.backbone.model)}, buffer)
+        # the note first, which tells of these bytes alone
+        write_note(out, told | dict(metrics=metrics, sha256=hashlib.sha256(buffer.getvalue()).hexdigest())
+                   | describe_data(cfg))
         write_atomic(out, buffer.getvalue())
     return metrics
 

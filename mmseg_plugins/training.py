@@ -6,6 +6,7 @@ is finished and kept. A loss that is no number ends all processes before it reac
 """
 
 import math
+import os
 import signal
 from collections.abc import Sequence
 
@@ -46,6 +47,7 @@ class StepLoop(IterBasedTrainLoop):
         self.val_begin, self.val_interval, self.stop_training = 1, val_interval, False
         self.accumulate = accumulate
         self._batch: dict = {}
+        self.metrics: dict[str, float] = {}  # of the last validation
         self._to_stop = False
         runner.visualizer.dataset_meta = self.dataloader.dataset.metainfo
         if not isinstance(self.dataloader.sampler, WindowSampler):
@@ -61,9 +63,10 @@ class StepLoop(IterBasedTrainLoop):
         self._check_before_updates(runner.optim_wrapper)
         sampler = self.dataloader.sampler
         sampler.first = self._iter * self.dataloader.batch_size * sampler.processes
-        validated = self._iter < self._max_iters  # else a run that had only its validation to do
         with StopRequest() as self._request:
             try:
+                if self._iter and self._validation_is_due():  # it may have been interrupted
+                    self._validate()
                 batches = iter(self.dataloader)
                 while self._iter < self._max_iters and not self.stop_training:
                     runner.model.train()
@@ -74,8 +77,6 @@ class StepLoop(IterBasedTrainLoop):
                         self._request.deliver()
                     if self._validation_is_due():
                         self._validate()
-                if not validated and runner.val_loop is not None:
-                    self._validate()
             except Exception as error:
                 if (explained := self._explain(error)) is error:
                     raise
@@ -105,8 +106,14 @@ class StepLoop(IterBasedTrainLoop):
     def _validate(self) -> None:
         if newest_checkpoint_step(self.runner) != self._iter:
             save_checkpoint(self.runner, self._iter)
-        with self._request.at_once():
-            self.runner.val_loop.run()
+        try:
+            with self._request.at_once():
+                self.metrics = self.runner.val_loop.run()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(f'out of memory in the evaluation after step {self._iter}; take a smaller '
+                            'val_dataloader.batch_size, or of a network of crops a smaller model.crops') from error
 
     def _check_before_updates(self, optim_wrapper) -> None:
         """Every process learns of a loss that is no number, or of a signal, before gradients are exchanged."""
@@ -181,6 +188,11 @@ def _divide(batch: dict[str, Sequence], parts: int) -> list[dict[str, Sequence]]
 
 @FUNCTIONS.register_module()
 def start_loader_worker(_worker: int) -> None:
-    """Signals may reach all processes of a job: the main one decides, and needs its workers until then."""
+    """Signals may reach all processes of a job: the main one decides, and needs its workers until then.
+
+    torchrun and `timeout` send SIGTERM to a process group, and torch wants to end its workers by it: they have a
+    group of their own. They leave when their parent is gone.
+    """
+    os.setpgid(0, 0)
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

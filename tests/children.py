@@ -53,8 +53,14 @@ def _begin(log: Path, errors: Path | None = None) -> None:
 
 
 def train(work_dir: Path, options: dict, launcher: str = 'none', hooks: Sequence[Hook] = (),
-          log: Path | None = None, path: Path | None = None, config: Path = CONFIG) -> None:
-    """Train a config as tools/train.py --resume does; `path` is where its own modules are."""
+          log: Path | None = None, path: Path | None = None, config: Path = CONFIG, group: bool = False) -> None:
+    """Train a config as tools/train.py --resume does, if asked as the first process of a group.
+
+    Args:
+        path: where its own modules are.
+    """
+    if group:
+        os.setpgid(0, 0)
     _begin(log or work_dir.with_suffix('.log'))
     sys.path[:0] = [str(path)] * (path is not None)
 
@@ -162,6 +168,17 @@ class Linger(Hook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         time.sleep(self.seconds)
+
+
+class StopAtValidation(Hook):
+    """It gets a SIGTERM, after a step, when its evaluation begins."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def before_val_epoch(self, runner) -> None:
+        if runner.iter == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Choke(Hook):

@@ -1,10 +1,14 @@
 """Which process of which launch this is: one of several never does all of the work by itself."""
 
+import copy
 import socket
 
 import pytest
+import torch
 from conftest import REPO, call_tool
+from mmengine.runner import runner
 from test_tools import CONFIG, run
+from torch import nn
 
 from mmseg_plugins import launch
 from mmseg_plugins.errors import UserError
@@ -78,3 +82,15 @@ def test_a_port_that_is_taken_is_one_line(tmp_path, script, arguments):
         output = run([f'tools/{script}.sh', CONFIG, *arguments, 2], check=2, PORT=port)
     [line] = output.strip().splitlines()
     assert line.startswith(f'error: PORT={port}: the processes cannot meet there')
+
+
+def test_norms_of_cpu_processes_sum_in_full_precision():
+    torch.manual_seed(0)
+    norm, x = nn.BatchNorm2d(3), torch.randn(4, 3, 9, 9) + 300
+    plain = copy.deepcopy(norm)
+    [synchronized] = runner.convert_sync_batchnorm(nn.Sequential(norm))
+    wanted = plain(x.bfloat16().float())
+    got = synchronized(x.bfloat16())
+    assert type(synchronized) is not nn.BatchNorm2d and got.dtype == torch.bfloat16
+    torch.testing.assert_close(got.float(), wanted, rtol=0.01, atol=0.01)
+    torch.testing.assert_close(synchronized.running_var, plain.running_var)

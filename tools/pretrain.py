@@ -16,8 +16,7 @@ from mmseg_plugins.experiment import check_start, load_config, prepare_for_devic
 from mmseg_plugins.files import check_output
 from mmseg_plugins.launch import add_launcher, check_launcher, was_restarted, world_size
 from mmseg_plugins.options import add_amp, add_config_options, path
-from mmseg_plugins.pretraining import describe_data, pretrain
-from mmseg_plugins.sources import write_note
+from mmseg_plugins.pretraining import pretrain
 from mmseg_plugins.work_dir import PATIENCE, check_work_dir, hold_work_dir
 
 
@@ -60,7 +59,6 @@ def main() -> None:
 
     from mmengine.dist import is_main_process
     if is_main_process():
-        write_note(args.out, describe_data(cfg))
         print(', '.join(f'{name} {value:.4g}' for name, value in metrics.items() if '/' not in name))
         print(args.out)
     leave_processes()

@@ -69,7 +69,7 @@ class DinoPretrainer(Objective):
             (timm's ViT with `sizes=dict(dynamic_img_size=True)`); BEiT's position table is fixed, so
             its local views are enlarged to the full input, which costs as much as global ones.
         steps: optimizer steps of the whole training; the schedules end there.
-        accumulate: forward passes per optimizer step.
+        accumulate: forward passes per optimizer step; the centre moves with each.
         student_temperature: of the student's softmax.
         teacher_temperature: the teacher's, (at the start, after the warm-up), linear between.
         temperature_warmup: share of the steps.
@@ -107,7 +107,8 @@ class DinoPretrainer(Objective):
         self.backbone.requires_grad_(False)
         self.teacher_head.requires_grad_(False)
         self.register_buffer('centre', torch.zeros(1, len(self.head.prototypes)))
-        self.register_buffer('passes', torch.zeros((), dtype=torch.long))
+        self.register_buffer('step', torch.zeros((), dtype=torch.long))
+        self.passes = 0  # within the step
         if channels_last:
             lay_channels_last(self)
         if compile:
@@ -128,19 +129,21 @@ class DinoPretrainer(Objective):
 
     def loss(self, images: Tensor) -> dict[str, Tensor]:
         """One pass: move the teacher, draw views, compare, move the centre."""
-        passes = int(self.passes)
-        step = passes // self.accumulate
-        if passes % self.accumulate == 0:
+        step = int(self.step)
+        done = step * self.accumulate + self.passes
+        if not self.passes:
             self.update_teacher(step / self.steps)
-        self.passes += 1
+        self.passes = (self.passes + 1) % self.accumulate
+        if not self.passes:
+            self.step += 1
         # A function of seed, pass and process: a resumed run draws what it would have drawn.
-        seed = np.random.SeedSequence((torch.initial_seed(), passes, get_rank())).generate_state(1)[0]
+        seed = np.random.SeedSequence((torch.initial_seed(), done, get_rank())).generate_state(1)[0]
         generator = torch.Generator(images.device).manual_seed(int(seed))
         global_views, local_views = self.multi_crop(images, generator)
 
         with torch.no_grad():
             scores = self.teacher_head(class_token(self.backbone.model, global_views)).float()
-            if passes == 0:
+            if done == 0:
                 self.update_centre(scores, momentum=0.0)
             cold, warm = self.teacher_temperature
             progress = min(step / max(self.temperature_warmup * self.steps, 1), 1)

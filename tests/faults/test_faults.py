@@ -62,6 +62,28 @@ def test_a_signal_leaves_a_checkpoint_of_the_step_at_hand(undisturbed, prepared,
     assert same_weights(work, undisturbed, f'iter_{STEPS}.pth')
 
 
+def test_a_signal_to_the_process_group_does_not_end_the_loaders_workers(undisturbed, prepared, tmp_path):
+    """As torchrun sends it."""
+    work, more = tmp_path / 'run', {'train_dataloader.num_workers': 2}
+    process = children.start(children.train, work, options(prepared) | more, hooks=[children.Linger(0.2)],
+                             group=True)
+    wait_for(lambda: len(logged(work)) >= 2, 60, 'the second step')
+    os.killpg(process.pid, signal.SIGTERM)
+    finish(process, 128 + signal.SIGTERM)
+    assert (work / f'iter_{logged(work)[-1]["step"]}.pth').is_file() and 'Traceback' not in said(work)
+    finish(children.start(children.train, work, options(prepared)))
+    assert same_weights(work, undisturbed, f'iter_{STEPS}.pth')
+
+
+def test_an_evaluation_that_was_interrupted_is_made_up_for(undisturbed, prepared, tmp_path):
+    work, changed = tmp_path / 'run', options(prepared, val_interval=5)
+    finish(children.start(children.train, work, changed, hooks=[children.StopAtValidation(5)]), 143)
+    assert not [row for row in logged(work) if 'DSC pooled' in row]
+    finish(children.start(children.train, work, changed))
+    assert [row['step'] for row in logged(work) if 'DSC pooled' in row] == [5, STEPS]
+    assert same_weights(work, undisturbed, f'iter_{STEPS}.pth')
+
+
 def test_a_signal_to_one_rank_stops_all_of_them_at_the_same_step(prepared, tmp_path):
     work = tmp_path / 'run'
     ranks = children.start_ranks(2, children.train, work, options(prepared), 'pytorch', [children.Linger(0.2)])
