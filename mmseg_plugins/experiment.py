@@ -139,6 +139,9 @@ def read_config(path: str | Path, options: dict | None = None, index: dict | Non
             raise UserError(f'{path}: --cfg-options do not fit it: {" ".join(str(error).split())}') from error
         _import_named(cfg, path)
     check_experiment(cfg.experiment, str(path))
+    for key in [f'{part}_{kind}' for part in ('val', 'test') for kind in ('dataloader', 'evaluator', 'cfg')]:
+        cfg.setdefault(key, None)  # as mmengine has it where a config leaves them out
+    cfg.setdefault('load_from', None)
     for key in ('data_root', 'source'):
         cfg.experiment[key] = cfg.experiment.get(key) and os.path.expanduser(cfg.experiment[key])
     if cfg.experiment.get('encoder'):
@@ -218,7 +221,11 @@ def check_start(cfg: Config, world_size: int) -> str:
         check_source_file(experiment.source)
     index = read_index(experiment.data_root)
     trained, evaluated = check_splits(cfg, index)
-    evaluated = f', evaluated on {evaluated}' if cfg.val_dataloader else ', without labels'
+    if cfg.val_dataloader:
+        seen = find_trained(experiment, index)
+        evaluated = f', evaluated on {evaluated}' + (f' ({len(seen)} of which are trained on)' if seen else '')
+    else:
+        evaluated = ', without labels'
     what, size, inflation = 'crops', describe_crops(experiment), ''
     if not size:
         before, behind = experiment.slices // 2, (experiment.slices - 1) // 2
@@ -246,6 +253,19 @@ def describe_crops(experiment: ConfigDict) -> str:
 def training_split(experiment: ConfigDict) -> str:
     """What is trained on: the split, or the share of its patients that `train_percent` says."""
     return name_share(experiment.split, experiment.get('train_percent') or 100)
+
+
+def find_trained(experiment: ConfigDict, index: dict, split: str | None = None) -> list[str]:
+    """The cases of a split, or of what a config is evaluated on, that its training sees.
+
+    None where the dataset has no such split as was trained on: then it is another's model.
+    """
+    try:
+        trained = {*split_cases(index, training_split(experiment))}
+    except UserError:
+        return []
+    return [case for case in split_cases(index, split or experiment.get('evaluate') or index['evaluate'])
+            if case in trained]
 
 
 def check_splits(cfg: Config, index: dict) -> tuple[int, int]:
@@ -322,6 +342,9 @@ def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:
                         'model.backbone.model')
     else:  # a pre-training objective without labels, whose own schedules span the steps
         model.steps, model.accumulate = experiment.steps, experiment.accumulate
+        if (tuning := _unusual(experiment, 'tuning')) is not None:
+            raise UserError(f'experiment.tuning={tuning}: an objective without labels trains all weights of its '
+                            'encoder; leave it out')
     model.backbone.update(slices=slices, channels=index['channels'], inflation=experiment.inflation,
                           source=experiment.source, img_size=experiment.img_size)
     for key in ('lifting', 'tuning'):
@@ -349,7 +372,8 @@ def _carry_into_data(cfg: Config, experiment: ConfigDict, index: dict, world_siz
         if cfg[f'{name}_dataloader'] is None:  # nothing to evaluate without labels
             continue
         dataset = cfg[f'{name}_dataloader'].dataset
-        dataset.update(data_root=experiment.data_root, split=split, protocol=experiment.protocol)
+        dataset.update(data_root=experiment.data_root, split=split, protocol=experiment.protocol,
+                       clip=cfg.model.data_preprocessor.get('clip'))
         if crop := experiment.get('crop'):
             dataset.update(crop=crop, spacing=experiment.get('spacing'))
             size = crop[1:]
@@ -361,9 +385,9 @@ def _carry_into_data(cfg: Config, experiment: ConfigDict, index: dict, world_siz
                 transform.size = (size, size) if isinstance(size, int) else tuple(size)
         loader = cfg[f'{name}_dataloader']
         for key, least in (('num_workers', 0), ('batch_size', 1)):
-            if type(loader[key]) is not int or loader[key] < least:
-                raise UserError(f'{name}_dataloader.{key}={loader[key]!r} must be a whole number, at least '
-                                f'{least}')
+            value = loader.setdefault(key, least)  # which is torch's own
+            if type(value) is not int or value < least:
+                raise UserError(f'{name}_dataloader.{key}={value!r} must be a whole number, at least {least}')
         loader.setdefault('persistent_workers', loader.num_workers > 0)
     for name in ('val_evaluator', 'test_evaluator'):
         evaluators = cfg[name] if isinstance(cfg[name], list | tuple) else [cfg[name]]
@@ -373,12 +397,12 @@ def _carry_into_data(cfg: Config, experiment: ConfigDict, index: dict, world_siz
 
 def _carry_into_schedule(cfg: Config, experiment: ConfigDict) -> None:
     steps = experiment.steps
-    if cfg.train_cfg.type != 'StepLoop':
-        raise UserError(f'train_cfg.type={cfg.train_cfg.type!r}: training is by StepLoop alone, whose steps are '
+    if (kind := cfg.train_cfg.get('type')) != 'StepLoop':
+        raise UserError(f'train_cfg.type={kind!r}: training is by StepLoop alone, whose steps are '
                         'experiment.steps')
     if cfg.get('auto_scale_lr'):
         raise UserError('auto_scale_lr: the rate is experiment.lr, whatever the number of processes; leave it out')
-    if cfg.optim_wrapper.type == 'AmpOptimWrapper':
+    if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper':
         raise UserError('optim_wrapper.type=AmpOptimWrapper: set experiment.precision to bf16 or fp16 instead')
     cfg.optim_wrapper.optimizer.lr = experiment.lr
     cfg.optim_wrapper.accumulative_counts = experiment.accumulate

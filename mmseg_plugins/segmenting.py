@@ -66,7 +66,8 @@ class Segmenter:
         Raises:
             UserError: the image cannot be read, is not the model's, or is too large for the device.
         """
-        drawn = not job.overlay or done and job.overlay.exists()
+        kept = done and not job.image.labelled  # else its picture may lack the reference
+        drawn = not job.overlay or kept and job.overlay.exists()
         if done and drawn and not job.image.labelled:
             return None
         volume = job.image.read()

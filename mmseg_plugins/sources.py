@@ -24,6 +24,7 @@ from .untrusted import read_json
 
 TIMM, PERMUTED = 'timm/', '_permuted'
 # Of a note, what records tell too.
+PATIENCE = 3600  # seconds for another process of the same launch, which fetches a source
 TOLD = ('from', 'title', 'licence', 'address', 'repository', 'revision', 'package', 'wheel_sha256',
         'fetched_sha256', 'permuted', 'made_by', 'digest', 'saw')
 OWN = re.compile(r'timm(?::(?P<tag>.+?))?(?P<permuted>_permuted)?')  # an encoder's own weights, as it is written
@@ -237,7 +238,9 @@ def fetch_source(name: str, weights_root: Path, progress: Progress, chosen: str 
         permute_source(base, path)
         return path
     if path.is_file():
-        if chosen and (there := read_note(path).get('from', 'an unknown place')) != chosen:
+        # a file of the hub's cache has one place alone
+        there = chosen if describe_cached(path) else read_note(path).get('from', 'an unknown place')
+        if chosen not in (None, there):
             raise UserError(f'{path}: is there already, from {there}; move it away to fetch it from {chosen}')
         return path
     places = [place for place in source.places if chosen in (None, place.name)]
@@ -247,7 +250,9 @@ def fetch_source(name: str, weights_root: Path, progress: Progress, chosen: str 
                         f'source {name}: is made by the grids that need it (config {source.made_by})'
                         if source.made_by else f'source {name}: no file to fetch ({source.origin})')
     faults = []
-    with only_writer(weights_root / '.fetching'):
+    with only_writer(weights_root / '.fetching', PATIENCE):
+        if source.path(weights_root).is_file():
+            return source.path(weights_root)  # another process of this launch has fetched it meanwhile
         for place in places:
             progress.say(f'{name}: from {place.name}, {place.file}')
             try:

@@ -1,5 +1,6 @@
 import json
 import pickle
+import shutil
 from dataclasses import replace
 
 import blosc2
@@ -8,8 +9,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from children import CONFIG
 from conftest import write_msd, write_nifti
 from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS
 from torch.utils.data import DataLoader
 
 from mmseg_plugins.datasets import Store, WindowDataset, read_index, window_indices
@@ -30,6 +33,7 @@ from mmseg_plugins.datasets.transforms import (
 )
 from mmseg_plugins.datasets.volumes import Volume, read_volume, write_label
 from mmseg_plugins.errors import UserError
+from mmseg_plugins.experiment import load_config
 
 init_default_scope('mmseg')
 
@@ -340,3 +344,23 @@ def test_real_hippocampus_split(real_data):
 
     dataset = find_cases(dataset_info('hippocampus'), real_data / 'Task04_Hippocampus')
     assert {name: len(cases) for name, cases in dataset.split.items()} == dict(train=208, val=39, test=13)
+
+
+def test_a_case_that_is_newer_than_the_index_is_not_read(prepared, tmp_path):
+    """As where a second preparation was interrupted: spacing, percentiles and splits are the old ones."""
+    folder = tmp_path / 'hippocampus'
+    shutil.copytree(prepared, folder)
+    case = read_index(folder)['split']['train'][0]
+    meta = folder / 'cases' / case / 'meta.json'
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | dict(sha256='another')))
+    WindowDataset(str(folder), 'test', 3)
+    with pytest.raises(UserError, match=f"case '{case}' is newer than index.json"):
+        WindowDataset(str(folder), 'train', 3)
+
+
+def test_augmentation_fills_with_the_low_end_that_the_model_clips_to(prepared):
+    """Else what is padded would be tissue: -175 in the usual range of CT is not air in a wider one."""
+    cfg = load_config(CONFIG, {'experiment.data_root': str(prepared), 'experiment.source': None,
+                               'model.data_preprocessor.clip': [-1000, 400]})
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    assert dataset.get_data_info(0)['intensity_range'] == [[-1000, 400]]

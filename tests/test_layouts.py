@@ -25,7 +25,7 @@ from mmseg_plugins.datasets import (
     read_index,
 )
 from mmseg_plugins.datasets.layout_images import prepare_layout
-from mmseg_plugins.datasets.layouts import describe_folder, find_cases
+from mmseg_plugins.datasets.layouts import LAYOUTS, describe_folder, find_cases
 from mmseg_plugins.datasets.prepare import prepare_dataset
 from mmseg_plugins.datasets.splits import list_folds, msd_split, pair_sides, patient_split, split_cases
 from mmseg_plugins.datasets.store import write_folds
@@ -229,6 +229,15 @@ def test_nnunets_own_folds_are_taken(tmp_path):
         find_cases(dataset.info, raw)
 
 
+def test_a_case_in_two_splits_of_a_layout_of_ones_own_is_refused(msd_raw, monkeypatch):
+    info = dataset_info('hippocampus')
+    found = find_cases(info, msd_raw)
+    doubled = replace(found, split=dict(train=[*found.cases], test=[*found.cases][-1:]))
+    monkeypatch.setitem(LAYOUTS, info.layout, lambda *_: doubled)
+    with pytest.raises(UserError, match='case_009 stands in the splits more than once'):
+        find_cases(info, msd_raw)
+
+
 def test_all_of_nnunets_folds_are_kept_and_are_those_of_as_many(tmp_path):
     raw, names = write_nnunet(tmp_path / 'Dataset501_Knee', cases=4), [f'knee_{i:03d}' for i in range(4)]
     folds = [dict(train=names[:1] + names[2:], val=[names[1]]), dict(train=names[1:3], val=[names[3], names[0]]),
@@ -240,6 +249,9 @@ def test_all_of_nnunets_folds_are_kept_and_are_those_of_as_many(tmp_path):
     two = list_folds(index, 2)  # of another number, as for any dataset
     assert sorted(two[0]['val'] + two[1]['val']) == names and sorted(two[0]['train']) == sorted(two[1]['val'])
     assert split_cases(index, 'all:-1/3:0/2') in ([names[1]], [names[2]])
+    copies = index['cases'] | {names[0]: index['cases'][names[1]]}
+    with pytest.raises(UserError, match='evaluate knee_001, and train on the same image, knee_000'):
+        split_cases(index | dict(cases=copies), 'all:0/3')
     write_folds(tmp_path / 'knee', 3)
     assert json.loads((tmp_path / 'knee/folds_3.json').read_text()) == folds
     folds[2]['val'] = [names[2], names[3]]

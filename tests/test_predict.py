@@ -210,7 +210,9 @@ def test_a_checkpoint_is_enough(files, checkpoint, prepared, capsys):
 def test_a_reference_is_scored(files, checkpoint, capsys):
     call_tool('predict', checkpoint, 'a.nii.gz', 'o.nii', '--truth', 'truth.nii.gz')
     truth, label = labels_of('truth.nii.gz'), labels_of('o.nii')
-    found = [float(line.split('DSC ')[1].split()[0]) for line in capsys.readouterr().out.splitlines()[:2]]
+    said = capsys.readouterr().out.splitlines()[:2]
+    found = [float(line.split('DSC ')[1].split(' %')[0]) for line in said]
+    assert all('HD95' in line and 'NSD' in line for line in said)
     assert found == pytest.approx(dsc(compare(truth, label, 3, (1, 1, 1)))[1:], abs=0.01)
 
 
@@ -397,6 +399,8 @@ def test_a_split_is_scored_as_evaluation_does(files, checkpoint, prepared, msd_r
     Path('data/prepared/hippocampus').symlink_to(prepared)
     call_tool('predict', checkpoint, '--dataset', 'hippocampus', '--split', 'train', '--output', 'out')
     index, scores = read_index(prepared), json.loads(Path('out/scores.json').read_text())
+    trained = len(index['split']['train'])
+    assert f'warning: {trained} of {trained} cases were trained on' in capsys.readouterr().out
     assert set(scores['cases']) == set(index['split']['train'])
     case = index['split']['train'][0]
     call_tool('predict', checkpoint, msd_raw / f'imagesTr/{case}.nii.gz', 'alone.nii')

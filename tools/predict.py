@@ -25,7 +25,7 @@ from mmseg_plugins.datasets.images import Image, find_images, stored_images
 from mmseg_plugins.datasets.volumes import Volume, read_volume
 from mmseg_plugins.errors import UserError, run_main, some
 from mmseg_plugins.evaluation.score_files import summarize, write_scores
-from mmseg_plugins.experiment import load_config, read_config
+from mmseg_plugins.experiment import find_trained, load_config, read_config
 from mmseg_plugins.files import check_output, file_sha256, is_same_file, only_writer
 from mmseg_plugins.inference import check_device, load_model
 from mmseg_plugins.options import add_config_options, path
@@ -181,12 +181,15 @@ def main() -> int:
     check_device(args.device)
     cfg, index, jobs, checkpoint = load(args)
     facts = find_facts(args, index)
+    own = args.dataset and facts['dataset'] == index['dataset']
+    if own and (seen := find_trained(cfg.experiment, facts, args.split or facts['evaluate'])):
+        print(f'warning: {len(seen)} of {len(jobs)} cases were trained on: {some(seen)}')
     segmenter = Segmenter(load_model(cfg, checkpoint, args.checkpoint, args.device), cfg, index, facts)
     table = args.output and args.output / 'scores.json'
     results = table and [table, table.with_suffix('.csv')]
     if args.dry_run:
         if args.output and not args.overwrite:
-            Ledger(args.output, describe_call(args, cfg)).check(jobs, results, False)
+            Ledger(args.output, describe_call(args, cfg, index)).check(jobs, results, False)
         print(f'{args.checkpoint}: fits, {len(jobs)} image{"s" * (len(jobs) != 1)} to segment')
         return 0
     if not args.output:
@@ -195,7 +198,7 @@ def main() -> int:
         tell(segmenter, jobs[0], label, volume)
         return 0
     with only_writer(args.output):
-        ledger = Ledger(args.output, describe_call(args, cfg))
+        ledger = Ledger(args.output, describe_call(args, cfg, index))
         ledger.check(jobs, results, args.overwrite)
         done = sum(map(ledger.holds, jobs))
         if done:
@@ -212,11 +215,11 @@ def main() -> int:
     return 2 if failed else 0
 
 
-def describe_call(args: argparse.Namespace, cfg: Config) -> dict:
+def describe_call(args: argparse.Namespace, cfg: Config, index: dict) -> dict:
     """What determines a label map beside its image."""
-    settings = hashlib.sha256(json.dumps(prediction_settings(cfg), sort_keys=True).encode())
+    settings = json.dumps([prediction_settings(cfg), index['intensity']], sort_keys=True).encode()
     return dict(checkpoint=args.checkpoint.name, sha256=file_sha256(args.checkpoint),
-                settings=settings.hexdigest())
+                settings=hashlib.sha256(settings).hexdigest())
 
 
 def show_dsc(figures: dict[str, float]) -> str:
@@ -226,12 +229,16 @@ def show_dsc(figures: dict[str, float]) -> str:
 def tell(segmenter: Segmenter, job: Job, label: np.ndarray, volume: Volume) -> None:
     """Print what one image came to."""
     index, scores = segmenter.index, segmenter.scores()
-    figures = summarize(scores, index['labels'], index['headline'])['labels'] if scores else {}
+    summary = summarize(scores, index['labels'], index['headline']) if scores else dict(labels={}, metrics={})
+    others = {name: metric['title'] for name, metric in summary['metrics'].items() if not name.startswith('dsc')}
     for number, name in enumerate(index['labels'][1:], 1):
         voxels = np.count_nonzero(label == number)
         size = (f'{voxels:,} voxels' if index['nominal_spacing'] else
                 f'{voxels * np.prod(volume.spacing) / 1000:.2f} ml')
-        print(f'{name}: {size}' + (f', {show_dsc(figures[name])}' if figures else ''))
+        figures = summary['labels'].get(name, {})
+        told = [f'{others[each]} {value:.2f}' for each, value in figures.items()
+                if each in others and not math.isnan(value)]
+        print(', '.join([f'{name}: {size}', *([show_dsc(figures), *told] if figures else [])]))
     if index['nominal_spacing']:
         print(f'(voxel sizes of {index["dataset"]} are nominal, so volumes are in voxels)')
     print(job.label)

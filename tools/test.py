@@ -7,10 +7,16 @@ from mmseg_plugins.building import build_runner
 from mmseg_plugins.carried import find_differences
 from mmseg_plugins.compat import leave_processes
 from mmseg_plugins.datasets import read_index
-from mmseg_plugins.errors import UserError, run_main
+from mmseg_plugins.errors import UserError, run_main, some
 from mmseg_plugins.evaluation import CaseMetric
 from mmseg_plugins.evaluation.score_files import write_scores
-from mmseg_plugins.experiment import check_splits, leave_source_out, load_config, prepare_for_device
+from mmseg_plugins.experiment import (
+    check_splits,
+    find_trained,
+    leave_source_out,
+    load_config,
+    prepare_for_device,
+)
 from mmseg_plugins.faults import explain
 from mmseg_plugins.files import check_output, write_json
 from mmseg_plugins.inference import load_weights
@@ -63,9 +69,12 @@ def main() -> None:
     checkpoint = load_trained(args.checkpoint)
     load_weights(runner.model.module if is_model_wrapper(runner.model) else runner.model, checkpoint,
                  args.checkpoint)
-    for difference in find_differences(cfg, read_index(cfg.experiment.data_root), checkpoint):
-        if is_main_process():
-            print(f'warning: {args.config.name}: {difference}; the config counts')
+    index = read_index(cfg.experiment.data_root)
+    warnings = [f'{difference}; the config counts' for difference in find_differences(cfg, index, checkpoint)]
+    if seen := find_trained(cfg.experiment, index):
+        warnings.append(f'{len(seen)} of the evaluated cases are trained on: {some(seen)}')
+    for warning in warnings if is_main_process() else ():
+        print(f'warning: {args.config.name}: {warning}')
     try:
         metrics = runner.test()
     except Exception as error:

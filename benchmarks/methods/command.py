@@ -36,7 +36,7 @@ import numpy as np
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.datasets.nifti import write_nifti
 from mmseg_plugins.datasets.splits import split_cases
-from mmseg_plugins.datasets.store import Store, read_meta
+from mmseg_plugins.datasets.store import Store, check_case
 from mmseg_plugins.datasets.volumes import from_slices
 from mmseg_plugins.errors import UserError, nearest
 from mmseg_plugins.evaluation.folder import ScoredFolder, score_folder
@@ -120,9 +120,7 @@ def write_cases(prepared: Path, folder: Path, evaluated: str) -> None:
     index, store = read_index(prepared), Store(prepared)
     hidden = split_cases(index, evaluated)
     for case, entry in index['cases'].items():
-        slices, meta = list(range(entry['shape'][0])), read_meta(prepared, case)
-        if meta is None:
-            raise UserError(f'{prepared}: case {case!r} is not wholly there; prepare the dataset again')
+        slices, meta = list(range(entry['shape'][0])), check_case(prepared, index, case)
         depth, channels, *plane = entry['shape']
         image = np.asarray(store.window(case, slices)).reshape(channels, depth, *plane).transpose(1, 2, 3, 0)
         parts = {'images': image[..., 0] if channels == 1 else image}

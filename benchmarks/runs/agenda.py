@@ -17,12 +17,12 @@ from mmseg_plugins.experiment import check_splits, places, read_config, training
 from mmseg_plugins.files import file_sha256
 from mmseg_plugins.keys import KEYS, check_size
 from mmseg_plugins.models.encoders import timm_encoder
-from mmseg_plugins.sources import TIMM
+from mmseg_plugins.sources import TIMM, read_note
 
 from ..grid.axes import AXES, Cell
 from ..grid.reader import Grid
 from .inputs import PREPARED, is_prepared, made_on
-from .records import find_record, read_object
+from .records import find_record
 from .run import OURS, Run, content_hash, module_folders
 
 # Parts of a config that no result depends on: how windows come, what is logged and saved, what a test would be.
@@ -236,7 +236,7 @@ def _add_source_jobs(name: str, grid: Grid, weights_root: Path, jobs: dict[str, 
     if not (source.made_by or source.permuted) or name in jobs:
         return
     out, digest = source.path(weights_root), _source_digest(name, grid, weights_root)
-    if out.is_file() and (read_object(out.with_suffix('.json')) or {}).get('digest') == digest:
+    if read_note(out).get('digest') == digest:
         return
     if source.needs:
         _add_source_jobs(source.needs, grid, weights_root, jobs)

@@ -27,7 +27,7 @@ from mmseg_plugins.faults import peak_memory
 from mmseg_plugins.files import only_writer
 from mmseg_plugins.flops import Cost, count_cost, input_size
 from mmseg_plugins.launch import process_rank, world_size
-from mmseg_plugins.pretraining import describe_data, pretrain
+from mmseg_plugins.pretraining import pretrain
 from mmseg_plugins.sources import describe_weights, permute_source, read_note, write_note
 from mmseg_plugins.work_dir import PATIENCE, RollingCheckpoint, drop_checkpoints, keep_weights
 
@@ -271,9 +271,7 @@ def execute_pretraining(config: str, options: dict, out: Path, work_dir: Path, d
     """Make an embedded source checkpoint, and beside it a note of what it was made by."""
     cfg = _load(config, options, work_dir, f'pretrain-{out.stem}-{digest}')
     with only_writer(work_dir, patience=PATIENCE):
-        metrics = pretrain(cfg, out, [ReportProgress(report)])
-    write_note(out, dict(made_by=config, digest=digest, metrics=metrics) | describe_data(cfg)
-               | provenance())
+        pretrain(cfg, out, [ReportProgress(report)], made_by=config, digest=digest, **provenance())
 
 
 def execute_permutation(base: Path, out: Path, digest: str, report: Callable[[int, int], None]) -> None:

@@ -13,7 +13,7 @@ from ..errors import UserError, some
 from ..files import fingerprint
 from .layouts import ENDINGS
 from .splits import split_cases
-from .store import Store, read_index, read_meta
+from .store import Store, check_case, read_index
 from .volumes import Volume, read_volume
 
 CHANNEL = re.compile(r'(?P<case>.+)_(?P<channel>\d{4})')  # nnU-Net's name of a channel's file
@@ -119,14 +119,13 @@ def stored_images(prepared: Path, split: str | None = None) -> list[Image]:
     """
     index = read_index(prepared)
     store = Store(prepared)
-    return [Image(case, partial(_read_stored, store, case), tuple((prepared / 'cases' / case).glob('image.*')))
+    return [Image(case, partial(_read_stored, store, index, case),
+                  tuple((prepared / 'cases' / case).glob('image.*')))
             for case in split_cases(index, split or index['evaluate'], '--split')]
 
 
-def _read_stored(store: Store, case: str) -> Volume:
-    meta = read_meta(store.folder, case)
-    if meta is None:
-        raise UserError(f'{store.folder}: case {case!r} is not wholly there; prepare the dataset again')
+def _read_stored(store: Store, index: dict, case: str) -> Volume:
+    meta = check_case(store.folder, index, case)
     depth, channels, *plane = meta['shape']
     slices = list(range(depth))
     image = np.asarray(store.window(case, slices)).reshape(channels, depth, *plane).swapaxes(0, 1)

@@ -12,7 +12,7 @@ import numpy as np
 
 from .intensity import PROTOCOLS
 from .statistics import describe_volume
-from .store import INDEXED, check_owner, read_meta, write_case, write_index
+from .store import INDEXED, preparing, read_meta, write_case, write_index
 from .volumes import Volume
 
 SLOTS = 9
@@ -86,19 +86,20 @@ def _draw(size: int, label: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def prepare_layout(folder: Path, count: int = COUNT, size: int = SIZE, seed: int = 20262) -> None:
     """Store the source task as a prepared dataset: a pile of images is a case of that many slices."""
-    check_owner(folder, 'layout')
-    parts = {'train': count, 'val': max(count // 15, 1)}
-    made_from = dict(seed=seed, size=size, parts=parts)
-    cases = {}
-    for number, (part, images_wanted) in enumerate(parts.items()):
-        meta = read_meta(folder, part)
-        if meta is None or meta['made_from'] != made_from:
-            rng = np.random.default_rng((seed, number))
-            images, labels = layout_images(images_wanted, size, rng)
-            volume = Volume(images, labels, np.eye(4), (2, 1, 0), (False,) * 3)
-            meta = write_case(folder, part, volume, describe_volume(volume, SLOTS + 1) | dict(made_from=made_from))
-        cases[part] = {key: meta[key] for key in INDEXED}
-    write_index(folder, dict(
-        dataset='layout', labels=LABELS, headline=list(range(1, SLOTS + 1)), channels=CHANNELS,
-        intensity=dict.fromkeys(PROTOCOLS, (0, 255)), evaluate='val', nominal_spacing=True,
-        split={part: [part] for part in parts}, split_hash=f'layout-{seed}', cases=cases))
+    with preparing(folder, 'layout'):
+        parts = {'train': count, 'val': max(count // 15, 1)}
+        made_from = dict(seed=seed, size=size, parts=parts)
+        cases = {}
+        for number, (part, images_wanted) in enumerate(parts.items()):
+            meta = read_meta(folder, part)
+            if meta is None or meta['made_from'] != made_from:
+                rng = np.random.default_rng((seed, number))
+                images, labels = layout_images(images_wanted, size, rng)
+                volume = Volume(images, labels, np.eye(4), (2, 1, 0), (False,) * 3)
+                facts = describe_volume(volume, SLOTS + 1) | dict(made_from=made_from)
+                meta = write_case(folder, part, volume, facts)
+            cases[part] = {key: meta[key] for key in INDEXED}
+        write_index(folder, dict(
+            dataset='layout', labels=LABELS, headline=list(range(1, SLOTS + 1)), channels=CHANNELS,
+            intensity=dict.fromkeys(PROTOCOLS, (0, 255)), evaluate='val', nominal_spacing=True,
+            split={part: [part] for part in parts}, split_hash=f'layout-{seed}', cases=cases))

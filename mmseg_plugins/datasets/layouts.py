@@ -16,6 +16,7 @@ entry of the catalogue (catalogue.py) for each dataset that is laid out so:
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -103,6 +104,9 @@ def find_cases(info: DatasetInfo, raw: Path) -> RawDataset:
     if dataset.info.evaluate not in dataset.split:
         raise UserError(f'{info.folder}: evaluate={info.evaluate!r} is no split'
                         f'{nearest(info.evaluate, dataset.split)}')
+    counts = Counter(case for names in dataset.split.values() for case in names)
+    if twice := [case for case, count in counts.items() if count > 1]:
+        raise UserError(f'{raw}: {some(twice)} stands in the splits more than once; leave it in one of them')
     for case in dataset.cases:
         check_name(case, str(raw))
     if twins := find_twins(dataset.cases):

@@ -17,12 +17,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import UserError, some
-from ..files import only_writer
 from ..parallel import map_items
 from ..untrusted import check_name
 from .intensity import PROTOCOLS
 from .statistics import describe_volume
-from .store import INDEXED, MOST_CLASSES, check_owner, discard_unfinished, read_meta, write_case, write_index
+from .store import INDEXED, MOST_CLASSES, preparing, read_meta, write_case, write_index
 from .volumes import Volume
 
 CHANNELS = 3
@@ -95,9 +94,7 @@ def prepare_photographs(archive: Path, folder: Path, size: int = SIZE, workers: 
                 folder, f'{part}-{name}', volume, describe_volume(volume, len(labels)) | facts)
         return stored, faults
 
-    with only_writer(folder):
-        check_owner(folder, 'photographs', archive.name)
-        discard_unfinished(folder)
+    with preparing(folder, 'photographs', archive.name):
         done = map_items(prepare, {name: (name, pile) for name, pile in piles.items()}, workers, progress)
         cases = {case: {key: meta[key] for key in INDEXED} for stored, _ in done.values()
                  for case, meta in sorted(stored.items())}

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
-from ..files import fingerprint, only_writer, write_json
+from ..files import fingerprint, write_json
 from ..parallel import map_items
 from .catalogue import DatasetInfo, dataset_info
 from .intensity import intensity_rules
 from .layouts import RawCase, find_cases
-from .store import INDEXED, check_owner, discard_unfinished, is_mapped, read_meta, write_case, write_index
+from .store import INDEXED, is_mapped, preparing, read_meta, write_case, write_index
 from .verification import Verification, compare_cases, read_case
 
 FEW = 5  # evaluated cases, below which a split that nobody has chosen is warned of
@@ -66,9 +66,7 @@ def prepare_dataset(name: str, raw: Path, folder: Path,
             return str(error)
         return meta
 
-    with only_writer(folder):
-        check_owner(folder, name, info.folder)
-        discard_unfinished(folder)
+    with preparing(folder, name, info.folder):
         done = map_items(prepare, {case: (case, dataset.cases[case]) for case in dataset.cases}, workers, progress)
         found = Verification({case: meta for case, meta in done.items() if not isinstance(meta, str)},
                              {case: fault for case, fault in done.items() if isinstance(fault, str)})

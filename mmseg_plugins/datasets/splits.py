@@ -147,15 +147,15 @@ def split_cases(index: dict, split: str, asked: str = 'split') -> list[str]:
                             ':25%, a share')
         own = index.get('folds') or ()
         if name == 'all' and depth == 0 and len(own) == folds:
-            cases = _own_folds(own, cases, where)[number]['train' if found['others'] else 'val']
+            cases = _own_folds(index, cases, where)[number]['train' if found['others'] else 'val']
         else:
             fold = _folds(index, cases, folds, where)[number]
             cases = [case for case in cases if (case in fold) != bool(found['others'])]
     return cases
 
 
-def _own_folds(folds: list[dict[str, list[str]]], cases: Sequence[str], where: str
-               ) -> list[dict[str, list[str]]]:
+def _own_folds(index: dict, cases: Sequence[str], where: str) -> list[dict[str, list[str]]]:
+    folds = index['folds']
     counts = Counter(case for fold in folds for case in fold['val'])
     if twice := [case for case, count in counts.items() if count > 1]:
         raise UserError(f'{where}: its own {len(folds)} folds (splits_final.json) evaluate {some(twice)} more '
@@ -163,7 +163,18 @@ def _own_folds(folds: list[dict[str, list[str]]], cases: Sequence[str], where: s
     if never := [case for case in cases if case not in counts]:
         raise UserError(f'{where}: its own {len(folds)} folds (splits_final.json) never evaluate {some(never)}; '
                         'mend them, or choose another number of folds')
+    for fold in folds:
+        images = {_image_of(index, case): case for case in fold['train']}
+        if twins := [case for case in fold['val'] if _image_of(index, case) in images]:
+            twin = images[_image_of(index, twins[0])]
+            raise UserError(f'{where}: its own {len(folds)} folds (splits_final.json) evaluate {twins[0]}, and '
+                            f'train on the same image, {twin}; mend them, or choose another number of folds')
     return folds
+
+
+def _image_of(index: dict, case: str) -> str:
+    """What tells a case's image from others, where the index says it."""
+    return index.get('cases', {}).get(case, {}).get('image_sha256', case)
 
 
 def _folds(index: dict, cases: Sequence[str], number: int, where: str) -> list[set[str]]:
@@ -178,7 +189,7 @@ def _shuffle_patients(index: dict, cases: Sequence[str]) -> list[list[str]]:
     """Each patient's cases; patients of whom one image is the same are one."""
     patients, owners = by_patient(cases, index.get('groups') or {}), {}
     for patient, its in list(patients.items()):
-        images = [index.get('cases', {}).get(case, {}).get('image_sha256', case) for case in its]
+        images = [_image_of(index, case) for case in its]
         owner, *others = dict.fromkeys([*(owners[image] for image in images if image in owners), patient])
         for other in others:
             patients[owner] += patients.pop(other)

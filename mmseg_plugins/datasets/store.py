@@ -18,6 +18,8 @@ import os
 import re
 import shutil
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ import blosc2
 import numpy as np
 
 from ..errors import UserError, some
-from ..files import sync_folder, write_json
+from ..files import only_writer, sync_folder, write_json
 from ..untrusted import OTHERS, check_name, find_fault, find_twins, read_json
 from .catalogue import CATALOGUE, DatasetInfo, how_to_prepare, is_tolerance
 from .intensity import PROTOCOLS, STATISTICS
@@ -120,6 +122,34 @@ def read_meta(folder: Path, case: str) -> dict | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return meta if whole and all(key in meta for key in INDEXED) else None
+
+
+def check_case(folder: Path, index: dict, case: str) -> dict:
+    """A stored case's metadata.
+
+    Raises:
+        UserError: it is not (wholly) there, or another than the index tells of: preparing it was interrupted.
+    """
+    meta = read_meta(folder, case)
+    if meta is None:
+        raise UserError(f'{folder}: case {case!r} is not wholly there; prepare the dataset again')
+    if meta['sha256'] != index['cases'][case]['sha256']:
+        raise UserError(f'{folder}: case {case!r} is newer than index.json, as where preparing was interrupted; '
+                        'prepare the dataset again')
+    return meta
+
+
+@contextmanager
+def preparing(folder: Path, dataset: str, archive: str | None = None) -> Iterator[None]:
+    """While a dataset is prepared the folder is its own; what a killed preparation left half written goes first.
+
+    Raises:
+        UserError: another process is at it, or see `check_owner`.
+    """
+    with only_writer(folder):
+        check_owner(folder, dataset, archive)
+        discard_unfinished(folder)
+        yield
 
 
 def check_owner(folder: Path, dataset: str, archive: str | None = None) -> None:

@@ -2,7 +2,8 @@
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch.utils.data import Sampler
 from ..errors import UserError
 from .intensity import intensity_ranges
 from .splits import split_cases
-from .store import Store, read_index, window_indices
+from .store import Store, check_case, read_index, window_indices
 
 
 class PreparedDataset(BaseSegDataset):
@@ -25,12 +26,19 @@ class PreparedDataset(BaseSegDataset):
         data_root: a prepared dataset (tools/prepare_data.py).
         split: a split's name, e.g. `train`, `val`, `test`, or a part of one (`split_cases`).
         protocol: `sound` or `paper`: which intensities become -1 and 1 (intensity.py).
+        clip: what these are instead, the preprocessor's `clip`, so that augmentation fills with its low end.
+
+    Raises:
+        UserError: no such split, or its cases are not as the index tells of them.
     """
 
-    def __init__(self, data_root: str, split: str, protocol: str = 'sound', pipeline=(), **kwargs):
+    def __init__(self, data_root: str, split: str, protocol: str = 'sound', clip: Sequence[float] | None = None,
+                 pipeline=(), **kwargs):
         self.index = read_index(data_root)
         self.cases = split_cases(self.index, split)
-        self.split, self.protocol = split, protocol
+        self.split, self.protocol, self.clip = split, protocol, clip
+        for case in self.cases:
+            check_case(Path(data_root), self.index, case)
         self.store = Store(data_root)
         metainfo = dict(classes=tuple(self.index['labels']),
                         palette=[[0, 0, 0]] * len(self.index['labels']),
@@ -48,9 +56,10 @@ class PreparedDataset(BaseSegDataset):
     def describe_case(self, case: str) -> dict:
         """What all samples of a case have in common."""
         entry = self.index['cases'][case]
-        depth, _, height, width = entry['shape']
+        depth, channels, height, width = entry['shape']
+        ranges = [self.clip] * channels if self.clip else intensity_ranges(self.index, self.protocol, entry)
         return dict(case=case, depth=depth, ori_shape=(height, width), spacing=entry['spacing'],
-                    intensity_range=intensity_ranges(self.index, self.protocol, entry), reduce_zero_label=False)
+                    intensity_range=ranges, reduce_zero_label=False)
 
     def prepare_data(self, idx: int | tuple[int, int]) -> dict:
         if isinstance(idx, tuple):

@@ -11,7 +11,7 @@ import numpy as np
 from ..datasets.images import list_files
 from ..datasets.nifti import find_difference, read_affine, read_array
 from ..datasets.splits import split_cases
-from ..datasets.store import Store, read_index, read_meta
+from ..datasets.store import Store, check_case, read_index, read_meta
 from ..datasets.volumes import to_slices
 from ..errors import UserError, some
 from ..files import file_sha256
@@ -67,6 +67,7 @@ def score_folder(folder: Path, prepared: Path, split: str | None = None, metrics
     for number, case in enumerate(cases):
         progress(number, len(cases), case)
         entry = index['cases'][case]
+        check_case(prepared, index, case)
         label = np.asarray(store.label(case, list(range(entry['shape'][0]))))
         if case in files:
             prediction, found = read_prediction(files[case], prepared, case, labels)
