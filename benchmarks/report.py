@@ -119,7 +119,7 @@ def draw_page(folder: Path, into: Path) -> str:
     grid, (measured, left_out) = load_folder(folder), read_folder(folder)
     if not measured.records:
         raise UserError(f'{folder / "records"}: no record that counts; nothing was rendered')
-    committed, judged = read_committed(folder), contrasts.judge_page(measured, grid)
+    committed, judged = read_committed(folder, grid), contrasts.judge_page(measured, grid)
     claims = check_claims(judged, measured, grid)
     built = collect_tables(judged, claims, measured, grid, committed)
     for table in built:
@@ -138,9 +138,9 @@ def write_table(table: tables.Rendered, into: Path) -> None:
         write_atomic(into / 'tables' / f'table_{name}.{suffix}', text)
 
 
-def read_committed(folder: Path) -> Measured | None:
+def read_committed(folder: Path, grid: Grid) -> Measured | None:
     """The committed records of the same grid, for a folder that is not the committed one."""
-    if folder.resolve().is_relative_to(RESULTS) or load_folder(folder).given('--max-iters'):  # a trial
+    if folder.resolve().is_relative_to(RESULTS) or grid.given('--max-iters'):  # a trial
         return None
     records, _ = read_records(RESULTS / folder.resolve().name)
     return Measured(records) if records else None

@@ -138,7 +138,7 @@ def main() -> int:
         if search:
             agenda = make_agenda(grid, each_once(search), args.weights_root, folders, args.retry_failed,
                                  f', search (read from {", else from ".join(map(str, folders))})')
-            complete = carry_out(agenda, folders[0], work / 'search')
+            carry_out(agenda, folders[0], work / 'search')  # a setting that fails is one that is not chosen
             if executor.detach and agenda.todo:
                 print('call again for the runs, once their search has ended')
                 return 0
@@ -216,10 +216,9 @@ def leave_absent_out(grid: Grid, args: argparse.Namespace) -> None:
 
     grid.absent = find_absent(grid, args.data_root)
     if args.max_iters:
-        commands = [name for name, config in grid.configs.items()
-                    if isinstance(config, dict) and 'command' in config]
+        commands = {cell.encoder for cell in grid.cells() if cell.without_config}
         grid.absent |= {name: f'--max-iters: rows of {name} are left out, whose command has no steps to shorten'
-                        for name in commands}
+                        for name in sorted(commands) if 'command' in grid.configs[name]}
     for line in dict.fromkeys(grid.absent.values()):
         print(line)
 

@@ -219,7 +219,7 @@ def _synchronize_norms_on_cpus() -> None:
         def forward(self, x):
             if not self.training:
                 return super().forward(x)
-            given, x = x.dtype, x.float()  # sums in half precision would be rounded
+            given, x = x.dtype, x.to(torch.promote_types(x.dtype, torch.float32))  # sums in half would be rounded
             count = sum_over_processes(x.new_tensor(x.numel() / x.shape[1]))
             if count < 2:
                 raise ValueError('Expected more than 1 value per channel when training')  # as torch's own

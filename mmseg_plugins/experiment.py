@@ -59,6 +59,7 @@ from .progress import Progress
 from .sources import OWN, TIMM, fetch_source, name_own_weights
 
 MISSING = object()
+LAUNCH = 3600  # seconds for another process of the same launch, which fetches a source
 
 
 def load_config(path: str | Path, options: dict | None = None, world_size: int = 1, index: dict | None = None
@@ -217,7 +218,8 @@ def check_start(cfg: Config, world_size: int) -> str:
         encoder = experiment.get('encoder') or start.get('model', 'the config')
         if own := name_own_weights(experiment.source, encoder):
             with Progress(stderr=True) as progress:
-                experiment.source = start.source = str(fetch_source(own, Path('weights'), progress))
+                found = fetch_source(own, Path('weights'), progress, patience=LAUNCH)
+            experiment.source = start.source = str(found)
         check_source_file(experiment.source)
     index = read_index(experiment.data_root)
     trained, evaluated = check_splits(cfg, index)
@@ -258,7 +260,7 @@ def training_split(experiment: ConfigDict) -> str:
 def find_trained(experiment: ConfigDict, index: dict, split: str | None = None) -> list[str]:
     """The cases of a split, or of what a config is evaluated on, that its training sees.
 
-    None where the dataset has no such split as was trained on: then it is another's model.
+    Empty where the dataset has no such split as was trained on: then it is another's model.
     """
     try:
         trained = {*split_cases(index, training_split(experiment))}

@@ -68,7 +68,7 @@ class Segmenter:
         """
         kept = done and not job.image.labelled  # else its picture may lack the reference
         drawn = not job.overlay or kept and job.overlay.exists()
-        if done and drawn and not job.image.labelled:
+        if kept and drawn:
             return None
         volume = job.image.read()
         if done:

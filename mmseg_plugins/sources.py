@@ -24,7 +24,6 @@ from .untrusted import read_json
 
 TIMM, PERMUTED = 'timm/', '_permuted'
 # Of a note, what records tell too.
-PATIENCE = 3600  # seconds for another process of the same launch, which fetches a source
 TOLD = ('from', 'title', 'licence', 'address', 'repository', 'revision', 'package', 'wheel_sha256',
         'fetched_sha256', 'permuted', 'made_by', 'digest', 'saw')
 OWN = re.compile(r'timm(?::(?P<tag>.+?))?(?P<permuted>_permuted)?')  # an encoder's own weights, as it is written
@@ -221,12 +220,13 @@ def name_own_weights(written: str, encoder: str) -> str | None:
 
 
 def fetch_source(name: str, weights_root: Path, progress: Progress, chosen: str | None = None,
-                 known: Mapping[str, Source] = SOURCES) -> Path:
+                 known: Mapping[str, Source] = SOURCES, patience: float = 0) -> Path:
     """A source's file, fetched or made of another's where it is not there yet.
 
     Args:
         chosen: the name of the only place to fetch it from.
         known: sources by name.
+        patience: seconds for another process, of the same launch, that fetches it.
 
     Raises:
         UserError: there is no place, or none that gives it; says what each said.
@@ -234,13 +234,11 @@ def fetch_source(name: str, weights_root: Path, progress: Progress, chosen: str 
     source = find_source(name, known)
     path = source.path(weights_root)
     if source.permuted:
-        base = fetch_source(source.needs, weights_root, progress, chosen, known)
+        base = fetch_source(source.needs, weights_root, progress, chosen, known, patience)
         permute_source(base, path)
         return path
     if path.is_file():
-        # a file of the hub's cache has one place alone
-        there = chosen if describe_cached(path) else read_note(path).get('from', 'an unknown place')
-        if chosen not in (None, there):
+        if chosen and (there := _place_of(source, path)) != chosen:
             raise UserError(f'{path}: is there already, from {there}; move it away to fetch it from {chosen}')
         return path
     places = [place for place in source.places if chosen in (None, place.name)]
@@ -250,9 +248,9 @@ def fetch_source(name: str, weights_root: Path, progress: Progress, chosen: str 
                         f'source {name}: is made by the grids that need it (config {source.made_by})'
                         if source.made_by else f'source {name}: no file to fetch ({source.origin})')
     faults = []
-    with only_writer(weights_root / '.fetching', PATIENCE):
-        if source.path(weights_root).is_file():
-            return source.path(weights_root)  # another process of this launch has fetched it meanwhile
+    with only_writer(weights_root / '.fetching', patience):
+        if source.path(weights_root).is_file():  # meanwhile
+            return fetch_source(name, weights_root, progress, chosen, known)
         for place in places:
             progress.say(f'{name}: from {place.name}, {place.file}')
             try:
@@ -263,6 +261,11 @@ def fetch_source(name: str, weights_root: Path, progress: Progress, chosen: str 
                 if place is not places[-1]:
                     progress.say(f'  {error}')
     raise UserError(f'source {name}: {"; ".join(faults)}')
+
+
+def _place_of(source: Source, path: Path) -> str:
+    """Where a source's file is from; one in the hub's cache has no note, and one place alone."""
+    return source.places[0].name if describe_cached(path) else read_note(path).get('from', 'an unknown place')
 
 
 def _fetch(name: str, place: Place, path: Path, folder: Path, progress: Progress) -> None:

@@ -9,11 +9,20 @@ import math
 import os
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as torch_dist
-from mmengine.dist import all_gather_object, all_reduce_dict, barrier, get_rank, is_distributed
+from mmengine.dist import (
+    all_gather_object,
+    all_reduce_dict,
+    barrier,
+    broadcast_object_list,
+    get_rank,
+    is_distributed,
+    is_main_process,
+)
 from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import FUNCTIONS, LOOPS
 from mmengine.runner import BaseLoop, IterBasedTrainLoop
@@ -22,8 +31,11 @@ from torch.nn.utils import clip_grad_norm_
 from .datasets.windows import WindowSampler
 from .errors import OutOfMemory, UserError
 from .faults import explain, is_out_of_memory, peak_memory
+from .files import write_atomic
 from .signals import StopRequest
 from .work_dir import newest_checkpoint_step, save_checkpoint
+
+VALIDATED = 'validated'  # in a work dir: the step of the last validation that was over
 
 
 @LOOPS.register_module()
@@ -65,7 +77,7 @@ class StepLoop(IterBasedTrainLoop):
         sampler.first = self._iter * self.dataloader.batch_size * sampler.processes
         with StopRequest() as self._request:
             try:
-                if self._iter and self._validation_is_due():  # it may have been interrupted
+                if self._iter and self._validation_is_due() and not self._was_validated():
                     self._validate()
                 batches = iter(self.dataloader)
                 while self._iter < self._max_iters and not self.stop_training:
@@ -109,11 +121,20 @@ class StepLoop(IterBasedTrainLoop):
         try:
             with self._request.at_once():
                 self.metrics = self.runner.val_loop.run()
+            if is_main_process():
+                write_atomic(Path(self.runner.work_dir) / VALIDATED, str(self._iter))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             raise UserError(f'out of memory in the evaluation after step {self._iter}; take a smaller '
                             'val_dataloader.batch_size, or of a network of crops a smaller model.crops') from error
+
+    def _was_validated(self) -> bool:
+        """Whether this step's validation was over before; the last step's figures are wanted again."""
+        path = Path(self.runner.work_dir) / VALIDATED
+        told = [path.is_file() and path.read_text() == str(self._iter)]
+        broadcast_object_list(told)  # as the main process has it
+        return told[0] and self._iter < self._max_iters
 
     def _check_before_updates(self, optim_wrapper) -> None:
         """Every process learns of a loss that is no number, or of a signal, before gradients are exchanged."""

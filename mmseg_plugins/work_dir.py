@@ -94,7 +94,9 @@ def _kept_settings(runner) -> dict[str, Any]:
     experiment = runner.cfg.experiment
     settings = {key: list(value) if isinstance(value, list | tuple) else value
                 for key, value in ((key, experiment.get(key)) for key in KEPT_KEYS)}
-    dataset = runner.train_dataloader.dataset
+    dataset, model = runner.train_dataloader.dataset, runner.model
+    if hasattr(model.module if is_model_wrapper(model) else model, 'accumulate'):  # an objective counts passes
+        settings['accumulate'] = experiment.accumulate
     return settings | dict(optimizer=type(runner.optim_wrapper.optimizer).__name__,
                            source=settings['source'] and Path(settings['source']).name,
                            split=dataset.split, data=dataset.index['split_hash'])

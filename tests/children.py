@@ -170,15 +170,28 @@ class Linger(Hook):
         time.sleep(self.seconds)
 
 
-class StopAtValidation(Hook):
-    """It gets a SIGTERM, after a step, when its evaluation begins."""
+class StopAtStep(Hook):
+    """It gets a SIGTERM in a step."""
 
     def __init__(self, step: int):
         self.step = step
 
-    def before_val_epoch(self, runner) -> None:
-        if runner.iter == self.step:
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        self._stop(runner.iter + 1)
+
+    def _stop(self, step: int) -> None:
+        if step == self.step:
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+class StopAtValidation(StopAtStep):
+    """It gets a SIGTERM as the validation after a step begins."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        pass
+
+    def before_val_epoch(self, runner) -> None:
+        self._stop(runner.iter)
 
 
 class Choke(Hook):

@@ -75,14 +75,13 @@ def test_accumulated_passes_move_the_teacher_once(layout):
     assert torch.equal(tokens[0], tokens[1]) and not torch.equal(tokens[1], tokens[2])
 
 
-def test_other_passes_leave_the_schedule_where_it_was(layout):
-    model = build(config(layout))
-    model.loss(torch.randn(2, 3, 32, 32))
-    again = build(config(layout, **{'experiment.accumulate': 2}))
-    again.load_state_dict(model.state_dict())
-    for steps in (1, 2):  # as it went on behind a step of one pass
-        again.loss(torch.randn(2, 3, 32, 32))
-        assert again.step == steps
+def test_an_objectives_schedules_count_passes_so_that_these_must_stay(layout, tmp_path):
+    steps = {'experiment.steps': 2}
+    pretrain(config(layout, tmp_path / 'work', **steps), tmp_path / 'out.pth')
+    cfg = config(layout, tmp_path / 'work', **steps, **{'experiment.accumulate': 2})
+    cfg.resume = True
+    with pytest.raises(UserError, match='accumulate'):
+        pretrain(cfg, tmp_path / 'out.pth')
 
 
 def test_an_objective_without_labels_trains_all_weights(layout):
@@ -94,7 +93,7 @@ def test_loss_and_centre_equal_the_formula(layout):
     """Caron et al. 2021, algorithm 1, over all pairs of a teacher's and another student's view."""
     model = build(config(layout))
     model.centre.normal_()
-    model.step += 3
+    model.passes += 3
     centre, views = model.centre.clone(), []
     model.multi_crop.register_forward_hook(lambda module, inputs, output: views.extend(output))
     images = torch.randn(3, 3, 32, 32)
@@ -121,7 +120,7 @@ def test_collapse_shows_in_what_is_logged(layout):
     with torch.no_grad():
         model.teacher_head.mlp[-1].weight.zero_()  # all images alike
         model.teacher_head.mlp[-1].bias.fill_(1)
-        model.step.zero_()
+        model.passes.zero_()
     # The next pass sets the centre anew: outputs are uniform.
     losses = model.loss(images)
     assert abs(losses['teacher_information']) < 1e-3
@@ -211,7 +210,7 @@ def test_two_processes_on_slices_of_one_channel(prepared, tmp_path):
                   '--launcher', 'pytorch', '--work-dir', tmp_path, '--cfg-options', *options])
     assert output.strip().splitlines()[-1] == str(out)
     state = torch.load(tmp_path / 'iter_2.pth', weights_only=True)['state_dict']
-    assert state['step'] == 2 and state['centre'].any()
+    assert state['passes'] == 2 and state['centre'].any()
     assert torch.load(out, weights_only=True)['model']['patch_embed.proj.weight'].shape[1] == 1
 
 

@@ -485,7 +485,7 @@ def test_the_command_is_only_of_a_grid_as_the_project_has_it():
     own = load_grid('phantom')
     own.name = 'mine'
     for words, covered in (('--tables 2a 4d', True), ('--tables 4d', False), ('--seeds 21', False),
-                           ('--seeds 21 22', True)):
+                           ('--seeds 21 22', True), ('--dataset hippocampus', False)):
         own.text = f'# python benchmarks/run_grid.py --grid mine.yaml {words}\n{grid.text}'
         runs = [run_of(cell, seed, 50) for cell in load_grid('phantom', ['2a', '4d']).cells() for seed in (21, 22)]
         assert (repeat_command(own, Measured(runs)) is not None) == covered

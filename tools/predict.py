@@ -217,7 +217,10 @@ def main() -> int:
 
 def describe_call(args: argparse.Namespace, cfg: Config, index: dict) -> dict:
     """What determines a label map beside its image."""
-    settings = json.dumps([prediction_settings(cfg), index['intensity']], sort_keys=True).encode()
+    settings = prediction_settings(cfg)
+    if args.config:  # then intensities are those of the prepared data, and not the checkpoint's
+        settings |= dict(intensity=index['intensity'])
+    settings = json.dumps(settings, sort_keys=True).encode()
     return dict(checkpoint=args.checkpoint.name, sha256=file_sha256(args.checkpoint),
                 settings=hashlib.sha256(settings).hexdigest())
 

@@ -75,7 +75,8 @@ def _look_at_search(grid: Grid, folder: Path, root: Path, now: float) -> list[Ru
     own, committed = ({path.stem: record for path in sorted((place / 'search' / 'records').glob('*.json'))
                        if (record := read_record(path))} for place in (folder, REPO / 'results' / grid.name))
     states = []
-    cells = [searched_cell(grid, cell) for cell in grid.cells_to_run() if not cell.without_config]
+    limit = next(map(int, grid.given('--max-iters')), None)
+    cells = [searched_cell(grid, cell, limit) for cell in grid.cells_to_run() if not cell.without_config]
     for cell in dict.fromkeys(cells):
         name = name_part(cell, grid.search_seed, None)
         begun = sorted(_work_folders(name, root.glob('*/search/runs')), key=_last_sign, reverse=True)

@@ -8,8 +8,8 @@ Where the file or folder that `needs` names is not there, its rows are left out,
 `{cases}` is a folder that holds images/<case>.nii.gz of every case (channels last where it has several),
 labels/<case>.nii.gz of those outside the split that is evaluated, whose name is `{split}`, and two files:
 
-- split.json: names of splits and of their cases; where `{split}` is a fold or another part of a split, that part
-  and `train`, all cases that have labels;
+- split.json: names of splits and of their cases, none of which is evaluated but those of `{split}`; where that is
+  a fold of all cases, it and `train`, all others;
 - dataset.json: `name`, `modality` (null where it is not known), and in nnU-Net's words `channel_names` (number ->
   name), `labels` (name -> id, `background` is 0) and `file_ending`.
 
@@ -129,7 +129,7 @@ def write_cases(prepared: Path, folder: Path, evaluated: str) -> None:
         for part, array in parts.items():
             if not (path := folder / part / f'{case}.nii.gz').exists():
                 write_nifti(path, from_slices(array, meta['axes'], meta['flips']), np.array(meta['affine']))
-    kept = dict(train=index['cases']) if evaluated.startswith('all') else index['split']
+    kept = dict(train=index['cases']) if evaluated.partition(':')[0] == 'all' else index['split']
     whole = {part: [case for case in cases if case not in hidden] for part, cases in kept.items()}
     write_json(folder / 'split.json', whole | {evaluated: hidden})
     write_json(folder / 'dataset.json', dict(

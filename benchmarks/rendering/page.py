@@ -162,7 +162,9 @@ def repeat_command(grid: Grid, measured: Measured) -> str | None:
     tables, seeds = grid.given('--tables') or grid.tables, grid.given('--seeds') or map(str, grid.seeds)
     asked = grid.free or [cell for table in tables if table in grid.tables
                           for cell in grid.tables[table].rows.values()]
+    datasets = grid.given('--dataset') or grid.datasets
     covered = ({*measured.cells()} <= {*grid.on_each(asked)}
+               and {cell.dataset for cell in measured.cells()} <= {*datasets}
                and {str(record['seed']) for record in measured.records} <= {*seeds})
     return shlex.join(grid.given()) if grid.given() and covered else None
 

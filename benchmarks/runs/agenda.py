@@ -101,7 +101,8 @@ def _make_command_run(grid: Grid, cell: Cell, seed: int, fold: Fold | None) -> R
     if not command:
         raise UserError(f'{cell.encoder}: has no command that could be run; score its label maps with '
                         'tools/score.py')
-    if split := grid.options.get('experiment.split'):
+    split = grid.options.get('experiment.split')
+    if not fold and split not in (None, 'train'):
         raise UserError(f'grid {grid.name}: options.experiment.split={split!r}: a command like {cell.encoder} is '
                         'given the splits as they are; leave it out, or leave out rows of commands')
     evaluate = name_fold(fold) if fold else grid.options.get('experiment.evaluate')  # as the configs beside it

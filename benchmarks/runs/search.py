@@ -46,7 +46,7 @@ def list_search(grid: Grid, weights_root: Path, max_iters: int | None) -> dict[C
         if cell.without_config:
             continue
         cfg = read_config(REPO / grid.config(cell), grid.options_of(cell))
-        searched = searched_cell(grid, cell, max_iters)
+        searched = searched_cell(grid, cell, max_iters, cfg)
         limit = max_iters if searched is cell else None
         for fold in dict.fromkeys(fold for _, fold in grid.seeds_and_folds):
             inner, found[cell, fold] = _inner_options(cell, fold, cfg, grid.search_percent), []
@@ -56,11 +56,17 @@ def list_search(grid: Grid, weights_root: Path, max_iters: int | None) -> dict[C
     return found
 
 
-def searched_cell(grid: Grid, cell: Cell, max_iters: int | None = None) -> Cell:
-    """The cell that a search runs in a cell's place: of fewer steps, where the grid says so; else itself."""
-    cfg = read_config(REPO / grid.config(cell), grid.options_of(cell))
+def searched_cell(grid: Grid, cell: Cell, max_iters: int | None, cfg: Config | None = None) -> Cell:
+    """The cell that a search runs in a cell's place: of fewer steps, where the grid says so; else itself.
+
+    Args:
+        cfg: the cell's config, where it was read.
+    """
+    if not grid.search_steps:
+        return cell
+    cfg = cfg or read_config(REPO / grid.config(cell), grid.options_of(cell))
     steps = max_iters or cell.steps or cfg.experiment.steps
-    return replace(cell, steps=grid.search_steps) if grid.search_steps and grid.search_steps < steps else cell
+    return replace(cell, steps=grid.search_steps) if grid.search_steps < steps else cell
 
 
 def each_once(search: Mapping[CellFold, Sequence[Run]]) -> list[Run]:

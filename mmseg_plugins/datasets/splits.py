@@ -126,7 +126,7 @@ def split_cases(index: dict, split: str, asked: str = 'split') -> list[str]:
 
     Raises:
         UserError: there is no such split, or it is too small for so many folds, or folds of its own have a case
-            twice.
+            twice, or an image on both sides.
     """
     where = f'{index["dataset"]}: {asked}={split!r}'
     name, *parts = split.split(':')
@@ -191,9 +191,9 @@ def _shuffle_patients(index: dict, cases: Sequence[str]) -> list[list[str]]:
     for patient, its in list(patients.items()):
         images = [_image_of(index, case) for case in its]
         owner, *others = dict.fromkeys([*(owners[image] for image in images if image in owners), patient])
-        for other in others:
-            patients[owner] += patients.pop(other)
-        owners = {image: owner if its in others else its for image, its in owners.items()}
+        if others:
+            patients[owner] += [case for other in others for case in patients.pop(other)]
+            owners = {image: owner if name in others else name for image, name in owners.items()}
         owners |= dict.fromkeys(images, owner)
     names = sorted(patients)
     random.Random(SEED).shuffle(names)

@@ -107,8 +107,7 @@ class DinoPretrainer(Objective):
         self.backbone.requires_grad_(False)
         self.teacher_head.requires_grad_(False)
         self.register_buffer('centre', torch.zeros(1, len(self.head.prototypes)))
-        self.register_buffer('step', torch.zeros((), dtype=torch.long))
-        self.passes = 0  # within the step
+        self.register_buffer('passes', torch.zeros((), dtype=torch.long))
         if channels_last:
             lay_channels_last(self)
         if compile:
@@ -129,21 +128,19 @@ class DinoPretrainer(Objective):
 
     def loss(self, images: Tensor) -> dict[str, Tensor]:
         """One pass: move the teacher, draw views, compare, move the centre."""
-        step = int(self.step)
-        done = step * self.accumulate + self.passes
-        if not self.passes:
+        passes = int(self.passes)
+        step = passes // self.accumulate
+        if passes % self.accumulate == 0:
             self.update_teacher(step / self.steps)
-        self.passes = (self.passes + 1) % self.accumulate
-        if not self.passes:
-            self.step += 1
+        self.passes += 1
         # A function of seed, pass and process: a resumed run draws what it would have drawn.
-        seed = np.random.SeedSequence((torch.initial_seed(), done, get_rank())).generate_state(1)[0]
+        seed = np.random.SeedSequence((torch.initial_seed(), passes, get_rank())).generate_state(1)[0]
         generator = torch.Generator(images.device).manual_seed(int(seed))
         global_views, local_views = self.multi_crop(images, generator)
 
         with torch.no_grad():
             scores = self.teacher_head(class_token(self.backbone.model, global_views)).float()
-            if done == 0:
+            if passes == 0:
                 self.update_centre(scores, momentum=0.0)
             cold, warm = self.teacher_temperature
             progress = min(step / max(self.temperature_warmup * self.steps, 1), 1)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -79,8 +80,12 @@ def test_an_evaluation_that_was_interrupted_is_made_up_for(undisturbed, prepared
     work, changed = tmp_path / 'run', options(prepared, val_interval=5)
     finish(children.start(children.train, work, changed, hooks=[children.StopAtValidation(5)]), 143)
     assert not [row for row in logged(work) if 'DSC pooled' in row]
-    finish(children.start(children.train, work, changed))
-    assert [row['step'] for row in logged(work) if 'DSC pooled' in row] == [5, STEPS]
+    finish(children.start(children.train, work, changed, hooks=[children.StopAtStep(7)]), 143)
+    shutil.copytree(work, tmp_path / 'begun')
+    (tmp_path / 'begun/iter_7.pth').unlink()  # as of one that was killed
+    for folder in (work, tmp_path / 'begun'):
+        finish(children.start(children.train, folder, changed))
+        assert [row['step'] for row in logged(folder) if 'DSC pooled' in row] == [5, STEPS]
     assert same_weights(work, undisturbed, f'iter_{STEPS}.pth')
 
 
