@@ -407,7 +407,7 @@ def test_what_does_not_fit_is_one_line():
 
 
 @pytest.mark.parametrize('options, fault', [
-    (dict(lifting='divided', neighbour_lr=0.1), 'neighbour_lr=0.1: with lifting divided the patch kernel'),
+    (dict(lifting='divided', neighbour_lr=0.1), 'neighbour_lr=0.1: is for the lifting `kernel`, and not'),
     (dict(inflation='separable', neighbour_lr=0.1), 'inflation separable does not train the kernel'),
     (dict(lifting='late(2)'), 'experiment.lifting: lifting .*takes no number'),
     (dict(tuning='loro'), "experiment.tuning: unknown tuning 'loro'; did you mean 'lora'")])

@@ -1,6 +1,7 @@
 """Records as files: checked on reading, sealed against edits, tidy as a frame, watched while they come."""
 
 import functools
+import io
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 from conftest import REPO, documentation
 from made_records import failed, record, write
+from rich.console import Console
 
 from benchmarks import results
 from benchmarks.executors import watch as watching
@@ -251,7 +253,10 @@ def test_a_running_grid_is_watched(grid, tmp_path):
     running = states[2]
     assert running.name == f'{second}-seed1'
     assert (running.step, running.steps, running.loss, running.left) == (100, 150, 1.25, 25.0)
-    assert '1 running, 1 waiting, 1 done, 1 failed; running ones end in 0.4 min' in show(states, 'a grid').caption
+    table, narrow = show(states, 'a grid'), Console(width=50, file=io.StringIO())
+    assert '1 running, 1 waiting, 1 done, 1 failed; running ones end in 0.4 min' in table.caption
+    narrow.print(table)
+    assert '…' not in narrow.file.getvalue()
 
 
 @pytest.mark.parametrize('steps', [None, 60])

@@ -12,7 +12,7 @@ from torch import nn
 from mmseg_plugins.building import build_runner
 from mmseg_plugins.computed import ComputedLinear, merged_state
 from mmseg_plugins.errors import UserError
-from mmseg_plugins.experiment import load_config, prepare_for_device
+from mmseg_plugins.experiment import load_config, prepare_for_device, read_config
 from mmseg_plugins.models import InflatedSwin, InflatedViT
 from mmseg_plugins.tuning import TUNINGS, register_tuning, train_only
 
@@ -165,7 +165,7 @@ def test_what_is_beside_the_blocks_has_the_embeddings_rate_and_the_last_block_th
 
 @pytest.mark.parametrize('how', ['divided', 'adapter_attention', 'joint', 'late_attention'])
 def test_what_tells_slices_apart_is_free_of_weight_decay_like_other_positions(how):
-    cfg = load_config(children.CONFIG)
+    cfg = read_config(children.CONFIG)
     network = Network('vit', lifting=how)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     groups = build_optim_wrapper(network, cfg.optim_wrapper).optimizer.param_groups

@@ -137,7 +137,8 @@ def show(states: list[RunState], title: str) -> Table:
     ends = ('; nothing is running, so this watch ends' if not counts['running'] else
             f'; running ones end in {max(lefts) / 60:.1f} min'
             if (lefts := [run.left for run in states if run.left is not None]) else '')
-    table = Table('run', 'state', *(Column(name, justify='right') for name in ('step', 'loss', 'min left')),
+    columns = [Column(name, justify='right') for name in ('step', 'loss', 'min left')]
+    table = Table(Column('run', overflow='fold'), 'state', *columns,  # names differ at their ends
                   title=title, caption_justify='left',
                   caption=', '.join(f'{count} {state}' for state, count in counts.items() if count) + ends)
     for run in sorted(states, key=lambda run: list(STATES).index(run.state)):

@@ -11,7 +11,7 @@ import numpy as np
 from ..datasets.images import list_files
 from ..datasets.nifti import find_difference, read_affine, read_array
 from ..datasets.splits import split_cases
-from ..datasets.store import Store, check_case, read_index, read_meta
+from ..datasets.store import Store, check_case, read_index
 from ..datasets.volumes import to_slices
 from ..errors import UserError, some
 from ..files import file_sha256
@@ -66,11 +66,10 @@ def score_folder(folder: Path, prepared: Path, split: str | None = None, metrics
     scored = {}
     for number, case in enumerate(cases):
         progress(number, len(cases), case)
-        entry = index['cases'][case]
-        check_case(prepared, index, case)
+        entry, meta = index['cases'][case], check_case(prepared, index, case)
         label = np.asarray(store.label(case, list(range(entry['shape'][0]))))
         if case in files:
-            prediction, found = read_prediction(files[case], prepared, case, labels)
+            prediction, found = read_prediction(files[case], case, meta, labels)
             notes += [f'{files[case]}: {note}' for note in found]
         else:
             prediction = np.full(label.shape, nothing, np.int16)
@@ -96,18 +95,18 @@ def _find_files(folder: Path, cases: Sequence[str], split: str) -> tuple[dict[st
     return found, [f'{folder}: left out, no case of split {split!r} is called so: {some(others)}'] * bool(others)
 
 
-def read_prediction(path: Path, prepared: Path, case: str, labels: int) -> tuple[np.ndarray, list[str]]:
+def read_prediction(path: Path, case: str, meta: dict, labels: int) -> tuple[np.ndarray, list[str]]:
     """A label map as a case is stored, (D, H, W) uint8, and how its geometry differs from the case's.
 
     A map whose axes are the case's in another order or direction is turned. Any other difference is noted, and
     voxels are compared as they lie in the file: many tools write label maps without their image's affine.
 
+    Args:
+        meta: the case's, as it is stored.
+
     Raises:
         UserError: it has not the case's shape, or not its labels.
     """
-    meta = read_meta(prepared, case)
-    if meta is None:
-        raise UserError(f'{prepared}: case {case!r} is not wholly there; prepare the dataset again')
     array, header = read_array(path)
     affine, wanted, notes = read_affine(header), np.array(meta['affine']), []
     depth, _, *plane = meta['shape']
