@@ -2,6 +2,7 @@
 
     experiment = dict(
         precision='fp32',                # 'fp32', 'tf32', 'bf16' or 'fp16'
+        inference_precision='fp32',      # 'fp32', 'bf16' or 'fp16', of evaluation and prediction
         activation_checkpointing=False,  # keep each block's input alone and compute the rest twice
         compile=False,                   # torch.compile of the training's forward and backward pass
         channels_last=False)             # images, feature maps and their kernels with channels innermost
@@ -9,8 +10,9 @@
 `fp32` is float32 throughout, as the paper's GPUs (Turing) and released code have it: torch's own default
 lets convolutions round their factors to TF32's 10 bits on Ampere and later, and here it may not. `tf32`
 allows that, and in matrix products too. `bf16` and `fp16` compute those two in half precision under
-autocast; weights, optimizer, intensity scaling and losses stay in float32, and so does evaluation.
-`fp16` scales the loss, and skips steps whose gradients overflow.
+autocast; weights, optimizer, intensity scaling and losses stay in float32. `fp16` scales the loss, and skips
+steps whose gradients overflow; it is of GPUs. Evaluation and prediction are in float32 unless
+`inference_precision` says otherwise, and always from the logits on (resizing, averages where windows overlap).
 """
 
 import importlib.util
@@ -29,36 +31,50 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
+from timm.layers import set_fused_attn, use_fused_attn
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from .errors import UserError
 
 PRECISIONS = ('fp32', 'tf32', 'bf16', 'fp16')
+HALVES = dict(bf16=torch.bfloat16, fp16=torch.float16)
+FUSES_ATTENTION = use_fused_attn()  # as timm's own variable, TIMM_FUSED_ATTN, has it
 
 
 def carry_into_model(experiment: ConfigDict, model: ConfigDict) -> None:
-    """Hand the options that are set to the parts of the model that know them."""
+    """Hand the options that are set to the parts of the model that know them.
+
+    Raises:
+        UserError: `inference_precision` of what predicts nothing.
+    """
+    if 'inference_precision' in experiment and not {'decode_head', 'network'} & set(model):
+        raise UserError(f'experiment.inference_precision={experiment.inference_precision}: {model.type} learns '
+                        'without labels and predicts nothing; leave it out')
     if 'activation_checkpointing' in experiment:
         model.backbone.with_cp = experiment.activation_checkpointing
-    for key in ('compile', 'channels_last'):
+    for key in ('compile', 'channels_last', 'inference_precision'):
         if key in experiment:
             model[key] = experiment[key]
 
 
 def prepare_acceleration(cfg: Config, train: bool) -> None:
-    """Set this process's arithmetic and the optimizer's wrapper; for training, check that the device can.
+    """Set this process's arithmetic and the optimizer's wrapper, before a model is built.
 
     Raises:
-        UserError: `fp16` without a GPU, or `compile` without a compiler.
+        UserError: training with `fp16` without a GPU, or with `compile` without a compiler.
     """
-    precision, gpu = cfg.experiment.get('precision', 'fp32'), torch.cuda.is_available()
+    precision, gpu = cfg.experiment.get('precision') or 'fp32', torch.cuda.is_available()
+    inference = cfg.experiment.get('inference_precision') or 'fp32'
     # torch 2.9's newer `fp32_precision` makes torch's own reading of these two raise, inside of inductor too.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == 'tf32'
+    # In bfloat16 on CPUs torch 2.14's fused attention takes two to four times as long as its parts.
+    set_fused_attn(FUSES_ATTENTION and (gpu or (precision if train else inference) != 'bf16'))
     if not train:
         return
-    if precision == 'fp16' and not gpu:
-        raise UserError('experiment.precision=fp16 needs a GPU, and torch finds none here; bf16 runs on CPUs too')
+    for key, value in dict(precision=precision, inference_precision=inference).items():
+        if value == 'fp16' and not gpu:
+            raise UserError(f'experiment.{key}=fp16 needs a GPU, and torch finds none here; bf16 runs on CPUs too')
     if precision == 'bf16':
         cfg.optim_wrapper.type = 'AutocastOptimWrapper'
     if precision == 'fp16':
@@ -108,9 +124,14 @@ class AutocastOptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        device = next(model.parameters()).device.type
-        with super().optim_context(model), torch.autocast(device, torch.bfloat16):
+        with super().optim_context(model), half_precision(next(model.parameters()).device, 'bf16'):
             yield
+
+
+def half_precision(device: torch.device, precision: str) -> torch.autocast:
+    """Convolutions and matrix products in half precision where that is asked for; on CPUs `fp16` is float32."""
+    halves = precision in HALVES and (precision, device.type) != ('fp16', 'cpu')
+    return torch.autocast(device.type, HALVES.get(precision), enabled=halves)
 
 
 def checkpoint_blocks(blocks: Iterable[nn.Module]) -> None:

@@ -24,9 +24,9 @@ img_size and encoder
         crop=(64, 128, 128),             # voxels that it takes at a time: slices, height, width
         spacing=(2.0, 1.5, 1.5))         # mm of a voxel that volumes are resampled to; None: as they are
 
-and how it is computed (acceleration.py): `precision`, `activation_checkpointing`, `compile`, `channels_last`,
-so that `--cfg-options experiment.slices=11` is one edit, not six. `load_config` fills the parts in; what it
-fills in cannot be set otherwise (keys.py).
+and how it is computed (acceleration.py): `precision`, `inference_precision`, `activation_checkpointing`,
+`compile`, `channels_last`, so that `--cfg-options experiment.slices=11` is one edit, not six. `load_config` fills
+the parts in; what it fills in cannot be set otherwise (keys.py).
 """
 
 import copy

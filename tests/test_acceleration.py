@@ -74,6 +74,47 @@ def test_under_bf16_images_are_scaled_and_losses_taken_in_float32(prepared):
     assert loss.dtype == loss_16.dtype == torch.float32
 
 
+@pytest.mark.parametrize('name, layer, logits', [
+    ('mini_beit_centering_hippocampus', 'backbone.model.blocks.0.mlp.fc1', 'decode_head.predict_by_feat'),
+    ('unet3d_phantom', 'network.model.0.conv.unit0.conv', '_finest')])
+def test_inference_in_bf16_is_near_float32_and_its_logits_are_float32(prepared, name, layer, logits):
+    """Training's precision is its own affair."""
+    def predict(**experiment):
+        base = TINY if 'mini' in name else {'experiment.crop': (4, 16, 16), 'experiment.batch': 2}
+        cfg = load_config(REPO / f'configs/{name}.py', base | {'experiment.data_root': str(prepared)} | {
+            f'experiment.{key}': value for key, value in experiment.items()})
+        prepare_for_device(cfg, 'none')
+        model, seen = train(cfg, steps=0)[0].eval(), []
+        model.get_submodule(layer).register_forward_hook(lambda _, inputs, out: seen.append(out.dtype))
+        *owner, method = logits.split('.')
+        owner = model.get_submodule('.'.join(owner))
+        original = getattr(owner, method)
+
+        def watch(*args):
+            found = original(*args)
+            seen.append(found)
+            return found
+
+        setattr(owner, method, watch)
+        model.test_step(next(iter(Runner.build_dataloader(cfg.test_dataloader))))
+        return seen[0], seen[1]
+
+    (kind, exact), (kind_16, rounded) = predict(precision='bf16'), predict(inference_precision='bf16')
+    assert (kind, kind_16) == (torch.float32, torch.bfloat16)
+    assert exact.dtype == rounded.dtype == torch.float32 and not torch.equal(exact, rounded)
+    torch.testing.assert_close(rounded, exact, rtol=0.02, atol=0.02 * exact.abs().max().item())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='of machines without a GPU')
+def test_attention_is_not_fused_where_that_is_slow(prepared):
+    def fused(**experiment):
+        model, _ = train(configure(prepared, **experiment), steps=0)
+        return {block.attn.fused_attn for block in model.backbone.model.blocks}
+
+    assert fused(precision='bf16') == {False}
+    assert fused(inference_precision='bf16') == {True}  # the next run of the same process
+
+
 ENCODERS = {
     'beit': (InflatedViT, 32, dict(sizes=dict(patch_size=8, embed_dim=24, depth=3, num_heads=3),
                                    out_indices=(0, 1, 2, 2))),
@@ -184,6 +225,8 @@ def test_misspelt_options_are_one_line(prepared, experiment, message):
 def test_fp16_needs_a_gpu_to_train_but_not_to_evaluate(prepared):
     with pytest.raises(UserError, match='precision=fp16 needs a GPU.*bf16'):
         configure(prepared, precision='fp16')
+    with pytest.raises(UserError, match='inference_precision=fp16 needs a GPU.*bf16'):
+        configure(prepared, inference_precision='fp16')
     cfg = load_config(CONFIG, TINY | {'experiment.data_root': str(prepared), 'experiment.precision': 'fp16'})
     prepare_for_device(cfg, 'none', train=False)
     assert cfg.optim_wrapper.type == 'OptimWrapper'

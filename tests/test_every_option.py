@@ -31,7 +31,7 @@ OTHERS = dict(data_root='{data}/.', source='other.pth', inflation='average', sli
               evaluate='train', val_interval=7, checkpoint_interval=7, encoder='deit_tiny_patch16_224',
               protocol='paper', precision='bf16', activation_checkpointing=True, compile=True, channels_last=True,
               train_percent=50, neighbour_lr=0.1, power=0.9, crop=(8, 32, 32), spacing=(2.0, 1.5, 1.5),
-              lifting='divided', tuning='bitfit')
+              lifting='divided', tuning='bitfit', inference_precision='bf16')
 
 
 def places(cfg: Config) -> dict:

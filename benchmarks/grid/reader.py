@@ -36,7 +36,8 @@ SET_BY = {'experiment.data_root': 'dataset', 'experiment.seed': 'seeds', 'load_f
 SOURCES_OF = {'videoswin': 'swin'}  # takes a 2D Swin's weights too, by inflating kernel and tables
 # Keys that decide how long a step takes.
 PACING = {f'experiment.{key}' for key in ('batch', 'accumulate', 'img_size', 'crop', 'spacing', 'encoder',
-                                          'precision', 'compile', 'channels_last', 'activation_checkpointing')}
+                                          'precision', 'inference_precision', 'compile', 'channels_last',
+                                          'activation_checkpointing')}
 
 
 @dataclass
