@@ -261,7 +261,8 @@ SHOWN = {
     'benchmarks/speed/loader.py': ([], CASE), 'benchmarks/speed/metric.py': ([], CASE),
     'benchmarks/speed/options.py': ([], {'--out': CASE['--out']} | dict.fromkeys(
         ['--repeats', '--models', '--size', '--batch', '--steps'], TINY)),
-    'benchmarks/speed/step.py': ([], CASE | dict.fromkeys(['--input', '--batch', '--precision'], TINY)),
+    'benchmarks/speed/step.py': ([], CASE | dict.fromkeys(
+        ['--input', '--batch', '--precision', '--inference-precision'], TINY)),
 }
 SCRIPTS = sorted(str(path.relative_to(REPO)) for folder in ('tools', 'benchmarks', 'benchmarks/speed')
                  for path in (REPO / folder).glob('*.py') if "__name__ == '__main__'" in path.read_text())
