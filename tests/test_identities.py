@@ -68,6 +68,7 @@ def test_a_run_is_known_by_what_determines_its_result():
                          'default_hooks.checkpoint_ema': dict(type='EMAHook'),
                          'default_hooks.param_scheduler': None,
                          'experiment.compile': True, 'experiment.precision': 'bf16',
+                         'experiment.inference_precision': 'bf16',
                          'experiment.accumulate': 2, 'experiment.seed': 7, 'model.backbone.drop_path_rate': 0.3,
                          'optim_wrapper.clip_grad.max_norm': 2.0, 'custom_hooks': [dict(type='EMAHook')],
                          'default_hooks.mine': dict(type='EMAHook'), 'load_from': 'x.pth',
