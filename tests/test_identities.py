@@ -26,7 +26,7 @@ PHOTOGRAPHS = 'f28c306beaa6'  # split_hash of Caltech-101 as it is prepared
 # sha256 of each, as `tools/sources.py --get` writes it
 WEIGHTS = {'dinov2_vits14': 'dc75e3ddfb5c5c7ccd76eb1cdf4deda601bece43fdfdf8ac2a64fea6c64eb0b7'}
 
-PARTS = {'chaos': ['2a', '3', 'short']}  # tables of a grid that has not run whole
+PARTS = {'chaos': ['2a', '3', 'short', 'depth']}  # tables of a grid that has not run whole
 EARLIER: tuple[str, ...] = ()  # of an earlier recipe, to be run again
 NAMES = sorted(path.parent.name for path in RESULTS.glob('*/grid.yaml'))
 
