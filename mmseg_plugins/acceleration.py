@@ -11,8 +11,9 @@
 lets convolutions round their factors to TF32's 10 bits on Ampere and later, and here it may not. `tf32`
 allows that, and in matrix products too. `bf16` and `fp16` compute those two in half precision under
 autocast; weights, optimizer, intensity scaling and losses stay in float32. `fp16` scales the loss, and skips
-steps whose gradients overflow; it is of GPUs. Evaluation and prediction are in float32 unless
-`inference_precision` says otherwise, and always from the logits on (resizing, averages where windows overlap).
+steps whose gradients overflow; without a GPU it is refused in training, and evaluation and prediction are in
+float32. These are in float32 (with `tf32`, in that) unless `inference_precision` says otherwise, and always
+from the logits on (resizing, averages where windows overlap).
 """
 
 import importlib.util
@@ -31,7 +32,6 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
-from timm.layers import set_fused_attn, use_fused_attn
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -39,42 +39,35 @@ from .errors import UserError
 
 PRECISIONS = ('fp32', 'tf32', 'bf16', 'fp16')
 HALVES = dict(bf16=torch.bfloat16, fp16=torch.float16)
-FUSES_ATTENTION = use_fused_attn()  # as timm's own variable, TIMM_FUSED_ATTN, has it
 
 
 def carry_into_model(experiment: ConfigDict, model: ConfigDict) -> None:
-    """Hand the options that are set to the parts of the model that know them.
-
-    Raises:
-        UserError: `inference_precision` of what predicts nothing.
-    """
-    if 'inference_precision' in experiment and not {'decode_head', 'network'} & set(model):
-        raise UserError(f'experiment.inference_precision={experiment.inference_precision}: {model.type} learns '
-                        'without labels and predicts nothing; leave it out')
+    """Hand the options that are set to the parts of the model that know them."""
     if 'activation_checkpointing' in experiment:
         model.backbone.with_cp = experiment.activation_checkpointing
     for key in ('compile', 'channels_last', 'inference_precision'):
-        if key in experiment:
+        model.pop(key, None)
+        if experiment.get(key) not in (None, False, 'fp32'):
             model[key] = experiment[key]
 
 
 def prepare_acceleration(cfg: Config, train: bool) -> None:
-    """Set this process's arithmetic and the optimizer's wrapper, before a model is built.
+    """Set this process's arithmetic and the optimizer's wrapper; for training, check that the device can.
 
     Raises:
-        UserError: training with `fp16` without a GPU, or with `compile` without a compiler.
+        UserError: `fp16` without a GPU, or `compile` without a compiler.
     """
     precision, gpu = cfg.experiment.get('precision') or 'fp32', torch.cuda.is_available()
     inference = cfg.experiment.get('inference_precision') or 'fp32'
     # torch 2.9's newer `fp32_precision` makes torch's own reading of these two raise, inside of inductor too.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == 'tf32'
-    # In bfloat16 on CPUs torch 2.14's fused attention takes two to four times as long as its parts.
-    set_fused_attn(FUSES_ATTENTION and (gpu or (precision if train else inference) != 'bf16'))
+    for key, value in ((dict(precision=precision) if train else {}) | dict(inference_precision=inference)).items():
+        if train and value == 'fp16' and not gpu:
+            raise UserError(f'experiment.{key}=fp16 needs a GPU, and torch finds none here; bf16 runs on CPUs too')
+        if is_main_process() and (remark := _remark(value, gpu)):
+            print(f'experiment.{key}={value}: {remark}', file=sys.stderr)
     if not train:
         return
-    for key, value in dict(precision=precision, inference_precision=inference).items():
-        if value == 'fp16' and not gpu:
-            raise UserError(f'experiment.{key}=fp16 needs a GPU, and torch finds none here; bf16 runs on CPUs too')
     if precision == 'bf16':
         cfg.optim_wrapper.type = 'AutocastOptimWrapper'
     if precision == 'fp16':
@@ -82,13 +75,11 @@ def prepare_acceleration(cfg: Config, train: bool) -> None:
     if cfg.experiment.get('compile') and (missing := missing_for_compilation(gpu)):
         raise UserError(f'experiment.compile: torch.compile needs {missing}, which is not here; install it or '
                         'leave the option out')
-    if is_main_process() and (remark := _remark(precision, gpu)):
-        print(f'experiment.precision={precision}: {remark}', file=sys.stderr)
 
 
 def _remark(precision: str, gpu: bool) -> str | None:
     """What the user may not expect of a precision on this device."""
-    if precision == 'tf32' and not gpu:
+    if precision in ('tf32', 'fp16') and not gpu:
         return 'changes nothing on a CPU: float32'
     if precision in ('tf32', 'bf16') and gpu and torch.cuda.get_device_capability() < (8, 0):
         name = torch.cuda.get_device_name()
@@ -126,6 +117,13 @@ class AutocastOptimWrapper(OptimWrapper):
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         with super().optim_context(model), half_precision(next(model.parameters()).device, 'bf16'):
             yield
+
+
+def check_inference_precision(precision: str) -> str:
+    """The precision, if it is one of predictions; else raise a UserError."""
+    if precision not in ('fp32', *HALVES):
+        raise UserError(f'inference_precision {precision!r}: must be one of fp32, {", ".join(HALVES)}')
+    return precision
 
 
 def half_precision(device: torch.device, precision: str) -> torch.autocast:

@@ -344,9 +344,10 @@ def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:
                         'model.backbone.model')
     else:  # a pre-training objective without labels, whose own schedules span the steps
         model.steps, model.accumulate = experiment.steps, experiment.accumulate
-        if (tuning := _unusual(experiment, 'tuning')) is not None:
-            raise UserError(f'experiment.tuning={tuning}: an objective without labels trains all weights of its '
-                            'encoder; leave it out')
+        for key, why in (('tuning', 'trains all weights of its encoder'),
+                         ('inference_precision', 'predicts nothing')):
+            if (value := _unusual(experiment, key)) is not None:
+                raise UserError(f'experiment.{key}={value}: an objective without labels {why}; leave it out')
     model.backbone.update(slices=slices, channels=index['channels'], inflation=experiment.inflation,
                           source=experiment.source, img_size=experiment.img_size)
     for key in ('lifting', 'tuning'):

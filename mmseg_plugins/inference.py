@@ -10,7 +10,6 @@ from mmengine.config import Config
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from .acceleration import prepare_acceleration
 from .building import build_model
 from .datasets.crops import resample, resampled_shape
 from .datasets.intensity import channel_statistics, intensity_ranges
@@ -33,7 +32,6 @@ def load_model(cfg: Config, checkpoint: Any, path: Path, device: str) -> nn.Modu
         UserError: the checkpoint is not this model's.
     """
     leave_source_out(cfg)
-    prepare_acceleration(cfg, train=False)
     model = build_model(cfg).to(device).eval()
     load_weights(model, checkpoint, path)
     return model

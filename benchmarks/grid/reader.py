@@ -29,8 +29,7 @@ SET_BY = {'experiment.data_root': 'dataset', 'experiment.seed': 'seeds', 'load_f
           **{f'experiment.{name}': f'axis {name}' for name, axis in AXES.items() if axis.neutral is not None}}
 # Keys that decide how long a step takes.
 PACING = {f'experiment.{key}' for key in ('batch', 'accumulate', 'img_size', 'crop', 'spacing', 'encoder',
-                                          'precision', 'inference_precision', 'compile', 'channels_last',
-                                          'activation_checkpointing')}
+                                          'precision', 'compile', 'channels_last', 'activation_checkpointing')}
 
 AXES_OF_ROWS = {str: ({str: object}, None)}
 OWN_TABLE = {'rows': AXES_OF_ROWS, 'against': (str, int, ...),

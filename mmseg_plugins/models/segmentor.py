@@ -11,7 +11,7 @@ from mmseg.structures import SegDataSample
 from mmseg.utils import SampleList
 from torch import Tensor
 
-from ..acceleration import compile_in_training, half_precision, lay_channels_last
+from ..acceleration import check_inference_precision, compile_in_training, half_precision, lay_channels_last
 from ..errors import UserError
 
 
@@ -39,7 +39,7 @@ class WindowSegmentor(EncoderDecoder):
         if (mode := (test_cfg or {}).get('mode', 'whole')) not in ('whole', 'slide'):
             raise ValueError(f"test_cfg.mode={mode!r}: must be 'whole' or 'slide'")
         self.target, self.slices, self.classes = target, slices, decode_head['num_classes']
-        self.inference_precision = inference_precision
+        self.inference_precision = check_inference_precision(inference_precision)
         if target == 'all':
             decode_head = dict(decode_head, num_classes=self.classes * slices)
         super().__init__(*args, decode_head=decode_head, test_cfg=test_cfg, **kwargs)
@@ -63,6 +63,8 @@ class WindowSegmentor(EncoderDecoder):
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Logits of a prediction, at the input's size."""
+        if self.inference_precision == 'fp32':
+            return super().encode_decode(inputs, batch_img_metas)
         with half_precision(inputs.device, self.inference_precision):
             logits = self.decode_head(self.extract_feat(inputs))
         return self.decode_head.predict_by_feat(logits.float(), batch_img_metas)

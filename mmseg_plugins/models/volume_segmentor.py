@@ -11,7 +11,7 @@ from mmseg.utils import SampleList
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..acceleration import compile_in_training, half_precision
+from ..acceleration import check_inference_precision, compile_in_training, half_precision
 from ..errors import UserError, check_number, nearest
 
 
@@ -58,7 +58,7 @@ class VolumeSegmentor(BaseModel):
         super().__init__(data_preprocessor)
         self.channels, self.crop = network['in_channels'], tuple(crop)
         self.overlap, self.crops = check_number('overlap', overlap, 0, 0.99), int(check_number('crops', crops, 1))
-        self.inference_precision = inference_precision
+        self.inference_precision = check_inference_precision(inference_precision)
         self.network = MODELS.build(network)
         losses = loss_decode if isinstance(loss_decode, list | tuple) else [loss_decode]
         self.losses = torch.nn.ModuleList(MODELS.build(loss) for loss in losses)
