@@ -17,7 +17,8 @@ REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
 from benchmarks.executors.watch import watch  # noqa: E402
-from benchmarks.grid.reader import Grid, load_grid  # noqa: E402
+from benchmarks.grid.grid import Grid  # noqa: E402
+from benchmarks.grid.reader import load_grid  # noqa: E402
 from benchmarks.paper.claims import (  # noqa: E402
     CAPTION,
     NOT_RUN,

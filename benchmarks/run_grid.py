@@ -20,7 +20,8 @@ from benchmarks.executors.local import DebugExecutor, LocalExecutor  # noqa: E40
 from benchmarks.executors.slurm import add_arguments  # noqa: E402
 from benchmarks.executors.watch import WORK  # noqa: E402
 from benchmarks.grid.axes import AXES  # noqa: E402
-from benchmarks.grid.reader import GIVEN, Grid, check_distinct, is_file_name, load_grid  # noqa: E402
+from benchmarks.grid.grid import GIVEN, Grid  # noqa: E402
+from benchmarks.grid.reader import check_distinct, is_file_name, load_grid  # noqa: E402
 from mmseg_plugins.commands import command  # noqa: E402
 from mmseg_plugins.errors import UserError, run_main  # noqa: E402
 from mmseg_plugins.experiment import import_extensions  # noqa: E402

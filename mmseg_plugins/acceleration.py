@@ -2,6 +2,7 @@
 
     experiment = dict(
         precision='fp32',                # 'fp32', 'tf32', 'bf16' or 'fp16'
+        inference_precision='fp32',      # 'fp32', 'bf16' or 'fp16', of evaluation and prediction
         activation_checkpointing=False,  # keep each block's input alone and compute the rest twice
         compile=False,                   # torch.compile of the training's forward and backward pass
         channels_last=False)             # images, feature maps and their kernels with channels innermost
@@ -9,8 +10,10 @@
 `fp32` is float32 throughout, as the paper's GPUs (Turing) and released code have it: torch's own default
 lets convolutions round their factors to TF32's 10 bits on Ampere and later, and here it may not. `tf32`
 allows that, and in matrix products too. `bf16` and `fp16` compute those two in half precision under
-autocast; weights, optimizer, intensity scaling and losses stay in float32, and so does evaluation.
-`fp16` scales the loss, and skips steps whose gradients overflow.
+autocast; weights, optimizer, intensity scaling and losses stay in float32. `fp16` scales the loss, and skips
+steps whose gradients overflow; without a GPU it is refused in training, and evaluation and prediction are in
+float32. These are in float32 (with `tf32`, in that) unless `inference_precision` says otherwise, and always
+from the logits on (resizing, averages where windows overlap).
 """
 
 import importlib.util
@@ -35,14 +38,16 @@ from torch.utils.checkpoint import checkpoint
 from .errors import UserError
 
 PRECISIONS = ('fp32', 'tf32', 'bf16', 'fp16')
+HALVES = dict(bf16=torch.bfloat16, fp16=torch.float16)
 
 
 def carry_into_model(experiment: ConfigDict, model: ConfigDict) -> None:
     """Hand the options that are set to the parts of the model that know them."""
     if 'activation_checkpointing' in experiment:
         model.backbone.with_cp = experiment.activation_checkpointing
-    for key in ('compile', 'channels_last'):
-        if key in experiment:
+    for key in ('compile', 'channels_last', 'inference_precision'):
+        model.pop(key, None)
+        if experiment.get(key) not in (None, False, 'fp32'):
             model[key] = experiment[key]
 
 
@@ -52,13 +57,17 @@ def prepare_acceleration(cfg: Config, train: bool) -> None:
     Raises:
         UserError: `fp16` without a GPU, or `compile` without a compiler.
     """
-    precision, gpu = cfg.experiment.get('precision', 'fp32'), torch.cuda.is_available()
+    precision, gpu = cfg.experiment.get('precision') or 'fp32', torch.cuda.is_available()
+    inference = cfg.experiment.get('inference_precision') or 'fp32'
     # torch 2.9's newer `fp32_precision` makes torch's own reading of these two raise, inside of inductor too.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == 'tf32'
+    for key, value in ((dict(precision=precision) if train else {}) | dict(inference_precision=inference)).items():
+        if train and value == 'fp16' and not gpu:
+            raise UserError(f'experiment.{key}=fp16 needs a GPU, and torch finds none here; bf16 runs on CPUs too')
+        if is_main_process() and (remark := _remark(value, gpu)):
+            print(f'experiment.{key}={value}: {remark}', file=sys.stderr)
     if not train:
         return
-    if precision == 'fp16' and not gpu:
-        raise UserError('experiment.precision=fp16 needs a GPU, and torch finds none here; bf16 runs on CPUs too')
     if precision == 'bf16':
         cfg.optim_wrapper.type = 'AutocastOptimWrapper'
     if precision == 'fp16':
@@ -66,13 +75,11 @@ def prepare_acceleration(cfg: Config, train: bool) -> None:
     if cfg.experiment.get('compile') and (missing := missing_for_compilation(gpu)):
         raise UserError(f'experiment.compile: torch.compile needs {missing}, which is not here; install it or '
                         'leave the option out')
-    if is_main_process() and (remark := _remark(precision, gpu)):
-        print(f'experiment.precision={precision}: {remark}', file=sys.stderr)
 
 
 def _remark(precision: str, gpu: bool) -> str | None:
     """What the user may not expect of a precision on this device."""
-    if precision == 'tf32' and not gpu:
+    if precision in ('tf32', 'fp16') and not gpu:
         return 'changes nothing on a CPU: float32'
     if precision in ('tf32', 'bf16') and gpu and torch.cuda.get_device_capability() < (8, 0):
         name = torch.cuda.get_device_name()
@@ -108,9 +115,21 @@ class AutocastOptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        device = next(model.parameters()).device.type
-        with super().optim_context(model), torch.autocast(device, torch.bfloat16):
+        with super().optim_context(model), half_precision(next(model.parameters()).device, 'bf16'):
             yield
+
+
+def check_inference_precision(precision: str) -> str:
+    """The precision, if it is one of predictions; else raise a UserError."""
+    if precision not in ('fp32', *HALVES):
+        raise UserError(f'inference_precision {precision!r}: must be one of fp32, {", ".join(HALVES)}')
+    return precision
+
+
+def half_precision(device: torch.device, precision: str) -> torch.autocast:
+    """Convolutions and matrix products in half precision where that is asked for; on CPUs `fp16` is float32."""
+    halves = precision in HALVES and (precision, device.type) != ('fp16', 'cpu')
+    return torch.autocast(device.type, HALVES.get(precision), enabled=halves)
 
 
 def checkpoint_blocks(blocks: Iterable[nn.Module]) -> None:

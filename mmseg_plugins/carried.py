@@ -18,7 +18,7 @@ from mmseg.registry import MODELS
 from .datasets.store import INDEX, find_class_fault
 from .errors import UserError, some
 from .experiment import import_extensions, places
-from .keys import check_experiment, decided_by
+from .keys import KEYS, check_experiment, decided_by
 from .sources import describe_weights
 from .untrusted import OTHERS, find_fault
 
@@ -31,7 +31,7 @@ PART = OTHERS | dict(type=str)
 CARRIED = OTHERS | dict(config=dict(model=PART, experiment=OTHERS, pipeline=[PART]), imports=[str], data=DATA,
                         source=(OTHERS, None))
 # Keys of `experiment` by which a prediction differs though the weights fit.
-PREDICTED_BY = ('slices', 'stride', 'target', 'img_size', 'crop', 'spacing', 'protocol')
+PREDICTED_BY = ('slices', 'stride', 'target', 'img_size', 'crop', 'spacing', 'protocol', 'inference_precision')
 # Of OpenMMLab's classes, those that only compute.
 OPENMMLAB = {'UPerHead', 'FCNHead', 'SegformerHead', 'PSPHead', 'ASPPHead', 'DepthwiseSeparableASPPHead',
              'SETRUPHead', 'SETRMLAHead', 'FPNHead', 'Feature2Pyramid', 'MultiLevelNeck', 'MLANeck', 'FPN'}
@@ -198,7 +198,8 @@ def find_differences(cfg: Config, index: dict, checkpoint: Any) -> list[str]:
     theirs, mine = carried['config'], prediction_settings(cfg)
 
     def settings(config: dict, data: dict) -> dict[str, Any]:
-        found = {f'experiment.{key}': config['experiment'].get(key) for key in PREDICTED_BY}
+        given = {key: config['experiment'].get(key) for key in PREDICTED_BY}
+        found = {f'experiment.{key}': KEYS[key].usual if value is None else value for key, value in given.items()}
         found |= {f'model.{place}': value for place, value in places(config['model'])
                   if not decided_by(f'model.{place}')}
         return found | {f'data: {key}': data.get(key) for key in ('labels', 'channel_names', 'intensity')}

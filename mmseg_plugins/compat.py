@@ -2,7 +2,8 @@
 
 Importing it makes `import mmseg` work beside mmcv-lite, makes mmengine read checkpoints as
 data on every torch (safe_load.py), makes mmengine's file writes atomic and its resuming
-proof against a kill, lets batch norms span CPU processes, and quiets what no user can act on.
+proof against a kill, lets batch norms span CPU processes, keeps CPUs from torch's slow attention and
+wrong gradients in bfloat16, and quiets what no user can act on.
 """
 
 import importlib.util
@@ -246,6 +247,51 @@ def _synchronize_norms_on_cpus() -> None:
     runner.convert_sync_batchnorm = convert_sync_batchnorm
 
 
+def _attend_in_parts_on_cpus() -> None:
+    """In bfloat16 on CPUs torch's fused attention takes up to four times as long as its parts (2.14, both ways).
+
+    Beyond 512 tokens it stays: what the parts keep for the way back grows with their square.
+    """
+    import torch
+    from torch.nn import functional
+
+    fused = functional.scaled_dot_product_attention
+
+    def attend(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, **others):
+        other = (dropout_p or is_causal or others
+                 or attn_mask is not None and not attn_mask.is_floating_point())
+        if other or query.dtype != torch.bfloat16 or query.device.type != 'cpu' or key.shape[-2] > 512:
+            return fused(query, key, value, attn_mask, dropout_p, is_causal, **others)
+        weights = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)
+        if attn_mask is not None:
+            weights = weights + attn_mask.to(weights.dtype)
+        return weights.softmax(-1) @ value
+
+    functional.scaled_dot_product_attention = attend
+
+
+def _convolve_thin_volumes_in_float32() -> None:
+    """In bfloat16 on CPUs the gradient of a kernel that is larger than its volume is what memory held, or a crash.
+
+    So with torch 2.14 (oneDNN 3.12 on AVX512-BF16), which has the deepest layers of a 3D U-Net learn from that.
+    """
+    import torch
+    from torch.nn import functional
+
+    conv3d = functional.conv3d
+
+    def convolve(input, weight, bias=None, *args, **kwargs):
+        halves = input.dtype == torch.bfloat16 or torch.is_autocast_enabled('cpu')
+        if not (halves and input.device.type == 'cpu'
+                and any(side < kernel for side, kernel in zip(input.shape[-3:], weight.shape[-3:], strict=True))):
+            return conv3d(input, weight, bias, *args, **kwargs)
+        with torch.autocast('cpu', enabled=False):
+            bias = None if bias is None else bias.float()
+            return conv3d(input.float(), weight.float(), bias, *args, **kwargs).bfloat16()
+
+    functional.conv3d = convolve
+
+
 def leave_processes() -> None:
     """End a process of a distributed run that went well; without a process group, do nothing.
 
@@ -291,3 +337,5 @@ _skip_environment_dump()
 _format_each_config_once()
 _quiet_loggers()
 _synchronize_norms_on_cpus()
+_attend_in_parts_on_cpus()
+_convolve_thin_volumes_in_float32()

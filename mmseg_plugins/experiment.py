@@ -24,9 +24,9 @@ img_size and encoder
         crop=(64, 128, 128),             # voxels that it takes at a time: slices, height, width
         spacing=(2.0, 1.5, 1.5))         # mm of a voxel that volumes are resampled to; None: as they are
 
-and how it is computed (acceleration.py): `precision`, `activation_checkpointing`, `compile`, `channels_last`,
-so that `--cfg-options experiment.slices=11` is one edit, not six. `load_config` fills the parts in; what it
-fills in cannot be set otherwise (keys.py).
+and how it is computed (acceleration.py): `precision`, `inference_precision`, `activation_checkpointing`,
+`compile`, `channels_last`, so that `--cfg-options experiment.slices=11` is one edit, not six. `load_config` fills
+the parts in; what it fills in cannot be set otherwise (keys.py).
 """
 
 import copy
@@ -344,9 +344,10 @@ def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:
                         'model.backbone.model')
     else:  # a pre-training objective without labels, whose own schedules span the steps
         model.steps, model.accumulate = experiment.steps, experiment.accumulate
-        if (tuning := _unusual(experiment, 'tuning')) is not None:
-            raise UserError(f'experiment.tuning={tuning}: an objective without labels trains all weights of its '
-                            'encoder; leave it out')
+        for key, why in (('tuning', 'trains all weights of its encoder'),
+                         ('inference_precision', 'predicts nothing')):
+            if (value := _unusual(experiment, key)) is not None:
+                raise UserError(f'experiment.{key}={value}: an objective without labels {why}; leave it out')
     model.backbone.update(slices=slices, channels=index['channels'], inflation=experiment.inflation,
                           source=experiment.source, img_size=experiment.img_size)
     for key in ('lifting', 'tuning'):

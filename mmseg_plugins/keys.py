@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .acceleration import PRECISIONS
+from .acceleration import HALVES, PRECISIONS
 from .datasets.intensity import PROTOCOLS
 from .errors import UserError, nearest
 from .inflation import parse_inflation
@@ -124,6 +124,7 @@ KEYS: dict[str, Key] = {
     'encoder': _text(optional=True, of='windows'),
     'protocol': _one_of(PROTOCOLS, rf'{DATASET}\.protocol'),
     'precision': _one_of(PRECISIONS, r'optim_wrapper\.(type|dtype)', optional=True, usual='fp32'),
+    'inference_precision': _one_of(('fp32', *HALVES), r'model\.inference_precision', optional=True, usual='fp32'),
     'activation_checkpointing': _switch(r'model\.backbone\.with_cp', determines=False, of='windows'),
     'compile': _switch(r'(model\.)?compile'),
     'channels_last': _switch(r'model\.channels_last', of='windows'),

@@ -11,6 +11,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 from mmseg.registry import MODELS
+from torch.nn.functional import scaled_dot_product_attention as attend
 
 from mmseg_plugins import acceleration
 from mmseg_plugins.acceleration import compile_in_training
@@ -72,6 +73,86 @@ def test_under_bf16_images_are_scaled_and_losses_taken_in_float32(prepared):
     assert torch.equal(images, images_16)
     assert (features.dtype, features_16.dtype) == (torch.float32, torch.bfloat16)
     assert loss.dtype == loss_16.dtype == torch.float32
+
+
+def watch_inference(prepared, name, layers, logits, **experiment):
+    """The types of layers' outputs, and what a method gives, in the prediction of a batch."""
+    base = TINY if 'mini' in name else {'experiment.crop': (4, 16, 16), 'experiment.batch': 2}
+    cfg = load_config(REPO / f'configs/{name}.py', base | {'experiment.data_root': str(prepared)} | {
+        f'experiment.{key}': value for key, value in experiment.items()})
+    prepare_for_device(cfg, 'none')
+    model, types, found = train(cfg, steps=0)[0].eval(), [], []
+    for layer in layers:
+        model.get_submodule(layer).register_forward_hook(lambda _, inputs, out: types.append(out.dtype))
+    owner, _, method = logits.rpartition('.')
+    owner = model.get_submodule(owner)
+    original = getattr(owner, method)
+    setattr(owner, method, lambda *args: found.append(original(*args)) or found[-1])
+    model.test_step(next(iter(Runner.build_dataloader(cfg.test_dataloader))))
+    return set(types), found[0]
+
+
+@pytest.mark.parametrize('where, settings', [
+    (WINDOWS := ('mini_beit_centering_hippocampus', ['backbone.model.blocks.0.mlp.fc1', 'decode_head.conv_seg'],
+                 'decode_head.predict_by_feat'), dict(target='center')),
+    (WINDOWS, dict(target='all')),
+    (('unet3d_phantom', ['network.model.0.conv.unit0.conv', 'network.model.2.1.conv.unit0.conv'], '_finest'), {})])
+def test_inference_in_bf16_is_near_float32_and_its_logits_are_float32(prepared, where, settings):
+    """Training's precision is its own affair."""
+    kinds, exact = watch_inference(prepared, *where, **settings, precision='bf16')
+    others, rounded = watch_inference(prepared, *where, **settings, inference_precision='bf16')
+    assert (kinds, others) == ({torch.float32}, {torch.bfloat16})
+    assert exact.dtype == rounded.dtype == torch.float32
+    assert 0 < (rounded - exact).std() < 0.02 * exact.std()
+
+
+def test_an_inference_precision_that_there_is_not_is_refused_wherever_it_comes_from(prepared):
+    cfg = configure(prepared)
+    cfg.model.inference_precision = 'bf61'  # as a checkpoint may carry it
+    with pytest.raises(UserError, match="inference_precision 'bf61': must be one of fp32, bf16, fp16"):
+        train(cfg, steps=0)
+    with pytest.raises(UserError, match='inference_precision=bf16: an objective without labels predicts nothing'):
+        configure(prepared, DINO, inference_precision='bf16')
+    configure(prepared, DINO, inference_precision='fp32')
+
+
+@pytest.mark.parametrize('dtype, tokens, mask, fused', [
+    (torch.bfloat16, 65, False, False), (torch.bfloat16, 5, True, False), (torch.bfloat16, 513, False, True),
+    (torch.float32, 65, False, True)])
+def test_attention_on_a_cpu_is_in_parts_where_that_is_faster(dtype, tokens, mask, fused):
+    torch.manual_seed(0)
+    parts = [torch.randn(2, 3, tokens, 8, requires_grad=True) for _ in range(3)]
+    mask = torch.randn(3, tokens, tokens) if mask else None
+    exact = attend(*parts, attn_mask=mask)
+    with torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
+        found = attend(*(part.to(dtype) for part in parts), attn_mask=mask)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), exact, rtol=0, atol=0.03)
+    graph, names = [found.grad_fn], set()
+    while graph:
+        names.add((node := graph.pop()).name())
+        graph += [inner for inner, _ in node.next_functions if inner]
+    assert any('ScaledDotProduct' in name for name in names) == fused
+
+
+@pytest.mark.parametrize('kernel, size', [(3, (2, 10, 10)), (3, (4, 10, 10)), (5, (5, 1, 8)), (5, (3, 8, 8))])
+def test_a_kernel_larger_than_its_volume_has_its_gradient_in_bf16_too(kernel, size):
+    torch.manual_seed(0)
+    layer, volume = torch.nn.Conv3d(16, 16, kernel, padding=kernel // 2), torch.randn(2, 16, *size)
+
+    def gradients(halves):
+        layer.zero_grad()
+        with torch.autocast('cpu', torch.bfloat16, enabled=halves):
+            found = layer(volume)
+        held = [torch.full((length,), torch.nan) for length in (1000, 5000, 20000, 100000) for _ in range(6)]
+        del held  # what a gradient that is not computed would be made of
+        found.backward(torch.ones_like(found))
+        return found.dtype, layer.weight.grad.clone(), layer.bias.grad.clone()
+
+    (_, *exact), (kind, *rounded) = gradients(False), gradients(True)
+    assert kind == torch.bfloat16
+    for mine, theirs in zip(rounded, exact, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0.02, atol=0.02 * theirs.abs().max().item())
 
 
 ENCODERS = {
@@ -181,12 +262,23 @@ def test_misspelt_options_are_one_line(prepared, experiment, message):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='of machines without a GPU')
-def test_fp16_needs_a_gpu_to_train_but_not_to_evaluate(prepared):
+def test_fp16_needs_a_gpu_to_train_but_not_to_evaluate(prepared, capsys):
     with pytest.raises(UserError, match='precision=fp16 needs a GPU.*bf16'):
         configure(prepared, precision='fp16')
-    cfg = load_config(CONFIG, TINY | {'experiment.data_root': str(prepared), 'experiment.precision': 'fp16'})
+    with pytest.raises(UserError, match='inference_precision=fp16 needs a GPU.*bf16'):
+        configure(prepared, inference_precision='fp16')
+    cfg = load_config(CONFIG, TINY | {'experiment.data_root': str(prepared), 'experiment.precision': 'fp16',
+                                      'experiment.inference_precision': 'fp16'})
     prepare_for_device(cfg, 'none', train=False)
     assert cfg.optim_wrapper.type == 'OptimWrapper'
+    said = capsys.readouterr().err
+    assert 'experiment.inference_precision=fp16: changes nothing on a CPU: float32' in said
+    assert 'experiment.precision' not in said
+    model, _ = train(cfg, steps=0)
+    seen = []
+    model.backbone.model.blocks[0].mlp.fc1.register_forward_hook(lambda _, inputs, out: seen.append(out.dtype))
+    model.eval().test_step(next(iter(Runner.build_dataloader(cfg.test_dataloader))))
+    assert set(seen) == {torch.float32}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')

@@ -31,7 +31,7 @@ OTHERS = dict(data_root='{data}/.', source='other.pth', inflation='average', sli
               evaluate='train', val_interval=7, checkpoint_interval=7, encoder='deit_tiny_patch16_224',
               protocol='paper', precision='bf16', activation_checkpointing=True, compile=True, channels_last=True,
               train_percent=50, neighbour_lr=0.1, power=0.9, crop=(8, 32, 32), spacing=(2.0, 1.5, 1.5),
-              lifting='divided', tuning='bitfit')
+              lifting='divided', tuning='bitfit', inference_precision='bf16')
 
 
 def places(cfg: Config) -> dict:
@@ -261,7 +261,8 @@ SHOWN = {
     'benchmarks/speed/loader.py': ([], CASE), 'benchmarks/speed/metric.py': ([], CASE),
     'benchmarks/speed/options.py': ([], {'--out': CASE['--out']} | dict.fromkeys(
         ['--repeats', '--models', '--size', '--batch', '--steps'], TINY)),
-    'benchmarks/speed/step.py': ([], CASE | dict.fromkeys(['--input', '--batch', '--precision'], TINY)),
+    'benchmarks/speed/step.py': ([], CASE | dict.fromkeys(
+        ['--input', '--batch', '--precision', '--inference-precision'], TINY)),
 }
 SCRIPTS = sorted(str(path.relative_to(REPO)) for folder in ('tools', 'benchmarks', 'benchmarks/speed')
                  for path in (REPO / folder).glob('*.py') if "__name__ == '__main__'" in path.read_text())

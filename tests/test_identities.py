@@ -26,7 +26,7 @@ PHOTOGRAPHS = 'f28c306beaa6'  # split_hash of Caltech-101 as it is prepared
 # sha256 of each, as `tools/sources.py --get` writes it
 WEIGHTS = {'dinov2_vits14': 'dc75e3ddfb5c5c7ccd76eb1cdf4deda601bece43fdfdf8ac2a64fea6c64eb0b7'}
 
-PARTS = {'chaos': ['2a', '3', 'short']}  # tables of a grid that has not run whole
+PARTS = {'chaos': ['2a', '3', 'short', 'depth']}  # tables of a grid that has not run whole
 EARLIER: tuple[str, ...] = ()  # of an earlier recipe, to be run again
 NAMES = sorted(path.parent.name for path in RESULTS.glob('*/grid.yaml'))
 
@@ -68,6 +68,7 @@ def test_a_run_is_known_by_what_determines_its_result():
                          'default_hooks.checkpoint_ema': dict(type='EMAHook'),
                          'default_hooks.param_scheduler': None,
                          'experiment.compile': True, 'experiment.precision': 'bf16',
+                         'experiment.inference_precision': 'bf16',
                          'experiment.accumulate': 2, 'experiment.seed': 7, 'model.backbone.drop_path_rate': 0.3,
                          'optim_wrapper.clip_grad.max_norm': 2.0, 'custom_hooks': [dict(type='EMAHook')],
                          'default_hooks.mine': dict(type='EMAHook'), 'load_from': 'x.pth',

@@ -20,7 +20,7 @@ SCRIPTS = sorted({path.stem for path in SPEED.glob('*.py')} - {'__init__', 'comm
 TINY = {'loader': ['--size', '64', '--repeats', '1'], 'metric': ['--size', '64', '--repeats', '1'],
         'options': ['--repeats', '1', '--models', 'mini', '--size', '32', '--batch', '4', '--steps', '2'],
         'step': ['--size', '64', '--repeats', '1', '--input', '28', '--batch', '2',
-                 '--precision', 'bf16']}
+                 '--precision', 'bf16', '--inference-precision', 'bf16']}
 
 
 @pytest.fixture

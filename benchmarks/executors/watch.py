@@ -16,7 +16,7 @@ from rich.table import Column, Table
 from mmseg_plugins.commands import REPO
 
 from ..grid.axes import Cell
-from ..grid.reader import Grid
+from ..grid.grid import Grid
 from ..runs.records import read_record, read_records
 from ..runs.run import name_part
 from ..runs.search import searched_cell

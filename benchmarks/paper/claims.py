@@ -14,7 +14,7 @@ from scipy import stats
 from mmseg_plugins.datasets.catalogue import BCV_LABELS
 
 from ..grid.axes import Cell
-from ..grid.reader import Grid
+from ..grid.grid import Grid
 from ..rendering.contrasts import Judged
 from ..rendering.findings import variation_points
 from ..rendering.frame import Measured

@@ -5,7 +5,7 @@ from pathlib import Path
 from mmseg_plugins.errors import UserError
 
 from ..grid.axes import Cell
-from ..grid.reader import Grid
+from ..grid.grid import Grid
 from ..runs.agenda import make_agenda, make_run
 from .estimate import Device
 from .work import list_kinds

@@ -9,7 +9,7 @@ from mmseg_plugins.errors import UserError, nearest
 from mmseg_plugins.evaluation.metrics import METRICS
 
 from ..grid.axes import Cell
-from ..grid.reader import Grid
+from ..grid.grid import Grid
 from ..grid.tables import Contrast
 from .folds import split_merged
 from .frame import Measured

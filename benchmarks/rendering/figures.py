@@ -12,7 +12,7 @@ from matplotlib import ticker
 from scipy import stats
 
 from ..grid.axes import Cell
-from ..grid.reader import Grid
+from ..grid.grid import Grid
 from ..grid.tables import Contrast, Published, Table
 from .contrasts import Judged, main_contrasts
 from .findings import published_difference, told_first, variation_points

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ..grid.axes import Cell
-from ..grid.reader import Grid
+from ..grid.grid import Grid
 from ..grid.tables import Contrast
 from .contrasts import Judged
 from .frame import Measured

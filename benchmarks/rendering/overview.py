@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from ..grid.axes import Cell
-from ..grid.reader import Grid
+from ..grid.grid import Grid
 from .contrasts import Judged, judge_page
 from .frame import Measured
 from .plotting import COLOURS, project_style, styled

@@ -12,7 +12,8 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from ..grid.axes import Cell
-from ..grid.reader import GRIDS, Grid, load_grid
+from ..grid.grid import Grid
+from ..grid.reader import GRIDS, load_grid
 from .contrasts import main_contrasts, shown_contrasts
 from .figures import Drawn
 from .folds import split_merged

@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from mmseg_plugins.datasets.pictures import COLOURS
 
 from ..grid.axes import Cell
-from ..grid.reader import Grid
+from ..grid.grid import Grid
 from ..runs.records import predictions_path
 from .folds import split_merged
 from .frame import Measured

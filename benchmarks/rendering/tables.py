@@ -10,7 +10,7 @@ from mmseg_plugins.datasets.splits import describe_fold
 from mmseg_plugins.evaluation.metrics import METRICS, format_tolerance
 
 from ..grid.axes import AXES, Cell
-from ..grid.reader import Grid
+from ..grid.grid import Grid
 from ..grid.tables import Table
 from ..runs.run import describe_options
 from ..runs.search import describe_judge

@@ -20,7 +20,7 @@ from mmseg_plugins.models.encoders import timm_encoder
 from mmseg_plugins.sources import TIMM, read_note
 
 from ..grid.axes import AXES, Cell
-from ..grid.reader import Grid
+from ..grid.grid import Grid
 from .inputs import PREPARED, is_prepared, made_on
 from .records import find_record
 from .run import OURS, Run, content_hash, module_folders

@@ -15,7 +15,7 @@ from mmseg_plugins.experiment import read_config
 from mmseg_plugins.files import file_sha256
 from mmseg_plugins.sources import TIMM, Source, fetch_source, find_source, read_note
 
-from ..grid.reader import Grid
+from ..grid.grid import Grid
 
 PREPARED = Path('data/prepared')
 

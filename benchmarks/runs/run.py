@@ -96,6 +96,8 @@ def describe_kind(title: str, experiment, labels: int) -> str:
              f'batch {experiment.batch}' + (f' in {passes} passes' if passes > 1 else '')]
     words += [experiment[key] for key, usual in (('lifting', 'kernel'), ('tuning', 'full'), ('precision', 'fp32'))
               if experiment.get(key) not in (None, usual)]
+    if (inference := experiment.get('inference_precision')) not in (None, 'fp32'):
+        words.append(f'inference in {inference}')
     words += [key.replace('_', ' ') for key in ('activation_checkpointing', 'compile', 'channels_last')
               if experiment.get(key)]
     return ', '.join(words)

@@ -24,7 +24,7 @@ from mmseg_plugins.evaluation.scores import mean_over_cases
 from mmseg_plugins.experiment import read_config
 
 from ..grid.axes import Cell
-from ..grid.reader import Grid
+from ..grid.grid import Grid
 from .agenda import make_run
 from .inputs import PREPARED, is_prepared
 from .records import find_record

@@ -69,7 +69,7 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
         parser.error('--repeats must be at least 1')
     chosen = {name: value for name, value in vars(args).items() if value != parser.get_default(name)}
     args.given = [word for name, value in chosen.items()
-                  for word in (f'--{name}', *(value if isinstance(value, list) else [value]))]
+                  for word in (f'--{name.replace("_", "-")}', *(value if isinstance(value, list) else [value]))]
     return args
 
 

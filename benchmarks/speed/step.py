@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.speed import common  # noqa: E402
 from benchmarks.speed.loader import write_dataset  # noqa: E402
-from mmseg_plugins.acceleration import PRECISIONS  # noqa: E402
+from mmseg_plugins.acceleration import HALVES, PRECISIONS  # noqa: E402
 from mmseg_plugins.building import build_model  # noqa: E402
 from mmseg_plugins.commands import REPO  # noqa: E402
 from mmseg_plugins.datasets.layouts import describe_folder  # noqa: E402
@@ -141,7 +141,9 @@ def main() -> int:
     args = common.parse_case_args('Time the parts of a step.', repeats=5, size=256, options={
         '--input': dict(type=int, default=224, help='height and width of the input, in pixels (default: 224)'),
         '--batch': dict(type=int, default=4, help='windows of a step (default: 4)'),
-        '--precision': dict(choices=PRECISIONS, default='fp32', help='of training (default: fp32)')})
+        '--precision': dict(choices=PRECISIONS, default='fp32', help='of training (default: fp32)'),
+        '--inference-precision': dict(choices=('fp32', *HALVES), default='fp32',
+                                      help='of evaluation (default: fp32)')})
     from mmengine.registry import init_default_scope
 
     init_default_scope('mmseg')
@@ -151,7 +153,8 @@ def main() -> int:
         name, info = describe_folder(raw, 'msd')
         prepare_dataset(name, raw, Path(scratch) / 'case', info=info, workers=1)
         values = dict(data_root=str(Path(scratch) / 'case'), source=None, split='all', evaluate='all',
-                      img_size=args.input, batch=args.batch, precision=args.precision)
+                      img_size=args.input, batch=args.batch, precision=args.precision,
+                      inference_precision=args.inference_precision)
         cfg = load_config(REPO / CONFIG, {f'experiment.{key}': value for key, value in values.items()})
         prepare_for_device(cfg, 'none')
         steps = shares(step_parts(cfg), args.repeats, 1)
@@ -162,7 +165,7 @@ def main() -> int:
             f'{args.input} pixels, {args.precision}\n\nA step of {args.batch} windows:\n\n'
             + common.table(['part', 'CPU-ms', '% of the step'], steps)
             + f'\nEvaluating a case of {width} x {height} x {depth} voxels and '
-              f'{cfg.model.decode_head.num_classes} labels, always in float32:\n\n'
+              f'{cfg.model.decode_head.num_classes} labels, {args.inference_precision}:\n\n'
             + common.table(['part', 'CPU-ms per window', '% of the window'], evaluation))
     common.write_page(__file__, args, text, ['torch', 'timm', 'mmsegmentation', 'monai'], untimed='step')
     return 0

@@ -10,8 +10,8 @@ from ..files import write_atomic
 from .intensity import channel_statistics, intensity_ranges
 from .volumes import Volume
 
-# Okabe and Ito's, then paler ones: BCV's 13 organs all differ
-COLOURS = ('#E69F00', '#56B4E9', '#009E73', '#F0E442', '#0072B2', '#D55E00', '#CC79A7', '#8A2BE2', '#8DD3C7',
+# Okabe and Ito's, the darker blue late, as over grey both look alike; then paler ones: BCV's 13 organs all differ
+COLOURS = ('#E69F00', '#56B4E9', '#009E73', '#F0E442', '#D55E00', '#CC79A7', '#0072B2', '#8A2BE2', '#8DD3C7',
            '#FB8072', '#B3DE69', '#BC80BD', '#FCCDE5', '#A6761D')
 
 

@@ -31,7 +31,7 @@ import torch
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn import functional
 
 from ..errors import UserError
 from ..registering import parse_entry, register_once
@@ -174,7 +174,7 @@ def attend(attention: nn.Module, x: Tensor) -> Tensor:
     if hasattr(attention, 'q_norm'):
         queries, keys = attention.q_norm(queries), attention.k_norm(keys)
     if attention.fused_attn:
-        x = scaled_dot_product_attention(queries, keys, values)
+        x = functional.scaled_dot_product_attention(queries, keys, values)
     else:
         x = (queries * attention.scale @ keys.transpose(-2, -1)).softmax(-1) @ values
     x = x.transpose(1, 2).flatten(-2)

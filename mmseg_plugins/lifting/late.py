@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn import functional
 
 from ..inflation import Separable
 from . import Lifting, register_lifting
@@ -48,6 +48,6 @@ class LateAttention(Lifting):
     def fuse(self, number: int, maps: Tensor) -> Tensor:
         layer, centre = self.layers[number], maps[:, self.centre]
         x = layer.norm(maps.permute(0, 3, 4, 1, 2)) + self.pos_embed[number]  # (B, h, w, D, C)
-        found = scaled_dot_product_attention(layer.query(x[..., self.centre, :].unsqueeze(-2)),
+        found = functional.scaled_dot_product_attention(layer.query(x[..., self.centre, :].unsqueeze(-2)),
                                              *layer.both(x).chunk(2, -1))
         return centre + layer.last(found.squeeze(-2)).permute(0, 3, 1, 2)

@@ -11,7 +11,7 @@ from mmseg.structures import SegDataSample
 from mmseg.utils import SampleList
 from torch import Tensor
 
-from ..acceleration import compile_in_training, lay_channels_last
+from ..acceleration import check_inference_precision, compile_in_training, half_precision, lay_channels_last
 from ..errors import UserError
 
 
@@ -26,17 +26,20 @@ class WindowSegmentor(EncoderDecoder):
         decode_head: mmseg's config, with `num_classes` = K.
         compile: whether training compiles encoder, neck and decoder.
         channels_last: memory layout of images, feature maps and kernels.
+        inference_precision: of predictions, see acceleration.py.
 
     Input (B, C * S, H, W); labels (B, 1, H, W) for `center`, (B, S, H, W) for `all`.
     """
 
     def __init__(self, *args, decode_head: dict, target: str = 'center', slices: int = 1, compile: bool = False,
-                 channels_last: bool = False, test_cfg: dict | None = None, **kwargs):
+                 channels_last: bool = False, inference_precision: str = 'fp32', test_cfg: dict | None = None,
+                 **kwargs):
         if target not in ('center', 'all'):
             raise UserError(f"target {target!r}: must be 'center' or 'all'")
         if (mode := (test_cfg or {}).get('mode', 'whole')) not in ('whole', 'slide'):
             raise ValueError(f"test_cfg.mode={mode!r}: must be 'whole' or 'slide'")
         self.target, self.slices, self.classes = target, slices, decode_head['num_classes']
+        self.inference_precision = check_inference_precision(inference_precision)
         if target == 'all':
             decode_head = dict(decode_head, num_classes=self.classes * slices)
         super().__init__(*args, decode_head=decode_head, test_cfg=test_cfg, **kwargs)
@@ -57,6 +60,14 @@ class WindowSegmentor(EncoderDecoder):
                   for sample in data_samples for plane in sample.gt_sem_seg.data]
         losses = self.decode_head.loss_by_feat(logits, planes)
         return {f'decode.{name}': value for name, value in losses.items()}
+
+    def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """Logits of a prediction, at the input's size."""
+        if self.inference_precision == 'fp32':
+            return super().encode_decode(inputs, batch_img_metas)
+        with half_precision(inputs.device, self.inference_precision):
+            logits = self.decode_head(self.extract_feat(inputs))
+        return self.decode_head.predict_by_feat(logits.float(), batch_img_metas)
 
     def postprocess_result(self, seg_logits: Tensor, data_samples: SampleList) -> Sequence:
         """Bring logits to native resolution; `pred_sem_seg` is (1, H, W), or for `all`

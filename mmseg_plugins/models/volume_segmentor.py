@@ -11,7 +11,7 @@ from mmseg.utils import SampleList
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..acceleration import compile_in_training
+from ..acceleration import check_inference_precision, compile_in_training, half_precision
 from ..errors import UserError, check_number, nearest
 
 
@@ -44,6 +44,7 @@ class VolumeSegmentor(BaseModel):
             Gaussian weights (sigma 1/8 of the crop).
         crops: that are predicted at a time.
         compile: whether training compiles the network.
+        inference_precision: of predictions, see acceleration.py.
 
     Input (B, C * D, H, W), channel-major, as WindowPreProcessor gives it; labels (B, D, H, W). A prediction holds
     a volume's logits in float32 in the CPU's memory, 4 (K + 1) bytes a voxel, and on the device no more than the
@@ -53,10 +54,11 @@ class VolumeSegmentor(BaseModel):
 
     def __init__(self, network: dict, crop: Sequence[int], loss_decode: dict | Sequence[dict],
                  overlap: float = 0.5, crops: int = 1, compile: bool = False,
-                 data_preprocessor: dict | None = None):
+                 inference_precision: str = 'fp32', data_preprocessor: dict | None = None):
         super().__init__(data_preprocessor)
         self.channels, self.crop = network['in_channels'], tuple(crop)
         self.overlap, self.crops = check_number('overlap', overlap, 0, 0.99), int(check_number('crops', crops, 1))
+        self.inference_precision = check_inference_precision(inference_precision)
         self.network = MODELS.build(network)
         losses = loss_decode if isinstance(loss_decode, list | tuple) else [loss_decode]
         self.losses = torch.nn.ModuleList(MODELS.build(loss) for loss in losses)
@@ -98,8 +100,9 @@ class VolumeSegmentor(BaseModel):
         return data_samples
 
     def _finest(self, crops: Tensor) -> Tensor:
-        outputs = self.network(crops)
-        return outputs if isinstance(outputs, Tensor) else outputs[0]
+        with half_precision(crops.device, self.inference_precision):
+            outputs = self.network(crops)
+        return (outputs if isinstance(outputs, Tensor) else outputs[0]).float()
 
 
 def native_label(logits: Tensor, size: Sequence[int]) -> Tensor:
