@@ -28,7 +28,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
@@ -39,16 +39,6 @@ from .errors import UserError
 
 PRECISIONS = ('fp32', 'tf32', 'bf16', 'fp16')
 HALVES = dict(bf16=torch.bfloat16, fp16=torch.float16)
-
-
-def carry_into_model(experiment: ConfigDict, model: ConfigDict) -> None:
-    """Hand the options that are set to the parts of the model that know them."""
-    if 'activation_checkpointing' in experiment:
-        model.backbone.with_cp = experiment.activation_checkpointing
-    for key in ('compile', 'channels_last', 'inference_precision'):
-        model.pop(key, None)
-        if experiment.get(key) not in (None, False, 'fp32'):
-            model[key] = experiment[key]
 
 
 def prepare_acceleration(cfg: Config, train: bool) -> None:

@@ -258,9 +258,8 @@ def _attend_in_parts_on_cpus() -> None:
     fused = functional.scaled_dot_product_attention
 
     def attend(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, **others):
-        other = (dropout_p or is_causal or others
-                 or attn_mask is not None and not attn_mask.is_floating_point())
-        if other or query.dtype != torch.bfloat16 or query.device.type != 'cpu' or key.shape[-2] > 512:
+        if (query.device.type != 'cpu' or query.dtype != torch.bfloat16 or key.shape[-2] > 512 or dropout_p
+                or is_causal or others or attn_mask is not None and not attn_mask.is_floating_point()):
             return fused(query, key, value, attn_mask, dropout_p, is_causal, **others)
         weights = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)
         if attn_mask is not None:
@@ -281,9 +280,11 @@ def _convolve_thin_volumes_in_float32() -> None:
     conv3d = functional.conv3d
 
     def convolve(input, weight, bias=None, *args, **kwargs):
-        halves = input.dtype == torch.bfloat16 or torch.is_autocast_enabled('cpu')
-        if not (halves and input.device.type == 'cpu'
-                and any(side < kernel for side, kernel in zip(input.shape[-3:], weight.shape[-3:], strict=True))):
+        if input.device.type != 'cpu' or all(
+                side >= kernel for side, kernel in zip(input.shape[-3:], weight.shape[-3:], strict=True)):
+            return conv3d(input, weight, bias, *args, **kwargs)
+        kind = torch.get_autocast_dtype('cpu') if torch.is_autocast_enabled('cpu') else input.dtype
+        if kind != torch.bfloat16:
             return conv3d(input, weight, bias, *args, **kwargs)
         with torch.autocast('cpu', enabled=False):
             bias = None if bias is None else bias.float()

@@ -42,7 +42,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 
 from . import compat
-from .acceleration import carry_into_model, prepare_acceleration
+from .acceleration import prepare_acceleration
 from .arguments import check_arguments, check_options
 from .checkpoints import check_source_file
 from .commands import REPO
@@ -236,11 +236,12 @@ def check_start(cfg: Config, world_size: int) -> str:
         inflation = f'inflation {experiment.inflation}, '
         inflation += ''.join(f'{key} {experiment[key]}, ' for key in ('lifting', 'tuning')
                              if _unusual(experiment, key))
+    inference = _unusual(experiment, 'inference_precision')
     return (f'{experiment.steps} steps of {experiment.batch} {what} ({world_size} processes x '
             f'{train.batch_size // experiment.accumulate} {what} x {experiment.accumulate} accumulated) on '
             f'{trained} cases of {index["dataset"]}{evaluated}; {size}, '
             f'source {experiment.source or "none (random weights)"}, {inflation}'
-            f'{experiment.get("precision") or "fp32"}')
+            f'{experiment.get("precision") or "fp32"}' + (f', inference in {inference}' if inference else ''))
 
 
 def describe_crops(experiment: ConfigDict) -> str:
@@ -326,7 +327,7 @@ def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:
         model.crop = experiment.crop
         fill_network(model.network, in_channels=index['channels'], out_channels=len(index['labels']),
                      crop=experiment.crop, source=experiment.source)
-        carry_into_model(experiment, model)
+        _carry_computation(experiment, model)
         return
     slices = experiment.slices
     if 'decode_head' in model:
@@ -356,7 +357,17 @@ def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:
                 raise UserError(f'experiment.{key}={value}: {model.backbone.type} is no encoder that it can be '
                                 'given to; leave it out')
             model.backbone[key] = value
-    carry_into_model(experiment, model)
+    _carry_computation(experiment, model)
+
+
+def _carry_computation(experiment: ConfigDict, model: ConfigDict) -> None:
+    """Hand how it is computed (acceleration.py) to the parts of the model that know of it."""
+    if 'activation_checkpointing' in experiment:
+        model.backbone.with_cp = experiment.activation_checkpointing
+    for key in ('compile', 'channels_last', 'inference_precision'):
+        model.pop(key, None)
+        if (value := _unusual(experiment, key)) is not None:
+            model[key] = value
 
 
 def _unusual(experiment: ConfigDict, key: str) -> Any:

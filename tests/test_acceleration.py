@@ -13,10 +13,11 @@ from mmengine.runner import Runner, set_random_seed
 from mmseg.registry import MODELS
 from torch.nn.functional import scaled_dot_product_attention as attend
 
+from benchmarks.runs.run import describe_kind
 from mmseg_plugins import acceleration
 from mmseg_plugins.acceleration import compile_in_training
 from mmseg_plugins.errors import UserError
-from mmseg_plugins.experiment import load_config, prepare_for_device
+from mmseg_plugins.experiment import check_start, load_config, prepare_for_device
 from mmseg_plugins.flops import count_cost
 from mmseg_plugins.models import InflatedSwin, InflatedViT, VideoSwin
 
@@ -104,6 +105,13 @@ def test_inference_in_bf16_is_near_float32_and_its_logits_are_float32(prepared, 
     assert (kinds, others) == ({torch.float32}, {torch.bfloat16})
     assert exact.dtype == rounded.dtype == torch.float32
     assert 0 < (rounded - exact).std() < 0.02 * exact.std()
+
+
+def test_an_inference_precision_is_told_where_it_is_not_the_usual(prepared):
+    for value, said in ((None, False), ('fp32', False), ('bf16', True)):
+        cfg = configure(prepared, inference_precision=value)
+        for words in (check_start(cfg, 1), describe_kind('mini', cfg.experiment, 3)):
+            assert ('inference in bf16' in words) == said, words
 
 
 def test_an_inference_precision_that_there_is_not_is_refused_wherever_it_comes_from(prepared):

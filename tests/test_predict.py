@@ -203,6 +203,10 @@ def test_a_checkpoint_is_enough(files, checkpoint, prepared, capsys):
     call_tool('predict', CONFIG, checkpoint, 'a.nii.gz', 'far.nii', *options('nowhere/hippocampus', stride=2))
     assert (f'warning: {CONFIG.name}: experiment.stride is 2, the checkpoint was trained with 1; the config counts'
             in capsys.readouterr().out)
+    half = options(prepared, inference_precision='bf16')
+    call_tool('predict', CONFIG, checkpoint, 'a.nii.gz', 'half.nii', *half)
+    assert ("experiment.inference_precision is 'bf16', the checkpoint was trained with 'fp32'"
+            in capsys.readouterr().out)
     held = torch.load(checkpoint, weights_only=True)['meta']['carried']
     assert str(prepared) not in json.dumps(held)  # where things lie is nobody else's business
 
