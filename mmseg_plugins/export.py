@@ -96,7 +96,9 @@ def describe(model: nn.Module, carried: dict, step: int | None, scores: dict | N
         'Started from': 'random weights' if source is None else '; '.join(
             f'{key.replace("_", " ")}: {value}' for key, value in source.items()),
         'Training': ', '.join(f'{key} {experiment[key]}' for key in ('steps', 'batch', 'lr', 'seed')
-                              if key in experiment) + (f'; these are the weights of step {step}' if step else '')}
+                              if key in experiment) + (f'; these are the weights of step {step}' if step else ''),
+        'Precision': ', '.join(f'{what} in {experiment.get(key) or "fp32"}' for what, key in (
+            ('trained', 'precision'), ('predicts', 'inference_precision')))}
     parts = ['---\nlicense: other\nlibrary_name: mmseg_plugins\npipeline_tag: image-segmentation\n'
              f'tags: [medical, segmentation, 3d]\ndatasets: [{json.dumps(data["dataset"])}]\n---',
              f'# {encoder.partition(" ")[0]} for {data["dataset"]}',

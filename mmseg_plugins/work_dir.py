@@ -209,19 +209,21 @@ def keep_config(folder: Path, config: Path) -> None:
                         'another --work-dir')
 
 
-def check_work_dir(folder: Path, config: Path, resume: bool) -> None:
-    """A training that begins must not take another's checkpoints for its own when it is restarted.
+def check_work_dir(folder: Path, config: Path, resume: bool) -> bool:
+    """Whether a training goes on from a checkpoint: one that begins must not take another's for its own.
 
     Raises:
         UserError: they are there; or the config is, as its user has written it.
     """
-    if not _steps(folder):
+    there = bool(_steps(folder))
+    if not there:
         keep_config(folder, config)
     elif not resume:
         raise UserError(f'{folder}: holds checkpoints of an earlier training; go on with it by --resume, name '
                         'another --work-dir, or delete them')
-    if resume and not _steps(folder):
+    if resume and not there:
         print(f'{folder}: no checkpoint to go on from; the training begins with its first step', file=sys.stderr)
+    return there
 
 
 def hold_work_dir(folder: Path, patience: float, launcher: str) -> AbstractContextManager:
