@@ -31,7 +31,8 @@ PART = OTHERS | dict(type=str)
 CARRIED = OTHERS | dict(config=dict(model=PART, experiment=OTHERS, pipeline=[PART]), imports=[str], data=DATA,
                         source=(OTHERS, None))
 # Keys of `experiment` by which a prediction differs though the weights fit.
-PREDICTED_BY = ('slices', 'stride', 'target', 'img_size', 'crop', 'spacing', 'protocol', 'inference_precision')
+PREDICTED_BY = ('slices', 'stride', 'target', 'img_size', 'crop', 'spacing', 'lifting', 'protocol',
+                'inference_precision')
 # Of OpenMMLab's classes, those that only compute.
 OPENMMLAB = {'UPerHead', 'FCNHead', 'SegformerHead', 'PSPHead', 'ASPPHead', 'DepthwiseSeparableASPPHead',
              'SETRUPHead', 'SETRMLAHead', 'FPNHead', 'Feature2Pyramid', 'MultiLevelNeck', 'MLANeck', 'FPN'}

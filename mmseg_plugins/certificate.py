@@ -16,7 +16,7 @@ from .checkpoints import PATCH_KERNEL, LoadReport, find_encoder, read_checkpoint
 from .computed import merged_state
 from .errors import UserError, nearest
 from .lifting import parse_lifting
-from .models.encoders import spans_window, timm_encoder
+from .models.encoders import is_inflated, timm_encoder
 from .sources import TIMM, timm_model
 
 # The paper's encoders: registered class and timm's name.
@@ -131,7 +131,7 @@ def build_encoder(path: str | Path, encoder: str, slices: int, channels: int, in
         known = [*ENCODERS, *BASELINES, 'timm/<model>']
         raise UserError(f'unknown encoder {encoder!r}{nearest(encoder, known)}')
     if parse_lifting(lifting)[0]:
-        if not spans_window(settings):
+        if not is_inflated(settings):
             raise UserError(f'{encoder} is not an encoder that lifting {lifting} can be given to')
         shared['lifting'] = lifting
     model = MODELS.build(settings | shared)

@@ -27,6 +27,9 @@ def explain(error: Exception, dataloaders: Iterable[DataLoader]) -> Exception:
     if 'DataLoader worker process' in str(error):  # its own error, wrapped into its traceback
         if found := re.search(r'UserError: (.*)\s*\Z', str(error)):
             return UserError(found[1])
+    if is_out_of_memory(error):
+        return UserError('out of memory; take a smaller batch_size of the loader, or of a network of crops a '
+                         'smaller model.crops')
     return error
 
 

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmseg.structures import SegDataSample
 from torch import nn
 
+from .acceleration import prepare_acceleration
 from .building import build_model
 from .datasets.crops import resample, resampled_shape
 from .datasets.intensity import channel_statistics, intensity_ranges
@@ -21,17 +22,24 @@ from .evaluation import OverlapAverage
 from .experiment import leave_source_out
 from .work_dir import check_weights
 
+APPLIED = ('LoadWindow', 'ResizeWindow', 'LoadVolume', 'PackWindow')  # of a test pipeline, by predict_volume
+
 
 def load_model(cfg: Config, checkpoint: Any, path: Path, device: str) -> nn.Module:
-    """The config's model with a checkpoint's weights, ready to predict.
+    """The config's model with a checkpoint's weights, ready to predict in the config's precision.
 
     Args:
         checkpoint: what `path` holds.
 
     Raises:
-        UserError: the checkpoint is not this model's.
+        UserError: the checkpoint is not this model's, or its images go through more than is done here.
     """
+    for part in cfg.test_dataloader.dataset.pipeline:
+        if part['type'] not in APPLIED:
+            raise UserError(f'{path}: its test pipeline has {part["type"]}, which is not done here; evaluate it '
+                            'with tools/test.py')
     leave_source_out(cfg)
+    prepare_acceleration(cfg, train=False)
     model = build_model(cfg).to(device).eval()
     load_weights(model, checkpoint, path)
     return model
@@ -85,10 +93,9 @@ def predict_volume(model: nn.Module, volume: Volume, cfg: Config, index: dict, b
         [sample] = model.test_step(dict(inputs=[whole], data_samples=[sample]))
         progress(depth, depth, '')
         return sample.pred_sem_seg.data.numpy()
-    size = experiment.img_size
+    resize = next((part for part in cfg.test_dataloader.dataset.pipeline if part['type'] == 'ResizeWindow'), None)
+    size = experiment.img_size if resize else native
     size = (size, size) if isinstance(size, int) else tuple(size)
-    enlarge = next((part.get('enlarge', 'bilinear') for part in cfg.test_dataloader.dataset.pipeline
-                    if part.type == 'ResizeWindow'), 'bilinear')  # as in evaluation
     labels = np.zeros((depth, *native), np.uint8)
     overlap = OverlapAverage(depth, experiment.slices, experiment.stride)
     for start in range(0, depth, batch):
@@ -96,7 +103,9 @@ def predict_volume(model: nn.Module, volume: Volume, cfg: Config, index: dict, b
         for centre in range(start, min(start + batch, depth)):
             indices = window_indices(centre, depth, experiment.slices, experiment.stride)
             window = volume.image[indices].swapaxes(0, 1).reshape(-1, *native)
-            windows.append(torch.from_numpy(resize_planes(np.ascontiguousarray(window), size, enlarge=enlarge)))
+            window = np.ascontiguousarray(window)
+            windows.append(torch.from_numpy(
+                resize_planes(window, size, enlarge=resize.get('enlarge', 'bilinear')) if resize else window))
             samples.append(SegDataSample(metainfo=dict(
                 ori_shape=tuple(native), img_shape=size, intensity_range=ranges, slice=centre,
                 indices=indices)))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .carried import carry
 from .errors import UserError
 from .files import is_same_file, only_writer, write_atomic
+from .keys import KEYS
 from .launch import process_rank
 
 KEPT = 2  # a newer checkpoint may turn out broken
@@ -27,7 +28,7 @@ WEIGHTS = 'weights.pth'  # of a finished training
 PATIENCE = 60  # seconds for a process that was told to stop and still writes its checkpoint
 # What a training keeps from its first step to its last; the rest of `experiment` may change when it is resumed.
 KEPT_KEYS = ('slices', 'stride', 'target', 'img_size', 'crop', 'spacing', 'encoder', 'source', 'inflation',
-             'batch', 'seed', 'protocol')
+             'lifting', 'tuning', 'batch', 'seed', 'protocol')
 PARTS = {'meta': dict, 'state_dict': dict, 'optimizer': dict, 'message_hub': dict}  # of a training's checkpoint
 
 
@@ -92,8 +93,8 @@ def check_weights(model: nn.Module, weights: Any, path: str | Path) -> None:
 def _kept_settings(runner) -> dict[str, Any]:
     """What of a training must not change, as a checkpoint notes it: moved files are the same files."""
     experiment = runner.cfg.experiment
-    settings = {key: list(value) if isinstance(value, list | tuple) else value
-                for key, value in ((key, experiment.get(key)) for key in KEPT_KEYS)}
+    given = {key: KEYS[key].usual if experiment.get(key) is None else experiment[key] for key in KEPT_KEYS}
+    settings = {key: list(value) if isinstance(value, list | tuple) else value for key, value in given.items()}
     dataset, model = runner.train_dataloader.dataset, runner.model
     if hasattr(model.module if is_model_wrapper(model) else model, 'accumulate'):  # an objective counts passes
         settings['accumulate'] = experiment.accumulate

@@ -14,13 +14,13 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
+from mmengine.logging import MessageHub
 from mmengine.model import is_model_wrapper
 
 from mmseg_plugins.building import build_runner
 from mmseg_plugins.commands import REPO
 from mmseg_plugins.compat import newest_whole
 from mmseg_plugins.datasets import read_index
-from mmseg_plugins.datasets.intensity import intensity_ranges
 from mmseg_plugins.errors import Busy, OutOfMemory, UserError
 from mmseg_plugins.experiment import import_extensions, load_config, prepare_for_device, training_split
 from mmseg_plugins.faults import peak_memory
@@ -179,6 +179,7 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
     import monai.metrics  # noqa: F401  else a worker's first evaluation would be timed with it
 
     progress = ReportProgress(report)
+    MessageHub._instance_dict.pop(run.name, None)  # an attempt's before this one, with its losses
     runner = build_runner(cfg)
     runner.register_hook(progress)
     metric, evaluated = runner.val_evaluator.metrics[0], runner.val_dataloader.dataset
@@ -241,7 +242,7 @@ def choose_shown(evaluated) -> dict:
     first = min(max(middle - 2, 0), max(depth - 5, 0))
     slices = list(range(depth))[first:first + 5]
     image = np.asarray(store.window(case, slices)).reshape(-1, len(slices), *size)[0].astype(np.float32)
-    low, high = intensity_ranges(index, evaluated.protocol, entry)[0]
+    low, high = evaluated.describe_case(case)['intensity_range'][0]
     scaled = (image.clip(low, high) - low) / max(high - low, 1e-6) * 255
     return dict(case=case, slices=slices, image=scaled.round().astype(np.uint8), label=label[slices],
                 spacing=entry['spacing'])

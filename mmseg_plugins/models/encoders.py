@@ -235,8 +235,8 @@ class InflatedSwin(InflatedEncoder):
                      for norm, x in zip(self.norms, maps, strict=True))
 
 
-def spans_window(encoder: dict) -> bool:
-    """Whether the patch embedding of an encoder's config has a kernel for each of the S slices."""
+def is_inflated(encoder: dict) -> bool:
+    """Whether an encoder's config is of one that takes a lifting and a tuning: a 2D model of timm, inflated."""
     return issubclass(MODELS.get(encoder['type']), InflatedEncoder)
 
 
