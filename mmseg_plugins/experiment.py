@@ -52,7 +52,7 @@ from .datasets.splits import name_share, split_cases
 from .datasets.store import read_index
 from .errors import UserError, nearest
 from .inflation import trained_form
-from .keys import KEYS, PLACEHOLDERS, check_experiment, check_place, decided_by
+from .keys import KEYS, PLACEHOLDERS, check_experiment, check_place, decided_by, sides
 from .models.encoders import is_inflated, timm_encoder
 from .models.volume_segmentor import fill_network
 from .progress import Progress
@@ -396,7 +396,7 @@ def _carry_into_data(cfg: Config, experiment: ConfigDict, index: dict, world_siz
             size = experiment.img_size
         for transform in dataset.pipeline:
             if transform.type in ('ResizeWindow', 'RandomZoomCrop'):
-                transform.size = (size, size) if isinstance(size, int) else tuple(size)
+                transform.size = sides(size)
         loader = cfg[f'{name}_dataloader']
         for key, least in (('num_workers', 0), ('batch_size', 1)):
             value = loader.setdefault(key, least)  # which is torch's own

@@ -22,6 +22,7 @@ from torch.utils.flop_counter import flop_registry
 
 from .building import build_model
 from .computed import Computed
+from .keys import sides
 
 PARTS = {'backbone.model.patch_embed': 'patch embedding', 'backbone': 'blocks', 'neck': 'neck',
          'decode_head': 'decoder', 'auxiliary_head': 'auxiliary decoder', 'network': 'network'}
@@ -91,8 +92,7 @@ def input_size(experiment: Mapping) -> list[int]:
     """(height, width) of a config's windows, or (slices, height, width) of its crops."""
     if crop := experiment.get('crop'):
         return list(crop)
-    size = experiment['img_size']
-    return [size, size] if isinstance(size, int) else list(size)
+    return list(sides(experiment['img_size']))
 
 
 def count_config(cfg: Config) -> dict[str, Cost]:

@@ -20,6 +20,7 @@ from .datasets.volumes import Volume
 from .errors import UserError
 from .evaluation import OverlapAverage
 from .experiment import leave_source_out
+from .keys import sides
 from .work_dir import check_weights
 
 APPLIED = ('LoadWindow', 'ResizeWindow', 'LoadVolume', 'PackWindow')  # of a test pipeline, by predict_volume
@@ -94,8 +95,7 @@ def predict_volume(model: nn.Module, volume: Volume, cfg: Config, index: dict, b
         progress(depth, depth, '')
         return sample.pred_sem_seg.data.numpy()
     resize = next((part for part in cfg.test_dataloader.dataset.pipeline if part['type'] == 'ResizeWindow'), None)
-    size = experiment.img_size if resize else native
-    size = (size, size) if isinstance(size, int) else tuple(size)
+    size = sides(experiment.img_size if resize else native)
     labels = np.zeros((depth, *native), np.uint8)
     overlap = OverlapAverage(depth, experiment.slices, experiment.stride)
     for start in range(0, depth, batch):
