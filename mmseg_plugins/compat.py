@@ -216,10 +216,12 @@ def _synchronize_norms_on_cpus() -> None:
 
     from .collective import sum_over_processes
 
-    class GlooBatchNorm(torch.nn.modules.batchnorm._BatchNorm):
+    BatchNorm, Synchronized = torch.nn.modules.batchnorm._BatchNorm, torch.nn.SyncBatchNorm
+
+    class GlooBatchNorm(BatchNorm):
         def forward(self, x):
             if not self.training:
-                return super().forward(x)
+                return BatchNorm.forward(self, x)
             axes, places = [0, *range(2, x.ndim)], (-1, *[1] * (x.ndim - 2))
             given, x = x.dtype, x.to(torch.promote_types(x.dtype, torch.float32))  # sums in half would be rounded
             count = sum_over_processes(x.new_tensor(x.numel() / x.shape[1]))
@@ -235,19 +237,23 @@ def _synchronize_norms_on_cpus() -> None:
             scale = (variance + self.eps).rsqrt() * self.weight
             return (centred * scale.view(places) + self.bias.view(places)).to(given)
 
-    plain = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d, torch.nn.SyncBatchNorm)
-    ours = {kind: type(f'Gloo{kind.__name__}', (GlooBatchNorm, kind), {}) for kind in plain[:3]}
+    ours = {kind: type(f'Gloo{kind.__name__}', (GlooBatchNorm, kind), {}) for kind in (
+        torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d, Synchronized)}
     convert = runner.convert_sync_batchnorm
 
     def convert_sync_batchnorm(model, implementation='torch'):
-        norms = [module for module in model.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
-        if odd := next((norm for norm in norms if type(norm) not in plain), None):
-            raise UserError(f'{type(odd).__name__}: a batch norm of a kind that cannot be synchronized over '
-                            'processes; train with one, or choose another norm')
-        if next(model.parameters()).is_cuda:
+        kinds = {norm: Synchronized if isinstance(norm, Synchronized) else type(norm)  # mmengine has its own
+                 for norm in model.modules() if isinstance(norm, BatchNorm)}
+        on_gpu = next(model.parameters()).is_cuda
+        for norm, kind in kinds.items():
+            if kind not in ours or not on_gpu and (not norm.affine or norm.running_mean is None
+                                                   or norm.momentum is None):
+                raise UserError(f'{norm}: a batch norm that cannot be synchronized over processes; train in one, '
+                                'set sync_bn=None (each process has its own statistics then), or choose another')
+        if on_gpu:
             return convert(model, implementation)
-        for norm in norms:
-            norm.__class__ = ours[type(norm)]
+        for norm, kind in kinds.items():
+            norm.__class__ = ours[kind]
         return model
 
     runner.convert_sync_batchnorm = convert_sync_batchnorm

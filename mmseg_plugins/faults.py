@@ -27,10 +27,17 @@ def explain(error: Exception, dataloaders: Iterable[DataLoader]) -> Exception:
     if 'DataLoader worker process' in str(error):  # its own error, wrapped into its traceback
         if found := re.search(r'UserError: (.*)\s*\Z', str(error)):
             return UserError(found[1])
-    if is_out_of_memory(error):
-        return UserError('out of memory; take a smaller batch_size of the loader, or of a network of crops a '
-                         'smaller model.crops')
     return error
+
+
+def lack_of_memory(when: str, loader: str) -> UserError:
+    """The line for an evaluation that memory does not suffice for.
+
+    Args:
+        loader: the config's name of it.
+    """
+    return UserError(f'out of memory {when}; take a smaller {loader}.batch_size, or of a network of crops a '
+                     'smaller model.crops, or experiment.inference_precision=bf16')
 
 
 def _find_dead_worker(dataloader: DataLoader) -> str | None:

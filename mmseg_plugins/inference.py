@@ -12,6 +12,7 @@ from torch import nn
 
 from .acceleration import prepare_acceleration
 from .building import build_model
+from .carried import test_pipeline
 from .datasets.crops import resample, resampled_shape
 from .datasets.intensity import channel_statistics, intensity_ranges
 from .datasets.planes import Planes, resize_planes
@@ -35,12 +36,13 @@ def load_model(cfg: Config, checkpoint: Any, path: Path, device: str) -> nn.Modu
     Raises:
         UserError: the checkpoint is not this model's, or its images go through more than is done here.
     """
-    for part in cfg.test_dataloader.dataset.pipeline:
+    for part in test_pipeline(cfg):
         if part['type'] not in APPLIED:
             raise UserError(f'{path}: its test pipeline has {part["type"]}, which is not done here; evaluate it '
-                            'with tools/test.py')
+                            'with tools/test.py, or name a config without it')
     leave_source_out(cfg)
-    prepare_acceleration(cfg, train=False)
+    if torch.device(device).type != 'cpu':
+        prepare_acceleration(cfg, train=False)
     model = build_model(cfg).to(device).eval()
     load_weights(model, checkpoint, path)
     return model
@@ -94,7 +96,7 @@ def predict_volume(model: nn.Module, volume: Volume, cfg: Config, index: dict, b
         [sample] = model.test_step(dict(inputs=[whole], data_samples=[sample]))
         progress(depth, depth, '')
         return sample.pred_sem_seg.data.numpy()
-    resize = next((part for part in cfg.test_dataloader.dataset.pipeline if part['type'] == 'ResizeWindow'), None)
+    resize = next((part for part in test_pipeline(cfg) if part['type'] == 'ResizeWindow'), None)
     size = sides(experiment.img_size if resize else native)
     labels = np.zeros((depth, *native), np.uint8)
     overlap = OverlapAverage(depth, experiment.slices, experiment.stride)

@@ -23,6 +23,7 @@ from benchmarks.grid.axes import AXES, Cell
 from benchmarks.grid.reader import load_grid
 from benchmarks.rendering.frame import Measured
 from benchmarks.rendering.prediction_figure import draw_predictions
+from benchmarks.runs.execute import choose_shown
 from benchmarks.runs.records import (
     predictions_path,
     read_record,
@@ -33,6 +34,7 @@ from benchmarks.runs.records import (
     write_summary,
 )
 from benchmarks.runs.run import Run
+from mmseg_plugins.datasets import WindowDataset
 from mmseg_plugins.errors import UserError
 
 
@@ -372,3 +374,9 @@ def test_the_readmes_frame_gives_the_tables_figures(monkeypatch):
         assert figure == pytest.approx(float(shown[row].split()[0]), abs=0.006)
     with pytest.raises(UserError, match="no table '2c'"):
         results.load('results/phantom', table='2c')
+
+
+def test_what_is_shown_is_scaled_as_the_network_sees_it(prepared):
+    usual, clipped = (choose_shown(WindowDataset(str(prepared), 'test', 3, clip=clip))['image']
+                      for clip in (None, (0, 1)))
+    assert {*np.unique(clipped)} <= {0, 255} and len(np.unique(usual)) > 2

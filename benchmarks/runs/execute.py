@@ -14,7 +14,6 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
-from mmengine.logging import MessageHub
 from mmengine.model import is_model_wrapper
 
 from mmseg_plugins.building import build_runner
@@ -179,7 +178,6 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
     import monai.metrics  # noqa: F401  else a worker's first evaluation would be timed with it
 
     progress = ReportProgress(report)
-    MessageHub._instance_dict.pop(run.name, None)  # an attempt's before this one, with its losses
     runner = build_runner(cfg)
     runner.register_hook(progress)
     metric, evaluated = runner.val_evaluator.metrics[0], runner.val_dataloader.dataset
