@@ -6,12 +6,14 @@ import json
 import os
 import re
 import shutil
+import sys
 from dataclasses import replace
 from operator import getitem
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import REPO, documentation
 from made_records import failed, record, write
 from rich.console import Console
@@ -36,6 +38,7 @@ from benchmarks.runs.records import (
 from benchmarks.runs.run import Run
 from mmseg_plugins.datasets import WindowDataset
 from mmseg_plugins.errors import UserError
+from mmseg_plugins.faults import TrainingMemory
 
 
 @pytest.fixture
@@ -380,3 +383,15 @@ def test_what_is_shown_is_scaled_as_the_network_sees_it(prepared):
     usual, clipped = (choose_shown(WindowDataset(str(prepared), 'test', 3, clip=clip))['image']
                       for clip in (None, (0, 1)))
     assert {*np.unique(clipped)} <= {0, 255} and len(np.unique(usual)) > 2
+
+
+@pytest.mark.skipif(sys.platform != 'linux' or torch.cuda.is_available(), reason='of a process on Linux')
+def test_memory_is_of_one_training_whatever_its_process_did_before():
+    held = TrainingMemory()
+    held.look()
+    block, larger = torch.ones(2**26), TrainingMemory()  # 256 MiB
+    larger.look()
+    del block
+    again = TrainingMemory()
+    again.look()
+    assert larger.of == 'training process' and larger.peak - held.peak > 200 * 2**20 > again.peak - held.peak

@@ -14,10 +14,10 @@ labels/<case>.nii.gz of those outside the split that is evaluated, whose name is
   name), `labels` (name -> id, `background` is 0) and `file_ending`.
 
 Of this split's cases the command leaves `{out}`/<case>.nii.gz. It may leave `{out}`/method.json too, from which
-the record takes over `parameters`, `peak_memory_mib` with `memory_of` (`GPU, training` for one that tables show),
-and `settings`, text by name. `{work}` is a folder of its own, which it finds as it was when an interrupted run is
-called again; `{out}` is empty each time. It is called in the folder that the grid was called in, and `python` is
-the grid's own.
+the record takes over `parameters`, `peak_memory_mib` with `memory_of` (tables show `GPU, training` and `training
+process`), and `settings`, text by name. `{work}` is a folder of its own, which it finds as it was when an
+interrupted run is called again; `{out}` is empty each time. It is called in the folder that the grid was called
+in, and `python` is the grid's own.
 """
 
 import os
