@@ -199,9 +199,12 @@ def collect_tables(judged: list[contrasts.Judged], claims: list[Claim], measured
             "Seed study. DSC pooled of every seed; ± is the sample deviation, the paper's the population's (ddof "
             '0). The paired t-test is the paper\'s own: it holds cases fixed, and tells nothing of others.')
     if measured.done():
-        add('cost', tables.cost_table(measured, grid, published_flops()),
+        cost = tables.cost_table(measured, grid, published_flops())
+        memory = " Peak MiB are of training: torch's on a GPU, else all that the process holds, with libraries."
+        add('cost', cost,
             'Cost. FLOPs (2 x multiply-accumulate) of one window; seconds are of the whole run, with evaluation, '
-            f'medians over {"seeds and folds" if measured.folds() else "seeds"}.')
+            f'medians over {"seeds and folds" if measured.folds() else "seeds"}.'
+            + memory * bool((cost['peak MiB'] != '—').any()))
     if any('settings' in record for record in measured.done()):
         add('6', tables.settings_table(measured, published_settings()),
             'Table 6. Settings, read from the configs of the runs.')

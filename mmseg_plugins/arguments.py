@@ -62,6 +62,7 @@ NEEDED = ('model', 'model.data_preprocessor', 'train_dataloader', 'train_dataloa
 OPTIONAL = re.compile(r'(val|test)_(dataloader|cfg|evaluator)|model\.(neck|auxiliary_head)|visualizer'
                       r'|default_hooks\.\w+|\w+_dataloader\.batch_sampler|param_scheduler')
 SEVERAL = re.compile(r'(val|test)_evaluator|model\.(\w+\.)?(auxiliary_head|loss_decode)|param_scheduler')
+BUILT = (registry.MODELS, registry.DATASETS, registry.TRANSFORMS)  # which have no usual class
 ALSO = {registry.OPTIM_WRAPPERS: {'optimizer', 'constructor', 'paramwise_cfg'}}
 
 
@@ -117,6 +118,8 @@ def check_arguments(cfg: Config, where: str) -> None:
         if place == 'optim_wrapper.paramwise_cfg' and cfg.optim_wrapper.get('constructor') in KNOWN_CONSTRUCTORS:
             _check(part, PARAMWISE, where, place)
         known = next((known for pattern, known in PARTS.items() if pattern.fullmatch(place)), None)
+        if known in BUILT and 'type' not in part:
+            raise UserError(f'{where}: {place} has no type; name its class')
         if known is None or 'type' not in part:
             continue
         kind = part['type'] if callable(part['type']) else _find(known, part['type'], where, place)

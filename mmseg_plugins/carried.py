@@ -45,7 +45,7 @@ def carry(cfg: Config, index: dict) -> dict:
         cfg: carried through by `load_config`.
         index: the prepared dataset's.
     """
-    imports, loader = cfg.get('custom_imports') or {}, cfg.get('test_dataloader') or cfg.train_dataloader
+    imports = cfg.get('custom_imports') or {}
     named, source = imports.get('imports') or (), cfg.experiment.source
     named = [named] if isinstance(named, str) else named
     experiment = _plain(cfg.experiment)
@@ -53,7 +53,7 @@ def carry(cfg: Config, index: dict) -> dict:
         experiment[key] = experiment.get(key) and Path(experiment[key]).name
     return dict(
         config=dict(model=_plain_model(cfg), experiment=experiment,
-                    pipeline=_plain(list(loader.dataset.pipeline))),
+                    pipeline=_plain(list(test_pipeline(cfg)))),
         imports=[name for name in named if name != __package__],
         data=_plain({key: index[key] for key in DATA if key in index}),
         source=_plain(describe_weights(Path(source))) if source and Path(source).is_file() else None)
@@ -117,10 +117,17 @@ def carried_data(checkpoint: Any) -> dict | None:
     return None if _fault(carried) else carried['data']
 
 
+def test_pipeline(cfg: Config) -> Sequence[dict]:
+    """What images of evaluation go through; of a config without it, those of training."""
+    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader') or cfg.train_dataloader
+    return loader.dataset.pipeline
+
+
 def prediction_settings(cfg: Config) -> dict:
     """What of a config determines a prediction, in plain containers."""
-    return dict(model=_plain_model(cfg), experiment={key: _plain(cfg.experiment.get(key)) for key in PREDICTED_BY},
-                pipeline=_plain(list(cfg.test_dataloader.dataset.pipeline)))
+    rounded = {key: 'tf32' for key in ('precision',) if cfg.experiment.get(key) == 'tf32'}  # in predictions too
+    return dict(model=_plain_model(cfg), pipeline=_plain(list(test_pipeline(cfg))), experiment={
+        key: _plain(cfg.experiment.get(key)) for key in PREDICTED_BY} | rounded)
 
 
 def _find(checkpoint: Any) -> Any:
@@ -198,7 +205,7 @@ def find_differences(cfg: Config, index: dict, checkpoint: Any) -> list[str]:
     theirs, mine = carried['config'], prediction_settings(cfg)
 
     def settings(config: dict, data: dict) -> dict[str, Any]:
-        given = {key: config['experiment'].get(key) for key in PREDICTED_BY}
+        given = {key: config['experiment'].get(key) for key in (*PREDICTED_BY, 'lifting')}
         found = {f'experiment.{key}': KEYS[key].usual if value is None else value for key, value in given.items()}
         found |= {f'model.{place}': value for place, value in places(config['model'])
                   if not decided_by(f'model.{place}')}

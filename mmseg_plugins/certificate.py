@@ -15,8 +15,9 @@ from torchvision.models.video.swin_transformer import PatchEmbed3d, SwinTransfor
 from .checkpoints import PATCH_KERNEL, LoadReport, find_encoder, read_checkpoint, read_source
 from .computed import merged_state
 from .errors import UserError, nearest
+from .keys import sides
 from .lifting import parse_lifting
-from .models.encoders import spans_window, timm_encoder
+from .models.encoders import is_inflated, timm_encoder
 from .sources import TIMM, timm_model
 
 # The paper's encoders: registered class and timm's name.
@@ -131,7 +132,7 @@ def build_encoder(path: str | Path, encoder: str, slices: int, channels: int, in
         known = [*ENCODERS, *BASELINES, 'timm/<model>']
         raise UserError(f'unknown encoder {encoder!r}{nearest(encoder, known)}')
     if parse_lifting(lifting)[0]:
-        if not spans_window(settings):
+        if not is_inflated(settings):
             raise UserError(f'{encoder} is not an encoder that lifting {lifting} can be given to')
         shared['lifting'] = lifting
     model = MODELS.build(settings | shared)
@@ -176,7 +177,7 @@ def certify(model: nn.Module, path: str | Path, encoder: str, img_size: int | Se
         flat.model.patch_embed.proj.weight.copy_(before)
     fresh = {name: value for name, value in flat.named_parameters() if not name.startswith('model.')}
     model.load_state_dict(fresh, strict=False)
-    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+    height, width = sides(img_size)
     generator = torch.Generator().manual_seed(seed)
     window = torch.randn(windows, channels, slices, height, width, generator=generator,
                          dtype=torch.float64)

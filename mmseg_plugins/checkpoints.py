@@ -27,7 +27,7 @@ from torchvision.models.video.swin_transformer import SwinTransformer3d
 from . import compat
 from .errors import UserError
 from .flax_names import is_googles, name_as_timm
-from .inflation import inflate_kernel
+from .inflation import inflate_kernel, trained_form
 from .positions import inflate_swin_table, resize_beit_table
 from .safe_load import check_format, load_checkpoint, load_trained
 from .untrusted import OTHERS, find_fault
@@ -276,7 +276,11 @@ def load_source(model: nn.Module, naming: Naming, path: str | Path, slices: int,
     if isinstance(model, SwinTransformer3d):
         kernel = _video_kernel(model, kernel, channels, inflation)
         report.inflated, report.resized = report.resized, []  # tables, over depth
-    elif inflation != 'random' and (window := _own_window(path, report.root, kernel)):
+    elif inflation != 'random' and (window := _own_window(path, report.root, kernel)) and (
+            window[0] > 1 or window == (slices, channels)):
+        if trained_form(inflation):
+            raise UserError(f'{path}: is of this project, its kernel inflated already, and inflation {inflation} '
+                            'starts from a 2D one; choose another, or take the source that it started from')
         if window != (slices, channels):
             raise UserError(f'{path}: is of this project, its kernel inflated already, to {window[0]} slices and '
                             f'{window[1]} channels, and the encoder takes {slices} and {channels}; train with as '
@@ -292,7 +296,7 @@ def load_source(model: nn.Module, naming: Naming, path: str | Path, slices: int,
 
 
 def _own_window(path: str | Path, root: str, kernel: Tensor) -> tuple[int, int] | None:
-    """Slices and channels that the kernel of a checkpoint of this project spans; None: it is a 2D model's.
+    """Slices and channels that the kernel of a checkpoint of this project spans; None: it is of one image.
 
     Its shape alone does not tell three slices from three colours; what the checkpoint carries does.
     """
@@ -306,7 +310,7 @@ def _own_window(path: str | Path, root: str, kernel: Tensor) -> tuple[int, int] 
         return None  # somebody else's
     channels = max(content['meta']['carried']['data']['channels'], 1)
     slices = kernel.shape[1] // channels
-    return None if slices == 1 else (slices, channels)
+    return None if slices == channels == 1 else (slices, channels)
 
 
 def load_volume_source(model: nn.Module, naming: Naming, path: str | Path, channels: int) -> LoadReport:

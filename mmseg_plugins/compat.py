@@ -216,32 +216,44 @@ def _synchronize_norms_on_cpus() -> None:
 
     from .collective import sum_over_processes
 
-    class GlooBatchNorm2d(torch.nn.BatchNorm2d):
+    BatchNorm, Synchronized = torch.nn.modules.batchnorm._BatchNorm, torch.nn.SyncBatchNorm
+
+    class GlooBatchNorm(BatchNorm):
         def forward(self, x):
             if not self.training:
-                return super().forward(x)
+                return BatchNorm.forward(self, x)
+            axes, places = [0, *range(2, x.ndim)], (-1, *[1] * (x.ndim - 2))
             given, x = x.dtype, x.to(torch.promote_types(x.dtype, torch.float32))  # sums in half would be rounded
             count = sum_over_processes(x.new_tensor(x.numel() / x.shape[1]))
             if count < 2:
                 raise ValueError('Expected more than 1 value per channel when training')  # as torch's own
-            mean = sum_over_processes(x.sum((0, 2, 3))) / count
-            centred = x - mean[:, None, None]
-            variance = sum_over_processes(centred.square().sum((0, 2, 3))) / count
+            mean = sum_over_processes(x.sum(axes)) / count
+            centred = x - mean.view(places)
+            variance = sum_over_processes(centred.square().sum(axes)) / count
             with torch.no_grad():
                 self.num_batches_tracked += 1
                 self.running_mean.lerp_(mean, self.momentum)
                 self.running_var.lerp_(variance * count / (count - 1), self.momentum)
             scale = (variance + self.eps).rsqrt() * self.weight
-            return (centred * scale[:, None, None] + self.bias[:, None, None]).to(given)
+            return (centred * scale.view(places) + self.bias.view(places)).to(given)
 
+    ours = {kind: type(f'Gloo{kind.__name__}', (GlooBatchNorm, kind), {}) for kind in (
+        torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d, Synchronized)}
     convert = runner.convert_sync_batchnorm
 
     def convert_sync_batchnorm(model, implementation='torch'):
-        if next(model.parameters()).is_cuda:
+        kinds = {norm: Synchronized if isinstance(norm, Synchronized) else type(norm)  # mmengine has its own
+                 for norm in model.modules() if isinstance(norm, BatchNorm)}
+        on_gpu = next(model.parameters()).is_cuda
+        for norm, kind in kinds.items():
+            if kind not in ours or not on_gpu and (not norm.affine or norm.running_mean is None
+                                                   or norm.momentum is None):
+                raise UserError(f'{norm}: a batch norm that cannot be synchronized over processes; train in one, '
+                                'set sync_bn=None (each process has its own statistics then), or choose another')
+        if on_gpu:
             return convert(model, implementation)
-        for module in model.modules():
-            if type(module) is torch.nn.BatchNorm2d:
-                module.__class__ = GlooBatchNorm2d
+        for norm, kind in kinds.items():
+            norm.__class__ = ours[kind]
         return model
 
     runner.convert_sync_batchnorm = convert_sync_batchnorm

@@ -52,8 +52,8 @@ from .datasets.splits import name_share, split_cases
 from .datasets.store import read_index
 from .errors import UserError, nearest
 from .inflation import trained_form
-from .keys import KEYS, PLACEHOLDERS, check_experiment, check_place, decided_by
-from .models.encoders import spans_window, timm_encoder
+from .keys import KEYS, PLACEHOLDERS, check_experiment, check_place, decided_by, sides
+from .models.encoders import is_inflated, timm_encoder
 from .models.volume_segmentor import fill_network
 from .progress import Progress
 from .sources import OWN, TIMM, fetch_source, name_own_weights
@@ -353,7 +353,7 @@ def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:
                           source=experiment.source, img_size=experiment.img_size)
     for key in ('lifting', 'tuning'):
         if (value := _unusual(experiment, key)) is not None:
-            if not spans_window(model.backbone):
+            if not is_inflated(model.backbone):
                 raise UserError(f'experiment.{key}={value}: {model.backbone.type} is no encoder that it can be '
                                 'given to; leave it out')
             model.backbone[key] = value
@@ -396,12 +396,15 @@ def _carry_into_data(cfg: Config, experiment: ConfigDict, index: dict, world_siz
             size = experiment.img_size
         for transform in dataset.pipeline:
             if transform.type in ('ResizeWindow', 'RandomZoomCrop'):
-                transform.size = (size, size) if isinstance(size, int) else tuple(size)
+                transform.size = sides(size)
         loader = cfg[f'{name}_dataloader']
         for key, least in (('num_workers', 0), ('batch_size', 1)):
             value = loader.setdefault(key, least)  # which is torch's own
             if type(value) is not int or value < least:
                 raise UserError(f'{name}_dataloader.{key}={value!r} must be a whole number, at least {least}')
+        if name != 'train' and experiment.get('crop') and loader.batch_size > 1:
+            raise UserError(f'{name}_dataloader.batch_size={loader.batch_size}: volumes have sizes of their own, '
+                            'and are predicted one at a time; take 1, and as many crops as fit by model.crops')
         loader.setdefault('persistent_workers', loader.num_workers > 0)
     for name in ('val_evaluator', 'test_evaluator'):
         evaluators = cfg[name] if isinstance(cfg[name], list | tuple) else [cfg[name]]
@@ -432,7 +435,7 @@ def _carry_into_schedule(cfg: Config, experiment: ConfigDict) -> None:
         if trained_form(experiment.inflation):
             raise UserError(f'experiment.neighbour_lr={factor}: inflation {experiment.inflation} does not train '
                             'the kernel; leave one of the two out')
-        if not spans_window(cfg.model.backbone):
+        if not is_inflated(cfg.model.backbone):
             raise UserError(f'experiment.neighbour_lr={factor}: the patch embedding of '
                             f'{cfg.model.backbone.type} has no kernel with a centre and neighbours; leave it out')
         cfg.default_hooks.neighbour_rate = dict(type='NeighbourRate', factor=factor)

@@ -86,7 +86,7 @@ def describe(model: nn.Module, carried: dict, step: int | None, scores: dict | N
         f'windows of {experiment["slices"]} slices, stride {experiment["stride"]}, of '
         f'{_size(experiment["img_size"])} pixels')
     labels = ', '.join(f'{name} ({number})' for number, name in list(enumerate(data['labels']))[1:])
-    source, encoder = carried['source'], _encoder(model)
+    source, encoder, trained = carried['source'], _encoder(model), experiment.get('precision') or 'fp32'
     modules = f' --imports {" ".join(carried["imports"])}' if carried['imports'] else ''
     facts = {
         'Input': f'{volumes}; the network takes {takes}. A volume of any size is segmented at its own resolution.',
@@ -96,7 +96,9 @@ def describe(model: nn.Module, carried: dict, step: int | None, scores: dict | N
         'Started from': 'random weights' if source is None else '; '.join(
             f'{key.replace("_", " ")}: {value}' for key, value in source.items()),
         'Training': ', '.join(f'{key} {experiment[key]}' for key in ('steps', 'batch', 'lr', 'seed')
-                              if key in experiment) + (f'; these are the weights of step {step}' if step else '')}
+                              if key in experiment) + (f'; these are the weights of step {step}' if step else ''),
+        'Precision': f'trained in {trained}, predicts in '
+                     f'{experiment.get("inference_precision") or ("tf32" if trained == "tf32" else "fp32")}'}
     parts = ['---\nlicense: other\nlibrary_name: mmseg_plugins\npipeline_tag: image-segmentation\n'
              f'tags: [medical, segmentation, 3d]\ndatasets: [{json.dumps(data["dataset"])}]\n---',
              f'# {encoder.partition(" ")[0]} for {data["dataset"]}',

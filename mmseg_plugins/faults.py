@@ -1,10 +1,13 @@
 """What is behind an error that by itself says little: a loader's worker that died, memory that ran out."""
 
+import ctypes
+import gc
 import os
 import re
 import resource
 import signal
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader
@@ -30,6 +33,16 @@ def explain(error: Exception, dataloaders: Iterable[DataLoader]) -> Exception:
     return error
 
 
+def lack_of_memory(when: str, loader: str) -> UserError:
+    """The line for an evaluation that memory does not suffice for.
+
+    Args:
+        loader: the config's name of it.
+    """
+    return UserError(f'out of memory {when}; take a smaller {loader}.batch_size, or of a network of crops a '
+                     'smaller model.crops, or experiment.inference_precision=bf16')
+
+
 def _find_dead_worker(dataloader: DataLoader) -> str | None:
     for worker in getattr(getattr(dataloader, '_iterator', None), '_workers', ()):
         code = worker.exitcode
@@ -45,6 +58,38 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(text in str(error) for text in (
             "can't allocate memory", 'out of memory', 'STATUS_ALLOC_FAILED')))
+
+
+class TrainingMemory:
+    """The peak of one training, though its process has had others before it.
+
+    Attributes:
+        peak: bytes, at the last look: of tensors on this process's GPU, else of all that the process holds.
+        of: whose peak that is, as records have it.
+    """
+
+    def __init__(self):
+        self.peak, self.of = 0, 'GPU, training' if torch.cuda.is_available() else 'training process'
+        try:
+            if not torch.cuda.is_available():
+                gc.collect()
+                ctypes.CDLL(None).malloc_trim(0)  # what the process no longer needs, it no longer holds
+            self.begin()
+        except (OSError, AttributeError):  # neither of these is to be had beside Linux
+            self.of = 'worker process, all its runs so far'
+
+    def begin(self) -> None:
+        """Peaks from before now do not count."""
+        if self.of == 'GPU, training':
+            torch.cuda.reset_peak_memory_stats()
+        elif self.of == 'training process':
+            Path('/proc/self/clear_refs').write_text('5')  # proc(5)
+
+    def look(self) -> None:
+        now = peak_memory()
+        if self.of == 'training process':
+            now = 1024 * int(re.search(r'VmHWM:\s*(\d+)', Path('/proc/self/status').read_text())[1])
+        self.peak = max(self.peak, now)
 
 
 def peak_memory() -> int:

@@ -6,7 +6,8 @@ the queries, and of both branches where a model has layer scale. For BEiT-B/16 w
 tokens and width d that is `2 [256 T d S + 12 (12 N d^2 + 2 N^2 d + 5 N d)]`, and the paper's decoder is
 neck and head together; nothing here uses the formula, the model's own operations are counted. Of a network that
 takes volumes the convolutions and matrix products count. Weights that are computed from others count as merged. Of
-attention over depth that a lifting adds, the scaling of the queries is left out.
+attention over depth that a lifting adds, the scaling of the queries is left out, and so is the layer scale of
+BEiT's and EVA's blocks with `adapter_conv_pair`.
 """
 
 from collections import Counter
@@ -21,6 +22,7 @@ from torch.utils.flop_counter import flop_registry
 
 from .building import build_model
 from .computed import Computed
+from .keys import sides
 
 PARTS = {'backbone.model.patch_embed': 'patch embedding', 'backbone': 'blocks', 'neck': 'neck',
          'decode_head': 'decoder', 'auxiliary_head': 'auxiliary decoder', 'network': 'network'}
@@ -90,8 +92,7 @@ def input_size(experiment: Mapping) -> list[int]:
     """(height, width) of a config's windows, or (slices, height, width) of its crops."""
     if crop := experiment.get('crop'):
         return list(crop)
-    size = experiment['img_size']
-    return [size, size] if isinstance(size, int) else list(size)
+    return list(sides(experiment['img_size']))
 
 
 def count_config(cfg: Config) -> dict[str, Cost]:

@@ -10,7 +10,9 @@ from mmengine.config import Config
 from mmseg.structures import SegDataSample
 from torch import nn
 
+from .acceleration import prepare_acceleration
 from .building import build_model
+from .carried import test_pipeline
 from .datasets.crops import resample, resampled_shape
 from .datasets.intensity import channel_statistics, intensity_ranges
 from .datasets.planes import Planes, resize_planes
@@ -19,19 +21,28 @@ from .datasets.volumes import Volume
 from .errors import UserError
 from .evaluation import OverlapAverage
 from .experiment import leave_source_out
+from .keys import sides
 from .work_dir import check_weights
+
+APPLIED = ('LoadWindow', 'ResizeWindow', 'LoadVolume', 'PackWindow')  # of a test pipeline, by predict_volume
 
 
 def load_model(cfg: Config, checkpoint: Any, path: Path, device: str) -> nn.Module:
-    """The config's model with a checkpoint's weights, ready to predict.
+    """The config's model with a checkpoint's weights, ready to predict in the config's precision.
 
     Args:
         checkpoint: what `path` holds.
 
     Raises:
-        UserError: the checkpoint is not this model's.
+        UserError: the checkpoint is not this model's, or its images go through more than is done here.
     """
+    for part in test_pipeline(cfg):
+        if part['type'] not in APPLIED:
+            raise UserError(f'{path}: its test pipeline has {part["type"]}, which is not done here; evaluate it '
+                            'with tools/test.py, or name a config without it')
     leave_source_out(cfg)
+    if torch.device(device).type != 'cpu':
+        prepare_acceleration(cfg, train=False)
     model = build_model(cfg).to(device).eval()
     load_weights(model, checkpoint, path)
     return model
@@ -85,10 +96,8 @@ def predict_volume(model: nn.Module, volume: Volume, cfg: Config, index: dict, b
         [sample] = model.test_step(dict(inputs=[whole], data_samples=[sample]))
         progress(depth, depth, '')
         return sample.pred_sem_seg.data.numpy()
-    size = experiment.img_size
-    size = (size, size) if isinstance(size, int) else tuple(size)
-    enlarge = next((part.get('enlarge', 'bilinear') for part in cfg.test_dataloader.dataset.pipeline
-                    if part.type == 'ResizeWindow'), 'bilinear')  # as in evaluation
+    resize = next((part for part in test_pipeline(cfg) if part['type'] == 'ResizeWindow'), None)
+    size = sides(experiment.img_size if resize else native)
     labels = np.zeros((depth, *native), np.uint8)
     overlap = OverlapAverage(depth, experiment.slices, experiment.stride)
     for start in range(0, depth, batch):
@@ -96,7 +105,9 @@ def predict_volume(model: nn.Module, volume: Volume, cfg: Config, index: dict, b
         for centre in range(start, min(start + batch, depth)):
             indices = window_indices(centre, depth, experiment.slices, experiment.stride)
             window = volume.image[indices].swapaxes(0, 1).reshape(-1, *native)
-            windows.append(torch.from_numpy(resize_planes(np.ascontiguousarray(window), size, enlarge=enlarge)))
+            window = np.ascontiguousarray(window)
+            windows.append(torch.from_numpy(
+                resize_planes(window, size, enlarge=resize.get('enlarge', 'bilinear')) if resize else window))
             samples.append(SegDataSample(metainfo=dict(
                 ori_shape=tuple(native), img_shape=size, intensity_range=ranges, slice=centre,
                 indices=indices)))

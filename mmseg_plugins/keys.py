@@ -167,6 +167,11 @@ def check_size(value: Any) -> int | tuple[int, int]:
     return value if isinstance(value, int) else tuple(value)
 
 
+def sides(size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width of an input size."""
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
 def nearest_multiples(side: int, step: int) -> str:
     """The multiples of `step` around a number that is none, as `224 or 256`."""
     return ' or '.join(map(str, sorted({max(side // step, 1) * step, (side // step + 1) * step})))

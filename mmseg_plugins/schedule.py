@@ -86,7 +86,8 @@ class RatesBesideDecay(DefaultOptimWrapperConstructor):
             name = names[id(parameter)]
             own = max((key for key in rates if key in name), key=len, default=None)
             if own or name in factors:
-                group['lr'] = self.base_lr * rates.get(own, 1) * factors.get(name, 1)
+                before = self.base_lr * rates[own] if own else group.get('lr', self.base_lr)
+                group['lr'] = before * factors.get(name, 1)
             if factors.get(name, 1) > 1 and self.base_wd:
                 group['weight_decay'] = group.get('weight_decay', self.base_wd) / factors[name]
 

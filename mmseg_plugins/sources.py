@@ -85,8 +85,8 @@ class Source:
         return self.places[0].file.cached() if stays else weights_root / self.file
 
 
-def _address(address: str, sha256: str | None = None) -> Sequence[Place]:
-    return Place('authors', Url(address, sha256)),
+def _address(address: str) -> Sequence[Place]:
+    return Place('authors', Url(address)),
 
 
 _BEIT = ('github.com/microsoft/unilm, beit', 'MIT', 'Bao et al., ICLR 2022')

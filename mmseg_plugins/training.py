@@ -30,7 +30,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from .datasets.windows import WindowSampler
 from .errors import OutOfMemory, UserError
-from .faults import explain, is_out_of_memory, peak_memory
+from .faults import explain, is_out_of_memory, lack_of_memory, peak_memory
 from .files import write_atomic
 from .signals import StopRequest
 from .work_dir import newest_checkpoint_step, save_checkpoint
@@ -126,8 +126,7 @@ class StepLoop(IterBasedTrainLoop):
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            raise UserError(f'out of memory in the evaluation after step {self._iter}; take a smaller '
-                            'val_dataloader.batch_size, or of a network of crops a smaller model.crops') from error
+            raise lack_of_memory(f'in the evaluation after step {self._iter}', 'val_dataloader') from error
 
     def _was_validated(self) -> bool:
         """Whether this step's validation was over before; the last step's figures are wanted again."""

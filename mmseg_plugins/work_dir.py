@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .carried import carry
 from .errors import UserError
 from .files import is_same_file, only_writer, write_atomic
+from .keys import KEYS
 from .launch import process_rank
 
 KEPT = 2  # a newer checkpoint may turn out broken
@@ -27,7 +28,7 @@ WEIGHTS = 'weights.pth'  # of a finished training
 PATIENCE = 60  # seconds for a process that was told to stop and still writes its checkpoint
 # What a training keeps from its first step to its last; the rest of `experiment` may change when it is resumed.
 KEPT_KEYS = ('slices', 'stride', 'target', 'img_size', 'crop', 'spacing', 'encoder', 'source', 'inflation',
-             'batch', 'seed', 'protocol')
+             'lifting', 'tuning', 'batch', 'seed', 'protocol')
 PARTS = {'meta': dict, 'state_dict': dict, 'optimizer': dict, 'message_hub': dict}  # of a training's checkpoint
 
 
@@ -92,8 +93,8 @@ def check_weights(model: nn.Module, weights: Any, path: str | Path) -> None:
 def _kept_settings(runner) -> dict[str, Any]:
     """What of a training must not change, as a checkpoint notes it: moved files are the same files."""
     experiment = runner.cfg.experiment
-    settings = {key: list(value) if isinstance(value, list | tuple) else value
-                for key, value in ((key, experiment.get(key)) for key in KEPT_KEYS)}
+    given = {key: KEYS[key].usual if experiment.get(key) is None else experiment[key] for key in KEPT_KEYS}
+    settings = {key: list(value) if isinstance(value, list | tuple) else value for key, value in given.items()}
     dataset, model = runner.train_dataloader.dataset, runner.model
     if hasattr(model.module if is_model_wrapper(model) else model, 'accumulate'):  # an objective counts passes
         settings['accumulate'] = experiment.accumulate
@@ -209,19 +210,21 @@ def keep_config(folder: Path, config: Path) -> None:
                         'another --work-dir')
 
 
-def check_work_dir(folder: Path, config: Path, resume: bool) -> None:
-    """A training that begins must not take another's checkpoints for its own when it is restarted.
+def check_work_dir(folder: Path, config: Path, resume: bool) -> bool:
+    """Whether a training goes on from a checkpoint: one that begins must not take another's for its own.
 
     Raises:
         UserError: they are there; or the config is, as its user has written it.
     """
-    if not _steps(folder):
+    there = bool(_steps(folder))
+    if not there:
         keep_config(folder, config)
     elif not resume:
         raise UserError(f'{folder}: holds checkpoints of an earlier training; go on with it by --resume, name '
                         'another --work-dir, or delete them')
-    if resume and not _steps(folder):
+    if resume and not there:
         print(f'{folder}: no checkpoint to go on from; the training begins with its first step', file=sys.stderr)
+    return there
 
 
 def hold_work_dir(folder: Path, patience: float, launcher: str) -> AbstractContextManager:

@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,9 +17,11 @@ from torch.nn.functional import scaled_dot_product_attention as attend
 from benchmarks.runs.run import describe_kind
 from mmseg_plugins import acceleration
 from mmseg_plugins.acceleration import compile_in_training
+from mmseg_plugins.building import build_model
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.experiment import check_start, load_config, prepare_for_device
 from mmseg_plugins.flops import count_cost
+from mmseg_plugins.inference import load_model
 from mmseg_plugins.models import InflatedSwin, InflatedViT, VideoSwin
 
 CONFIG = REPO / 'configs' / 'mini_beit_centering_hippocampus.py'
@@ -304,11 +307,15 @@ def test_compiling_without_a_compiler_is_one_line(prepared, monkeypatch):
         configure(prepared, compile=True)
 
 
+@pytest.mark.filterwarnings('ignore:.*which is a no-op')
 def test_float32_is_float32_and_tf32_says_where_it_changes_nothing(prepared, capsys):
     flags = torch.backends.cuda.matmul, torch.backends.cudnn
     configure(prepared, precision='tf32')
     assert all(backend.allow_tf32 for backend in flags)
     if not torch.cuda.is_available():
         assert 'experiment.precision=tf32: changes nothing on a CPU' in capsys.readouterr().err
-    configure(prepared)  # the next run of the same process
+    cfg = configure(prepared)  # the next run of the same process
     assert not any(backend.allow_tf32 for backend in flags)
+    flags[1].allow_tf32 = True  # torch's own default
+    load_model(cfg, dict(state_dict=build_model(cfg).state_dict()), Path('a.pth'), 'meta')
+    assert not flags[1].allow_tf32

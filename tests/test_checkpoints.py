@@ -231,12 +231,16 @@ def test_ones_own_checkpoint_is_a_source_as_it_is(tmp_path):
     for others in (dict(slices=5), dict(slices=1, channels=3)):
         with pytest.raises(UserError, match='inflated already, to 3 slices and 1 channels'):
             load(path, **others)
+    with pytest.raises(UserError, match='inflation separable starts from a 2D one'):
+        load(path, inflation='separable')
     two = save_own(InflatedViT(**MINI | dict(channels=2)), 2)
     with pytest.raises(UserError, match='to 3 slices and 2 channels, and the encoder takes 2 and 3'):
         load(two, slices=2, channels=3)
     for flat, channels in ((dict(slices=1), 1), (dict(slices=1, channels=3), 3)):  # grey, and colours
         report = load(save_own(InflatedViT(**MINI | flat), channels))
         assert report.inflated == ['patch_embed.proj.weight']
+    several = dict(slices=1, channels=3)  # of one slice, whose channels are no colours for its like
+    assert not load(save_own(InflatedViT(**MINI | several), 3), **several).inflated
     with pytest.raises(UserError, match='merge it first'):
         load(save_own(InflatedViT(**MINI, tuning='lora(2)')))
 

@@ -204,6 +204,7 @@ SHOWN = {
         '--iterations': (['--iterations', '0'], 'iterations 0: must be'),
         '--gpu-memory': (['--gpu-memory', '0'], 'gpu-memory 0.0: must be'),
         '--planner': 'test_nnunet.py::test_it_is_handed_the_same_split',
+        '--no-mirroring': 'test_nnunet.py::test_it_is_handed_the_same_split',
         '--trainer': 'test_nnunet.py::test_a_trainer_is_one_of_nnunets_own'}),
     'tools/sources.py': ([], {'--weights-root': (['--weights-root', '{here}/w'], 'under {here}/w'),
                               '--check': (['--weights-root', '{used}', '--check'], 'sha256'),

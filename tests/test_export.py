@@ -84,7 +84,7 @@ def test_a_network_of_volumes_runs_under_monai(prepared, tmp_path, monkeypatch):
 
 
 def test_the_card_says_what_it_is(prepared, tmp_path, capsys):
-    checkpoint = make_checkpoint(tmp_path, prepared)
+    checkpoint = make_checkpoint(tmp_path, prepared, inference_precision='bf16')
     scores = dict(metrics=dict(dsc=dict(title='DSC case', unit='%')), mean=dict(dsc=81.5), cases=dict(a={}, b={}),
                   labels={'Anterior': dict(dsc=88.25), 'Posterior': dict(dsc=None)})
     (tmp_path / 'scores.json').write_text(json.dumps(scores))
@@ -93,7 +93,8 @@ def test_the_card_says_what_it_is(prepared, tmp_path, capsys):
     card = (tmp_path / 'model/README.md').read_text()
     for text in ('Anterior (1), Posterior (2)', 'windows of 5 slices, stride 1', '| Anterior | 88.25 |',
                  '| Posterior | — |', '| **mean** | 81.50 |', 'step 3', 'random weights', '0.5th to the 99.5th',
-                 'library_name: mmseg_plugins', 'embed dim 96, depth 4', '# InflatedViT for hippocampus'):
+                 'library_name: mmseg_plugins', 'embed dim 96, depth 4', '# InflatedViT for hippocampus',
+                 'trained in fp32, predicts in bf16'):
         assert text in card, text
     for spoilt, message in ((scores | dict(labels={'liver': {}}), 'has the labels liver'),
                             (dict(mean={}), 'no figures of cases')):

@@ -1,6 +1,7 @@
 """The committed runs are the runs that their grids name: what is recorded is neither repeated nor superseded."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import REPO
@@ -9,6 +10,7 @@ from benchmarks.grid.reader import load_grid
 from benchmarks.runs import agenda
 from benchmarks.runs.search import choose, list_search
 from mmseg_plugins.experiment import read_config
+from mmseg_plugins.sources import Source
 
 RESULTS = REPO / 'results'
 # agenda.data_digest of each as it is prepared, on parts of these splits
@@ -46,6 +48,18 @@ def test_committed_records_are_of_their_grids_runs(name, monkeypatch):
     assert set(choices) == set(search)
     runs = {run.name for run in agenda.list_runs(grid, Path('weights'), None, choices)}
     assert runs == {path.stem for path in (RESULTS / name / 'records').glob('*.json')}
+
+
+def test_a_source_that_a_grid_makes_is_known_by_its_data(tmp_path, monkeypatch):
+    config, found = tmp_path / 'mine.py', []
+    config.write_text(f"_base_ = {str(REPO / 'configs/mini_beit_layout.py')!r}\n"
+                      "experiment = dict(data_root='data/prepared/knee')\n")
+    grid = SimpleNamespace(sources=dict(mine=Source('beit', 'mine.pth', *[''] * 5, made_by=str(config))))
+    monkeypatch.setattr(agenda, 'is_prepared', lambda name: name == 'knee')
+    for cases in ('of one week', 'of two weeks'):
+        monkeypatch.setattr(agenda, 'read_index', lambda folder, cases=cases: dict(split_hash=cases))
+        found.append(agenda._source_digest('mine', grid, tmp_path))
+    assert found[0] != found[1]
 
 
 def test_a_run_is_known_by_what_determines_its_result():

@@ -1,13 +1,14 @@
 """Which process of which launch this is: one of several never does all of the work by itself."""
 
-import copy
 import socket
 
 import pytest
 import torch
 from conftest import REPO, call_tool
 from mmengine.runner import runner
+from mmengine.utils.dl_utils.parrots_wrapper import SyncBatchNorm
 from test_tools import CONFIG, run
+from timm.layers import BatchNormAct2d
 from torch import nn
 
 from mmseg_plugins import launch
@@ -84,13 +85,24 @@ def test_a_port_that_is_taken_is_one_line(tmp_path, script, arguments):
     assert line.startswith(f'error: PORT={port}: the processes cannot meet there')
 
 
-def test_norms_of_cpu_processes_sum_in_full_precision():
+@pytest.mark.parametrize('norm, size', [
+    (nn.BatchNorm1d, ()), (nn.BatchNorm2d, (9, 9)), (nn.BatchNorm3d, (5, 4, 4)), (SyncBatchNorm, (9, 9))])
+def test_norms_of_cpu_processes_sum_in_full_precision(norm, size):
     torch.manual_seed(0)
-    norm, x = nn.BatchNorm2d(3), torch.randn(4, 3, 9, 9) + 300
-    plain = copy.deepcopy(norm)
+    plain = (nn.BatchNorm2d if norm is SyncBatchNorm else norm)(3)
+    norm, x = norm(3), torch.randn(64 if not size else 4, 3, *size) + 300
     [synchronized] = runner.convert_sync_batchnorm(nn.Sequential(norm))
     wanted = plain(x.bfloat16().float())
     got = synchronized(x.bfloat16())
-    assert type(synchronized) is not nn.BatchNorm2d and got.dtype == torch.bfloat16
+    assert 'Gloo' in type(synchronized).__name__ and got.dtype == torch.bfloat16
     torch.testing.assert_close(got.float(), wanted, rtol=0.01, atol=0.01)
     torch.testing.assert_close(synchronized.running_var, plain.running_var)
+    torch.testing.assert_close(synchronized.eval()(x), plain.eval()(x))
+
+
+@pytest.mark.parametrize('norm', [
+    BatchNormAct2d(3), nn.BatchNorm3d(3, affine=False), nn.BatchNorm2d(3, momentum=None),
+    nn.BatchNorm1d(3, track_running_stats=False)])
+def test_a_norm_that_cannot_be_synchronized_is_refused(norm):
+    with pytest.raises(UserError, match='a batch norm that cannot be synchronized over processes'):
+        runner.convert_sync_batchnorm(nn.Sequential(norm, nn.Linear(1, 1)))

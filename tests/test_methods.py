@@ -138,6 +138,7 @@ def test_a_method_is_given_what_was_prepared_and_no_label_of_what_it_is_tested_o
 
 @pytest.mark.parametrize('command, message', [
     ('method {case} {out}', "nothing to put for {case}; did you mean 'cases'"),
+    ('method {cases} {out} {seed:03d}', '{seed} stands for text'),
     ('method {cases}', 'does not say {out}'), ("awk '{print' {out}", 'write a brace'),
     (7, 'configs.threshold.command cannot be 7')])
 def test_a_command_that_cannot_be_filled_in_is_refused(tmp_path, command, message):

@@ -86,7 +86,7 @@ def test_it_is_handed_the_same_split(prepared, env, tmp_path):
     write_cases(prepared, tmp_path / 'cases', 'test')
     split = read_index(prepared)['split']
     plan, train, predict = call(tmp_path, 'test', *SIZES, '--planner', 'nnUNetPlannerResEncM',
-                                '--gpu-memory', '0.5')
+                                '--gpu-memory', '0.5', '--no-mirroring')
     for option, value in (('-pl', 'nnUNetPlannerResEncM'), ('-gpu_memory_target', '0.5')):
         assert plan['arguments'][plan['arguments'].index(option) + 1] == value
     learnt = sorted([*split['train'], *split['val']])
@@ -95,6 +95,7 @@ def test_it_is_handed_the_same_split(prepared, env, tmp_path):
         assert seen['imagesTr'] == [f'{case}_0000.nii.gz' for case in learnt]
         assert seen['labelsTr'] == [f'{case}.nii.gz' for case in learnt]
     assert predict['imagesTs'] == [f'{case}_0000.nii.gz' for case in sorted(split['test'])]
+    assert '--disable_tta' in predict['arguments']
     assert json.loads((env / 'bin/splits_final.json').read_text()) == [
         dict(train=split['train'], val=split['val'])]
     assert json.loads((env / 'bin/dataset.json').read_text()) == dict(

@@ -20,7 +20,7 @@ from benchmarks.planning.calibration import calibrate
 from benchmarks.planning.equal import equal_steps
 from benchmarks.planning.estimate import PUBLISHED, Device, Pace, choose_device, device_folder, read_pace, schedule
 from benchmarks.planning.text import show_estimate
-from benchmarks.planning.work import list_kinds
+from benchmarks.planning.work import Kind, list_kinds
 from benchmarks.runs.agenda import list_runs, make_agenda
 from benchmarks.runs.records import open_record, seal
 from mmseg_plugins.datasets import CATALOGUE, DatasetInfo
@@ -260,6 +260,13 @@ def test_of_a_users_own_dataset_nothing_need_be_known(tmp_path, monkeypatch):
     monkeypatch.setitem(CATALOGUE, 'spine', DatasetInfo('msd', 'Task99_Spine', 'CT', 'our hospital', 'none'))
     _, [kind] = work_of(load_grid(str(grid_file(tmp_path, axes=dict(slices=[3]), dataset='spine'))), tmp_path)
     assert ', 2 labels, ' in kind.what and 'nothing known of its cases' in kind.assumed and kind.windows == 0
+
+
+def test_the_evaluation_after_the_last_step_counts():
+    options = {'experiment.source': None, 'experiment.steps': 5}
+    once, twice = (Kind('configs/beit_centering_phantom.py', options | {'experiment.val_interval': every}, '')
+                   for every in (5, 3))
+    assert twice.windows == 2 * once.windows > 0
 
 
 def test_runs_that_cost_the_same_are_one_kind(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -12,16 +13,19 @@ import pytest
 import torch
 from conftest import REPO, call_tool
 from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 
 from mmseg_plugins import segmenting
 from mmseg_plugins.carried import carry
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.datasets.images import find_images
+from mmseg_plugins.datasets.volumes import Volume
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.evaluation.metrics import dsc
 from mmseg_plugins.evaluation.scores import compare
 from mmseg_plugins.experiment import load_config
+from mmseg_plugins.inference import load_model, predict_volume
 
 CONFIG = REPO / 'configs/mini_beit_centering_hippocampus.py'
 
@@ -209,6 +213,30 @@ def test_a_checkpoint_is_enough(files, checkpoint, prepared, capsys):
             in capsys.readouterr().out)
     held = torch.load(checkpoint, weights_only=True)['meta']['carried']
     assert str(prepared) not in json.dumps(held)  # where things lie is nobody else's business
+
+
+def test_images_go_through_what_they_do_in_evaluation(prepared, checkpoint):
+    cfg, seen = load_config(CONFIG, {'experiment.data_root': str(prepared), 'experiment.source': None}), []
+    pipeline = cfg.test_dataloader.dataset.pipeline
+
+    def step(data):
+        for image, sample in zip(data['inputs'], data['data_samples'], strict=True):
+            sample.pred_sem_seg = PixelData(data=torch.zeros(1, *sample.ori_shape))
+            seen.append((tuple(image.shape[1:]), sample.img_shape))
+        return data['data_samples']
+
+    def predict():
+        volume = Volume(np.zeros((2, 1, 9, 7), np.int16), None, np.eye(4), (2, 1, 0), (False,) * 3)
+        predict_volume(SimpleNamespace(channels=1, test_step=step), volume, cfg, read_index(prepared))
+        return seen.pop()
+
+    size = cfg.experiment.img_size
+    assert predict() == ((size, size), (size, size))
+    del pipeline[[part.type for part in pipeline].index('ResizeWindow')]  # windows are slid over the slice itself
+    assert predict() == ((9, 7), (9, 7))
+    pipeline.insert(1, dict(type='RandomWindowFlip', prob=1.0))
+    with pytest.raises(UserError, match='its test pipeline has RandomWindowFlip, which is not done here'):
+        load_model(cfg, None, checkpoint, 'cpu')
 
 
 def test_a_reference_is_scored(files, checkpoint, capsys):

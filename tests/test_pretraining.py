@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 import torch
-from conftest import REPO
+from conftest import REPO, call_tool
 from mmengine.hooks import Hook
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
@@ -212,6 +212,11 @@ def test_two_processes_on_slices_of_one_channel(prepared, tmp_path):
     state = torch.load(tmp_path / 'iter_2.pth', weights_only=True)['state_dict']
     assert state['passes'] == 2 and state['centre'].any()
     assert torch.load(out, weights_only=True)['model']['patch_embed.proj.weight'].shape[1] == 1
+
+    again = [CONFIG, '--out', out, '--resume', '--dry-run', '--cfg-options', *options]
+    call_tool('pretrain', *again, '--work-dir', tmp_path)
+    with pytest.raises(UserError, match='--overwrite'):  # nothing there that it would go on from
+        call_tool('pretrain', *again, '--work-dir', tmp_path / 'empty')
 
 
 def test_mistakes_are_named(layout, tmp_path):

@@ -6,12 +6,14 @@ import json
 import os
 import re
 import shutil
+import sys
 from dataclasses import replace
 from operator import getitem
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import REPO, documentation
 from made_records import failed, record, write
 from rich.console import Console
@@ -23,6 +25,7 @@ from benchmarks.grid.axes import AXES, Cell
 from benchmarks.grid.reader import load_grid
 from benchmarks.rendering.frame import Measured
 from benchmarks.rendering.prediction_figure import draw_predictions
+from benchmarks.runs.execute import choose_shown
 from benchmarks.runs.records import (
     predictions_path,
     read_record,
@@ -33,7 +36,9 @@ from benchmarks.runs.records import (
     write_summary,
 )
 from benchmarks.runs.run import Run
+from mmseg_plugins.datasets import WindowDataset
 from mmseg_plugins.errors import UserError
+from mmseg_plugins.faults import TrainingMemory
 
 
 @pytest.fixture
@@ -372,3 +377,21 @@ def test_the_readmes_frame_gives_the_tables_figures(monkeypatch):
         assert figure == pytest.approx(float(shown[row].split()[0]), abs=0.006)
     with pytest.raises(UserError, match="no table '2c'"):
         results.load('results/phantom', table='2c')
+
+
+def test_what_is_shown_is_scaled_as_the_network_sees_it(prepared):
+    usual, clipped = (choose_shown(WindowDataset(str(prepared), 'test', 3, clip=clip))['image']
+                      for clip in (None, (0, 1)))
+    assert {*np.unique(clipped)} <= {0, 255} and len(np.unique(usual)) > 2
+
+
+@pytest.mark.skipif(sys.platform != 'linux' or torch.cuda.is_available(), reason='of a process on Linux')
+def test_memory_is_of_one_training_whatever_its_process_did_before():
+    held = TrainingMemory()
+    held.look()
+    block, larger = torch.ones(2**26), TrainingMemory()  # 256 MiB
+    larger.look()
+    del block
+    again = TrainingMemory()
+    again.look()
+    assert larger.of == 'training process' and larger.peak - held.peak > 200 * 2**20 > again.peak - held.peak

@@ -258,9 +258,11 @@ def test_liftings_are_drawn_against_cost_and_against_slice_variation(tmp_path, m
     page = render(tmp_path).read_text()
     *organs, flops, seconds, parameters, _ = named  # the last are cases
     assert flops == ['one slice', 'divided', 'adapter_conv', 'adapter_conv_pair']
-    assert parameters == ['tuning adapter_conv, frozen', 'adapter_conv_pair']
-    assert seconds == ['tuning adapter_conv, lora', 'tuning adapter_conv, frozen', 'tuning kernel, layer_decay',
-                       'adapter_conv_pair']  # the dearer, the earlier
+    assert seconds == ['1', '2', '3', 'adapter_conv_pair'] and parameters == ['2', 'adapter_conv_pair']
+    figure = figures.cost_plot(grid.tables['lifting'].rows, Measured(records), grid)
+    numbered = [text.get_text() for text in figure.legends[0].get_texts() if text.get_text().endswith(')')]
+    assert numbered == ['tuning adapter_conv, lora (1)', 'tuning adapter_conv, frozen (2)',
+                        'tuning kernel, layer_decay (3)']  # the dearer, the earlier
     assert len(organs) == 9 and all(len(texts) == 8 for texts in organs) and 'Differences, against slice' in page
 
 

@@ -126,6 +126,8 @@ def test_a_prolonged_training_has_the_rates_of_the_longer_one(begun, prepared, t
     (dict(img_size=64), 'img_size=32, now it is 64'), (dict(stride=2), 'stride=1, now it is 2'),
     (dict(target='all'), "target='center', now it is 'all'"),
     (dict(inflation='average'), "inflation='centering', now it is 'average'"),
+    (dict(lifting='late'), "lifting='kernel', now it is 'late'"),
+    (dict(tuning='bitfit'), "tuning='full', now it is 'bitfit'"),
     (dict(protocol='paper'), "protocol='sound', now it is 'paper'"),
     (dict(train_percent=50), "split='train', now it is 'train:50%'")])
 def test_what_would_make_it_another_training_is_refused(begun, prepared, tmp_path, changes, message):

@@ -135,6 +135,8 @@ def test_rates_are_those_of_the_layer_and_of_the_part():
     assert decayed['decode_head.weight'] == 10.0
     grouped = rates('two_group(4)', custom_keys={'backbone': dict(lr_mult=2.0)})
     assert grouped[KERNEL] == 0.5 and grouped['decode_head.weight'] == 1.0
+    biases = rates('two_group(4)', bias_lr_mult=2.0)
+    assert biases['backbone.model.patch_embed.proj.bias'] == 0.5 and biases[KERNEL] == 0.25
     assert set(rates('full').values()) == {1.0}
     for part, factor, raised in (('low_rank', 10.0, rates('lora')),
                                  ('lifting', 50.0, rates('two_group(2)', 'late')),

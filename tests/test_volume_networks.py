@@ -372,6 +372,9 @@ def test_a_killed_run_gives_the_uninterrupted_runs_weights_and_two_processes_its
     ({'experiment.source': 'a.pth'}, "experiment.source='a.pth': UNet3D starts from random weights"),
     ({'model.network.type': 'UNet4D'}, "nothing is called 'UNet4D'; did you mean"),
     ({'model.network.out_channels': 3}, 'experiment.data_root decides it'),
+    ({'model.network': dict(_delete_=True, channels=(8, 16))}, 'model.network has no type; name its class'),
+    *(({f'{name}_dataloader.batch_size': 2}, f'{name}_dataloader.batch_size=2: volumes have sizes of their own')
+      for name in ('val', 'test')),
     ({'model.overlap': 1.0}, 'overlap=1.0 must be a number from 0 to 0.99')])
 def test_a_setting_that_means_nothing_is_one_line(prepared, options, fault):
     with pytest.raises((UserError, ValueError), match=re.escape(fault)):

@@ -33,8 +33,9 @@ VERSION = '2.8.1'  # that tests/test_nnunet.py has been run with
 ENVIRONMENT = REPO / '.venv-nnunet'
 TRAINERS = REPO / 'tools/nnunet_trainer'
 BASE, TRAINER, PLANS, DATASET = 'nnUNetTrainer', 'nnUNetTrainerSeeded', 'nnUNetPlans', 'Dataset001_cases'
-# of a model: a work folder that was begun with others is refused
-DETERMINANTS = ('configuration', 'split', 'seed', 'epochs', 'iterations', 'planner', 'gpu_memory', 'trainer')
+# of label maps: a work folder that was begun with others is refused
+DETERMINANTS = ('configuration', 'split', 'seed', 'epochs', 'iterations', 'planner', 'gpu_memory', 'trainer',
+                'mirroring')
 
 
 def parse_args() -> argparse.Namespace:
@@ -58,6 +59,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--trainer', default=BASE, metavar='CLASS',
                         help=f'one of nnunetv2\'s (default: {BASE}; Primus: nnUNet_Primus_S_Trainer, '
                              '...M..., ...L...)')
+    parser.add_argument('--no-mirroring', dest='mirroring', action='store_false',
+                        help='predict each crop once; nnU-Net\'s own: the mean over its mirrored copies, four in '
+                             '2D and eight in 3D')
     parser.add_argument('--device', choices=['cpu', 'cuda', 'mps'],
                         default='cuda' if torch.cuda.is_available() else 'cpu',
                         help='default: a GPU where there is one')
@@ -114,7 +118,7 @@ def main() -> None:
         remove_torn(predicted / f'{case}.nii.gz')
     call('predict', '-i', raw / DATASET / 'imagesTs', '-o', predicted, '-d', DATASET, '-c', args.configuration,
          '-f', '0', '-tr', TRAINER, '-p', PLANS, '-device', args.device, '--continue_prediction',
-         '--disable_progress_bar', workers=('-npp', '-nps'), least=0)
+         '--disable_progress_bar', *['--disable_tta'] * (not args.mirroring), workers=('-npp', '-nps'), least=0)
     for case in evaluated:
         (args.out / f'{case}.nii.gz').unlink(missing_ok=True)  # perhaps another model's
         link(predicted / f'{case}.nii.gz', args.out / f'{case}.nii.gz')
@@ -127,6 +131,7 @@ def check_begun(args: argparse.Namespace) -> None:
     """Raise a UserError where the work folder holds what was begun with options that give another model."""
     options, path = {name: str(getattr(args, name)) for name in DETERMINANTS}, args.work / 'options.json'
     begun = read_json(path, 'name another folder (--work)') if path.exists() else options
+    begun = dict(mirroring='True') | begun  # versions before had no choice
     if other := [f'{name} {begun.get(name)}' for name in DETERMINANTS if begun.get(name) != options[name]]:
         raise UserError(f'{args.work}: begun with {", ".join(other)}; name another folder (--work)')
     write_json(path, options)
@@ -138,7 +143,7 @@ def describe(args: argparse.Namespace, model: Path, version: str) -> dict:
     settings = dict(
         nnunetv2=version, configuration=args.configuration, planner=args.planner, trainer=args.trainer,
         epochs=args.epochs, iterations_per_epoch=args.iterations, batch_size=plan['batch_size'],
-        patch_size=' x '.join(map(str, plan['patch_size'])), device=args.device,
+        patch_size=' x '.join(map(str, plan['patch_size'])), mirroring=args.mirroring, device=args.device,
         gpu_memory='as nnU-Net chooses' if args.gpu_memory is None else f'{args.gpu_memory} GB',
         workers='as nnU-Net chooses' if args.workers is None else args.workers)
     return read_json(model / 'fold_0/cost.json', 'train again') | dict(

@@ -45,9 +45,9 @@ def main() -> None:
     work_dir = args.work_dir or Path('work_dirs') / args.config.stem
     restarted = was_restarted()
     resume = args.resume or restarted
+    goes_on = check_work_dir(work_dir, args.config, resume)
     for file in (args.out, args.out.with_suffix('.json')):  # the weights, and what they were made of
-        check_output(file, '--out', [args.config, cfg.experiment.source or ''], args.overwrite or resume)
-    check_work_dir(work_dir, args.config, resume)
+        check_output(file, '--out', [args.config, cfg.experiment.source or ''], args.overwrite or goes_on)
     if args.dry_run:
         check_model(cfg)
         print(f'{args.config}: {plan}')

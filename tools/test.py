@@ -17,7 +17,7 @@ from mmseg_plugins.experiment import (
     load_config,
     prepare_for_device,
 )
-from mmseg_plugins.faults import explain
+from mmseg_plugins.faults import explain, is_out_of_memory, lack_of_memory
 from mmseg_plugins.files import check_output, write_json
 from mmseg_plugins.inference import load_weights
 from mmseg_plugins.launch import add_launcher, check_launcher
@@ -78,6 +78,8 @@ def main() -> None:
     try:
         metrics = runner.test()
     except Exception as error:
+        if is_out_of_memory(error):
+            raise lack_of_memory('in the evaluation', 'test_dataloader') from error
         raise explain(error, [runner.test_dataloader]) from None
     if args.out and is_main_process():
         metric = runner.test_evaluator.metrics[0]

@@ -14,10 +14,10 @@ labels/<case>.nii.gz of those outside the split that is evaluated, whose name is
   name), `labels` (name -> id, `background` is 0) and `file_ending`.
 
 Of this split's cases the command leaves `{out}`/<case>.nii.gz. It may leave `{out}`/method.json too, from which
-the record takes over `parameters`, `peak_memory_mib` with `memory_of` (`GPU, training` for one that tables show),
-and `settings`, text by name. `{work}` is a folder of its own, which it finds as it was when an interrupted run is
-called again; `{out}` is empty each time. It is called in the folder that the grid was called in, and `python` is
-the grid's own.
+the record takes over `parameters`, `peak_memory_mib` with `memory_of` (tables show `GPU, training` and `training
+process`), and `settings`, text by name. `{work}` is a folder of its own, which it finds as it was when an
+interrupted run is called again; `{out}` is empty each time. It is called in the folder that the grid was called
+in, and `python` is the grid's own.
 """
 
 import os
@@ -53,14 +53,16 @@ TOLD = COST | dict(settings=({str: str}, ...))
 def check_command(command: str, where: str) -> None:
     """Raise a UserError, which begins with `where`, for a command that cannot be filled in or leaves nothing."""
     try:
-        names = [name for _, name, *_ in string.Formatter().parse(command) if name is not None]
+        places = [place for _, *place in string.Formatter().parse(command) if place[0] is not None]
     except ValueError as error:
         raise UserError(f'{where}: {error}; write a brace of the shell\'s own twice') from None
-    for name in names:
+    for name, *form in places:
+        if name in PLACES and any(form):
+            raise UserError(f'{where}: {{{name}}} stands for text, which has no format; write it so')
         if name not in PLACES:
             raise UserError(f'{where}: nothing to put for {{{name}}}{nearest(name, PLACES)}; write a brace of the '
                             'shell\'s own twice')
-    if 'out' not in names:
+    if not any(name == 'out' for name, *_ in places):
         raise UserError(f'{where}: does not say {{out}}, the folder that its label maps go to')
 
 

@@ -47,7 +47,7 @@ class Kind:
             folds = run.fold[1] if run and run.fold else 1  # as many cases on average
             split = 'all' if folds > 1 else experiment.get('evaluate') or self.index['evaluate']
             cases = split_cases(self.index, split) if slices or ':' not in split else ()
-            self.windows = (self.steps // (experiment.get('val_interval') or self.steps)
+            self.windows = (math.ceil(self.steps / (experiment.get('val_interval') or self.steps))
                             * sum(slices[case] for case in cases) / folds)
 
     def _look_at_data(self) -> dict[str, int]:

@@ -88,10 +88,10 @@ def draw_all(judged: Sequence[Judged], measured: Measured, grid: Grid, results: 
                 'Each dot is an organ; further left, neighbouring slices differ more. Line: least squares. p is '
                 'two-sided.', variation_plot, alike, measured, grid)
         if rows and alone:  # DSC of several datasets has no common axis
-            add('cost', 'DSC against cost', 'Mean over seeds; whiskers: lowest and highest seed. Line and names: '
-                'the Pareto front, what is better than all that cost no more. Time is what a CPU or GPU worked '
-                'for the training, of one machine where runs are of several. By other costs only cells with '
-                'as many steps as the rows are compared.', cost_plot, rows[grid.dataset],
+            add('cost', 'DSC against cost', 'Mean over seeds; whiskers: lowest and highest seed. Line, names and '
+                'numbers: the Pareto front, what is better than all that cost no more. Time is what a CPU or GPU '
+                'worked for the training, of one machine where runs are of several. By other costs only cells '
+                'with as many steps as the rows are compared.', cost_plot, rows[grid.dataset],
                 measured, grid)
         add('curves', 'Learning curves', 'Mean loss of each twentieth of the training; bands: lowest and highest '
             'seed.', curve_plot, rows, measured)
@@ -267,8 +267,9 @@ def rows_by_dataset(measured: Measured, grid: Grid) -> dict[str, dict[str, Cell]
 def cost_plot(rows: dict[str, Cell], measured: Measured, grid: Grid):
     """DSC against what a cell costs, a panel for each kind of cost; rows in colour, the grid's other cells hollow.
 
-    The line is the Pareto front, of cells that are better than all that cost no more, and these are named. Where
-    the cost is not of the whole training, only cells that have as many steps as the rows are compared.
+    The line is the Pareto front, of cells that are better than all that cost no more, and these are named, in the
+    legend where the name is long. Where the cost is not of the whole training, only cells that have as many steps
+    as the rows are compared.
     """
     finished = [cell for cell in measured.cells() if measured.value(cell).seeds and not cell.without_config]
     if not finished:
@@ -290,13 +291,13 @@ def cost_plot(rows: dict[str, Cell], measured: Measured, grid: Grid):
     panels = {title: found for title, found in amounts.items() if len({min(each) for each in found.values()}) > 1}
     panels = panels or {title: found for title, found in amounts.items() if found}
     names = cell_names(measured, grid) | {cell: label for label, cell in rows.items()}
-    drawn = [('other cells of the grid', cell, dict(color='#777777', marker='o', mfc='white', ms=4))
-             for cell in finished if cell not in rows.values()]
+    hollow = dict(color='#777777', marker='o', mfc='white', ms=4)
+    drawn = [('other cells of the grid', cell, hollow) for cell in finished if cell not in rows.values()]
     drawn += [(label, cell, dict(styled(number), ms=6)) for number, (label, cell) in enumerate(rows.items())
               if cell in finished]
     figure, [line] = plt.subplots(1, len(panels), figsize=(max(3.6 * len(panels), 6), 3.4), sharey=True,
                                   squeeze=False)
-    labelled = {}
+    labelled, numbers = {}, {}
     for axes, (title, found) in zip(line, panels.items(), strict=True):
         points = {cell: (np.mean(amount), measured.value(cell).mean) for cell, amount in found.items()}
         for label, cell, style in drawn:
@@ -314,10 +315,15 @@ def cost_plot(rows: dict[str, Cell], measured: Measured, grid: Grid):
             axes.xaxis.set_major_formatter(ticker.FormatStrFormatter('%g'))
         else:
             axes.xaxis.set_major_locator(ticker.MaxNLocator(5))
-        place_texts(axes, best, [names[cell] for cell in front], [points[cell] for cell in points])
+        for name in (names[cell] for cell in front if len(names[cell]) > 24):  # as wide as a third of the panel
+            numbers.setdefault(name, str(len(numbers) + 1))
+        place_texts(axes, best, [numbers.get(names[cell], names[cell]) for cell in front], [*points.values()])
     line[0].set_ylabel('DSC pooled (%), reported labels')
+    labelled |= {name: plt.Line2D([], [], ls='', **hollow) for name in numbers if name not in labelled}
+    labelled = {f'{name} ({numbers[name]})' if name in numbers else name: drawing
+                for name, drawing in labelled.items()}
     longest = max(map(len, labelled))
-    figure.legend(labelled.values(), labelled, ncols=1 if longest > 36 else 2 if longest > 20 else 3, **BELOW)
+    figure.legend(labelled.values(), labelled, ncols=1 if longest > 60 else 2 if longest > 20 else 3, **BELOW)
     figure.tight_layout()
     return figure
 

@@ -178,9 +178,9 @@ class Measured:
         """A figure by seed and case (seeds x cases): its mean over labels; NaN where a case has none of them."""
         return _by_seed_and_case(self.rows(cell, labels), metric)
 
-    def per_patient(self, cell: Cell, labels: Labels = 'headline', metric: str = 'dsc') -> pd.DataFrame:
-        """The same by seed and patient: the means of each one's cases, which are not drawn independently."""
-        return self._by_patient(self.per_case(cell, labels, metric), cell.dataset)
+    def per_patient(self, cell: Cell, labels: Labels = 'headline') -> pd.DataFrame:
+        """DSC by seed and patient: the means of each one's cases, which are not drawn independently."""
+        return self._by_patient(self.per_case(cell, labels, 'dsc'), cell.dataset)
 
     def pair_patients(self, first: Cell, second: Cell, labels: Labels = 'headline', metric: str = 'dsc'
                       ) -> list[pd.DataFrame]:

@@ -394,7 +394,7 @@ def cost_table(measured: Measured, grid: Grid, paper: Mapping[str, int]) -> pd.D
         if 'parameters' in costs[0]:  # a command need not tell
             row['parameters (M)'] = f'{costs[0]["parameters"] / 1e6:.2f}'
             row['trained (M)'] = f'{costs[0].get("trained_parameters", costs[0]["parameters"]) / 1e6:.2f}'
-        if all(cost.get('memory_of') == 'GPU, training' for cost in costs):
+        if all(cost.get('memory_of') in ('GPU, training', 'training process') for cost in costs):
             row['peak MiB'] = f'{max(cost["peak_memory_mib"] for cost in costs)}'
         rows.append(row)
     rows += [{'Runs': f'paper: {model}', 'encoder GFLOPs': f'{flops / 1e9:#.4g}'}

@@ -20,10 +20,9 @@ from mmseg_plugins.building import build_runner
 from mmseg_plugins.commands import REPO
 from mmseg_plugins.compat import newest_whole
 from mmseg_plugins.datasets import read_index
-from mmseg_plugins.datasets.intensity import intensity_ranges
 from mmseg_plugins.errors import Busy, OutOfMemory, UserError
 from mmseg_plugins.experiment import import_extensions, load_config, prepare_for_device, training_split
-from mmseg_plugins.faults import peak_memory
+from mmseg_plugins.faults import TrainingMemory
 from mmseg_plugins.files import only_writer
 from mmseg_plugins.flops import Cost, count_cost, input_size
 from mmseg_plugins.launch import process_rank, world_size
@@ -40,32 +39,31 @@ from .settings import describe_settings
 
 
 class ReportProgress(Hook):
-    """Tell the controller how far training is, and keep what it takes: time, and the GPU's peak memory."""
+    """Tell the controller how far training is, and keep what it takes: time, and the peak of memory."""
     priority = 'NORMAL'  # before mmengine's logger, which resets the peak
 
     def __init__(self, report: Callable[[int, int], None]):
-        self.report, self.first, self.peak = report, 0, 0
+        self.report, self.first, self.memory = report, 0, TrainingMemory()
         self.start = self.validating = time.perf_counter()
         self.ends: list[tuple[float, float]] = []  # of steps: on the clock, and in this process's own seconds
         self.windows: list[float] = []  # seconds of each, by evaluation
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
 
     def before_train(self, runner) -> None:
         self.first = runner.iter  # behind 0 where a checkpoint was resumed
+        self.memory.look()
         self.report(runner.iter, runner.max_iters)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         self.report(runner.iter + 1, runner.max_iters)
         self.ends.append((time.perf_counter(), time.process_time()))
-        if torch.cuda.is_available():
-            self.peak = max(self.peak, torch.cuda.max_memory_allocated())
+        self.memory.look()
 
     def before_val_epoch(self, runner) -> None:
         self.validating = time.perf_counter()
 
     def after_val_epoch(self, runner, metrics=None) -> None:
         self.windows.append((time.perf_counter() - self.validating) / len(runner.val_dataloader.dataset))
+        self.memory.begin()
 
     def seconds(self, runner) -> dict[str, float]:
         """In all; of the start up to the first step, of a step with its loading, of an evaluated window with its
@@ -193,7 +191,7 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
         records.write_arrays(records.predictions_path(out, run.cell.dataset), **shown)
         records.write_arrays(records.predictions_path(out, run.name), prediction=metric.kept)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    size, gpu = input_size(cfg.experiment), torch.cuda.is_available()
+    size = input_size(cfg.experiment)
     parts = count_cost(model, size)
     whole = sum(parts.values(), Cost())
     of_encoder = {}
@@ -209,8 +207,7 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
                   trained_parameters=sum(each.numel() for each in model.parameters() if each.requires_grad),
                   **seconds, resumed_from=progress.first, processes=get_world_size(),
                   kind=describe_kind(run.title, cfg.experiment, len(evaluated.index['labels'])),
-                  peak_memory_mib=round((progress.peak if gpu else peak_memory()) / 2**20),
-                  memory_of='GPU, training' if gpu else 'worker process, all its runs so far'))
+                  peak_memory_mib=round(progress.memory.peak / 2**20), memory_of=progress.memory.of))
 
 
 def _call_command(run: Run, work_dir: Path, report: Callable) -> dict:
@@ -241,7 +238,7 @@ def choose_shown(evaluated) -> dict:
     first = min(max(middle - 2, 0), max(depth - 5, 0))
     slices = list(range(depth))[first:first + 5]
     image = np.asarray(store.window(case, slices)).reshape(-1, len(slices), *size)[0].astype(np.float32)
-    low, high = intensity_ranges(index, evaluated.protocol, entry)[0]
+    low, high = evaluated.describe_case(case)['intensity_range'][0]
     scaled = (image.clip(low, high) - low) / max(high - low, 1e-6) * 255
     return dict(case=case, slices=slices, image=scaled.round().astype(np.uint8), label=label[slices],
                 spacing=entry['spacing'])

@@ -19,7 +19,7 @@ from ..checkpoints import Naming, timm_naming
 from ..computed import compute_weight
 from ..errors import UserError, check_number, nearest
 from ..inflation import trained_form
-from ..keys import nearest_multiples
+from ..keys import nearest_multiples, sides
 from ..lifting import Lifting, find_holders, lift_blocks, parse_lifting
 from ..tuning import parse_tuning
 from .sourced import SourcedEncoder
@@ -134,8 +134,7 @@ class InflatedEncoder(SourcedEncoder):
         levels = getattr(self.model, 'feature_info', ())
         if not levels or not hasattr(self.model, 'prune_intermediate_layers'):
             raise UserError(f'timm model {self.name!r} gives no features of its blocks or stages; {CHOOSE}')
-        sides = (self.img_size, self.img_size) if isinstance(self.img_size, int) else self.img_size
-        for patch, side in zip(projection.stride, sides, strict=True):
+        for patch, side in zip(projection.stride, sides(self.img_size), strict=True):
             if side % patch:
                 raise UserError(f'timm model {self.name!r}: input size {side} is no multiple of its patch '
                                 f'{patch}: pixels would be lost; set experiment.img_size to '
@@ -235,8 +234,8 @@ class InflatedSwin(InflatedEncoder):
                      for norm, x in zip(self.norms, maps, strict=True))
 
 
-def spans_window(encoder: dict) -> bool:
-    """Whether the patch embedding of an encoder's config has a kernel for each of the S slices."""
+def is_inflated(encoder: dict) -> bool:
+    """Whether an encoder's config is of one that takes a lifting and a tuning: a 2D model of timm, inflated."""
     return issubclass(MODELS.get(encoder['type']), InflatedEncoder)
 
 

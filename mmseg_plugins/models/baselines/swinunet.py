@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ...acceleration import checkpoint_blocks
 from ...checkpoints import Naming, State
 from ...errors import UserError
-from ...keys import nearest_multiples
+from ...keys import nearest_multiples, sides
 from ..sourced import SourcedEncoder, replace_sizes
 
 TINY = dict(patch_size=4, window_size=None, embed_dim=96, depths=(2, 2, 2, 2), num_heads=(3, 6, 12, 24))
@@ -110,9 +110,9 @@ class SwinUNet(SourcedEncoder):
     def _fit_window(self) -> tuple[int, int]:
         """Height and width of the windows that all stages' maps are made of."""
         window, coarse = self.sizes['window_size'], self.sizes['patch_size'] * 2 ** (len(self.sizes['depths']) - 1)
-        sides = (self.img_size, self.img_size) if isinstance(self.img_size, int) else self.img_size
-        windows = (window, window) if isinstance(window, int) else window or [side // coarse for side in sides]
-        for side, own in zip(sides, windows, strict=True):
+        size = sides(self.img_size)
+        windows = sides(window) if window else [side // coarse for side in size]
+        for side, own in zip(size, windows, strict=True):
             step = coarse * (own if window else 1)
             if side % step:
                 what, other = ((f'{coarse} x window {own}', ', or leave sizes.window_size out') if window else

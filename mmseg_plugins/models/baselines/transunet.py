@@ -24,7 +24,7 @@ from torch.nn.functional import pad
 from ...acceleration import checkpoint_blocks
 from ...checkpoints import Naming, State
 from ...errors import UserError
-from ...keys import nearest_multiples
+from ...keys import nearest_multiples, sides
 from ...positions import resize_absolute_table
 from ..sourced import SourcedEncoder, replace_sizes
 
@@ -122,13 +122,12 @@ class TransUNet(SourcedEncoder):
         super().__init__(slices, channels, inflation, source, img_size, init_cfg)
         if slices != 1:
             raise UserError(f'TransUNet takes windows of 1 slice, not {slices}; set experiment.slices to 1')
-        sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-        for side in sides:
+        for side in sides(img_size):
             if side % PATCH:
                 raise UserError(f'TransUNet: input size {side} is no multiple of {PATCH}; set experiment.img_size '
                                 f'to {nearest_multiples(side, PATCH)}')
         self.sizes = replace_sizes('TransUNet', BASE, sizes)
-        self.grid = tuple(side // PATCH for side in sides)
+        self.grid = tuple(side // PATCH for side in sides(img_size))
         self.model = HybridViT(channels, self.grid, drop_rate, **self.sizes)
         self.register_buffer('gain', torch.ones(self.sizes['width'], 1, 1))
         if with_cp:
