@@ -125,9 +125,10 @@ def test_pipeline(cfg: Config) -> Sequence[dict]:
 
 def prediction_settings(cfg: Config) -> dict:
     """What of a config determines a prediction, in plain containers."""
-    rounded = {key: 'tf32' for key in ('precision',) if cfg.experiment.get(key) == 'tf32'}  # in predictions too
-    return dict(model=_plain_model(cfg), pipeline=_plain(list(test_pipeline(cfg))), experiment={
-        key: _plain(cfg.experiment.get(key)) for key in PREDICTED_BY} | rounded)
+    settings = {key: _plain(cfg.experiment.get(key)) for key in PREDICTED_BY}
+    if cfg.experiment.get('precision') == 'tf32':  # which predictions are in too
+        settings['precision'] = 'tf32'
+    return dict(model=_plain_model(cfg), experiment=settings, pipeline=_plain(list(test_pipeline(cfg))))
 
 
 def _find(checkpoint: Any) -> Any:
@@ -202,7 +203,7 @@ def find_differences(cfg: Config, index: dict, checkpoint: Any) -> list[str]:
     carried = _find(checkpoint)
     if _fault(carried):
         return []
-    theirs, mine = carried['config'], prediction_settings(cfg)
+    theirs, mine = carried['config'], dict(model=_plain_model(cfg), experiment=_plain(cfg.experiment))
 
     def settings(config: dict, data: dict) -> dict[str, Any]:
         given = {key: config['experiment'].get(key) for key in (*PREDICTED_BY, 'lifting')}

@@ -60,18 +60,21 @@ def is_out_of_memory(error: Exception) -> bool:
             "can't allocate memory", 'out of memory', 'STATUS_ALLOC_FAILED')))
 
 
+GPU, PROCESS = 'GPU, training', 'training process'  # what the peak of one training is of, as records have it
+
+
 class TrainingMemory:
     """The peak of one training, though its process has had others before it.
 
     Attributes:
         peak: bytes, at the last look: of tensors on this process's GPU, else of all that the process holds.
-        of: whose peak that is, as records have it.
+        of: which of the two, or what else there was to be had.
     """
 
     def __init__(self):
-        self.peak, self.of = 0, 'GPU, training' if torch.cuda.is_available() else 'training process'
+        self.peak, self.of = 0, GPU if torch.cuda.is_available() else PROCESS
         try:
-            if not torch.cuda.is_available():
+            if self.of == PROCESS:
                 gc.collect()
                 ctypes.CDLL(None).malloc_trim(0)  # what the process no longer needs, it no longer holds
             self.begin()
@@ -80,14 +83,14 @@ class TrainingMemory:
 
     def begin(self) -> None:
         """Peaks from before now do not count."""
-        if self.of == 'GPU, training':
+        if self.of == GPU:
             torch.cuda.reset_peak_memory_stats()
-        elif self.of == 'training process':
+        elif self.of == PROCESS:
             Path('/proc/self/clear_refs').write_text('5')  # proc(5)
 
     def look(self) -> None:
         now = peak_memory()
-        if self.of == 'training process':
+        if self.of == PROCESS:
             now = 1024 * int(re.search(r'VmHWM:\s*(\d+)', Path('/proc/self/status').read_text())[1])
         self.peak = max(self.peak, now)
 

@@ -17,7 +17,7 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 
 from mmseg_plugins import segmenting
-from mmseg_plugins.carried import carry
+from mmseg_plugins.carried import carry, find_differences
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.datasets.images import find_images
 from mmseg_plugins.datasets.volumes import Volume
@@ -211,6 +211,9 @@ def test_a_checkpoint_is_enough(files, checkpoint, prepared, capsys):
     call_tool('predict', CONFIG, checkpoint, 'a.nii.gz', 'half.nii', *half)
     assert ("experiment.inference_precision is 'bf16', the checkpoint was trained with 'fp32'"
             in capsys.readouterr().out)
+    lifted = load_config(CONFIG, {'experiment.data_root': str(prepared), 'experiment.lifting': 'joint'})
+    assert "experiment.lifting is 'joint', the checkpoint was trained with 'kernel'" in find_differences(
+        lifted, read_index(prepared), torch.load(checkpoint, weights_only=True))
     held = torch.load(checkpoint, weights_only=True)['meta']['carried']
     assert str(prepared) not in json.dumps(held)  # where things lie is nobody else's business
 

@@ -13,6 +13,7 @@ import pytest
 import timm
 import torch
 from conftest import REPO, call_tool, free_port, write_msd
+from mmengine.runner import Runner
 
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.errors import UserError
@@ -63,6 +64,15 @@ def test_metrics_take_no_files_place(trained, prepared, tmp_path):
     with pytest.raises(UserError, match='does not fit the config'):  # that far it comes
         call_tool('test', REPO / CONFIG, trained, '--work-dir', tmp_path, '--out', tmp_path / 'm.json',
                   '--overwrite', *options(prepared, slices=5))
+
+
+def test_memory_that_an_evaluation_lacks_is_one_line(trained, prepared, tmp_path, monkeypatch):
+    def fail(self):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(Runner, 'test', fail)
+    with pytest.raises(UserError, match='in the evaluation; take a smaller test_dataloader.batch_size'):
+        call_tool('test', REPO / CONFIG, trained, '--work-dir', tmp_path, *options(prepared))
 
 
 def test_training_resumes_though_a_kill_left_the_note_of_its_last_checkpoint_empty(prepared, tmp_path):

@@ -53,16 +53,16 @@ TOLD = COST | dict(settings=({str: str}, ...))
 def check_command(command: str, where: str) -> None:
     """Raise a UserError, which begins with `where`, for a command that cannot be filled in or leaves nothing."""
     try:
-        places = [place for _, *place in string.Formatter().parse(command) if place[0] is not None]
+        places = [place for place in string.Formatter().parse(command) if place[1] is not None]
     except ValueError as error:
         raise UserError(f'{where}: {error}; write a brace of the shell\'s own twice') from None
-    for name, *form in places:
-        if name in PLACES and any(form):
-            raise UserError(f'{where}: {{{name}}} stands for text, which has no format; write it so')
+    for _, name, spec, conversion in places:
         if name not in PLACES:
             raise UserError(f'{where}: nothing to put for {{{name}}}{nearest(name, PLACES)}; write a brace of the '
                             'shell\'s own twice')
-    if not any(name == 'out' for name, *_ in places):
+        if spec or conversion:
+            raise UserError(f'{where}: {{{name}}} stands for text, which has no format; write it so')
+    if 'out' not in [name for _, name, *_ in places]:
         raise UserError(f'{where}: does not say {{out}}, the folder that its label maps go to')
 
 

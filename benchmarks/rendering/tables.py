@@ -8,6 +8,7 @@ import pandas as pd
 
 from mmseg_plugins.datasets.splits import describe_fold
 from mmseg_plugins.evaluation.metrics import METRICS, format_tolerance
+from mmseg_plugins.faults import GPU, PROCESS
 
 from ..grid.axes import AXES, Cell
 from ..grid.grid import Grid
@@ -394,7 +395,7 @@ def cost_table(measured: Measured, grid: Grid, paper: Mapping[str, int]) -> pd.D
         if 'parameters' in costs[0]:  # a command need not tell
             row['parameters (M)'] = f'{costs[0]["parameters"] / 1e6:.2f}'
             row['trained (M)'] = f'{costs[0].get("trained_parameters", costs[0]["parameters"]) / 1e6:.2f}'
-        if all(cost.get('memory_of') in ('GPU, training', 'training process') for cost in costs):
+        if all(cost.get('memory_of') in (GPU, PROCESS) for cost in costs):
             row['peak MiB'] = f'{max(cost["peak_memory_mib"] for cost in costs)}'
         rows.append(row)
     rows += [{'Runs': f'paper: {model}', 'encoder GFLOPs': f'{flops / 1e9:#.4g}'}
