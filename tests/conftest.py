@@ -26,6 +26,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()  # what the tests import is no garbage either (mmseg_plugins/startup.py)
 
 
+@pytest.fixture(autouse=True)
+def figures_end_with_their_test():
+    yield
+    if drawing := sys.modules.get('matplotlib.pyplot'):
+        drawing.close('all')
+
+
 def documentation() -> str:
     """README and the pages of docs/."""
     return '\n'.join(path.read_text() for path in (REPO / 'README.md', *sorted((REPO / 'docs').glob('*.md'))))

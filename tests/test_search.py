@@ -12,7 +12,7 @@ from test_grid import grid_file, run
 from benchmarks.grid.reader import load_grid
 from benchmarks.runs.agenda import list_runs
 from benchmarks.runs.records import read_record, record_path, renew_search
-from benchmarks.runs.search import check_apart, choose, each_once, list_search
+from benchmarks.runs.search import check_apart, choose, each_once, list_search, searched_cell
 from mmseg_plugins.datasets.splits import split_cases
 from mmseg_plugins.datasets.store import read_index
 from mmseg_plugins.errors import UserError
@@ -111,6 +111,8 @@ def test_a_search_of_fewer_steps_says_so_and_is_shared(searched, tmp_path, monke
     search = list_search(grid, Path('weights'), None)
     names = {cell.steps: [run_.name for run_ in runs] for (cell, _), runs in search.items()}
     assert names[5] == names[3] != names[2] and len(each_once(search)) == 4
+    longer = replace(next(iter(search))[0], steps=2500)  # 2.5 times what its config has
+    assert [searched_cell(grid, longer, most).steps for most in (None, 2000, 100)] == [8, 6, 3]
     for most, same in ((4, names[3]), (2, None)):  # of a trial, whose limit is more or less than the search's
         tried = {cell.steps: [run_.name for run_ in runs]
                  for (cell, _), runs in list_search(grid, Path('weights'), most).items()}

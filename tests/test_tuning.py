@@ -1,6 +1,7 @@
 """Tuning: what is frozen does not move, what is trained does, and at which rate."""
 
 import copy
+import re
 
 import children
 import pytest
@@ -139,9 +140,10 @@ def test_rates_are_those_of_the_layer_and_of_the_part():
     assert biases['backbone.model.patch_embed.proj.bias'] == 0.5 and biases[KERNEL] == 0.25
     assert set(rates('full').values()) == {1.0}
     for part, factor, raised in (('low_rank', 10.0, rates('lora')),
+                                 (r'lifting\..+\.conv', 10.0, rates('full', 'adapter_conv')),
                                  ('lifting', 50.0, rates('two_group(2)', 'late')),
                                  ('form', 50.0, rates('full', inflation='separable'))):
-        own = {name for name in raised if name.startswith(f'backbone.{part}.')}
+        own = {name for name in raised if re.match(rf'backbone\.{part}\.', name)}
         assert own == {name for name, rate in raised.items() if rate == factor} != set()
 
 

@@ -41,7 +41,8 @@ class Grid:
         tune: option -> the values of which a search chooses one for each cell, on cases that are not reported.
         config_options: encoder -> those of its runs alone, which count before the others.
         search_seed: the file's first seed, which a search runs with whatever others are asked for.
-        search_steps: at most so many steps has a run of the search; None: as many as the run it is for.
+        search_steps: at most so many steps has a run of the search, in proportion where a cell has more than its
+            config; None: as many as the run it is for.
         search_percent: of the patients that a search could be evaluated on (search.py), those that it is.
         equal: `steps`, or `seconds`: what all runs have alike.
         steps: cell -> its steps, where runs have seconds alike (planning/equal.py).

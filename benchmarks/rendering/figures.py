@@ -83,7 +83,8 @@ def draw_all(judged: Sequence[Judged], measured: Measured, grid: Grid, results: 
                 'Mean over seeds ± their sample standard deviation.', free_plot, axis, cells, measured)
         if main and alone:
             alike = [each.contrast for each in told_first(judged) if each.contrast.registered
-                     and each.contrast.cells[1] == main[0].cells[1]] or main[:1]
+                     and each.contrast.cells[1] == main[0].cells[1]
+                     and varying_axes(each.contrast.cells) == varying_axes(main[0].cells)] or main[:1]
             add('variation', f'{"Differences" if alike[1:] else alike[0]}, against slice variation',
                 'Each dot is an organ; further left, neighbouring slices differ more. Line: least squares. p is '
                 'two-sided.', variation_plot, alike, measured, grid)
