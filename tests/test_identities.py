@@ -28,7 +28,6 @@ PHOTOGRAPHS = 'f28c306beaa6'  # split_hash of Caltech-101 as it is prepared
 # sha256 of each, as `tools/sources.py --get` writes it
 WEIGHTS = {'dinov2_vits14': 'dc75e3ddfb5c5c7ccd76eb1cdf4deda601bece43fdfdf8ac2a64fea6c64eb0b7'}
 
-PARTS = {'chaos': ['2a', '3', 'short', 'depth']}  # tables of a grid that has not run whole
 EARLIER: tuple[str, ...] = ()  # of an earlier recipe, to be run again
 NAMES = sorted(path.parent.name for path in RESULTS.glob('*/grid.yaml'))
 
@@ -42,7 +41,7 @@ def test_committed_records_are_of_their_grids_runs(name, monkeypatch):
     monkeypatch.setattr(agenda, '_source_digest', lambda name, *args: WEIGHTS.get(name) or made(name, *args))
     monkeypatch.setattr(agenda, 'is_prepared', lambda name: name == 'photographs')
     monkeypatch.setattr(agenda, 'read_index', lambda folder: dict(split_hash=PHOTOGRAPHS))
-    grid = load_grid(str(RESULTS / name / 'grid.yaml'), tables=PARTS.get(name))
+    grid = load_grid(str(RESULTS / name / 'grid.yaml'))
     search = list_search(grid, Path('weights'), None)
     choices = choose(grid, search, [RESULTS / name / 'search'])
     assert set(choices) == set(search)
