@@ -1,7 +1,7 @@
 """The search of a grid with `tune`: each cell gets the setting that does best on cases that are not reported.
 
-A run for each cell and setting, with the grid file's first seed, and no more steps than its `search_steps`; where
-a cell has several times the steps of its config, then so many times that. Chosen is the highest mean DSC of cases
+A run for each cell and setting, with the grid file's first seed, and no more steps than its `search_steps`, in
+proportion more where a cell has more steps than its config. Chosen is the highest mean DSC of cases
 over the headline's labels, evaluated where nothing is reported: on the split `val`, or where that is reported (or
 folds are), or the cell is of a share of the training cases, on a quarter of the patients that are trained on. The
 file's `search_percent` is how many of them are evaluated.
@@ -67,7 +67,8 @@ def searched_cell(grid: Grid, cell: Cell, max_iters: int | None, cfg: Config | N
         return cell
     cfg = cfg or read_config(REPO / grid.config(cell), grid.options_of(cell))
     steps = max_iters or cell.steps or cfg.experiment.steps
-    limit = round(grid.search_steps * max(1.0, steps / cfg.experiment.steps))  # the best rate depends on it
+    # which rate is best depends on how long a run trains
+    limit = round(grid.search_steps * max(1.0, steps / cfg.experiment.steps))
     return replace(cell, steps=limit) if limit < steps else cell
 
 

@@ -35,8 +35,8 @@ class ConvAdapter(nn.Module):
         self.norm = nn.LayerNorm(width) if dense else nn.Identity()
         self.down, self.up = (nn.Linear(*sizes, bias=not dense) for sizes in ((width, inner), (inner, width)))
         self.conv = nn.Conv1d(inner, inner, 3, padding=1, groups=1 if dense else inner)
-        if not dense:  # three zeros of a channel, between two layers: at the rate itself a few hundred steps add a
-            self.conv.lr_mult = 10.0  # hundredth of the token
+        if not dense:  # zeros between two layers: at the rate itself they would hardly add to a token
+            self.conv.lr_mult = 10.0
 
     def forward(self, x: Tensor) -> Tensor:
         first, patches = x[:, :, :self.prefix], x[:, :, self.prefix:]
