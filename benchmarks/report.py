@@ -200,7 +200,8 @@ def collect_tables(judged: list[contrasts.Judged], claims: list[Claim], measured
             '0). The paired t-test is the paper\'s own: it holds cases fixed, and tells nothing of others.')
     if measured.done():
         cost = tables.cost_table(measured, grid, published_flops())
-        memory = " Peak MiB are of training: torch's on a GPU, else all that the process holds, with libraries."
+        memory = (" Peak MiB are of training: torch's on a GPU, else all that the process holds, with libraries; "
+                  'the highest of the runs that tell.')
         add('cost', cost,
             'Cost. FLOPs (2 x multiply-accumulate) of one window; seconds are of the whole run, with evaluation, '
             f'medians over {"seeds and folds" if measured.folds() else "seeds"}.'

@@ -32,6 +32,7 @@ from mmseg_plugins.datasets.layouts import describe_folder
 from mmseg_plugins.datasets.prepare import prepare_dataset
 from mmseg_plugins.datasets.statistics import label_statistics, summarize_dataset
 from mmseg_plugins.errors import UserError
+from mmseg_plugins.faults import GPU, PROCESS
 
 
 def finished(cell, seed=1, dsc=(99.0, 60.0, 70.0), labels=('background', 'Anterior', 'Posterior'), headline=(),
@@ -153,6 +154,20 @@ def test_costs_tell_what_was_trained_where_that_is_not_all():
     partly = finished(replace(cells[0], tuning='frozen'), cost=dict(trained_parameters=150_000))
     table = cost_table(Measured([finished(cells[1]), partly]), grid, {})
     assert sorted(table['trained (M)']) == ['0.15', '0.60'] and set(table['parameters (M)']) == {'0.60'}
+
+
+def test_memory_is_of_the_runs_that_measured_their_own():
+    grid = load_grid('phantom')
+    ours = grid.tables['2a'].rows['Ours']
+
+    def peak(*kinds: str) -> str:
+        runs = [finished(ours, seed, cost=dict(memory_of=kind, peak_memory_mib=100 * seed))
+                for seed, kind in enumerate(kinds, 1)]
+        return cost_table(Measured(runs), grid, {})['peak MiB'].item()
+
+    shared = 'worker process, all its runs so far'
+    assert (peak(PROCESS, PROCESS), peak(PROCESS, shared), peak(GPU, GPU)) == ('200', '100', '200')
+    assert peak(shared, shared) == peak(PROCESS, GPU) == '—'
 
 
 def test_names_along_an_axis_are_not_joined():

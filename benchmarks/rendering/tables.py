@@ -395,8 +395,9 @@ def cost_table(measured: Measured, grid: Grid, paper: Mapping[str, int]) -> pd.D
         if 'parameters' in costs[0]:  # a command need not tell
             row['parameters (M)'] = f'{costs[0]["parameters"] / 1e6:.2f}'
             row['trained (M)'] = f'{costs[0].get("trained_parameters", costs[0]["parameters"]) / 1e6:.2f}'
-        if all(cost.get('memory_of') in (GPU, PROCESS) for cost in costs):
-            row['peak MiB'] = f'{max(cost["peak_memory_mib"] for cost in costs)}'
+        alone = [cost for cost in costs if cost.get('memory_of') in (GPU, PROCESS)]
+        if len({cost['memory_of'] for cost in alone}) == 1:
+            row['peak MiB'] = f'{max(cost["peak_memory_mib"] for cost in alone)}'
         rows.append(row)
     rows += [{'Runs': f'paper: {model}', 'encoder GFLOPs': f'{flops / 1e9:#.4g}'}
              for model, flops in paper.items()]
