@@ -160,14 +160,18 @@ def test_memory_is_of_the_runs_that_measured_their_own():
     grid = load_grid('phantom')
     ours = grid.tables['2a'].rows['Ours']
 
-    def peak(*kinds: str) -> str:
-        runs = [finished(ours, seed, cost=dict(memory_of=kind, peak_memory_mib=100 * seed))
-                for seed, kind in enumerate(kinds, 1)]
+    def peak(*kinds: str, folds: int = 0) -> str:
+        runs = [finished(ours, 1 if folds else number, fold=(number - 1, folds) if folds else None,
+                         scores=dict(cases=[f'case_{number}{i}' for i in range(8)],
+                                     confusion=np.eye(3, dtype=int).tolist()),
+                         cost=dict(memory_of=kind, peak_memory_mib=100 * number))
+                for number, kind in enumerate(kinds, 1)]
         return cost_table(Measured(runs), grid, {})['peak MiB'].item()
 
     shared = 'worker process, all its runs so far'
     assert (peak(PROCESS, PROCESS), peak(PROCESS, shared), peak(GPU, GPU)) == ('200', '100', '200')
     assert peak(shared, shared) == peak(PROCESS, GPU) == '—'
+    assert peak(PROCESS, shared, folds=2) == '100' and peak(PROCESS, PROCESS, folds=2) == '200'
 
 
 def test_names_along_an_axis_are_not_joined():

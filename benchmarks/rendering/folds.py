@@ -54,9 +54,7 @@ def _merge(cell: str, parts: list[dict]) -> dict:
     if all(record.get('cost') for record in parts):
         costs = [record['cost'] for record in parts]
         whole = [cost for cost in costs if not cost.get('resumed_from')] or costs
-        peaks = [cost['peak_memory_mib'] for cost in costs if 'peak_memory_mib' in cost]
-        merged['cost'] = whole[0] | dict(seconds=round(median(cost['seconds'] for cost in whole), 1)) | (
-            dict(peak_memory_mib=max(peaks)) if peaks else {})
+        merged['cost'] = whole[0] | dict(seconds=round(median(cost['seconds'] for cost in whole), 1))
     return merged
 
 

@@ -395,7 +395,8 @@ def cost_table(measured: Measured, grid: Grid, paper: Mapping[str, int]) -> pd.D
         if 'parameters' in costs[0]:  # a command need not tell
             row['parameters (M)'] = f'{costs[0]["parameters"] / 1e6:.2f}'
             row['trained (M)'] = f'{costs[0].get("trained_parameters", costs[0]["parameters"]) / 1e6:.2f}'
-        alone = [cost for cost in costs if cost.get('memory_of') in (GPU, PROCESS)]
+        alone = [cost for part in split_merged(*measured.done(cell))
+                 if (cost := part.get('cost', {})).get('memory_of') in (GPU, PROCESS)]
         if len({cost['memory_of'] for cost in alone}) == 1:
             row['peak MiB'] = f'{max(cost["peak_memory_mib"] for cost in alone)}'
         rows.append(row)
