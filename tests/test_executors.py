@@ -17,11 +17,12 @@ from small_jobs import creep, die, divide, look, mistake
 
 from benchmarks.executors import local, slurm
 from benchmarks.executors.base import choose_executor, register_executor
-from benchmarks.executors.jobs import Controller, Job
+from benchmarks.executors.jobs import Controller, Job, make_jobs
 from benchmarks.executors.local import DebugExecutor, LocalExecutor
 from benchmarks.grid.axes import Cell
 from benchmarks.run_grid import parse_args
 from benchmarks.runs import execute
+from benchmarks.runs.agenda import Agenda, SourceJob
 from benchmarks.runs.records import read_records
 from benchmarks.runs.run import Run
 from mmseg_plugins import startup
@@ -34,6 +35,18 @@ def control(jobs: list[Job], folder: Path) -> tuple[Controller, list[str]]:
     said = []
     progress = SimpleNamespace(say=said.append, counter=lambda title: lambda *_: '')
     return Controller(jobs, folder, folder, progress), said
+
+
+def test_seeds_come_in_turn_and_what_needs_no_source_first(tmp_path):
+    cells = [Cell('phantom', source=source, slices=slices) for source in ('layout', 'none') for slices in (1, 5)]
+    runs = [Run(cell, seed, 'config.py', {'experiment.steps': 1}, 'abcd1234') for cell in cells for seed in (7, 3)]
+    source = SourceJob('layout', 'config.py', {}, tmp_path / 'layout.pth', 'digest', 1, None)
+    agenda = Agenda(None, 'title', runs, runs[1:], [], [source], {})  # the first has ended
+    first, *jobs = make_jobs(agenda, tmp_path, tmp_path, {})
+    assert first.name == 'source layout' and {job.needs for job in jobs} == {None, first.name}
+    assert [(job.run.seed, job.run.cell.source, job.run.cell.slices) for job in jobs] == [
+        (seed, *cell) for seed in (7, 3) for cell in (('none', 1), ('none', 5), ('layout', 1), ('layout', 5))
+        if (seed, *cell) != (7, 'layout', 1)]
 
 
 def test_in_this_process_one_after_another(tmp_path):

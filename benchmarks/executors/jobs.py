@@ -61,7 +61,8 @@ class Job:
 
 
 def make_jobs(agenda: Agenda, work: Path, out: Path, options: dict[str, Any]) -> list[Job]:
-    """What is to do, in order of preference: sources first, each after what it starts from.
+    """What is to do, in order of preference: sources first, each after what it starts from; then the seeds in turn,
+    so that a grid which is stopped has whole tables of fewer seeds.
 
     Args:
         work: folder of the jobs' own.
@@ -76,8 +77,9 @@ def make_jobs(agenda: Agenda, work: Path, out: Path, options: dict[str, Any]) ->
                 if source.config else partial(execute_permutation, source.base, source.out, source.digest))
         jobs.append(Job(names[source.name], make, names.get(source.needs), folder, source.out.with_suffix('.json'),
                         source.steps))
+    seeds = list(dict.fromkeys(run.seed for run in agenda.runs))
     # runs from random weights need not wait for a source that is still being made
-    for run in sorted(agenda.todo, key=lambda run: run.cell.source in names):
+    for run in sorted(agenda.todo, key=lambda run: (seeds.index(run.seed), run.cell.source in names)):
         folder, steps = work / 'runs' / run.name, run.options.get('experiment.steps') or agenda.steps[run.name]
         jobs.append(Job(run.name, partial(execute_run, run, out, folder, **options), names.get(run.cell.source),
                         folder, record_path(out, run), steps, run))
