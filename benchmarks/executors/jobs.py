@@ -61,7 +61,7 @@ class Job:
 
 
 def make_jobs(agenda: Agenda, work: Path, out: Path, options: dict[str, Any]) -> list[Job]:
-    """What is to do, in order of preference: sources first, each after what it starts from; then the seeds in turn,
+    """What is to do, in order of preference: sources first, each after what it starts from; then seeds in turn,
     so that a grid which is stopped has whole tables of fewer seeds.
 
     Args:
