@@ -345,9 +345,13 @@ def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:
                         'model.backbone.model')
     else:  # a pre-training objective without labels, whose own schedules span the steps
         model.steps, model.accumulate = experiment.steps, experiment.accumulate
-        for key, why in (('tuning', 'trains all weights of its encoder'),
-                         ('inference_precision', 'predicts nothing')):
-            if (value := _unusual(experiment, key)) is not None:
+        form = trained_form(experiment.inflation) and experiment.inflation
+        for key, value, why in (
+                ('tuning', _unusual(experiment, 'tuning'), 'trains all weights of its encoder'),
+                ('lifting', _unusual(experiment, 'lifting'), 'sees one slice'),
+                ('inflation', form, 'trains the kernel itself'),
+                ('inference_precision', _unusual(experiment, 'inference_precision'), 'predicts nothing')):
+            if value is not None:
                 raise UserError(f'experiment.{key}={value}: an objective without labels {why}; leave it out')
     model.backbone.update(slices=slices, channels=index['channels'], inflation=experiment.inflation,
                           source=experiment.source, img_size=experiment.img_size)

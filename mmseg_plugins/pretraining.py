@@ -35,10 +35,11 @@ def pretrain(cfg: Config, out: Path, hooks: Sequence[Hook] = (), **told: Any) ->
         it logs, as the mean of the last 50 steps.
 
     Raises:
-        UserError: windows of more than one slice.
+        UserError: windows of more than one slice, or a lifting.
     """
-    if cfg.experiment.slices != 1:
-        raise UserError(f'experiment.slices={cfg.experiment.slices}: pre-training is 2D, one slice')
+    for key, usual in (('slices', 1), ('lifting', 'kernel')):
+        if (value := cfg.experiment.get(key, usual)) != usual:
+            raise UserError(f'experiment.{key}={value}: pre-training is 2D, of one slice; set it to {usual}')
     runner = build_runner(cfg)
     for hook in hooks:
         runner.register_hook(hook)

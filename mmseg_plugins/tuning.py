@@ -7,10 +7,10 @@
     bitfit          biases (Ben Zaken et al., "BitFit", ACL 2022)
     frozen          none
 
-Where the patch kernel spans several slices it is how depth enters, and where it is not the source's (`random`) it
-has learnt nothing: then it is trained with all of them. Beside the source's weights, parts of the encoder with an
-attribute `lr_mult` learn at so many times the asked rate, whatever the tuning: LoRA's matrices at 10 times. Their
-weight decay per step is that of others.
+Where the patch kernel spans several slices it is how depth enters, and where it is not a source's it has learnt
+nothing: then it is trained with all of them. Beside the source's weights, parts of the encoder with an attribute
+`lr_mult` learn at so many times the asked rate, whatever the tuning: LoRA's matrices at 10 times. Their weight
+decay per step is that of others.
 
 Add one with a function; a keyword argument with a default is its number, as in `lora(16)`:
 
@@ -51,7 +51,7 @@ def parse_tuning(text: str) -> tuple[Method, dict[str, float]]:
 
 def train_only(encoder: nn.Module, chosen: Callable[[str], bool]) -> None:
     """Freeze the model's parameters but those chosen by name, and a kernel that spans slices or is fresh."""
-    trained = encoder.kernel_slices > 1 or encoder.inflation == 'random'
+    trained = encoder.kernel_slices > 1 or encoder.inflation == 'random' or not encoder.source
     kernel = encoder.naming.kernel if trained else None
     for name, parameter in encoder.model.named_parameters():
         parameter.requires_grad_(chosen(name) or name == kernel)

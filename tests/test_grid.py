@@ -62,6 +62,8 @@ def test_tables_share_cells_and_fields_that_cannot_matter_are_held():
     assert Cell('bcv', source='none', inflation='average') == Cell('bcv', source='none')
     assert Cell('bcv', slices=1, stride=3, inflation='average', neighbour_lr=0) == Cell('bcv', slices=1)
     assert str(Cell('bcv', neighbour_lr=1, train_percent=100)) == 'bcv-beit-beit-centering-s5-t1-center'
+    assert Cell('bcv', lifting='late', inflation='average') == Cell('bcv', lifting='late')
+    assert Cell('bcv', lifting='joint(2)', inflation='average') != Cell('bcv', lifting='joint(2)')
     assert Cell('bcv', stride=0) != Cell('bcv') and str(Cell('bcv', stride=0)).endswith('-s5-t0-center')
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import itertools
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ import torch
 from conftest import REPO
 from mmengine.registry import init_default_scope
 from timm.layers import DropPath
-from torch.nn.functional import adaptive_avg_pool1d
+from torch.nn.functional import adaptive_avg_pool1d, gelu
 
 from benchmarks import certificates
 from mmseg_plugins import lifting
@@ -215,7 +216,7 @@ def test_rows_between_are_timms_within_the_grid_and_its_border_beyond():
 @pytest.mark.parametrize('name', VITS)
 @torch.no_grad()
 def test_plane_cycle_is_each_block_on_one_plane_at_a_time(name):
-    """The published operator (github.com/HINTLab/PlaneCycle), plane by plane in loops."""
+    """The published operator (github.com/HINTLab/PlaneCycle at 3ab47e3), plane by plane in loops."""
     side = ENCODERS[name]['img_size'] // 2
     encoder = build(name, 'plane_cycle', 3, img_size=(2 * side, 3 * side)).double()
     model, window = encoder.model, torch.randn(1, 3, 2 * side, 3 * side, dtype=torch.float64)
@@ -255,6 +256,76 @@ def test_attention_without_positions_is_timms(name):
     wanted = attention(x.flatten(0, 1)).unflatten(0, (2, 3))
     for attention.fused_attn in (True, False):
         assert (attend(attention, x) - wanted).abs().max() < 1e-12
+
+
+def convolve_planes(layer, x: torch.Tensor) -> torch.Tensor:
+    """A convolutional adapter on a window's tokens, plane by plane: (D, T, C) -> the same."""
+    first, patches = x[:, :layer.prefix], x[:, layer.prefix:]
+    inner = layer.down(layer.norm(patches))
+    taps = layer.conv.weight.unbind(-1)  # from the plane before, this one, the plane behind
+    done = []
+    for plane in range(len(x)):
+        total = layer.conv.bias
+        for tap, at in zip(taps, (plane - 1, plane, plane + 1), strict=True):
+            if 0 <= at < len(x):
+                total = total + (inner[at] @ tap.T if layer.dense else inner[at] * tap[:, 0])
+        done.append(layer.up(gelu(total) if layer.dense else total))
+    return torch.cat([first, patches + torch.stack(done)], 1)
+
+
+def by_its_definition(how: str, encoder: InflatedViT, number: int, x: torch.Tensor) -> torch.Tensor:
+    """A block of a window as the papers have it, one position or plane after another: (D, T, C) -> the same."""
+    block, layer = list(encoder.model.blocks.children())[number], encoder.lifting.layers[number]
+    if how == 'adapter_conv':
+        return block(convolve_planes(layer, x))
+    if how == 'adapter_conv_pair':
+        x = convolve_planes(layer[0], x)
+        x = convolve_planes(layer[1], x + block.attn(block.norm1(x)))
+        return x + block.mlp(block.norm2(x))
+    if number == 0:
+        x = x + encoder.lifting.pos_embed[:, None]
+    found = []
+    for place in range(x.shape[1]):
+        over_depth = x[:, place][None]
+        found.append(layer.last(layer.attention(layer.norm(over_depth))) if how == 'divided' else
+                     layer(block.attn(block.norm1(over_depth))))
+    return block(x + torch.cat(found).movedim(0, 1))
+
+
+@pytest.mark.parametrize('how', ['divided', 'adapter_conv', 'adapter_conv_pair', 'adapter_attention'])
+@torch.no_grad()
+def test_each_block_is_what_its_paper_has(how):
+    encoder = build('vit', how, slices=3).double()
+    if how == 'divided':  # what it starts from
+        for (block, _), layer in zip(blocks_of(encoder.model), encoder.lifting.layers, strict=True):
+            for copied, own in ((layer.attention, block.attn), (layer.norm, block.norm1)):
+                state = own.state_dict()
+                assert copied.state_dict().keys() == state.keys()
+                assert all(torch.equal(value, state[key]) for key, value in copied.state_dict().items())
+    for parameter in encoder.lifting.parameters():
+        parameter += 0.2 * torch.randn(parameter.shape, dtype=torch.float64)
+    for number in (0, 1):
+        x = torch.randn(2, 3, 5, 24, dtype=torch.float64)
+        block = list(encoder.model.blocks.children())[number]
+        got = encoder.lifting.run(number, block, x)
+        wanted = torch.stack([by_its_definition(how, encoder, number, one) for one in x])
+        assert (got - wanted).abs().max() < 1e-12
+        assert (got - lifting.run_block(block, x)).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_late_attention_is_that_of_the_centre_over_the_slices():
+    encoder = build('vit', 'late_attention', slices=3).double()
+    for parameter in encoder.lifting.parameters():
+        parameter += 0.2 * torch.randn(parameter.shape, dtype=torch.float64)
+    maps, layer = torch.randn(1, 3, 24, 2, 2, dtype=torch.float64), encoder.lifting.layers[1]
+    got = encoder.lifting.fuse(1, maps)
+    for row, column in itertools.product(range(2), range(2)):
+        slices = layer.norm(maps[0, :, :, row, column]) + encoder.lifting.pos_embed[1]
+        keys, values = layer.both(slices).chunk(2, -1)
+        weights = (keys @ layer.query(slices[1]) / 24 ** 0.5).softmax(0)
+        wanted = maps[0, 1, :, row, column] + layer.last(weights @ values)
+        torch.testing.assert_close(got[0, :, row, column], wanted)
 
 
 def bytes_kept(encoder: InflatedViT, window: torch.Tensor) -> int:
@@ -371,8 +442,16 @@ def test_what_does_not_fit_is_one_line():
             InflatedSwin(lifting=how, **swin)
     with torch.no_grad():  # a stage that is not tapped is not there
         assert InflatedSwin(lifting='divided', **swin, out_indices=(0, 1, 2, 2))(torch.randn(1, 5, 56, 56))
-    with pytest.raises(UserError, match="'swinv2_cr_tiny_224' has no such blocks; choose `late`, or another"):
-        InflatedSwin('swinv2_cr_tiny_224', lifting='divided', img_size=224)
+    for kind, model, how in ((InflatedSwin, 'swinv2_cr_tiny_224', 'divided'),
+                             (InflatedViT, 'convit_tiny', 'adapter_conv')):  # ConViT's class token comes late
+        with pytest.raises(UserError, match=f"'{model}' has no such blocks; choose `late`, or another"):
+            kind(model, lifting=how, img_size=224)
+    with pytest.raises(UserError, match='divided: Block has no attention that can be used over depth'):
+        build('vit', 'divided', sizes=SIZES | dict(attn_drop_rate=0.1))
+    for inflation in ('average', 'separable'):
+        with pytest.raises(UserError, match=f"'{inflation}' is for a kernel that spans several slices, and with"):
+            build('vit', 'late', inflation=inflation)
+        assert build('vit', 'joint(2)', inflation=inflation).kernel_slices == 2
     second = dict(swin, model='swinv2_tiny_window8_256', img_size=64)
     lifted, flat = (InflatedSwin(slices=slices, lifting=how, **second).eval()
                     for slices, how in ((3, 'adapter_conv'), (1, 'kernel')))

@@ -84,9 +84,17 @@ def test_an_objectives_schedules_count_passes_so_that_these_must_stay(layout, tm
         pretrain(cfg, tmp_path / 'out.pth')
 
 
+@pytest.mark.parametrize('key, value', [('slices', 5), ('lifting', 'late')])
+def test_pretraining_is_of_single_images(layout, tmp_path, key, value):
+    options = {'experiment.data_root': str(layout), 'experiment.source': None, f'experiment.{key}': value}
+    with pytest.raises(UserError, match=f'experiment.{key}={value}: pre-training is 2D, of one slice'):
+        pretrain(load_config(REPO / 'configs/mini_beit_layout.py', options), tmp_path / 'out.pth')
+
+
 def test_an_objective_without_labels_trains_all_weights(layout):
-    with pytest.raises(UserError, match='experiment.tuning=lora: an objective without labels'):
-        config(layout, **{'experiment.tuning': 'lora'})
+    for key, value in (('tuning', 'lora'), ('lifting', 'late'), ('inflation', 'separable')):
+        with pytest.raises(UserError, match=f'experiment.{key}={value}: an objective without labels'):
+            config(layout, **{f'experiment.{key}': value})
 
 
 def test_loss_and_centre_equal_the_formula(layout):

@@ -30,8 +30,9 @@ class Network(nn.Module):
     def __init__(self, name: str = 'beit', tuning: str = 'full', slices: int = 3, **settings):
         super().__init__()
         torch.manual_seed(0)
-        self.backbone = InflatedViT(**{**MODELS[name], 'slices': slices, 'tuning': tuning,
+        self.backbone = InflatedViT(**{**MODELS[name], 'slices': slices, 'tuning': tuning, 'source': 'made here',
                                        'out_indices': (0, 1, 2, 2), **settings})
+        self.backbone.load_report = 'loaded'  # below
         generator = torch.Generator().manual_seed(1)
         for parameter in self.backbone.model.parameters():  # so that none starts at zero
             parameter.data = torch.randn(parameter.shape, generator=generator) * 0.2
@@ -94,7 +95,9 @@ def test_what_is_frozen_stays_and_what_is_trained_moves(name, lifting):
 def test_of_one_slice_the_kernel_is_no_depth_and_trained_where_it_is_not_the_sources():
     head = {'decode_head.weight', 'decode_head.bias'}
     assert moved(Network(tuning='frozen', slices=1)) == head
-    assert moved(Network(tuning='frozen', slices=1, inflation='random')) == head | {KERNEL}
+    for random in (dict(inflation='random'), dict(source=None), dict(source=None, lifting='late')):
+        network = Network(tuning='frozen', slices=1, **random)
+        assert {name for name in moved(network) if '.lifting.' not in name} == head | {KERNEL}
 
 
 @pytest.mark.parametrize('name', MODELS)

@@ -5,6 +5,7 @@ from typing import Any
 
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.keys import KEYS
+from mmseg_plugins.lifting import token_slices
 from mmseg_plugins.options import parse_value
 
 
@@ -24,9 +25,9 @@ class Cell:
     """One point of the grid. `source` names an entry of the grid's `sources`, 'none' = random weights.
 
     Fields that cannot matter are held at one value, so that tables share the cell: a single slice has
-    stride 1, no neighbours and nothing to inflate over, random weights have nothing to inflate. A network that
-    takes crops of volumes has its name for an encoder and None for all that only windows have; a method that is no
-    config has None for all that only a config has (`cell_without_config`).
+    stride 1 and no neighbours, tokens of one slice have nothing to inflate over, random weights have nothing to
+    inflate. A network that takes crops of volumes has its name for an encoder and None for all that only windows
+    have; a method that is no config has None for all that only a config has (`cell_without_config`).
     """
     dataset: str
     encoder: str = _axis('beit')
@@ -50,8 +51,8 @@ class Cell:
             object.__setattr__(self, 'stride', 1)
             object.__setattr__(self, 'target', 'center')
             object.__setattr__(self, 'neighbour_lr', 1)
-            if self.inflation != 'random':
-                object.__setattr__(self, 'inflation', 'centering')
+        if self.of_windows and self.inflation != 'random' and token_slices(self.lifting, self.slices) == 1:
+            object.__setattr__(self, 'inflation', 'centering')
         if self.source == 'none' and self.of_windows:
             object.__setattr__(self, 'inflation', 'random')
 

@@ -55,6 +55,12 @@ def parse_lifting(text: str) -> tuple[type['Lifting'] | None, dict[str, int]]:
     return LIFTINGS[name], options
 
 
+def token_slices(lifting: str, slices: int) -> int:
+    """How many slices a token of a window spans, and with it the patch kernel: all with `kernel`."""
+    kind, options = parse_lifting(lifting)
+    return options.get('tubelet', kind.tubelet) if kind else slices
+
+
 class Lifting(nn.Module):
     """How the planes of a window meet. This one: not at all, and the decoder gets the centre plane.
 
@@ -131,8 +137,11 @@ class LiftedBlocks(nn.Sequential):
 
 
 def find_holders(model: nn.Module) -> list[nn.Module]:
-    """The parts of a model that have `blocks`: a ViT itself, a Swin's stages; none of a model of another kind."""
-    if hasattr(model, 'num_prefix_tokens') and hasattr(model, 'blocks'):
+    """The parts of a model that have `blocks`: a ViT itself, a Swin's stages; none of a model of another kind.
+
+    ConViT is of another kind: its class token is not there in its first blocks.
+    """
+    if {'num_prefix_tokens', 'blocks'} <= set(dir(model)) and not hasattr(model, 'local_up_to_layer'):
         return [model]
     return list(model.layers) if isinstance(model, SwinTransformer | SwinTransformerV2) else []
 
@@ -187,13 +196,14 @@ def attention_of(block: nn.Module) -> nn.Module:
     """A block's attention, if `attend` can do what it does.
 
     Raises:
-        UserError: it is of another kind, or the block's norm is behind it.
+        UserError: it is of another kind, has dropout, or the block's norm is behind it.
     """
     attention, order = getattr(block, 'attn', None), [name for name, _ in block.named_children()]
     parts = {name for name, _ in attention.named_children()} if attention is not None else set()
     if (not {'proj'} < parts or parts - {'qkv', 'q_proj', 'k_proj', 'v_proj', 'q_norm', 'k_norm', 'norm', 'proj',
                                          'attn_drop', 'proj_drop', 'softmax'}
             or getattr(attention, 'num_kv_heads', attention.num_heads) != attention.num_heads
+            or any(getattr(part, 'p', 0) for part in attention.children())
             or 'norm1' not in order or order.index('norm1') > order.index('attn')):
         raise UserError(f'{type(block).__name__} has no attention that can be used over depth; choose another '
                         'lifting, or another encoder')

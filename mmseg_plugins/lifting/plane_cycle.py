@@ -1,9 +1,10 @@
 """PlaneCycle (2026; github.com/HINTLab/PlaneCycle): pre-trained blocks on planes of the volume in turn.
 
 Blocks see the planes HW, DW, DH, HW, HW, DW, ...; there are no new parameters. The tokens that are no patches
-belong to the planes that were looked at last, and are averaged or repeated to as many as the next have (as in its
-package; its first code brought them back to D planes in between). Rotary and relative positions are those of the
-plane; absolute ones were added within slices.
+belong to the planes that were looked at last, and are averaged or repeated to as many as the next have, as in the
+first and the last of its code that were seen (commits 0b0c72a and 3ab47e3; those in between, its branch `main` of
+March 2026 among them, bring them back to D planes after every block). Rotary and relative positions are those of
+the plane; absolute ones were added within slices.
 """
 
 import copy

@@ -20,7 +20,7 @@ from ..computed import compute_weight
 from ..errors import UserError, check_number, nearest
 from ..inflation import trained_form
 from ..keys import nearest_multiples, sides
-from ..lifting import Lifting, find_holders, lift_blocks, parse_lifting
+from ..lifting import Lifting, find_holders, lift_blocks, parse_lifting, token_slices
 from ..tuning import parse_tuning
 from .sourced import SourcedEncoder
 
@@ -50,7 +50,8 @@ class InflatedEncoder(SourcedEncoder):
     Input: (B, C * S, H, W), channel-major. Output: four maps (B, E_i, H_i, W_i).
 
     Raises:
-        UserError: unknown model or inflation, or a source that does not fit.
+        UserError: unknown model or inflation, a source that does not fit, or an inflation that has no slices to
+            spread a kernel over.
     """
     takes_forms = True
 
@@ -66,7 +67,10 @@ class InflatedEncoder(SourcedEncoder):
         kind, options = parse_lifting(lifting)
         self.lifting: Lifting | None = None
         if kind:
-            self.kernel_slices = options.get('tubelet', kind.tubelet)
+            self.kernel_slices = token_slices(lifting, slices)
+            if self.kernel_slices == 1 and inflation not in ('centering', 'none', 'random'):
+                raise UserError(f'inflation {inflation!r} is for a kernel that spans several slices, and with '
+                                f'lifting {lifting!r} it spans one; leave one of the two out')
         model = model.removeprefix('timm/') if isinstance(model, str) else model
         if not isinstance(model, str) or not timm.is_model(model):
             raise UserError(f'timm has no model {model!r}{nearest(model, timm.list_models())}'[:300])
@@ -90,7 +94,7 @@ class InflatedEncoder(SourcedEncoder):
         if form := trained_form(inflation):
             projection = self.model.patch_embed.proj
             self.form = form(projection.out_channels, self.kernel_slices)
-            projection.weight.requires_grad_(False)
+            projection.weight.requires_grad_(not source)  # a random one has learnt nothing
             compute_weight(projection, self.form)
         self.rate_factors |= {f'{name}.{own}': part.lr_mult for name, part in self.named_modules()
                               if hasattr(part, 'lr_mult') for own, _ in part.named_parameters()}
