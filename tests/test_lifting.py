@@ -296,6 +296,7 @@ def by_its_definition(how: str, encoder: InflatedViT, number: int, x: torch.Tens
 @torch.no_grad()
 def test_each_block_is_what_its_paper_has(how):
     encoder = build('vit', how, slices=3).double()
+    assert how != 'adapter_conv' or not any(layer.down.bias.any() for layer in encoder.lifting.layers)
     if how == 'divided':  # what it starts from
         for (block, _), layer in zip(blocks_of(encoder.model), encoder.lifting.layers, strict=True):
             for copied, own in ((layer.attention, block.attn), (layer.norm, block.norm1)):
@@ -520,12 +521,15 @@ def test_the_certificates_of_all_are_one_page(tmp_path, monkeypatch, capsys):
     path, page = tmp_path / 'source.pth', tmp_path / 'page.md'
     torch.save(dict(model=build('beit', slices=1, channels=3).model.state_dict()), path)
     monkeypatch.setattr('mmseg_plugins.certificate.infer_sizes', lambda *_: ENCODERS['beit']['sizes'])
+    monkeypatch.setattr(certificates, 'OTHERS', {'ViT': 'test_vit'})
     monkeypatch.setattr(sys, 'argv', f'certificates.py {path} --encoder beit --img-size 32 --out {page}'.split())
     certificates.main()
     logging.disable(logging.NOTSET)
-    table = {row.split(' | ')[0].strip('| '): row.split(' | ') for row in page.read_text().splitlines()
-             if row.startswith('|')}
+    table, others = ({row.split(' | ')[0].strip('| '): row.rstrip(' |').split(' | ') for row in half.splitlines()
+                      if row.startswith('|')} for half in page.read_text().split('## Other encoders'))
     assert set(LIFTINGS) - {'joint_rotary'} < set(table) and capsys.readouterr().out == f'{page}\n'
+    assert set(others) == {*table, 'joint_rotary'} and others['joint_rotary'][1] == '—'
+    assert all(others[how][1] == '0' for how in EXACT) and all(float(others[how][1]) > 1e-3 for how in OTHERS)
     assert 'Not here: lifting joint_rotary: this model has no rotary positions' in page.read_text()
     assert all(table[how][1:4] == ['0', '0', '0'] for how in EXACT)
     assert all(float(table[how][3]) > 1e-3 for how in OTHERS)
