@@ -1,10 +1,8 @@
-"""PlaneCycle (2026; github.com/HINTLab/PlaneCycle): pre-trained blocks on planes of the volume in turn.
+"""PlaneCycle (2026; github.com/HINTLab/PlaneCycle): pre-trained blocks on planes HW, DW, DH, HW, HW, ... in turn.
 
-Blocks see the planes HW, DW, DH, HW, HW, DW, ...; there are no new parameters. The tokens that are no patches
-belong to the planes that were looked at last, and are averaged or repeated to as many as the next have, as in the
-first and the last of its code that were seen (commits 0b0c72a and 3ab47e3; those in between, its branch `main` of
-March 2026 among them, bring them back to D planes after every block). Rotary and relative positions are those of
-the plane; absolute ones were added within slices.
+There are no new parameters. Tokens that are no patches belong to the planes that were looked at last, and are
+averaged or repeated to as many as the next have (its commits 0b0c72a and 3ab47e3; those in between, on the branch
+`main`, bring them back to D planes each time). Positions, rotary or relative, are those of the plane.
 """
 
 import copy
