@@ -345,7 +345,7 @@ def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:
                         'model.backbone.model')
     else:  # a pre-training objective without labels, whose own schedules span the steps
         model.steps, model.accumulate = experiment.steps, experiment.accumulate
-        form = trained_form(experiment.inflation) and experiment.inflation
+        form = experiment.inflation if trained_form(experiment.inflation) else None
         for key, value, why in (
                 ('tuning', _unusual(experiment, 'tuning'), 'trains all weights of its encoder'),
                 ('lifting', _unusual(experiment, 'lifting'), 'sees one slice'),

@@ -51,8 +51,7 @@ def parse_tuning(text: str) -> tuple[Method, dict[str, float]]:
 
 def train_only(encoder: nn.Module, chosen: Callable[[str], bool]) -> None:
     """Freeze the model's parameters but those chosen by name, and a kernel that spans slices or is fresh."""
-    trained = encoder.kernel_slices > 1 or encoder.inflation == 'random' or not encoder.source
-    kernel = encoder.naming.kernel if trained else None
+    kernel = encoder.naming.kernel if encoder.kernel_slices > 1 or encoder.starts_random else None
     for name, parameter in encoder.model.named_parameters():
         parameter.requires_grad_(chosen(name) or name == kernel)
 

@@ -256,6 +256,14 @@ def test_attention_without_positions_is_timms(name):
     wanted = attention(x.flatten(0, 1)).unflatten(0, (2, 3))
     for attention.fused_attn in (True, False):
         assert (attend(attention, x) - wanted).abs().max() < 1e-12
+    attention.train().attn_drop.p = 0.5  # its dropout too
+    for attention.fused_attn in (True, False):
+        assert (attend(attention, x) - wanted).abs().max() > 1e-3
+    attention.proj_drop.p, dropped = 0.5, []
+    for work in (lambda: attention(x.flatten(0, 1)).unflatten(0, (2, 3)), lambda: attend(attention, x)):
+        torch.manual_seed(4)
+        dropped.append(work())
+    torch.testing.assert_close(*dropped)
 
 
 def convolve_planes(layer, x: torch.Tensor) -> torch.Tensor:
@@ -447,11 +455,9 @@ def test_what_does_not_fit_is_one_line():
                              (InflatedViT, 'convit_tiny', 'adapter_conv')):  # ConViT's class token comes late
         with pytest.raises(UserError, match=f"'{model}' has no such blocks; choose `late`, or another"):
             kind(model, lifting=how, img_size=224)
-    with pytest.raises(UserError, match='divided: Block has no attention that can be used over depth'):
-        build('vit', 'divided', sizes=SIZES | dict(attn_drop_rate=0.1))
     for inflation in ('average', 'separable'):
         with pytest.raises(UserError, match=f"'{inflation}' is for a kernel that spans several slices, and with"):
-            build('vit', 'late', inflation=inflation)
+            InflatedViT(**ENCODERS['vit'], lifting='late', inflation=inflation, source='x.pth')
         assert build('vit', 'joint(2)', inflation=inflation).kernel_slices == 2
     second = dict(swin, model='swinv2_tiny_window8_256', img_size=64)
     lifted, flat = (InflatedSwin(slices=slices, lifting=how, **second).eval()

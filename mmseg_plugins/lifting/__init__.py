@@ -28,6 +28,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 import torch
+from timm.models.convit import ConVit
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from torch import Tensor, nn
@@ -141,7 +142,7 @@ def find_holders(model: nn.Module) -> list[nn.Module]:
 
     ConViT is of another kind: its class token is not there in its first blocks.
     """
-    if {'num_prefix_tokens', 'blocks'} <= set(dir(model)) and not hasattr(model, 'local_up_to_layer'):
+    if hasattr(model, 'num_prefix_tokens') and hasattr(model, 'blocks') and not isinstance(model, ConVit):
         return [model]
     return list(model.layers) if isinstance(model, SwinTransformer | SwinTransformerV2) else []
 
@@ -183,27 +184,27 @@ def attend(attention: nn.Module, x: Tensor) -> Tensor:
     if hasattr(attention, 'q_norm'):
         queries, keys = attention.q_norm(queries), attention.k_norm(keys)
     if attention.fused_attn:
-        x = functional.scaled_dot_product_attention(queries, keys, values)
+        dropped = attention.attn_drop.p if attention.training else 0.0
+        x = functional.scaled_dot_product_attention(queries, keys, values, dropout_p=dropped)
     else:
-        x = (queries * attention.scale @ keys.transpose(-2, -1)).softmax(-1) @ values
+        x = attention.attn_drop((queries * attention.scale @ keys.transpose(-2, -1)).softmax(-1)) @ values
     x = x.transpose(1, 2).flatten(-2)
     if hasattr(attention, 'norm'):
         x = attention.norm(x)
-    return attention.proj(x).reshape(*batch, width)
+    return attention.proj_drop(attention.proj(x)).reshape(*batch, width)
 
 
 def attention_of(block: nn.Module) -> nn.Module:
     """A block's attention, if `attend` can do what it does.
 
     Raises:
-        UserError: it is of another kind, has dropout, or the block's norm is behind it.
+        UserError: it is of another kind, or the block's norm is behind it.
     """
     attention, order = getattr(block, 'attn', None), [name for name, _ in block.named_children()]
     parts = {name for name, _ in attention.named_children()} if attention is not None else set()
     if (not {'proj'} < parts or parts - {'qkv', 'q_proj', 'k_proj', 'v_proj', 'q_norm', 'k_norm', 'norm', 'proj',
                                          'attn_drop', 'proj_drop', 'softmax'}
             or getattr(attention, 'num_kv_heads', attention.num_heads) != attention.num_heads
-            or any(getattr(part, 'p', 0) for part in attention.children())
             or 'norm1' not in order or order.index('norm1') > order.index('attn')):
         raise UserError(f'{type(block).__name__} has no attention that can be used over depth; choose another '
                         'lifting, or another encoder')

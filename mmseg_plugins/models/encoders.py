@@ -68,7 +68,7 @@ class InflatedEncoder(SourcedEncoder):
         self.lifting: Lifting | None = None
         if kind:
             self.kernel_slices = token_slices(lifting, slices)
-            if self.kernel_slices == 1 and inflation not in ('centering', 'none', 'random'):
+            if source and self.kernel_slices == 1 and inflation not in ('centering', 'none', 'random'):
                 raise UserError(f'inflation {inflation!r} is for a kernel that spans several slices, and with '
                                 f'lifting {lifting!r} it spans one; leave one of the two out')
         model = model.removeprefix('timm/') if isinstance(model, str) else model
@@ -94,7 +94,7 @@ class InflatedEncoder(SourcedEncoder):
         if form := trained_form(inflation):
             projection = self.model.patch_embed.proj
             self.form = form(projection.out_channels, self.kernel_slices)
-            projection.weight.requires_grad_(not source)  # a random one has learnt nothing
+            projection.weight.requires_grad_(self.starts_random)
             compute_weight(projection, self.form)
         self.rate_factors |= {f'{name}.{own}': part.lr_mult for name, part in self.named_modules()
                               if hasattr(part, 'lr_mult') for own, _ in part.named_parameters()}

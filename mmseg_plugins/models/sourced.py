@@ -45,6 +45,11 @@ class SourcedEncoder(BaseModule):
         self.inflation, self.source = inflation, source
         self.load_report: LoadReport | None = None
 
+    @property
+    def starts_random(self) -> bool:
+        """Whether the patch kernel is no source's, so that it has learnt nothing yet."""
+        return self.inflation == 'random' or not self.source
+
     def init_weights(self) -> None:
         """Load and inflate the source; without one, the model's own initialization stays."""
         if self.source and self.load_report is None:
