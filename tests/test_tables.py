@@ -17,6 +17,7 @@ from test_layouts import write_acdc
 
 from benchmarks.grid.axes import Cell
 from benchmarks.grid.reader import load_grid
+from benchmarks.grid.tables import TABLES
 from benchmarks.paper.published import published_data
 from benchmarks.rendering.contrasts import find_cell
 from benchmarks.rendering.figures import free_plot
@@ -368,8 +369,9 @@ def test_a_grid_file_has_a_table_of_its_own_in_every_form(tmp_path):
     assert 'Deep instead of flat: +20.00 points of DSC case' in page
 
 
-def test_a_module_registers_a_table_that_is_shown_over_several_datasets(tmp_path, monkeypatch):
+def test_a_module_registers_a_table_that_is_shown_over_several_datasets(tmp_path, monkeypatch, request):
     monkeypatch.syspath_prepend(tmp_path)
+    request.addfinalizer(lambda: TABLES.pop('mine', None))
     (tmp_path / 'my_table.py').write_text(
         'from benchmarks.grid.tables import Table, register_table\n\n'
         "register_table(Table('mine', dict(flat=dict(slices=1), deep={}), 'Slices', against='deep'))\n")

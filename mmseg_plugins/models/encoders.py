@@ -66,11 +66,11 @@ class InflatedEncoder(SourcedEncoder):
         self.layer_scale = layer_scale
         kind, options = parse_lifting(lifting)
         self.lifting: Lifting | None = None
-        if kind:
-            self.kernel_slices = token_slices(lifting, slices)
-            if source and self.kernel_slices == 1 and inflation not in ('centering', 'none', 'random'):
-                raise UserError(f'inflation {inflation!r} is for a kernel that spans several slices, and with '
-                                f'lifting {lifting!r} it spans one; leave one of the two out')
+        self.kernel_slices = token_slices(lifting, slices)
+        # without a source, as a trained model is built again, nothing is inflated
+        if kind and source and self.kernel_slices == 1 and inflation not in ('centering', 'none', 'random'):
+            raise UserError(f'inflation {inflation!r} is for a kernel that spans several slices, and with lifting '
+                            f'{lifting!r} it spans one; leave one of the two out')
         model = model.removeprefix('timm/') if isinstance(model, str) else model
         if not isinstance(model, str) or not timm.is_model(model):
             raise UserError(f'timm has no model {model!r}{nearest(model, timm.list_models())}'[:300])
