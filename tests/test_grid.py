@@ -77,6 +77,25 @@ def test_every_grid_file_says_nothing_against_itself(name):
     assert all((REPO / grid.config(cell)).is_file() for cell in grid.cells() if not cell.without_config)
 
 
+@pytest.mark.parametrize('name, asked', [
+    ('phantom', dict(lr=[3e-4, 6e-4])),  # which the file tunes
+    ('phantom', dict(tables=['4c'])),
+    ('phantom-lifting', dict(tables=['lifting', '4d'])),  # its tables are a mapping
+    ('hippocampus', dict(tables=['4c'], seeds=[7])),
+    ('hippocampus-dinov2', dict(folds=5)),
+    ('recipe', dict(datasets=['hippocampus'], seeds=[7])),
+])
+def test_what_a_folder_keeps_of_a_call_is_read_as_the_grid_that_ran(tmp_path, name, asked):
+    ran = load_grid(name, **asked)
+    (tmp_path / 'grid.yaml').write_text(f'# python benchmarks/run_grid.py --grid {name}\n{ran.text}')
+    kept = load_grid(str(tmp_path / 'grid.yaml'))
+    assert {*ran.cells()} <= {*kept.cells()} and {*ran.seeds} <= {*kept.seeds}
+    assert ran.tables.items() <= kept.tables.items() and ran.free == kept.free
+    of_both = ('title', 'notes', 'datasets', 'folds', 'options', 'tune', 'search_seed', 'search_steps', 'equal')
+    assert all(getattr(ran, part) == getattr(kept, part) for part in of_both)
+    assert not ('folds' in asked and kept.notes)  # they are of the paper's split
+
+
 def test_every_axis_has_a_flag(tmp_path):
     values = dict(encoder='timm/deit_tiny_patch16_224', source='none', inflation='average', slices='3', stride='2',
                   target='all', lr='1e-3', steps='9', neighbour_lr='0.10', train_percent='25',

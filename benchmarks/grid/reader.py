@@ -332,6 +332,7 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
         text = yaml.safe_dump(spec, sort_keys=False)
     if folds is not None and folds != spec.get('folds', 1):
         spec['folds'], name = folds, f'{name}-{folds}-folds' if folds > 1 else f'{name}-as-split'
+        spec['notes'] = []  # of the split that it was
         text = yaml.safe_dump(spec, sort_keys=False)
     if spec.get('folds', 1) < 1:
         raise UserError(f'{path}: {spec["folds"]} folds; give at least 2, or 1 for the datasets as they are split')
@@ -340,12 +341,20 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     given = {axis: values for axis, values in axes.items() if values}
     if given and tables:
         raise UserError(f'{path}: --tables and free axes ({", ".join(given)}) exclude each other')
-    asked = dict(axes=(spec.get('axes') or {}) | given) if given else {}
+    usual_seeds, asked = spec.get('seeds') or [1234], {}
+    if given:
+        asked['axes'] = (spec.get('axes') or {}) | given
+        if 'tune' in spec:
+            asked['tune'] = {name: values for name, values in spec['tune'].items()
+                             if _tuned_option(name).removeprefix('experiment.') not in given}
     if seeds:  # the first of the file is its search's
-        asked['seeds'] = list(dict.fromkeys([*(spec.get('seeds') or ()), *seeds]))
+        asked['seeds'] = list(dict.fromkeys([*usual_seeds, *seeds]))
+    listed = spec.get('tables') or []
+    if more := [table for table in tables or () if table not in map(str, listed)]:
+        asked['tables'] = listed | dict.fromkeys(more) if isinstance(listed, dict) else [*listed, *more]
     if asked != {key: spec.get(key) for key in asked}:  # so that a folder tells what was run into it
         text = yaml.safe_dump(spec | asked, sort_keys=False)
-    seeds = seeds or spec.get('seeds') or (1234,)
+    seeds = seeds or usual_seeds
     for seed in seeds:
         if not KEYS['seed'].fits(seed):
             raise UserError(f'{path}: seed {seed!r} must be {KEYS["seed"].must_be}')
@@ -366,7 +375,7 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
                 tuple(spec.get('notes') or ()), spec.get('overview', ''), text=text)
     if not grid.cells():
         raise UserError(f'{path}: has no cells; add tables, as tables: [NAME], or axes, as axes: {{slices: [1]}}')
-    grid.search_seed = (spec.get('seeds') or seeds)[0]
+    grid.search_seed = usual_seeds[0]
     grid.equal = spec.get('equal', 'steps')
     check_known(grid.equal, ('steps', 'seconds'), 'equal', f'{path}')
     if grid.equal == 'seconds' and any(cell.steps for cell in grid.cells()):
@@ -382,7 +391,5 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     grid.config_options.update({
         name: _read_options(config['options'], grid, f'{path}: configs.{name}.options')
         for name, config in spec['configs'].items() if isinstance(config, dict) and 'options' in config})
-    tune = {name: values for name, values in spec.get('tune', {}).items()
-            if _tuned_option(name).removeprefix('experiment.') not in given}
-    grid.tune.update(_read_tune(tune, grid, f'{path}: tune'))
+    grid.tune.update(_read_tune((spec | asked).get('tune', {}), grid, f'{path}: tune'))
     return replace(grid, **_read_search_sizes(spec, grid, path))
