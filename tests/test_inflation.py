@@ -136,6 +136,16 @@ def test_a_separable_kernel_trains_its_profile_alone(tmp_path, name):
         VideoSwin(inflation='separable')
 
 
+@pytest.mark.parametrize('slices', range(1, 10))
+def test_video_swin_decodes_the_position_of_the_labelled_slice(slices):
+    sizes = dict(embed_dim=12, depths=(1, 1, 1, 1), num_heads=(1, 2, 3, 4), window_size=(1, 2, 2))  # no depth
+    encoder = VideoSwin(slices=slices, img_size=32, sizes=sizes).eval()
+    window = torch.randn(1, slices, 32, 32, requires_grad=True)
+    sum(features.square().sum() for features in encoder(window)).backward()
+    seen = window.grad.abs().amax((0, 2, 3)).nonzero().flatten().tolist()
+    assert slices // 2 in seen and len(seen) <= 2
+
+
 def test_none_takes_the_kernel_as_it_is():
     weight = torch.randn(2, 3, 4, 4)
     assert torch.equal(inflate_kernel(weight, 1, 3, 'none')[:, :, 0], weight)

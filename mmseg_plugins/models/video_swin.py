@@ -17,10 +17,10 @@ BASE = dict(patch_size=(2, 4, 4), window_size=(8, 7, 7), embed_dim=128, depths=(
 
 @MODELS.register_module()
 class VideoSwin(SourcedEncoder):
-    """Video Swin over a window: the centre depth position of each stage's output feeds the decoder.
+    """Video Swin over a window: of each stage's output the depth position that has the centre slice feeds the decoder.
 
     Its patch embedding spans 2 slices, so depth stays an axis of the features: ceil(S / 2) positions
-    throughout. A source is Video Swin's own checkpoint (the kernel's depth is kept) or a 2D Swin's,
+    throughout, of which the last has the padding where S is odd. A source is Video Swin's own checkpoint (the kernel's depth is kept) or a 2D Swin's,
     whose kernel is inflated over 2 slices and whose position tables over depth, as its authors do.
 
     Args:
@@ -64,10 +64,11 @@ class VideoSwin(SourcedEncoder):
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         window = inputs.unflatten(1, (self.channels, self.slices))
+        centre = self.slices // 2 // self.sizes['patch_size'][0]
         x = self.model.pos_drop(self.model.patch_embed(window))  # (B, D, H, W, E)
         maps = []
         for number, part in enumerate(self.model.features):
             x = part(x)
             if number % 2 == 0:  # a stage, not the patch merging behind it
-                maps.append(x[:, x.shape[1] // 2].movedim(-1, 1).contiguous())
+                maps.append(x[:, centre].movedim(-1, 1).contiguous())
         return tuple(maps)
