@@ -71,7 +71,8 @@ def _check_custom_keys(cfg: Config, model: nn.Module) -> None:
     all parts.
     """
     parts = ('backbone', 'neck', 'decode_head', 'auxiliary_head')
-    for name, settings in cfg.optim_wrapper.get('paramwise_cfg', {}).get('custom_keys', {}).items():
+    paramwise = cfg.optim_wrapper.get('paramwise_cfg') or {}  # None is mmengine's own default
+    for name, settings in (paramwise.get('custom_keys') or {}).items():
         there = name in parts or any(name in parameter for parameter, _ in model.named_parameters())
         if 'lr_mult' in settings and not there:
             raise UserError(f'{cfg.filename}: optim_wrapper.paramwise_cfg.custom_keys has {name!r}, which is in '

@@ -331,7 +331,12 @@ def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:
         return
     slices = experiment.slices
     if 'decode_head' in model:
+        beside = model.get('auxiliary_head') or []
+        beside = beside if isinstance(beside, list) else [beside]
         if experiment.get('encoder'):
+            if beside:
+                raise UserError('experiment.encoder puts another model in the place of the one that '
+                                'model.auxiliary_head was made for; leave one of the two out')
             try:
                 parts = timm_encoder(experiment.encoder, experiment.img_size, model)
             except UserError as error:
@@ -339,7 +344,8 @@ def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:
             for part, settings in parts.items():
                 model[part] = settings  # mmengine's own `update` would merge the config's sizes in
         model.slices, model.target = slices, experiment.target
-        model.decode_head.num_classes = len(index['labels'])
+        for head in (model.decode_head, *beside):
+            head.num_classes = len(index['labels'])
     elif experiment.get('encoder'):
         raise UserError('experiment.encoder is for segmentors; for pre-training without labels set '
                         'model.backbone.model')

@@ -88,8 +88,8 @@ def _is_factor(value: Any) -> bool:
 
 
 KEYS: dict[str, Key] = {
-    'data_root': _text(rf'{DATASET}\.data_root|model\.decode_head\.num_classes|model\.backbone\.channels'
-                       r'|model\.network\.(in|out)_channels'
+    'data_root': _text(rf'{DATASET}\.data_root|model\.(decode|auxiliary)_head(\.\d+)?\.num_classes'
+                       r'|model\.backbone\.channels|model\.network\.(in|out)_channels'
                        r'|(val|test)_evaluator(\.\d+)?\.headline', determines=False),
     'source': _text(r'model\.(backbone|network)\.source', optional=True, determines=False),
     'inflation': _text(r'model\.backbone\.inflation', of='windows', parse=parse_inflation),

@@ -18,6 +18,7 @@ from yapf.yapflib import yapf_api
 from benchmarks.grid.reader import load_grid
 from benchmarks.paper.published import published_data
 from benchmarks.runs.settings import describe_settings
+from mmseg_plugins.building import build_model, check_model
 from mmseg_plugins.carried import carry, read_carried
 from mmseg_plugins.datasets.catalogue import CATALOGUE, PAPER_DATASETS, DatasetInfo, dataset_info
 from mmseg_plugins.datasets.prepare import prepare_dataset
@@ -216,3 +217,29 @@ def test_a_timm_name_is_one_thing_everywhere(name, tmp_path):
     assert model.backbone.name == name.removeprefix('timm/')
     [cell] = load_grid('phantom', encoder=[name]).cells()
     assert cell.encoder == f'timm/{name.removeprefix("timm/")}' and cell.source.startswith('timm/vit_tiny')
+
+
+@pytest.mark.parametrize('options, head, message', [
+    ({}, {}, ''),
+    ({'experiment.target': 'all'}, {}, "auxiliary_head: predicts one slice, experiment.target='all' asks for all"),
+    ({'experiment.encoder': 'deit_tiny_patch16_224'}, {}, 'experiment.encoder puts another model in the place'),
+    ({}, dict(num_classes=7), 'auxiliary_head.num_classes=7, but experiment.data_root decides it'),
+    ({'model.decode_head.out_channels': 1}, {}, 'decode_head.out_channels=1: there is one for each of 3 classes'),
+])
+def test_heads_have_the_datasets_classes_or_it_is_one_line(prepared, tmp_path, options, head, message):
+    auxiliary = dict(type='FCNHead', in_channels=96, channels=8, in_index=2, **head)
+    (tmp_path / 'own.py').write_text(f'_base_ = {str(REPO / "configs/beit_centering_phantom.py")!r}\n'
+                                     f'model = dict(auxiliary_head={auxiliary})\n')
+    options = {'experiment.data_root': str(prepared), 'experiment.source': None, **options}
+    if not message:
+        model = build_model(load_config(tmp_path / 'own.py', options))
+        assert model.auxiliary_head.num_classes == model.decode_head.num_classes == 3
+        return
+    with pytest.raises(UserError, match=message):
+        build_model(load_config(tmp_path / 'own.py', options))
+
+
+def test_a_config_without_custom_rates_builds(tmp_path):
+    cfg, _ = load_model_config(REPO / 'configs/beit_centering_phantom.py',
+                               {'optim_wrapper.paramwise_cfg': None, 'experiment.source': None})
+    check_model(cfg)

@@ -17,11 +17,12 @@ BASE = dict(patch_size=(2, 4, 4), window_size=(8, 7, 7), embed_dim=128, depths=(
 
 @MODELS.register_module()
 class VideoSwin(SourcedEncoder):
-    """Video Swin over a window: of each stage's output the depth position that has the centre slice feeds the decoder.
+    """Video Swin over a window: the depth position of each stage's output that has slice S // 2 feeds the decoder.
 
     Its patch embedding spans 2 slices, so depth stays an axis of the features: ceil(S / 2) positions
-    throughout, of which the last has the padding where S is odd. A source is Video Swin's own checkpoint (the kernel's depth is kept) or a 2D Swin's,
-    whose kernel is inflated over 2 slices and whose position tables over depth, as its authors do.
+    throughout, the last of which is half padding where S is odd. A source is Video Swin's own checkpoint (the
+    kernel's depth is kept) or a 2D Swin's, whose kernel is inflated over 2 slices and whose position tables over
+    depth, as its authors do.
 
     Args:
         slices: S, any number; the paper has 5 and 9.
