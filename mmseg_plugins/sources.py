@@ -269,15 +269,16 @@ def _place_of(source: Source, path: Path) -> str:
 
 
 def _fetch(name: str, place: Place, path: Path, folder: Path, progress: Progress) -> None:
-    """The file and its note; what it is converted from is not kept."""
-    raw = folder / f'{name}-{place.name}' if place.convert else path
+    """The file, and before it its note; what it is converted from is not kept."""
+    raw = folder / f'{name}-{place.name}'
     found, facts = place.file.fetch(raw, progress.counter('MiB'))
     note = {'from': place.name, **facts, **place.facts}
     if place.convert:
         write_source(path, place.convert(found), note)
         raw.unlink(missing_ok=True)
     elif not describe_cached(found):
-        write_note(path, note | dict(sha256=file_sha256(path)))
+        write_note(path, note | dict(sha256=file_sha256(found)))
+        found.replace(path)
 
 
 def permute_source(base: Path, path: Path) -> None:

@@ -100,8 +100,22 @@ def test_a_file_is_fetched_once_and_goes_on_where_it_was_interrupted(server, tmp
 def test_what_an_earlier_call_left_is_not_trusted(server, tmp_path, left, resumes):
     """Of a server that sends all of it again, and of one that has nothing more to send."""
     server.resumes = resumes
-    (tmp_path / 'mine.pth.part').write_bytes(b'x' * left)
+    (tmp_path / '.fetching').mkdir()
+    (tmp_path / '.fetching/mine-authors.part').write_bytes(b'x' * left)
     assert get(tmp_path, Place('authors', Url(server.address, SHA256))).read_bytes() == CONTENT
+
+
+def test_a_file_has_its_name_once_its_note_tells_where_it_is_from(server, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    place = Place('authors', Url(server.address))
+    with monkeypatch.context() as patched:
+        patched.setattr('mmseg_plugins.sources.write_note', stop)
+        with pytest.raises(KeyboardInterrupt):
+            get(tmp_path, place)
+    assert not (tmp_path / 'mine.pth').exists()
+    assert describe_weights(get(tmp_path, place))['address'] == server.address and len(server.ranges) == 1
 
 
 def test_what_cannot_be_fetched_is_one_line_and_nothing_stays(server, tmp_path):

@@ -315,6 +315,16 @@ def test_a_source_of_swin_unetr_fills_its_encoder(tmp_path):
         MODELS.build(settings | dict(source=str(file))).init_weights()
 
 
+def test_sources_check_accounts_for_every_key_of_swin_unetrs(tmp_path, capsys):
+    made = MODELS.build(dict(type='SwinUNETR', in_channels=1, out_channels=2, crop=(64, 64, 64))).model.swinViT
+    state = {f'module.{key}'.replace('.linear', '.fc'): value for key, value in made.state_dict().items()
+             if 'order' not in key}
+    torch.save(dict(state_dict=state), tmp_path / 'model_swinvit.pt')
+    assert call_tool('sources', '--weights-root', tmp_path, '--check') == 0
+    printed = capsys.readouterr().out
+    assert 'swinvit: sha256' in printed and ' loaded' in printed and 'error' not in printed
+
+
 @pytest.mark.parametrize('name', MINI)
 def test_gradients_reach_every_parameter(name):
     cfg, _ = load_model_config(REPO / f'configs/{name}_phantom.py')
