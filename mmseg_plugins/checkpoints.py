@@ -273,10 +273,9 @@ def load_source(model: nn.Module, naming: Naming, path: str | Path, slices: int,
     if len(kernel) != width:
         raise UserError(f'{path}: {naming.kernel} has shape {tuple(kernel.shape)}, the encoder is {width} wide; '
                         'choose the encoder the file was made for')
-    if isinstance(model, SwinTransformer3d):
-        kernel = _video_kernel(model, kernel, channels, inflation)
-        report.inflated, report.resized = report.resized, []  # tables, over depth
-    elif inflation != 'random' and (window := _own_window(path, report.root, kernel)) and (
+    video = isinstance(model, SwinTransformer3d)
+    slices = 1 if video else slices  # of those that lie along the kernel's channels
+    if inflation != 'random' and (window := _own_window(path, report.root, kernel)) and (
             window[0] > 1 or window == (slices, channels)):
         if trained_form(inflation):
             raise UserError(f'{path}: is of this project, its kernel inflated already, and inflation {inflation} '
@@ -288,6 +287,9 @@ def load_source(model: nn.Module, naming: Naming, path: str | Path, slices: int,
         _fill(model, naming, state, kernel, report)
         report.loaded, report.inflated = [*report.inflated, *report.loaded], []
         return report
+    if video:
+        kernel = _video_kernel(model, kernel, channels, inflation)
+        report.inflated, report.resized = report.resized, []  # tables, over depth
     else:
         kernel = inflate_kernel(kernel, slices, channels, inflation)
         kernel = None if kernel is None else kernel.flatten(1, 2)

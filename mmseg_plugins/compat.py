@@ -83,7 +83,7 @@ def _load_mmengine_checkpoints_safely() -> None:
     import torch
     from mmengine.runner.checkpoint import CheckpointLoader
 
-    from .safe_load import EARLIER, SAFE, load_checkpoint
+    from .safe_load import SAFE, load_checkpoint
 
     def load(filename, map_location=None, logger=None):
         if '://' in str(filename):
@@ -94,7 +94,7 @@ def _load_mmengine_checkpoints_safely() -> None:
         return checkpoint
 
     CheckpointLoader.load_checkpoint = load
-    torch.serialization.add_safe_globals(SAFE + EARLIER)  # for a user's own torch.load
+    torch.serialization.add_safe_globals(SAFE)  # for a user's own torch.load
 
 
 def _write_mmengine_files_atomically() -> None:

@@ -21,6 +21,7 @@ from .datasets.volumes import Volume
 from .errors import UserError
 from .evaluation import OverlapAverage
 from .experiment import leave_source_out
+from .faults import is_out_of_memory
 from .keys import sides
 from .work_dir import check_weights
 
@@ -77,7 +78,7 @@ def predict_volume(model: nn.Module, volume: Volume, cfg: Config, index: dict, b
         volume: image (D, C, H, W).
         cfg: the model's config, carried through by load_config.
         index: the prepared dataset's, for its intensity rules.
-        batch: windows at a time; crops are as many as the config says.
+        batch: windows at a time, where they do not fit into memory fewer; crops are as many as the config says.
         progress: called with (slices done, slices, '').
 
     Returns:
@@ -100,9 +101,10 @@ def predict_volume(model: nn.Module, volume: Volume, cfg: Config, index: dict, b
     size = sides(experiment.img_size if resize else native)
     labels = np.zeros((depth, *native), np.uint8)
     overlap = OverlapAverage(depth, experiment.slices, experiment.stride)
-    for start in range(0, depth, batch):
-        windows, samples = [], []
-        for centre in range(start, min(start + batch, depth)):
+    start = 0
+    while start < depth:
+        windows, samples, end = [], [], min(start + batch, depth)
+        for centre in range(start, end):
             indices = window_indices(centre, depth, experiment.slices, experiment.stride)
             window = volume.image[indices].swapaxes(0, 1).reshape(-1, *native)
             window = np.ascontiguousarray(window)
@@ -111,12 +113,20 @@ def predict_volume(model: nn.Module, volume: Volume, cfg: Config, index: dict, b
             samples.append(SegDataSample(metainfo=dict(
                 ori_shape=tuple(native), img_shape=size, intensity_range=ranges, slice=centre,
                 indices=indices)))
-        for sample in model.test_step(dict(inputs=windows, data_samples=samples)):
+        try:
+            predicted = model.test_step(dict(inputs=windows, data_samples=samples))
+        except (RuntimeError, MemoryError) as error:
+            if batch == 1 or not is_out_of_memory(error):
+                raise
+            batch //= 2
+            continue
+        for sample in predicted:
             if 'pred_sem_seg' in sample:
                 labels[sample.slice] = sample.pred_sem_seg.data[0].cpu().numpy()
                 continue
             planes = sample.seg_logits.data.unflatten(0, (experiment.slices, -1))
             for z, total in overlap.add(sample.slice, sample.indices, planes):
                 labels[z] = total.argmax(0).cpu().numpy()
-        progress(min(start + batch, depth), depth, '')
+        progress(end, depth, '')
+        start = end
     return labels

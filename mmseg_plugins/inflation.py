@@ -42,6 +42,7 @@ or a trained form with a class, as `Separable` below.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -185,8 +186,9 @@ def inflate_kernel(weight: Tensor, slices: int, channels: int, method: str) -> T
     if name == 'random':
         return None
     embed_dim, _, height, width = weight.shape
-    entry = INFLATIONS[name]
-    kernel = getattr(entry, 'kernel', entry)(weight.sum(1), slices, channels, **options)
+    form = trained_form(method)  # whose number is its constructor's
+    make = form.kernel if form else partial(INFLATIONS[name], **options)
+    kernel = make(weight.sum(1), slices, channels)
     needed = (embed_dim, channels, slices, height, width)
     if tuple(kernel.shape) != needed:
         raise UserError(f'inflation {method!r} returned shape {tuple(kernel.shape)}: needed {needed}')

@@ -4,8 +4,8 @@ What a file is its content tells, whatever its name: torch.save's archive or pic
 
 torch's restricted unpickler runs what it is told is safe, so what it is told matters. What checkpoints hold beside
 tensors is not safe as it is: a numpy dtype takes flags from the file that make numbers pointers, and the builtin
-`getattr` leads from any object to `__globals__`. Stand-ins under their names build plain numbers and, of earlier
-versions, mmengine's histories, and refuse all else.
+`getattr` leads from any object to `__globals__`. Stand-ins under their names build plain numbers and mmengine's
+histories, and refuse all else.
 """
 
 import argparse
@@ -79,12 +79,7 @@ def _named(function: Callable, module: str, name: str) -> Callable:
     return _stands_for(f'{module}.{name}')(stand_in)
 
 
-SAFE = [_Dtype, _encode, argparse.Namespace,  # DINO's full checkpoints carry their options
-        *(_named(_scalar, f'numpy.{core}.multiarray', 'scalar') for core in ('core', '_core'))]
-
-
-# The next release is without all from here to EARLIER: only checkpoints of earlier versions hold mmengine's
-# histories, numpy arrays behind the builtin `getattr`.
+# mmengine's own checkpoints hold histories of what was logged: numpy arrays, and the builtin `getattr`.
 
 @_stands_for('numpy.ndarray')
 class _Array:
@@ -138,8 +133,9 @@ def _finish_arrays(value: Any, seen: dict[int, Any]) -> Any:
     return value
 
 
-EARLIER = [_Array, _History, _getattr,
-           *(_named(_reconstruct, f'numpy.{core}.multiarray', '_reconstruct') for core in ('core', '_core'))]
+SAFE = [_Dtype, _encode, _Array, _History, _getattr, argparse.Namespace,  # in which DINO's carry their options
+        *(_named(function, f'numpy.{core}.multiarray', name) for core in ('core', '_core')
+          for function, name in ((_scalar, 'scalar'), (_reconstruct, '_reconstruct')))]
 
 
 AGAIN = 'download it again, or take another'
@@ -219,7 +215,7 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu') -> Any:
         # as an open file, since torch goes by the name of one that is called .safetensors
         content = path.open('rb') if zipfile.is_zipfile(path) else io.BytesIO(path.read_bytes())
         torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(SAFE + EARLIER)
+        torch.serialization.add_safe_globals(SAFE)
         with content, warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of pickles of odd versions, which are read or refused all the same
             return _finish_arrays(torch.load(content, map_location=map_location, weights_only=True), {})

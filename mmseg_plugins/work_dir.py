@@ -142,7 +142,7 @@ def _apply_settings(runner, checkpoint: dict, path: str | Path) -> None:
 def _restore_histories(hub: dict, path: str | Path) -> None:
     scalars = hub.get('log_scalars')
     for name, history in scalars.items() if isinstance(scalars, dict) else [('log_scalars', scalars)]:
-        if isinstance(history, HistoryBuffer):  # until the next release, as safe_load.EARLIER
+        if isinstance(history, HistoryBuffer):  # of an earlier version
             continue
         if not (isinstance(history, list) and len(history) == 2
                 and all(isinstance(part, Tensor) and part.ndim == 1 for part in history)

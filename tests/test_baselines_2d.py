@@ -282,6 +282,17 @@ def test_random_inflation_leaves_the_first_kernel_fresh(googles):
     assert set(encoder.load_report.missing) < set(encoder.load_report.dropped) and (encoder.gain == 1).all()
 
 
+def test_ones_own_checkpoint_keeps_its_gain(googles, tmp_path):
+    encoder = TransUNet(img_size=64, source=str(googles), sizes=SMALL)
+    encoder.init_weights()
+    assert (encoder.gain != 1).any()
+    torch.save({'state_dict': {f'backbone.{key}': value for key, value in encoder.state_dict().items()},
+                'meta': dict(carried=dict(data=dict(channels=1)))}, tmp_path / 'own.pth')
+    again = TransUNet(img_size=64, source=str(tmp_path / 'own.pth'), sizes=SMALL)
+    again.init_weights()
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in encoder.state_dict().items())
+
+
 def test_googles_plain_vit_starts_an_inflated_one(googles, tmp_path):
     arrays = {name: value for name, value in np.load(googles).items()
               if not name.startswith(('block', 'conv_root', 'gn_root'))}

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from mmseg_plugins import checkpoints
 from mmseg_plugins.compat import describe_timm_model
 from mmseg_plugins.errors import UserError
-from mmseg_plugins.models import InflatedViT
+from mmseg_plugins.models import InflatedViT, VideoSwin
 
 MINI = dict(img_size=32, out_indices=(0, 1, 1, 1), slices=3,
             sizes=dict(patch_size=8, embed_dim=24, depth=2, num_heads=3))
@@ -243,6 +243,13 @@ def test_ones_own_checkpoint_is_a_source_as_it_is(tmp_path):
     assert not load(save_own(InflatedViT(**MINI | several), 3), **several).inflated
     with pytest.raises(UserError, match='merge it first'):
         load(save_own(InflatedViT(**MINI, tuning='lora(2)')))
+    sizes = dict(embed_dim=12, depths=(1, 1, 1, 1), num_heads=(1, 2, 3, 4), window_size=(2, 4, 4))
+    video = VideoSwin(channels=4, sizes=sizes)  # four sequences of MRI, each with a kernel of its own
+    for channels in (4, 1):
+        encoder = VideoSwin(channels=channels, sizes=sizes, source=str(save_own(video, 4)))
+        encoder.init_weights()
+        kernels = [each.model.patch_embed.proj.weight for each in (video, encoder)]
+        assert torch.equal(*kernels) if channels == 4 else torch.allclose(kernels[0].sum(1, True), kernels[1])
 
 
 @pytest.mark.parametrize('keys, what', [

@@ -146,6 +146,26 @@ def test_video_swin_decodes_the_position_of_the_labelled_slice(slices):
     assert slices // 2 in seen and len(seen) <= 2
 
 
+def test_the_number_of_a_trained_form_is_its_constructors(tmp_path, monkeypatch):
+    monkeypatch.setitem(INFLATIONS, 'scaled', None)
+    del INFLATIONS['scaled']
+
+    @register_inflation('scaled')
+    class Scaled(INFLATIONS['separable']):
+        def __init__(self, embed_dim, slices, factor=2.0):
+            super().__init__(embed_dim, slices)
+            self.profile.data *= factor
+    flat, deep = build_pair(tmp_path, 'vit', 3, 1, 'scaled(4)')
+    for encoder in (deep, InflatedViT(slices=3, inflation='scaled(4)', **ENCODERS['vit'][1])):
+        assert encoder.form.profile.unique().tolist() == [0, 4]
+
+
+def test_the_prefix_of_timm_makes_no_other_swin():
+    for prefix in ('', 'timm/'):
+        encoder = InflatedSwin(f'{prefix}swin_base_patch4_window7_224', **MINI_SWIN)
+        assert encoder.timm_sizes['always_partition']
+
+
 def test_none_takes_the_kernel_as_it_is():
     weight = torch.randn(2, 3, 4, 4)
     assert torch.equal(inflate_kernel(weight, 1, 3, 'none')[:, :, 0], weight)

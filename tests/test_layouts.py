@@ -114,6 +114,21 @@ def test_bcvs_folder_may_be_named_at_any_depth(tmp_path):
         find_cases(dataset_info('bcv'), tmp_path)
 
 
+def test_channels_in_another_order_are_read_again(tmp_path):
+    raw = write_nnunet(tmp_path / 'Dataset501_Knee', cases=7)
+    spec = json.loads((raw / 'dataset.json').read_text())
+    name, info = describe_folder(raw, 'nnunet')
+    medians = []
+    for order in ((0, 1), (1, 0)):
+        cases = {f'knee_{number:03d}': dict(
+            images=[f'imagesTr/knee_{number:03d}_{channel:04d}.nii.gz' for channel in order],
+            label=f'labelsTr/knee_{number:03d}.nii.gz') for number in range(7)}
+        (raw / 'dataset.json').write_text(json.dumps(spec | dict(dataset=cases)))
+        prepare_dataset(name, raw, tmp_path / 'knee', info=info, workers=1)
+        medians.append([entry['median'] for entry in read_index(tmp_path / 'knee')['cases'].values()])
+    assert medians[0] == [pair[::-1] for pair in medians[1]] != medians[1]
+
+
 @pytest.mark.parametrize('name', ['bcv', 'acdc', *MSD])
 def test_an_archive_is_verified_prepared_trained_on_and_evaluated(tmp_path, name):
     raw, info, folder = make_archive(name, tmp_path), dataset_info(name), tmp_path / 'prepared' / name

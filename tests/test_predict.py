@@ -235,6 +235,17 @@ def test_images_go_through_what_they_do_in_evaluation(prepared, checkpoint):
 
     size = cfg.experiment.img_size
     assert predict() == ((size, size), (size, size))
+    fits, whole = 1, step
+
+    def step(data):
+        if len(data['inputs']) > fits:
+            raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+        return whole(data)
+    assert predict() == ((size, size), (size, size)) and len(seen) == 2  # one at a time then
+    fits = 0
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        predict()
+    step = whole
     del pipeline[[part.type for part in pipeline].index('ResizeWindow')]  # windows are slid over the slice itself
     assert predict() == ((9, 7), (9, 7))
     pipeline.insert(1, dict(type='RandomWindowFlip', prob=1.0))

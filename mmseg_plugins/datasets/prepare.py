@@ -56,8 +56,8 @@ def prepare_dataset(name: str, raw: Path, folder: Path,
             made_from = {path.relative_to(raw).as_posix(): fingerprint(path) for path in files.files}
             made_from['reader'] = READER
             meta = read_meta(folder, name)
-            if (meta is None or meta['made_from'] != made_from or len(meta['voxels']) != len(info.labels)
-                    or meta['shape'][1] != len(info.channels)
+            if (meta is None or [*meta['made_from'].items()] != [*made_from.items()]  # channels are in its order
+                    or len(meta['voxels']) != len(info.labels) or meta['shape'][1] != len(info.channels)
                     or mapped not in (None, is_mapped(folder, name))):
                 volume, facts = read_case(files, dataset)
                 form = is_mapped(folder, name) if mapped is None else mapped

@@ -18,7 +18,7 @@ from ..acceleration import checkpoint_blocks
 from ..checkpoints import Naming, timm_naming
 from ..computed import compute_weight
 from ..errors import UserError, check_number, nearest
-from ..inflation import trained_form
+from ..inflation import parse_inflation, trained_form
 from ..keys import nearest_multiples, sides
 from ..lifting import Lifting, find_holders, lift_blocks, parse_lifting, token_slices
 from ..tuning import parse_tuning
@@ -93,7 +93,7 @@ class InflatedEncoder(SourcedEncoder):
         self.rate_factors = {f'model.{name}': factor for name, factor in choose(self, **options).items()}
         if form := trained_form(inflation):
             projection = self.model.patch_embed.proj
-            self.form = form(projection.out_channels, self.kernel_slices)
+            self.form = form(projection.out_channels, self.kernel_slices, **parse_inflation(inflation)[1])
             projection.weight.requires_grad_(self.starts_random)
             compute_weight(projection, self.form)
         self.rate_factors |= {f'{name}.{own}': part.lr_mult for name, part in self.named_modules()
@@ -223,7 +223,7 @@ class InflatedSwin(InflatedEncoder):
     def __init__(self, model: str = 'swin_base_patch4_window7_224',
                  out_indices: Sequence[int] = (0, 1, 2, 3), drop_path_rate: float = 0.3,
                  sizes: dict | None = None, **kwargs):
-        if model.startswith('swin_'):
+        if model.removeprefix('timm/').startswith('swin_'):
             sizes = dict(always_partition=True) | (sizes or {})
         super().__init__(model, out_indices=out_indices, drop_path_rate=drop_path_rate, sizes=sizes, **kwargs)
         for block in self.model.modules():

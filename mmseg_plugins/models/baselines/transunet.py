@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ...acceleration import checkpoint_blocks
-from ...checkpoints import Naming, State
+from ...checkpoints import Naming, State, read_checkpoint
 from ...errors import UserError
 from ...keys import nearest_multiples, sides
 from ...positions import resize_absolute_table
@@ -147,7 +147,8 @@ class TransUNet(SourcedEncoder):
         if self.load_report and self.inflation != 'random':
             here, there = (kernel.var((1, 2, 3), correction=0).add(EPS).sqrt() for kernel in
                            (self.model.get_parameter(self.naming.kernel).detach(), self.load_report.kernel))
-            self.gain.copy_((here / there)[:, None, None])
+            own = self.load_report.root.removesuffix('model.') + 'gain'  # a checkpoint of this project has it
+            self.gain.copy_(read_checkpoint(self.source).get(own, 1) * (here / there)[:, None, None])
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         return self.model(inputs, self.gain)
