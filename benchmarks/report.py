@@ -193,7 +193,7 @@ def collect_tables(judged: list[contrasts.Judged], claims: list[Claim], measured
         add('organs', contrasts.organ_table(judged, contrast, measured),
             f'{contrast} by organ. {contrast.first} minus {contrast.second}; looked up afterwards.',
             contrasts.NOTE, contrasts.FAMILIES)
-    if main and alone and any(len(measured.value(cell, labels=main.labels).seeds) > 1
+    if main and main.against and alone and any(len(measured.value(cell, labels=main.labels).seeds) > 1
                               for cell in main.rows.values()):
         add('seeds', tables.seed_table(main, measured, grid),
             "Seed study. DSC pooled of every seed; ± is the sample deviation, the paper's the population's (ddof "

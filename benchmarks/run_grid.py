@@ -133,7 +133,8 @@ def main() -> int:
         make_equal(grid, args, executor)
         write_atomic(out / 'grid.yaml', f'# {given_command(args)}\n{re.sub(GIVEN, "", grid.text, count=1)}')
         for dataset in grid.datasets:
-            write_summary(out, dataset, summarize_dataset(read_index(PREPARED / dataset), grid.folds))
+            write_summary(out, dataset, summarize_dataset(read_index(PREPARED / dataset), grid.folds,
+                                                          grid.options.get('experiment.evaluate')))
         search, folders = list_search(grid, args.weights_root, args.max_iters), search_folders(grid, out, args)
         complete = True
         if search:

@@ -5,6 +5,8 @@ import itertools
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,6 +29,7 @@ from benchmarks.runs.records import read_records
 from benchmarks.runs.run import Run
 from mmseg_plugins import startup
 from mmseg_plugins.errors import UserError
+from mmseg_plugins.sources import write_note
 from mmseg_plugins.threads import use_threads
 
 
@@ -47,6 +50,29 @@ def test_seeds_come_in_turn_and_what_needs_no_source_first(tmp_path):
     assert [(job.run.seed, job.run.cell.source, job.run.cell.slices) for job in jobs] == [
         (seed, *cell) for seed in (7, 3) for cell in (('none', 1), ('none', 5), ('layout', 1), ('layout', 5))
         if (seed, *cell) != (7, 'layout', 1)]
+
+
+def test_a_source_that_two_grids_need_is_made_once(tmp_path, monkeypatch):
+    out, made = tmp_path / 'weights/layout.pth', []
+
+    def pretrain(cfg, out, hooks, digest, **_):
+        made.append(digest)
+        time.sleep(0.5)
+        write_note(out, dict(digest=digest))
+        out.touch()
+    monkeypatch.setattr(execute, 'pretrain', pretrain)
+    monkeypatch.setattr(execute, '_load', lambda *_: None)
+    run = Run(Cell('phantom', source='layout'), 1, 'config.py', {'experiment.steps': 1}, 'abcd1234')
+    jobs = []
+    for digest in ('first', 'second'):  # of an earlier recipe, then today's for two grids
+        source = SourceJob('layout', 'config.py', {}, out, digest, 1, None)
+        agenda = Agenda(None, 'title', [run], [run], [], [source], {})
+        jobs = [make_jobs(agenda, tmp_path / grid, tmp_path / grid, {})[0] for grid in ('one', 'two')]
+        assert [job.left() for job in jobs] == [None, None]
+        with ThreadPoolExecutor(2) as pool:
+            assert [*pool.map(lambda job: job(print), jobs)] == [None, None]
+        assert all(job.left() for job in jobs)
+    assert made == ['first', 'second']
 
 
 def test_in_this_process_one_after_another(tmp_path):

@@ -102,7 +102,8 @@ def test_a_grid_killed_in_a_fold_goes_on_and_gives_the_same(finished, tmp_path):
     states = take_snapshot(load_grid(str(tmp_path / 'mine.yaml')), out, work, 1e12)
     assert [state.state for state in states] == ['done', 'stopped', 'waiting']
     report.render(out)
-    assert 'seed 1: 1 of 3 folds done' in (out / 'report.html').read_text()
+    page = (out / 'report.html').read_text()
+    assert 'seed 1: 1 of 3 folds done' in page and '<p>1 finished run on hippocampus: 1 cell, seed 1.</p>' in page
     assert 'not all folds' in (out / 'tables/table_free.csv').read_text()
     run = children.run(SCRIPT, tmp_path)
     assert run.returncode == 0 and '3 runs, 1 finished, 2 to do' in run.stdout, run.stdout + run.stderr

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -15,7 +16,7 @@ from benchmarks import run_grid
 from benchmarks.executors.local import DebugExecutor
 from benchmarks.grid.axes import Cell
 from benchmarks.grid.reader import load_grid
-from benchmarks.planning import estimate
+from benchmarks.planning import estimate, text
 from benchmarks.planning.calibration import calibrate
 from benchmarks.planning.equal import equal_steps
 from benchmarks.planning.estimate import PUBLISHED, Device, Pace, choose_device, device_folder, read_pace, schedule
@@ -281,3 +282,15 @@ def test_runs_that_cost_the_same_are_one_kind(tmp_path, monkeypatch):
     grid = load_grid('phantom-lifting')  # frozen or not, FLOPs are the same
     assert len({what for what, _ in kinds_of(grid.name)}) == len({
         (cell.slices, cell.lifting, cell.tuning) for cell in grid.cells_to_run()}) == 20
+
+
+def test_runs_wait_for_their_search_and_grids_for_one_another():
+    """Even on as many devices as there are trainings, and where two grids have a run of one name."""
+    def phase(**seconds):
+        return [SimpleNamespace(seconds=value, kind=SimpleNamespace(to_do={name: None}))
+                for name, value in seconds.items()]
+    device = Device('a GPU', 'measured', [])
+    first, table, last = text._describe_sums([phase(a=3600, b=7200), phase(c=3600), [], phase(c=3600)], device)
+    assert first == '\n4 trainings to do: 5.0 GPU-hours'
+    assert [[*column.cells] for column in table.columns] == [['1', '8', '64'], ['5.0 h', '4.0 h', '4.0 h']]
+    assert 'searches before runs, and one grid after another; more than 2 GPUs do not help' in last

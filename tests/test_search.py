@@ -243,7 +243,7 @@ def test_a_search_has_the_files_seed_whatever_others_run(tmp_path):
     names = [{run.name for run in list_search(load_grid(path, seeds=seeds), Path('weights'), None)[part]}
              for seeds in (None, [7, 8]) for part in list_search(load_grid(path), Path('weights'), None)]
     assert names[:2] == names[2:]
-    path = str(grid_file(tmp_path, **TUNED, seeds=None))
+    path = str(grid_file(tmp_path, **TUNED | dict(seeds=None)))
     assert {load_grid(path, seeds=seeds).search_seed for seeds in (None, [7], [8, 9])} == {1234}
 
 

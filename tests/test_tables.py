@@ -138,7 +138,9 @@ def test_acdc_is_counted_in_patients(tmp_path):
     prepare_dataset('acdc', write_acdc(tmp_path / 'ACDC'), tmp_path / 'acdc')
     summary = summarize_dataset(read_index(tmp_path / 'acdc'))
     assert summary['cases'] == dict(train=14, val=2, test=4) and summary['groups'] == dict(train=7, val=1, test=2)
-    assert len(summary['patients']) == 4 and len(set(summary['patients'].values())) == 2
+    assert len(summary['patients']) == 20 and len(set(summary['patients'].values())) == 10
+    other = summarize_dataset(read_index(tmp_path / 'acdc'), evaluated='val')  # whose patients they are as well
+    assert other['patients'] == summary['patients'] and sum(other['slices']) < sum(summary['slices'])
     grid = load_grid('generalization')
     table = data_table(Measured([], dict(acdc=summary)), grid, published_data())
     ours, paper, missing, *_ = table.to_dict('records')

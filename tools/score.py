@@ -83,7 +83,8 @@ def main() -> None:
                 axes=dict(encoder=[args.method]), folds=run.fold and run.fold[1], imports=args.imports or None),
                 sort_keys=False))
         if not (args.out / 'datasets' / f'{args.dataset}.json').exists():
-            write_summary(args.out, args.dataset, summarize_dataset(index, run.fold and run.fold[1]))
+            write_summary(args.out, args.dataset, summarize_dataset(
+                index, run.fold and run.fold[1], found.split))
         set_superseded_aside(args.out, [run])
         # hardware would be that of the scoring, not of the method
         by = {key: value for key, value in provenance().items() if key != 'hardware'}

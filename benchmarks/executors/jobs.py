@@ -29,9 +29,10 @@ class Job:
         function: does it, given a `report`; returns None, or in one line why it failed.
         needs: name of the job that must be done before; None: it can start at once.
         folder: where it works and logs, and goes on if it was interrupted.
-        leaves: the JSON file that it writes last; a run's record.
+        leaves: the JSON file by which it is known that it has ended, a run's record or a source's note.
         steps: of training.
         run: None for a source.
+        digest: that a source's note has, as one of another recipe may be there.
     """
     name: str
     function: Callable[[Callable[[int, int], None]], str | None]
@@ -40,6 +41,7 @@ class Job:
     leaves: Path | None = None
     steps: int = 1
     run: Run | None = None
+    digest: str = ''
 
     def __call__(self, report: Callable[[int, int], None]) -> str | None:
         """Carry it out in this process, calling `report` with (step, steps) after every step; see `function`."""
@@ -57,7 +59,8 @@ class Job:
 
     def left(self) -> dict | None:
         """What it has left, of a run with `state` and, where it failed, `reason`; None: nothing yet."""
-        return self.leaves and read_object(self.leaves)
+        left = self.leaves and read_object(self.leaves)
+        return left if left and left.get('digest', '') == self.digest else None
 
 
 def make_jobs(agenda: Agenda, work: Path, out: Path, options: dict[str, Any]) -> list[Job]:
@@ -72,11 +75,12 @@ def make_jobs(agenda: Agenda, work: Path, out: Path, options: dict[str, Any]) ->
     names = {source.name: f'source {source.name}' for source in agenda.sources}
     jobs = []
     for source in agenda.sources:
-        folder = work / 'sources' / f'{source.name}-{source.digest}'
+        # beside what it makes, so that grids which need the same wait for one another
+        folder = source.out.parent / '.making' / f'{source.name}-{source.digest}'
         make = (partial(execute_pretraining, source.config, source.options, source.out, folder, source.digest)
                 if source.config else partial(execute_permutation, source.base, source.out, source.digest))
         jobs.append(Job(names[source.name], make, names.get(source.needs), folder, source.out.with_suffix('.json'),
-                        source.steps))
+                        source.steps, digest=source.digest))
     seeds = list(dict.fromkeys(run.seed for run in agenda.runs))
     # runs from random weights need not wait for a source that is still being made
     for run in sorted(agenda.todo, key=lambda run: (seeds.index(run.seed), run.cell.source in names)):

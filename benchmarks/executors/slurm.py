@@ -182,7 +182,8 @@ class SlurmExecutor(Executor):
             lines = [line.removeprefix('sbatch: ').removeprefix('error: ') for line in str(error).splitlines()]
             raise UserError(f'sbatch: {"; ".join(lines)}; see Slurm in run_grid.py --help') from None
         for job in jobs:  # of an earlier attempt that failed; their processes have yet to start
-            job.leaves.unlink(missing_ok=True)
+            if not job.digest:  # else it tells by itself of which attempt it is, and another grid may need it
+                job.leaves.unlink(missing_ok=True)
         numbers = {job.name: each.job_id for job, each in zip(jobs, submitted, strict=True)}
         write_json(folder / NOTE, read_object(folder / NOTE) | {_key(job): numbers[job.name] for job in jobs})
         return numbers

@@ -33,7 +33,7 @@ def _describe(works: Works, device: Device) -> Iterator[str | Table]:
     if device.calibrated and (share := median(pace.cpu_share for pace in device.calibrated)) < QUIET:
         yield (f'calibrated while something else was at work, or loading held steps up: runs had {share:.0%} of '
                f'their cores; on a quiet machine all takes down to x {share:.2f}')
-    everything = []
+    phases = []
     for agenda, kinds in works:
         made = f', {len(agenda.sources)} sources to make' if agenda.sources else ''
         yield f'\n{agenda.title}: {agenda.counts}{made}'
@@ -48,9 +48,9 @@ def _describe(works: Works, device: Device) -> Iterator[str | Table]:
             yield (f'! {kind.what}: the nearest that was timed here differs x {one.ratio:.3g} in FLOPs, so its '
                    'time cannot be told: left out of all sums; --calibrate measures it')
         yield from _describe_error(kinds, device)
-        everything += estimates
-    yield from _describe_sums(everything, device)
-    if everything:
+        phases.append(estimates)
+    yield from _describe_sums(phases, device)
+    if everything := [one for estimates in phases for one in estimates]:
         yield from _describe_memory(everything, device)
         yield from _describe_disk(everything, device, sum(len(agenda.todo) for agenda, _ in works))
 
@@ -98,20 +98,24 @@ def _describe_error(kinds: list[Kind], device: Device) -> Iterator[str]:
         yield f'{left_out.count(why)} finished runs left out of that comparison: {why}'
 
 
-def _describe_sums(estimates: list[Estimate], device: Device) -> Iterator[str | Table]:
-    seconds = {name: one.seconds for one in estimates for name in one.kind.to_do}
-    needs = {name: before for one in estimates for name, before in one.kind.to_do.items()}
+def _describe_sums(phases: list[list[Estimate]], device: Device) -> Iterator[str | Table]:
+    """Of what comes one after another: a grid's search, its runs, and those of the next grid."""
+    works = [({name: one.seconds for one in estimates for name in one.kind.to_do},
+              {name: before for one in estimates for name, before in one.kind.to_do.items()})
+             for estimates in phases if estimates]
     unit, workers = device.unit, device.workers
-    total = sum(seconds.values()) / workers
-    yield (f'\n{len(seconds)} trainings to do: '
+    total = sum(sum(seconds.values()) for seconds, _ in works) / workers
+    yield (f'\n{sum(len(seconds) for seconds, _ in works)} trainings to do: '
            + (f'{total / 3600:,.1f} {unit}-hours' if total >= 360 else f'{total / 60:.1f} {unit}-minutes'))
-    if seconds:
+    if works:
         yield _table(f'{unit}s', 'until all is done', rows=[
-            (f'{number}', in_units(schedule(seconds, needs, number * workers), SECONDS)) for number in DEVICES])
+            (f'{number}', in_units(sum(schedule(*work, number * workers) for work in works), SECONDS))
+            for number in DEVICES])
         shared = f'a {unit} runs {workers} at a time' if workers > 1 else f'one run per {unit}'
-        yield (f'{shared}, longest first, sources before what needs them; more than '
-               f'{math.ceil(len(seconds) / workers)} {unit}s do not help, unless a run is spread over several '
-               '(tools/dist_train.sh)')
+        most = math.ceil(max(len(seconds) for seconds, _ in works) / workers)
+        order = ', searches before runs, and one grid after another' * (len(works) > 1)
+        yield (f'{shared}, longest first, sources before what needs them{order}; more than {most} {unit}s do not '
+               'help, unless a run is spread over several (tools/dist_train.sh)')
 
 
 def _describe_memory(estimates: list[Estimate], device: Device) -> Iterator[str]:

@@ -101,9 +101,8 @@ def judge_page(measured: Measured, grid: Grid) -> list[Judged]:
     """
     shown = shown_contrasts(measured, grid)
     organs = by_organ(shown[0], measured) if shown and len(grid.datasets) == 1 else []
-    datasets = {record['cell']['dataset'] for record in measured.done()}
     registered = judge_together([contrast for contrast in shown if contrast.registered], measured,
-                                planned=len(grid.registered) * len(datasets))
+                                planned=len(grid.registered) * len(grid.datasets))
     return registered + judge_together([*(each for each in shown if not each.registered), *organs], measured)
 
 

@@ -112,6 +112,10 @@ class Measured:
         cells = self._by_cell if cell is None else [cell]
         return [record for each in cells for record in self.runs(each) if record['state'] == 'done']
 
+    def parts(self) -> list[dict]:
+        """Finished runs, each of one fold where there are folds."""
+        return [record for record in self.records if record['state'] == 'done']
+
     def unfinished(self) -> list[dict]:
         """Runs that have no figures because not all of their folds are done, with `reason`."""
         return [record for cell in self._by_cell for record in self.runs(cell)

@@ -1,6 +1,7 @@
 """One run inside a worker process: an mmengine training, its evaluation, its record."""
 
 import gc
+import math
 import time
 import traceback
 from collections.abc import Callable
@@ -120,6 +121,7 @@ def execute_run(run: Run, out: Path, work_dir: Path, report: Callable[[int, int]
                 again = replace(run, options=run.options | {'experiment.accumulate': passes})
                 attempt = dict(reason=body['reason'], went_on_with=f'experiment.accumulate={passes}')
                 body = dict(attempts=[attempt]) | _attempt(again, out, work_dir, report, launcher, debug)
+                run = again  # whose command it is that repeats this
             # the others learn of a fault by the end of the process that has it, and not what it was
             if body.pop('own', main) or main and records.read_record(path) == before:
                 trained = body['state'] == 'done' and not run.cell.without_config
@@ -265,10 +267,12 @@ def _describe_source(run: Run, cfg: Config) -> dict | None:
 
 def execute_pretraining(config: str, options: dict, out: Path, work_dir: Path, digest: str,
                         report: Callable[[int, int], None]) -> None:
-    """Make an embedded source checkpoint, and beside it a note of what it was made by."""
-    cfg = _load(config, options, work_dir, f'pretrain-{out.stem}-{digest}')
-    with only_writer(work_dir, patience=PATIENCE):
-        pretrain(cfg, out, [ReportProgress(report)], made_by=config, digest=digest, **provenance())
+    """Make an embedded source checkpoint, and beside it a note of what it was made by, unless it is there."""
+    with only_writer(work_dir, patience=math.inf):  # of another grid, which makes the same
+        if read_note(out).get('digest') != digest:
+            cfg = _load(config, options, work_dir, f'pretrain-{out.stem}-{digest}')
+            pretrain(cfg, out, [ReportProgress(report)], made_by=config, digest=digest, **provenance())
+        drop_checkpoints(work_dir)
 
 
 def execute_permutation(base: Path, out: Path, digest: str, report: Callable[[int, int], None]) -> None:

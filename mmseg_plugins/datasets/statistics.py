@@ -57,28 +57,28 @@ def label_statistics(label: np.ndarray, classes: int) -> dict[str, list]:
                            for total, number in zip(dice.sum(0), (sizes > 0).sum(0), strict=True)])
 
 
-def summarize_dataset(index: dict, folds: int | None = None) -> dict:
+def summarize_dataset(index: dict, folds: int | None = None, evaluated: str | None = None) -> dict:
     """What the paper's Tables 1 and 3 tell of a dataset.
 
     Args:
         index: of the prepared dataset.
         folds: that it is divided into, so that all its cases are evaluated; None: as it is split.
+        evaluated: the split that is evaluated; None: the one that the dataset is reported on.
 
     Returns:
         `dataset`, `modality`, `labels`, `headline`, `evaluate` and `split_hash` as the index has them; `size`, the
         mean (columns, rows, slices) of all cases; `cases` by split; where some patients have several cases, how
-        many patients there are by split (`groups`), and whose each evaluated case is (`patients`); `folds`,
+        many patients there are by split (`groups`), and whose each case is (`patients`); `folds`,
         `nominal_spacing` and `citation` where there are any. Over the evaluated cases, lists of K: `voxels`,
         `slices`, and `variation`, the mean Dice in percent between a label in a slice and in the next (None: in
         none of them); `mean_variation` is the headline's.
     """
     cases, split, classes = index['cases'], index['split'], len(index['labels'])
     depth, _, rows, columns = np.mean([entry['shape'] for entry in cases.values()], axis=0)
-    names = split_cases(index, 'all' if folds else index['evaluate'])
-    evaluated = [cases[case] for case in names]
-    voxels, slices = (np.reshape([entry[key] for entry in evaluated], (-1, classes)).sum(0).astype(int).tolist()
+    counted = [cases[case] for case in split_cases(index, 'all' if folds else evaluated or index['evaluate'])]
+    voxels, slices = (np.reshape([entry[key] for entry in counted], (-1, classes)).sum(0).astype(int).tolist()
                       for key in ('voxels', 'slices'))
-    pairs = np.reshape([entry['variation'] for entry in evaluated], (-1, classes, 2)).sum(0)
+    pairs = np.reshape([entry['variation'] for entry in counted], (-1, classes, 2)).sum(0)
     variation = [round(float(total / number), 4) if number else None for total, number in pairs]
     reported = [variation[i] for i in index['headline'] if variation[i] is not None]
     copied = ('dataset', 'modality', 'labels', 'headline', 'evaluate', 'split_hash')
@@ -90,6 +90,6 @@ def summarize_dataset(index: dict, folds: int | None = None) -> dict:
         summary['folds'] = folds
     if groups := index.get('groups'):
         summary['groups'] = {part: len(by_patient(cases, groups)) for part, cases in split.items()}
-        summary['patients'] = {case: groups.get(case, case) for case in names}
+        summary['patients'] = {case: groups.get(case, case) for case in cases}
     return summary | dict(voxels=voxels, slices=slices, variation=variation,
                           mean_variation=round(sum(reported) / len(reported), 4) if reported else None)

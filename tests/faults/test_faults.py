@@ -159,6 +159,7 @@ def test_out_of_memory_is_tried_once_more_in_halves_from_the_checkpoint(prepared
     [attempt] = record['attempts']
     assert record['state'] == 'done' and record['cost']['resumed_from'] == 5
     assert 'passes of 4 windows' in attempt['reason'] and attempt['went_on_with'] == 'experiment.accumulate=2'
+    assert ' experiment.accumulate=2' in record['command']
     record = execute(run_of(prepared, seed=2), tmp_path / 'too large', fits=1, halve=True)
     assert record['state'] == 'failed' and record['out_of_memory']['windows'] == 2 and len(record['attempts']) == 1
 
