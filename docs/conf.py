@@ -46,6 +46,14 @@ def experiment_keys() -> str:
     return f'```text\nA config of this project{example.rstrip()}\n```\n\n' + '\n'.join(rows)
 
 
+def grid_keys() -> str:
+    """A table of the keys of a grid file, as reader.py knows them."""
+    from benchmarks.grid.reader import GRID_KEYS
+
+    return '\n'.join(['| key | is | written as |', '| --- | --- | --- |', *(
+        f'| `{name}` | {meaning} | `{example}` |' for name, (_, example, meaning) in GRID_KEYS.items())])
+
+
 def commands() -> str:
     """What each script says to --help."""
     from mmseg_plugins.cli import SCRIPTS
@@ -81,12 +89,12 @@ def api() -> str:
     return '\n\n'.join(parts)
 
 
-GENERATED = {'experiment': experiment_keys, 'commands': commands, 'api': api}
+GENERATED = {'experiment': experiment_keys, 'grid': grid_keys, 'commands': commands, 'api': api}
 
 
 def read_source(app, docname: str, content: list[str]) -> None:
     """Fill in what is generated; a file of the repository that is no page is linked where it lies."""
-    text = re.sub(r'<!-- generated: (\w+) -->', lambda match: GENERATED[match[1]](), content[0])
+    text = re.sub(r'<!-- generated: (\w+) -->\n\n.*', lambda match: GENERATED[match[1]](), content[0])
 
     def link(match: re.Match) -> str:
         target = match[2].partition('#')[0]

@@ -36,29 +36,34 @@ OWN_TABLE = {'rows': AXES_OF_ROWS, 'against': (str, int, ...),
              **dict.fromkeys(('labels', 'caption', 'by', 'axis'), (str, ...))}
 OWN_SOURCE = {**dict.fromkeys(('objective', 'data', 'origin', 'licence', 'citation', 'sha256', 'made_by', 'needs'),
                               (str, None, ...)), 'saw': ([str], ...), 'file': str, 'encoder': str}
-# What each key of a grid file holds, in the words of find_fault, and how it is written.
+# What each key of a grid file holds, in the words of find_fault, how it is written, and what it is.
 GRID_KEYS = {
-    'title': (str, 'text'),
-    'dataset': (str, 'name, or datasets: [first, second]'),
-    'datasets': ([str], '[first, second]'),
+    'title': (str, 'text', 'heading of the page'),
+    'dataset': (str, 'name, or datasets: [first, second]', 'what is trained on and evaluated'),
+    'datasets': ([str], '[first, second]', 'in its place where there are several; configs then say {dataset}'),
     'configs': ({str: (str, {'command': (str, ...), 'needs': (str, ...), 'label_maps': (str, ...),
-                             'file': (str, ...), 'options': ({str: object}, ...)})}, '{name: file}'),
-    'sources': ({str: OWN_SOURCE}, '{name: {file: text, encoder: text}}'),
-    'source': (str, 'text'),
-    'tables': (([(str, int)], {str: (OWN_TABLE, None)}), '[first, second], or {name: {rows: {row: {}}}}'),
-    'rows': ({str: (AXES_OF_ROWS, None)}, '{table: {row: {axis: value}}}'),
-    'axes': ({str: [object]}, '{axis: [first, second]}'),
-    'seeds': ([int], '[first, second]'),
-    'folds': (int, '10'),
-    'contrasts': ({str: [(str, int)]}, '{effect: [row, another row]}'),
-    'notes': ([str], '[a sentence]'),
-    'overview': (str, 'text'),
-    'options': ({str: object}, '{key: value}'),
-    'tune': ({str: [object]}, '{lr: [first, second]}'),
-    'search_steps': (int, '100'),
-    'search_percent': (int, '25'),
-    'equal': (str, 'seconds'),
-    'imports': ([str], '[first, second]'),
+                             'file': (str, ...), 'options': ({str: object}, ...)})}, '{name: file}',
+                'the values of the axis encoder: a config, one with options of its own, a command, or label maps'),
+    'sources': ({str: OWN_SOURCE}, '{name: {file: text, encoder: text}}',
+                'source checkpoints beside those of docs/sources.md'),
+    'source': (str, 'text', 'where rows start that name none'),
+    'tables': (([(str, int)], {str: (OWN_TABLE, None)}), '[first, second], or {name: {rows: {row: {}}}}',
+               "the paper's tables by name, or new ones"),
+    'rows': ({str: (AXES_OF_ROWS, None)}, '{table: {row: {axis: value}}}',
+             'rows to add to these tables or to change; null takes one away'),
+    'axes': ({str: [object]}, '{axis: [first, second]}', 'cells beside the tables: all combinations of values'),
+    'seeds': ([int], '[first, second]', 'of every cell; 1234 if left out, and a search has the first'),
+    'folds': (int, '10', 'cross-validation'),
+    'contrasts': ({str: [(str, int)]}, '{effect: [row, another row]}',
+                  'what is compared, as was decided before any run'),
+    'notes': ([str], '[a sentence]', 'sentences of the page'),
+    'overview': (str, 'text', 'heading of its column in the overview of results/'),
+    'options': ({str: object}, '{key: value}', 'of all runs, as `--cfg-options` of one'),
+    'tune': ({str: [object]}, '{lr: [first, second]}', 'what each row is given the best of (docs/fair_tuning.md)'),
+    'search_steps': (int, '100', 'after which a run of that search ends'),
+    'search_percent': (int, '25', 'of the patients that decide in it'),
+    'equal': (str, 'seconds', 'what rows have alike: steps (if left out) or seconds'),
+    'imports': ([str], '[first, second]', 'modules of your own'),
 }
 
 
@@ -66,7 +71,7 @@ def _check_shapes(spec: dict, path: Path) -> None:
     """YAML's shapes: a list where several values go, a mapping where names do."""
     for key, value in spec.items():
         check_known(key, GRID_KEYS, 'key', f'{path}')
-        shape, example = GRID_KEYS[key]
+        shape, example, _ = GRID_KEYS[key]
         if fault := value is not None and find_fault({key: value}, {key: shape}):
             raise UserError(f'{path}: {fault}; write it as {key}: {example}')
     for key in ('configs', 'sources', 'axes', 'options', 'tune', 'contrasts'):
