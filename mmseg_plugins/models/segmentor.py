@@ -40,15 +40,15 @@ class WindowSegmentor(EncoderDecoder):
             raise ValueError(f"test_cfg.mode={mode!r}: must be 'whole' or 'slide'")
         self.target, self.slices, self.classes = target, slices, decode_head['num_classes']
         self.inference_precision = check_inference_precision(inference_precision)
+        if (channels := decode_head.get('out_channels')) not in (None, self.classes):
+            raise UserError(f'model.decode_head.out_channels={channels}: there is one for each of {self.classes} '
+                            'classes, background too; leave it out')
         if target == 'all':
             decode_head = dict(decode_head, num_classes=self.classes * slices)
             if kwargs.get('auxiliary_head'):
                 raise UserError("model.auxiliary_head: predicts one slice, experiment.target='all' asks for all; "
                                 'leave one of the two out')
         super().__init__(*args, decode_head=decode_head, test_cfg=test_cfg, **kwargs)
-        if (channels := self.decode_head.out_channels) != decode_head['num_classes']:
-            raise UserError(f'model.decode_head.out_channels={channels}: there is one for each of '
-                            f'{decode_head["num_classes"]} classes, background too; leave it out')
         encoder_slices = getattr(self.backbone, 'slices', slices)
         if encoder_slices != slices:
             raise UserError(f'the encoder takes {encoder_slices} slices, the segmentor {slices}')
