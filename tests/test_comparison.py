@@ -3,13 +3,28 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from conftest import REPO
 from made_records import record
 from scipy import stats
 
 from benchmarks.coverage import SHARES, coverage
+from benchmarks.grid.axes import Cell
 from benchmarks.grid.reader import load_grid
-from benchmarks.rendering.contrasts import compare, contrast_table, find_cell, judge_page, organ_table
+from benchmarks.grid.tables import Contrast
+from benchmarks.rendering.contrasts import (
+    compare,
+    compare_results,
+    contrast_table,
+    difference,
+    find_cell,
+    judge_page,
+    judge_together,
+    means,
+    organ_table,
+)
+from benchmarks.rendering.figures import rows_by_dataset
+from benchmarks.rendering.findings import main_findings, published_difference
 from benchmarks.rendering.frame import Measured, Value
 from benchmarks.rendering.statistics import (
     TOO_FEW,
@@ -21,6 +36,7 @@ from benchmarks.rendering.statistics import (
     rank_correlation,
     seed_reach,
 )
+from benchmarks.rendering.tables import build_table
 from mmseg_plugins.errors import UserError
 
 
@@ -241,3 +257,82 @@ def test_the_p_of_a_rank_correlation_is_exact_where_orders_can_be_counted():
         stats.spearmanr([1, 2, 3, 4], [60, 60, 50, 90]).statistic)
     many = range(8), [3, 1, 2, 5, 4, 8, 7, 6]
     assert rank_correlation(*many).pvalue == stats.spearmanr(*many).pvalue
+
+
+def test_a_distance_is_of_the_same_organs_in_every_row():
+    """One that a run never finds would leave the others' mean, which then compares with no other row's."""
+    cell = Cell('phantom')
+    whole, lacks = ([[None, 10.0, 20.0]] * 8, [[None, 10.0, None]] * 8)
+    made = [record(cell, seed, figures=dict(hd95=figures), digest=f'abcd{seed:04d}')
+            for seed, figures in ((1, whole), (2, lacks))]
+    assert str(Measured(made).value(cell, 'hd95')) == '15.00 (1 of 2 runs)'
+    assert str(Measured(made[1:]).value(cell, 'hd95')) == '—'
+    nowhere = record(cell, dsc=[99.0, 60.0, None], figures=dict(hd95=lacks))  # nor in the label maps
+    assert str(Measured([nowhere]).value(cell, 'hd95')) == '10.00'
+
+
+def test_figures_beside_a_contrast_are_over_what_it_is_over():
+    first, second = Cell('phantom'), Cell('phantom', slices=1)
+    contrast = Contrast('', 'deep', 'flat', (first, second))
+    made = [record(cell, seed, dsc=[99.0, value, value], digest=f'{number:08d}') for number, (cell, seed, value)
+            in enumerate([(first, 1, 60.0), (first, 2, 61.0), (first, 3, 62.5), (first, 4, 90.0),
+                          (second, 1, 50.0), (second, 2, 50.0), (second, 3, 50.0)])]
+    assert means(contrast, Measured(made)) == [pytest.approx(183.5 / 3), 50.0]
+    few = [record(cell, dsc=[99.0, value, value], per_case=per_case, digest=f'{number:08d}')
+           for number, (cell, value, per_case) in enumerate([
+               (first, 60.0, [[99.0, 60.0, 80.0], [99.0, 60.0, None]]), (second, 50.0, [[99.0, 50.0, 70.0]] * 2)])]
+    [judged] = judge_together([contrast], measured := Measured(few))
+    # the second case's other label: left out by one, which counts 100, and predicted by the other
+    assert judged.estimate is None and difference(judged, measured) == pytest.approx((70 + 80 - 60 - 60) / 2)
+
+
+def test_other_cases_are_not_compared_as_the_same():
+    cell = Cell('phantom')
+    here = [record(cell, seed, digest=f'abcd{seed:04d}') for seed in (1, 2)]
+    there = [record(cell, seed, digest=f'abcd{seed:04d}', scores=dict(cases=[f'x{i}' for i in range(8)]))
+             for seed in (1, 2)]
+    grid = load_grid('phantom', slices=[5])
+    for other, said in ((here, 'no'), (there, 'other cases')):
+        [row] = compare_results(Measured(here), Measured(other), grid).to_dict('records')
+        assert row['beyond noise'] == said
+
+
+def test_what_the_paper_has_per_case_is_no_pooled_difference():
+    published = {dataset: load_grid(name, datasets=[dataset]) for name, dataset in (
+        ('bcv', 'bcv'), ('generalization', 'heart'))}
+    grid = published['bcv']
+    ours, transunet, flat = (grid.tables['2a'].rows[row] for row in ('Ours', 'TransUNet', 'Ours w/o D'))
+    labels = ['background', *(f'organ {i}' for i in range(1, 14))]
+    ran = record(transunet, dsc=[50.0] * 14, labels=labels, headline=[1, 2], digest='00000001')
+    assert '84.36 (per case)' in build_table(grid.tables['2a'], Measured([ran]), grid).to_csv()
+    assert published_difference(Contrast('', 'Ours', 'TransUNet', (ours, transunet), table='2a'), grid) is None
+    assert published_difference(Contrast('', 'Ours', 'Ours w/o D', (ours, flat), table='2a'), grid) > 0
+    grid = published['heart']
+    name, table = next(iter(grid.tables.items()))
+    rows = list(table.published('heart').rows)
+    cells = Cell('heart'), Cell('heart', slices=1)
+    contrasts = [Contrast('', rows[0], row, cells, table=name) for row in rows[1:]]
+    assert all(found is None or found == found for found in (
+        published_difference(contrast, grid) for contrast in contrasts))
+
+
+def test_the_highest_row_is_found_in_every_table_and_free_cells_are_of_each_dataset(tmp_path):
+    own = dict(flat=dict(slices=1), net=dict(encoder='net', source='none'))
+    path = tmp_path / 'two.yaml'
+    path.write_text(yaml.safe_dump(dict(
+        dataset='phantom', source='none', seeds=[1],
+        configs=dict(beit='configs/beit_centering_phantom.py', net='configs/unet3d_phantom.py'),
+        tables=dict(short=dict(rows=own), long=dict(rows={
+            row: changes | dict(steps=9) for row, changes in own.items()}))), sort_keys=False))
+    grid = load_grid(str(path))
+    scores = zip(grid.cells(), (60.0, 50.0, 60.0, 70.0), strict=True)
+    made = [record(cell, dsc=[99.0, score, score], digest=f'{number:08d}')
+            for number, (cell, score) in enumerate(scores)]
+    [first, *_] = main_findings([], Measured(made), grid)
+    assert 'long net has a DSC case of 70.00, the best row of this encoder (short flat) 60.00' in first
+    several = load_grid('generalization', slices=[1, 5])
+    cells = [cell for cell in several.cells() if cell.dataset in ('acdc', 'heart')]
+    made = [record(cell, digest=f'{number:08d}') for number, cell in enumerate(cells)]
+    shown = rows_by_dataset(Measured(made), several)
+    assert {name: len(rows) for name, rows in shown.items()} == dict.fromkeys(('acdc', 'heart'), len(made) // 2)
+    assert not any('dataset' in label for rows in shown.values() for label in rows)

@@ -32,6 +32,7 @@ from benchmarks.report import check, draw_index, render
 from benchmarks.runs.records import predictions_path, read_records, seal, write_arrays
 from mmseg_plugins.datasets.catalogue import BCV_EIGHT, BCV_LABELS
 from mmseg_plugins.datasets.pictures import COLOURS
+from mmseg_plugins.errors import UserError
 
 BROWSER = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 
@@ -112,6 +113,15 @@ def test_grids_that_say_so_stand_side_by_side_above_the_index(results, tmp_path)
     assert shown.contrast.registered and found.over == '3 seeds, 7 patients'
     assert f'{found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}]' in effect.split(' | ')[-1]
     assert effect.count(', beyond noise') == 2 * shown.beyond_noise
+    for name in ('phantom', 'twin'):  # of one name both stay
+        file = root / name / 'grid.yaml'
+        file.write_text(file.read_text().replace(f'overview: CT of {name}', 'overview: CT'))
+    render(root, draw_index)
+    assert '| DSC case | CT, phantom | CT, twin |' in (root / 'README.md').read_text()
+    spec = (root / 'generalization/grid.yaml').read_text()
+    (root / 'generalization/grid.yaml').write_text(f'{spec}\noverview: all\n')
+    with pytest.raises(UserError, match='overview has a column for each grid of one dataset'):
+        load_grid(str(root / 'generalization/grid.yaml'))
 
 
 PROBE = """<script>

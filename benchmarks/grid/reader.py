@@ -326,6 +326,8 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     spec = {key: value for key, value in spec.items() if value is not None}
     if not spec.get('configs'):
         raise UserError(f"{path}: key 'configs' is missing")
+    if spec.get('overview') and 'datasets' in spec:
+        raise UserError(f'{path}: overview has a column for each grid of one dataset; leave it out, or datasets')
     chosen = _choose_datasets(spec, datasets, path)
     for dataset in chosen:
         check_name(dataset, f'{path}: dataset')

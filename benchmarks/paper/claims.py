@@ -15,7 +15,7 @@ from mmseg_plugins.datasets.catalogue import BCV_LABELS
 
 from ..grid.axes import Cell
 from ..grid.grid import Grid
-from ..rendering.contrasts import Judged
+from ..rendering.contrasts import Judged, means
 from ..rendering.findings import variation_points
 from ..rendering.frame import Measured
 from ..rendering.statistics import TOO_FEW, compare_seeds, format_p, rank_correlation
@@ -189,9 +189,9 @@ def _minus(first: float, second: float) -> str:
 
 def _difference(measured: Measured, known: Mapping[tuple, Judged], cells: Sequence[Cell], labels: str) -> Finding:
     """Of two cells, as the page judges their contrast, whichever of them comes first in it."""
-    arithmetic = _minus(*(measured.value(cell, labels=labels).mean for cell in cells))
     sign = 1 if (tuple(cells), labels) in known else -1
     judged = known[tuple(cells[::sign]), labels]
+    arithmetic = _minus(*means(judged.contrast, measured)[::sign])
     if (found := judged.estimate) is None:
         return Finding(UNKNOWN, f'{arithmetic} [{TOO_FEW}]')
     low, high = sorted((sign * found.low, sign * found.high))

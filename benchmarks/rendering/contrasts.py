@@ -12,7 +12,7 @@ from ..grid.axes import Cell
 from ..grid.grid import Grid
 from ..grid.tables import Contrast
 from .folds import split_merged
-from .frame import Measured
+from .frame import Measured, Value
 from .markup import to_markdown
 from .statistics import (
     LEAST_CASES,
@@ -106,6 +106,25 @@ def judge_page(measured: Measured, grid: Grid) -> list[Judged]:
     return registered + judge_together([*(each for each in shown if not each.registered), *organs], measured)
 
 
+def means(contrast: Contrast, measured: Measured, metric: str = 'dsc_pooled') -> list[float]:
+    """A metric's mean of both cells, over their common seeds where the estimate is of these; NaN: none."""
+    found = [measured.value(cell, metric, contrast.labels).seeds for cell in contrast.cells]
+    if len(common := found[0].keys() & found[1].keys()) >= LEAST_SEEDS:
+        found = [{seed: value for seed, value in seeds.items() if seed in common} for seeds in found]
+    return [Value(seeds).mean for seeds in found]
+
+
+def difference(judged: Judged, measured: Measured, metric: str = 'dsc') -> float:
+    """What came of a contrast by a metric, also where there is too little to say how sure; NaN: nothing."""
+    if judged.estimate:
+        return judged.estimate.value
+    if not METRICS[metric].per_case:
+        first, second = means(judged.contrast, measured, metric)
+        return first - second
+    pair = measured.pair_patients(*judged.contrast.cells, judged.contrast.labels, metric)
+    return float((pair[0].mean() - pair[1].mean()).mean())
+
+
 def contrast_table(judged: Iterable[Judged], measured: Measured, grid: Grid) -> pd.DataFrame:
     """A line for each contrast of rows."""
     return pd.DataFrame([{
@@ -129,18 +148,20 @@ def organ_table(judged: Iterable[Judged], overall: Contrast, measured: Measured,
 
 def _figures(judged: Judged, measured: Measured, metric: str = 'dsc') -> dict[str, str]:
     """What a line tells of a contrast, by a metric; pooled DSC beside that of cases."""
-    def difference(name: str) -> str:
-        first, second = (measured.value(cell, name, judged.contrast.labels).mean for cell in judged.contrast.cells)
-        return f'{first - second:+.2f}' if first - second == first - second else '—'
+    def text(value: float) -> str:
+        return '—' if value != value else f'{value:+.2f}'
 
     found, title = judged.estimate, METRICS[metric].title
-    figures = {title: f'{found.value:+.2f}' if found else difference(metric)}
+    figures = {title: text(difference(judged, measured, metric))}
     if METRICS[metric].per_case:
         figures |= {'95 %': found.interval, 'p': format_p(found.p), 'p (Holm)': format_p(judged.holm),
                     'beyond noise': ('yes' if judged.beyond_noise else 'no') if judged.holm is not None else '—',
                     'over': found.over} if found else {
                         '95 %': TOO_FEW, **dict.fromkeys(('p', 'p (Holm)', 'beyond noise', 'over'), '—')}
-    return figures | ({METRICS['dsc_pooled'].title: difference('dsc_pooled')} if metric == 'dsc' else {})
+    if metric == 'dsc':
+        first, second = means(judged.contrast, measured)
+        figures[METRICS['dsc_pooled'].title] = text(first - second)
+    return figures
 
 
 def find_cell(measured: Measured, grid: Grid, name: str) -> Cell:
@@ -177,8 +198,8 @@ def compare(measured: Measured, grid: Grid, first: str, second: str) -> str:
 def compare_results(new: Measured, old: Measured, grid: Grid) -> pd.DataFrame:
     """What moved between two folders of a grid: pooled DSC of every cell of either, new minus old.
 
-    Both are of the same cases, so the question is whether other seeds would have given the same: Student's t of
-    two samples of seeds, cases held fixed; a cell that has one seed on either side cannot tell.
+    Of the same cases the question is whether other seeds would have given the same: Student's t of two samples of
+    seeds, cases held fixed; a cell that has one seed on either side cannot tell.
     """
     rows = []
     for cell, name in (cell_names(old, grid) | cell_names(new, grid)).items():
@@ -187,7 +208,9 @@ def compare_results(new: Measured, old: Measured, grid: Grid) -> pd.DataFrame:
         now, before = new.value(cell), old.value(cell)
         row = {'Cell': name, 'old': str(before).replace('not run', '—'), 'new': str(now).replace('not run', '—'),
                'beyond noise': 'cannot tell'}
-        if now.seeds and before.seeds:
+        if now.seeds and before.seeds and new.cases(cell) != old.cases(cell):
+            row['beyond noise'] = 'other cases'
+        elif now.seeds and before.seeds:
             row['difference'] = f'{now.mean - before.mean:+.2f}'
             if (reach := seed_reach(now, before)) is not None:
                 row |= {'noise (95 %)': f'± {reach:.2f}',

@@ -258,7 +258,8 @@ def rows_by_dataset(measured: Measured, grid: Grid) -> dict[str, dict[str, Cell]
     if table := main_table(measured, grid):
         rows = table.rows
     else:
-        cells = free_cells(measured, grid)[:len(COLOURS)]
+        first = [replace(cell, dataset=grid.datasets[0]) for cell in free_cells(measured, grid)]
+        cells = list(dict.fromkeys(first))[:len(COLOURS)]
         rows = {cell_label(cell, varying_axes(cells)) or 'the cell': cell for cell in cells}
     placed = {dataset: {label: same for label, cell in rows.items()
                         if measured.done(same := replace(cell, dataset=dataset))} for dataset in grid.datasets}

@@ -8,9 +8,9 @@ import pandas as pd
 from ..grid.axes import Cell
 from ..grid.grid import Grid
 from ..grid.tables import Contrast
-from .contrasts import Judged
+from .contrasts import Judged, difference, means
 from .frame import Measured
-from .statistics import TOO_FEW, format_p
+from .statistics import TOO_FEW, estimate_difference, format_p
 from .tables import main_table
 
 MOST = 5  # sentences, where no contrast is registered
@@ -28,30 +28,36 @@ def main_findings(judged: Sequence[Judged], measured: Measured, grid: Grid) -> l
     if len(grid.datasets) == 1:
         sentences = [*_best_of_others(measured, grid), *(_difference(each, measured, grid) for each in told)]
     else:
-        by_effect: dict[str, list[Judged]] = {}
+        by_effect: dict[tuple, list[Judged]] = {}
         for each in told:
-            by_effect.setdefault(str(each.contrast), []).append(each)
-        sentences = [_over_datasets(effect, each) for effect, each in by_effect.items()]
+            by_effect.setdefault((str(each.contrast), each.contrast.table), []).append(each)
+        effects = [effect for effect, _ in by_effect]
+        sentences = [_over_datasets(f'{effect} ({table})' if effects.count(effect) > 1 else effect, each)
+                     for (effect, table), each in by_effect.items()]
     return sentences if told and told[0].contrast.registered else sentences[:MOST]
 
 
 def _best_of_others(measured: Measured, grid: Grid) -> list[str]:
     """Where the highest mean of all rows is of another system than the main table's reference."""
-    rows = {row: cell for table in reversed(grid.tables.values()) for row, cell in table.rows.items()}
-    means = {row: value.mean for row, cell in rows.items() if (value := measured.value(cell, 'dsc')).seeds}
-    table = main_table(measured, grid)
-    if not table or table.reference not in means:
+    found = {cell: value.mean for cell in grid.in_tables() if (value := measured.value(cell, 'dsc')).seeds}
+    table, names = main_table(measured, grid), {}
+    for name, (*_, cell) in grid.named_rows().items():  # without its table, where that is enough
+        names[cell] = min(names.get(cell, name), name, key=len)
+    if not table or not table.reference or table.rows[table.reference] not in found:
         return []
 
     def system(cell: Cell) -> str:
         config = grid.configs.get(cell.encoder)  # of which several may be options of one
         return config if isinstance(config, str) else cell.encoder
 
-    own = [row for row in means if system(rows[row]) == system(rows[table.reference])]
-    best, ours = (max(names, key=means.__getitem__) for names in (means, own))
-    return [] if best == ours else [
-        f'The highest mean of all rows is not of this encoder: {best} has a DSC case of {means[best]:.2f}, the '
-        f'best row of this encoder ({ours}) {means[ours]:.2f}.']
+    own = [cell for cell in found if system(cell) == system(table.rows[table.reference])]
+    best, ours = (max(cells, key=found.__getitem__) for cells in (found, own))
+    if best == ours:
+        return []
+    sure = estimate_difference(*measured.pair_patients(best, ours))
+    return [f'The highest mean of all rows is not of this encoder: {names[best]} has a DSC case of '
+            f'{found[best]:.2f}, the best row of this encoder ({names[ours]}) {found[ours]:.2f}'
+            + (f'; looked up, {sure.value:+.2f}, 95 % interval {sure.interval}.' if sure else '.')]
 
 
 def told_first(judged: Sequence[Judged]) -> list[Judged]:
@@ -63,13 +69,12 @@ def told_first(judged: Sequence[Judged]) -> list[Judged]:
 
 def _difference(judged: Judged, measured: Measured, grid: Grid) -> str:
     contrast, found = judged.contrast, judged.estimate
-    case, pooled = ([measured.value(cell, metric, contrast.labels).mean for cell in contrast.cells]
-                    for metric in ('dsc', 'dsc_pooled'))
+    case, pooled = (means(contrast, measured, metric) for metric in ('dsc', 'dsc_pooled'))
     labels = ', all labels' if contrast.labels == 'all' else ''
     verdict = (f'95 % interval {found.interval} ({found.over}), {format_p(found.p, "p")}, by Holm '
                f'{format_p(judged.holm, "p")}, {"" if judged.beyond_noise else "not "}beyond noise'
                if found else f'{TOO_FEW} to say how sure')
-    sentence = (f'{contrast}: {found.value if found else case[0] - case[1]:+.2f} points of DSC case{labels}, '
+    sentence = (f'{contrast}: {difference(judged, measured):+.2f} points of DSC case{labels}, '
                 f'{verdict} ({contrast.first} {case[0]:.2f}, {contrast.second} {case[1]:.2f}). '
                 f'Pooled: {pooled[0] - pooled[1]:+.2f}')
     published = published_difference(contrast, grid)
@@ -77,10 +82,13 @@ def _difference(judged: Judged, measured: Measured, grid: Grid) -> str:
 
 
 def published_difference(contrast: Contrast, grid: Grid) -> float | None:
-    """A contrast of published figures; None where one of its rows has none on its dataset."""
-    rows = grid.tables[contrast.table].published(contrast.cells[0].dataset).rows if contrast.table else {}
-    both = contrast.first in rows and contrast.second in rows
-    return rows[contrast.first] - rows[contrast.second] if both else None
+    """A contrast of published pooled figures; None where one of its rows has none on its dataset."""
+    if not contrast.table:
+        return None
+    published = grid.tables[contrast.table].published(contrast.cells[0].dataset)
+    first, second = (np.nan if row in published.per_case else published.rows.get(row, np.nan)
+                     for row in (contrast.first, contrast.second))
+    return None if np.isnan(first - second) else first - second
 
 
 def _over_datasets(effect: str, judged: Sequence[Judged]) -> str:

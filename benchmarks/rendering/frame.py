@@ -72,8 +72,11 @@ class Value:
         if not self.seeds:
             return ('—' if self.finished else 'failed' if self.failed else 'not all folds' if self.unfinished else
                     'not run')
+        asides = [f'{self.failed} failed'] * bool(self.failed)
+        if len(self.seeds) < self.finished:
+            asides.append(f'{len(self.seeds)} of {self.finished} runs')
         return (f'{self.mean:.2f}' + (f' ± {self.std:.2f}' if len(self.seeds) > 1 else '')
-                + (f' ({self.failed} failed)' if self.failed else ''))
+                + (f' ({", ".join(asides)})' if asides else ''))
 
     @property
     def runs(self) -> str:
@@ -132,6 +135,10 @@ class Measured:
         """Of a finished run on a dataset, whose labels are all its runs'."""
         return next((record['scores'] for record in self.done() if record['cell']['dataset'] == dataset), None)
 
+    def cases(self, cell: Cell) -> set[str]:
+        """Those that finished runs of a cell were evaluated on."""
+        return {case for record in self.done(cell) for case in record['scores']['cases']}
+
     def metrics(self) -> list[Metric]:
         """Both kinds of DSC and what else finished runs have figures of, in the order of registration.
 
@@ -165,6 +172,9 @@ class Measured:
     def value(self, cell: Cell, metric: str = 'dsc_pooled', labels: Labels = 'headline') -> Value:
         """Mean figure of a cell over labels, and over cases where the metric is per case.
 
+        A seed has none where the metric has no best figure and none of a label that is there: a mean over other
+        labels than another row's would not compare.
+
         Args:
             metric: its name (mmseg_plugins/evaluation/metrics.py).
         """
@@ -172,8 +182,11 @@ class Measured:
         if key not in self._values:
             rows, done = self.rows(cell, labels), self.done(cell)
             states = Counter(record['state'] for record in self.runs(cell))
-            by_label = rows.groupby(['seed', 'label_id'], sort=False)[metric].mean()
-            seeds = by_label.groupby('seed', sort=False).mean().dropna().to_dict()
+            by_label = rows.groupby(['seed', 'label_id'], sort=False)[[*{metric, 'dsc_pooled'}]].mean()
+            if METRICS[metric].best is None:
+                there = by_label[by_label['dsc_pooled'].notna()]
+                by_label = there[there[metric].notna().groupby('seed').transform('all')]
+            seeds = by_label.groupby('seed', sort=False)[metric].mean().dropna().to_dict()
             self._values[key] = Value(seeds, states['failed'], len(done), states['unfinished'],
                                       len(done[0]['folds']) if done and 'folds' in done[0] else None)
         return self._values[key]

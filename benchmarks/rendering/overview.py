@@ -48,7 +48,9 @@ def find_parts(grids: Sequence[tuple[Grid, Measured]]) -> list[Part]:
             effects = {str(each.contrast): each for each in judge_page(measured, grid)
                        if each.contrast.registered and {*each.contrast.cells} <= {*rows.values()}}
             parts.append(Part(grid.name, grid.overview, rows, effects, measured))
-    return parts
+    named = [part.data for part in parts]
+    return [part._replace(data=f'{part.data}, {part.folder}') if named.count(part.data) > 1 else part
+            for part in parts]
 
 
 def overview_table(parts: Sequence[Part]) -> pd.DataFrame:
@@ -69,8 +71,10 @@ def draw_overview(parts: Sequence[Part]):
             for y, row in enumerate(rows):
                 if row in part.rows:
                     style = dict(styled(y + 3), ms=6)
-                    above.plot(part.measured.value(part.rows[row], 'dsc').mean, y, ls='', **style)
-                    _interval(above, part.estimate(row), y, style['color'])
+                    found = part.estimate(row)
+                    middle = found.value if found else part.measured.value(part.rows[row], 'dsc').mean
+                    above.plot(middle, y, ls='', **style)
+                    _interval(above, found, y, style['color'])
             for y, effect in enumerate(effects):
                 if effect in part.effects and (found := part.effects[effect].estimate):
                     filled = COLOURS[3] if part.effects[effect].beyond_noise else 'white'

@@ -78,7 +78,8 @@ def caption(table: Table, measured: Measured, grid: Grid) -> str:
         below = ('; below: voxels and slices in all evaluated cases, and the mean Dice (%) between a label in a '
                  'slice and in the next' if measured.data else '')
         return f'{title}. {table.caption or "Its rows"} by organ, pooled DSC{below}{end_of_caption(measured)}.'
-    surfaces = ('; HD95 and NSD are means of cases, HD95 of those where label and prediction both have the organ'
+    surfaces = ('; HD95 and NSD are means of cases, HD95 of those where label and prediction both have the organ, '
+                'in runs in which every organ has one'
                 if table.labels == 'headline' and METRICS['hd95'] in measured.metrics() else '')
     tolerances = measured.tolerances()
     if surfaces and len(set(tolerances.values())) > 1:
@@ -123,9 +124,10 @@ def _metric_table(table: Table, measured: Measured, grid: Grid, committed: Measu
                 'runs': value.runs}
         if committed:
             other = committed.value(cell, labels=labels)
-            row |= {'committed': str(other), 'agrees': agreement(value, other)}
+            same = not other.seeds or measured.cases(cell) == committed.cases(cell)
+            row |= {'committed': str(other), 'agrees': agreement(value, other) if same else 'other cases'}
         if label in paper:
-            row[published.heading] = f'{paper.pop(label):.2f}'
+            row[published.heading] = f'{paper.pop(label):.2f}{" (per case)" * (label in published.per_case)}'
         rows.append(row)
     first = measured.metrics()[0].title
     others = [{heading: label, **{name: texts.get(label) for name, texts in published.columns.items()},
@@ -287,8 +289,9 @@ def free_table(measured: Measured, grid: Grid) -> tuple[pd.DataFrame, str]:
     """One row per cell that no table names, and a caption of what all of them share."""
     cells = free_cells(measured, grid)
     varying = varying_axes(cells)
+    sign = 'source' if 'source' in varying else next(iter(varying), '')
     rows = [{axis: '—' if getattr(cell, axis) is None else
-             marked(cell.source, cell, measured, grid) if axis == 'source' else str(getattr(cell, axis))
+             marked(str(getattr(cell, axis)), cell, measured, grid) if axis == sign else str(getattr(cell, axis))
              for axis in varying}
             | _figures(measured, cell, 'headline') | {'runs': measured.value(cell).runs}
             for cell in cells]
