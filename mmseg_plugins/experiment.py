@@ -362,6 +362,7 @@ def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:
     model.backbone.update(slices=slices, channels=index['channels'], inflation=experiment.inflation,
                           source=experiment.source, img_size=experiment.img_size)
     for key in ('lifting', 'tuning'):
+        model.backbone.pop(key, None)
         if (value := _unusual(experiment, key)) is not None:
             if not is_inflated(model.backbone):
                 raise UserError(f'experiment.{key}={value}: {model.backbone.type} is no encoder that it can be '
@@ -408,6 +409,7 @@ def _carry_into_data(cfg: Config, experiment: ConfigDict, index: dict, world_siz
             if transform.type in ('ResizeWindow', 'RandomZoomCrop'):
                 transform.size = sides(size)
         loader = cfg[f'{name}_dataloader']
+        loader.get('sampler', {}).pop('seed', None)  # it is the experiment's
         for key, least in (('num_workers', 0), ('batch_size', 1)):
             value = loader.setdefault(key, least)  # which is torch's own
             if type(value) is not int or value < least:
@@ -429,8 +431,9 @@ def _carry_into_schedule(cfg: Config, experiment: ConfigDict) -> None:
                         'experiment.steps')
     if cfg.get('auto_scale_lr'):
         raise UserError('auto_scale_lr: the rate is experiment.lr, whatever the number of processes; leave it out')
-    if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper':
-        raise UserError('optim_wrapper.type=AmpOptimWrapper: set experiment.precision to bf16 or fp16 instead')
+    if (kind := cfg.optim_wrapper.get('type')) == 'AmpOptimWrapper' or (
+            kind == 'AutocastOptimWrapper' and experiment.get('precision') != 'bf16'):
+        raise UserError(f'optim_wrapper.type={kind}: set experiment.precision to bf16 or fp16 instead')
     cfg.optim_wrapper.optimizer.lr = experiment.lr
     cfg.optim_wrapper.accumulative_counts = experiment.accumulate
     cfg.param_scheduler = dict(type='WarmupPolyLR', end=steps, warmup=min(experiment.warmup, steps - 1),
@@ -438,6 +441,7 @@ def _carry_into_schedule(cfg: Config, experiment: ConfigDict) -> None:
     cfg.train_cfg.update(max_iters=steps, val_interval=experiment.get('val_interval') or steps,
                          accumulate=experiment.accumulate)
     cfg.default_hooks.checkpoint.interval = experiment.checkpoint_interval
+    cfg.default_hooks.pop('neighbour_rate', None)
     if (factor := _unusual(experiment, 'neighbour_lr')) is not None and experiment.slices > 1:
         if lifting := _unusual(experiment, 'lifting'):
             raise UserError(f'experiment.neighbour_lr={factor}: is for the lifting `kernel`, and not for '
@@ -466,6 +470,8 @@ def prepare_for_device(cfg: Config, launcher: str, train: bool = True) -> None:
     cfg.launcher = launcher
     if launcher != 'none':
         cfg.setdefault('sync_bn', 'torch')
+        # a head of one map leaves the norms of a Swin's other maps unused, at which processes would wait for ever
+        cfg.setdefault('find_unused_parameters', (cfg.model.get('decode_head') or {}).get('type') == 'PooledHead')
         if not torch.cuda.is_available():
             compat.join_cpu_processes(cfg, launcher)
     prepare_acceleration(cfg, train)

@@ -144,11 +144,11 @@ RANGES: dict[str, Key] = {
         Key('left out, lr_mult and decay_mult are known', lambda value: False),
 }
 
-# What `_base_` files have in places that a key decides, until it is filled in.
-PLACEHOLDERS = {'optim_wrapper.optimizer.lr': 3e-5, 'optim_wrapper.type': 'OptimWrapper',
-                'train_cfg.max_iters': 25000, 'train_cfg.val_interval': 25000, 'randomness.seed': 1234,
-                'default_hooks.checkpoint.interval': 1000, 'model.decode_head.num_classes': 2,
-                'train_dataloader.batch_size': 16}
+# What `_base_` files have in places that a key decides, until it is filled in; a user's file that has just this
+# number there is not refused, and the key decides all the same.
+PLACEHOLDERS = {'optim_wrapper.optimizer.lr': 3e-5, 'train_cfg.max_iters': 25000, 'train_cfg.val_interval': 25000,
+                'randomness.seed': 1234, 'default_hooks.checkpoint.interval': 1000,
+                'model.decode_head.num_classes': 2, 'train_dataloader.batch_size': 16}
 
 
 def decided_by(place: str) -> str | None:

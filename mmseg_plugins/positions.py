@@ -15,13 +15,20 @@ def resize_absolute_table(table: Tensor, grid: tuple[int, int]) -> Tensor:
     That is how TransUNet's authors resize them (Chen et al. 2021, `scipy.ndimage.zoom` of order 1).
 
     Args:
-        table: (1, h w, E), or (1, 1 + h w, E) with the class token's first; h = w.
+        table: (1, h w, E), or (1, 1 + h w, E) with the class token's first; h = w, or (h, w) is the new grid.
         grid: (H, W) patches of the new table.
 
     Returns:
         Table (1, H W, E).
+
+    Raises:
+        ValueError: its grid is neither.
     """
     size = math.isqrt(table.shape[1])
+    if table.shape[1] - size * size not in (0, 1):
+        if table.shape[1] == math.prod(grid):
+            return table
+        raise ValueError(f'{table.shape[1]} positions are not of a square grid')
     old = table[:, table.shape[1] - size * size:]
     if grid == (size, size):
         return old
@@ -37,18 +44,17 @@ def resize_beit_table(table: Tensor, grid: tuple[int, int]) -> Tensor:
     which moves the tables by 9 to 20 %.
 
     Args:
-        table: ((2h-1)(2w-1) + 3, heads) of a square source grid, h = w; the last 3 rows are the class token's.
+        table: ((2h-1)(2w-1) + 3, heads), the last 3 rows the class token's; h = w, or (h, w) is the new grid.
         grid: (H, W) patches of the new table.
 
     Returns:
         Table ((2H-1)(2W-1) + 3, heads) in the source's dtype.
     """
     offsets, extra = table[:-3], table[-3:]
-    size = round(len(offsets) ** 0.5)
-    if size * size != len(offsets):
+    size, wanted = round(len(offsets) ** 0.5), [2 * length - 1 for length in grid]
+    if len(offsets) not in (size * size, math.prod(wanted)):
         raise ValueError(f'{len(table)} rows are not a square grid of offsets and 3 more')
-    wanted = [2 * length - 1 for length in grid]
-    if wanted == [size, size]:
+    if wanted == [size, size] or len(offsets) != size * size:
         return table
     y, x = (_geometric_offsets(size, length) for length in wanted)
     dy, dx = (np.arange(length) - length // 2 for length in wanted)

@@ -53,7 +53,8 @@ def pretrain(cfg: Config, out: Path, hooks: Sequence[Hook] = (), **told: Any) ->
     if is_main_process():
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         buffer = io.BytesIO()
-        torch.save({'model': merged_state(model.backbone.model)}, buffer)
+        beside = dict(model.backbone.named_buffers(recurse=False))  # what a source has no weights for
+        torch.save(beside | {'model': merged_state(model.backbone.model)}, buffer)
         # the note first, which tells of these bytes alone
         write_note(out, told | dict(metrics=metrics, sha256=hashlib.sha256(buffer.getvalue()).hexdigest())
                    | describe_data(cfg))

@@ -50,10 +50,13 @@ def parse_tuning(text: str) -> tuple[Method, dict[str, float]]:
 
 
 def train_only(encoder: nn.Module, chosen: Callable[[str], bool]) -> None:
-    """Freeze the model's parameters but those chosen by name, and a kernel that spans slices or is fresh."""
-    kernel = encoder.naming.kernel if encoder.kernel_slices > 1 or encoder.starts_random else None
+    """Freeze the model's parameters but those chosen by name, a kernel that spans slices, and a fresh one with its
+    bias."""
+    naming = encoder.naming
+    trained = {naming.kernel, naming.bias} if encoder.starts_random else set()
+    trained |= {naming.kernel} if encoder.kernel_slices > 1 else set()
     for name, parameter in encoder.model.named_parameters():
-        parameter.requires_grad_(chosen(name) or name == kernel)
+        parameter.requires_grad_(chosen(name) or name in trained)
 
 
 @register_tuning('full')

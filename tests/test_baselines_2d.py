@@ -21,7 +21,7 @@ from mmseg_plugins.experiment import check_start, load_config, load_model_config
 from mmseg_plugins.models import InflatedViT, WindowPreProcessor
 from mmseg_plugins.models.baselines import SwinUNet, SwinUNetHead, TransUNet, TransUNetHead
 from mmseg_plugins.models.baselines.swinunet import PatchExpand
-from mmseg_plugins.positions import resize_absolute_table
+from mmseg_plugins.positions import resize_absolute_table, resize_beit_table
 
 SMALL = dict(layers=(1, 2, 1), width=32, embed_dim=48, depth=2, num_heads=4)
 SMALL_HEAD = dict(in_channels=(32, 128, 256, 48), channels=8, hidden=512, widths=(32, 24, 16), num_classes=3,
@@ -206,6 +206,17 @@ def test_positions_are_resized_as_scipy_zooms_them(grid):
     for given in (table, table[:, 1:]):
         found = resize_absolute_table(given, grid)[0].numpy()
         np.testing.assert_allclose(found, wanted.reshape(-1, 5), atol=1e-12)
+
+
+def test_positions_of_the_same_oblong_grid_are_taken_and_of_another_refused():
+    table = torch.randn(1, 2 * 6, 5)
+    assert torch.equal(resize_absolute_table(table, (2, 6)), table)
+    with pytest.raises(ValueError, match='12 positions are not of a square grid'):
+        resize_absolute_table(table, (4, 4))
+    offsets = torch.randn(3 * 11 + 3, 4)
+    assert torch.equal(resize_beit_table(offsets, (2, 6)), offsets)
+    with pytest.raises(ValueError, match='36 rows are not a square grid'):
+        resize_beit_table(offsets, (4, 4))
 
 
 # SwinUNet's traps

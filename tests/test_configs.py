@@ -24,7 +24,14 @@ from mmseg_plugins.datasets.catalogue import CATALOGUE, PAPER_DATASETS, DatasetI
 from mmseg_plugins.datasets.prepare import prepare_dataset
 from mmseg_plugins.datasets.store import read_index
 from mmseg_plugins.errors import UserError
-from mmseg_plugins.experiment import check_start, load_config, load_model_config, places, read_config
+from mmseg_plugins.experiment import (
+    check_start,
+    load_config,
+    load_model_config,
+    places,
+    prepare_for_device,
+    read_config,
+)
 from mmseg_plugins.keys import KEYS
 from mmseg_plugins.options import parse_value
 
@@ -238,6 +245,14 @@ def test_heads_have_the_datasets_classes_or_it_is_one_line(prepared, tmp_path, o
         return
     with pytest.raises(UserError, match=message):
         build_model(load_config(tmp_path / 'own.py', options))
+
+
+@pytest.mark.parametrize('name, unused', [('mini_swin_photographs', True), ('swin_centering_phantom', False)])
+def test_processes_do_not_wait_for_maps_that_the_head_does_not_take(monkeypatch, name, unused):
+    cfg, _ = load_model_config(REPO / f'configs/{name}.py', {'experiment.img_size': 64})
+    monkeypatch.setattr('mmseg_plugins.compat.join_cpu_processes', lambda *_: None)
+    prepare_for_device(cfg, 'pytorch')
+    assert cfg.find_unused_parameters is unused
 
 
 def test_a_config_without_custom_rates_builds(tmp_path):

@@ -232,7 +232,9 @@ def test_mistakes_are_named(layout, tmp_path):
             ({'experiment.slices': 5}, 'one slice'),
             ({'model.crops.local_size': 16}, 'takes one input size'),
             ({'model.backbone.type': 'InflatedSwin', 'model.backbone.model': 'swin_tiny_patch4_window7_224',
-              'model.backbone.sizes': None}, 'class token')):
+              'model.backbone.sizes': None}, 'class token'),
+            ({'model.backbone.model': 'vit_little_patch16_reg1_gap_256', 'model.backbone.sizes': None,
+              'model.crops.local_size': 0}, 'class token')):
         with pytest.raises(UserError, match=message):
             build(config(layout, **options))
     output = run(['python', 'tools/pretrain.py', CONFIG, '--out', tmp_path / 'no.pth',

@@ -257,7 +257,12 @@ model = dict(decode_head=dict(
 @pytest.mark.parametrize('text, message', [
     ("auto_scale_lr = dict(enable=True, base_batch_size=8)", 'auto_scale_lr: the rate is experiment.lr'),
     ("train_cfg = dict(type='IterBasedTrainLoop')", 'training is by StepLoop alone'),
-    ("optim_wrapper = dict(type='AmpOptimWrapper')", 'set experiment.precision to bf16')])
+    ("optim_wrapper = dict(type='AmpOptimWrapper')", 'set experiment.precision to bf16'),
+    ("optim_wrapper = dict(type='AutocastOptimWrapper')", 'set experiment.precision to bf16'),
+    ("model = dict(backbone=dict(tuning='frozen'))", "tuning='frozen', but experiment.tuning decides it"),
+    ("model = dict(backbone=dict(lifting='divided'))", "lifting='divided', but experiment.lifting decides it"),
+    ("train_dataloader = dict(sampler=dict(seed=5))", 'sampler.seed=5, but experiment.seed decides it'),
+    ("default_hooks = dict(neighbour_rate=dict(type='NeighbourRate', factor=0.5))", 'neighbour_lr decides it')])
 def test_schedules_that_would_not_be_followed_are_refused(prepared, tmp_path, text, message):
     (tmp_path / 'config.py').write_text(f'_base_ = {str(CONFIG)!r}\n{text}\n')
     with pytest.raises(UserError, match=message):

@@ -97,7 +97,8 @@ def test_of_one_slice_the_kernel_is_no_depth_and_trained_where_it_is_not_the_sou
     assert moved(Network(tuning='frozen', slices=1)) == head
     for random in (dict(inflation='random'), dict(source=None), dict(source=None, lifting='late')):
         network = Network(tuning='frozen', slices=1, **random)
-        assert {name for name in moved(network) if '.lifting.' not in name} == head | {KERNEL}
+        start = {KERNEL, KERNEL.replace('weight', 'bias')}
+        assert {name for name in moved(network) if '.lifting.' not in name} == head | start
 
 
 @pytest.mark.parametrize('name', MODELS)
@@ -194,7 +195,7 @@ def test_of_a_swin_the_layers_are_its_blocks_and_what_is_fresh_is_trained():
     sizes = dict(embed_dim=12, depths=(1, 1, 2, 1), num_heads=(1, 2, 3, 4))
     swin = InflatedSwin(slices=3, tuning='frozen', img_size=56, sizes=sizes)
     trained = {name for name, parameter in swin.named_parameters() if parameter.requires_grad}
-    assert trained == {'model.patch_embed.proj.weight'} | {
+    assert trained == {'model.patch_embed.proj.weight', 'model.patch_embed.proj.bias'} | {
         name for name, _ in swin.named_parameters() if name.startswith('norms.')}
     factors = InflatedSwin(slices=3, tuning='layer_decay(0.5)', img_size=56, sizes=sizes).rate_factors
     stages = [factors[f'model.layers.{stage}.blocks.0.attn.qkv.weight'] for stage in range(4)]

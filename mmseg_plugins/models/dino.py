@@ -96,7 +96,7 @@ class DinoPretrainer(Objective):
         self.momentum, self.centre_momentum = momentum, centre_momentum
         self.multi_crop = MultiCrop(**crops)
         encoder = self.backbone.model
-        if not getattr(encoder, 'num_prefix_tokens', 0):
+        if getattr(encoder, 'cls_token', None) is None:  # registers are none
             raise UserError(f'{backbone["model"]}: DINO needs an encoder with a class token (BEiT, ViT)')
         if self.multi_crop.local_size and not getattr(encoder, 'dynamic_img_size', False):
             raise UserError(f'{backbone["model"]} takes one input size; leave local_size out, or use a ViT '
