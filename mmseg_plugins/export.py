@@ -142,7 +142,7 @@ def load_lines(model: nn.Module, carried: dict) -> dict[str, str]:
               f'{list(model.data_preprocessor.scaled)}:'] = (
             'from monai.inferers import sliding_window_inference\n'
             f'logits = sliding_window_inference(volume, {list(model.crop)}, 1, model.network, {model.overlap},\n'
-            "                                  mode='gaussian')")
+            f"                                  mode='gaussian', cval={model.data_preprocessor.scaled[0]})")
     return lines
 
 

@@ -100,7 +100,7 @@ class Segmenter:
             count(number, len(jobs), job.image.name)
             try:
                 done = ledger.holds(job)
-                if not done:
+                if not done or job.overlay and not ledger.drew(job):
                     ledger.begin(job)
                 self.segment(job, slices, progress.say, done)
             except UserError as error:
@@ -138,12 +138,18 @@ class Ledger:
             found = read_json(self.path, '')
         except (FileNotFoundError, UserError):
             found = None
-        fits = not find_fault(found, {str: dict(image=[[int]], by=OTHERS)})
+        fits = not find_fault(found, {str: dict(image=[[int]], by=OTHERS, overlay=(str, None, ...))})
         self.entries: dict[str, dict] = found if fits else {}
 
     def holds(self, job: Job) -> bool:
-        """Whether a job is done."""
-        return job.label.exists() and self.entries.get(job.label.name) == self._entry(job)
+        """Whether a job's label map is done."""
+        entry = self.entries.get(job.label.name, {})
+        return job.label.exists() and {key: entry.get(key) for key in ('image', 'by')} == self._entry(job)
+
+    def drew(self, job: Job) -> bool:
+        """Whether a job's picture is of that label map."""
+        entry = self.entries.get(job.label.name, {})  # earlier versions did not note the picture
+        return self.holds(job) and entry.get('overlay', _place(job.overlay)) == _place(job.overlay)
 
     def check(self, jobs: Sequence[Job], others: Sequence[Path], overwrite: bool) -> None:
         """Refuse to write over files that this call has not made, or take them away.
@@ -156,7 +162,7 @@ class Ledger:
         """
         mine = {name for name, entry in self.entries.items() if entry['by'] == self.made_by}
         there = [job.label for job in jobs if overwrite or job.label.name not in mine]
-        there += [job.overlay for job in jobs if job.overlay and (overwrite or not self.holds(job))]
+        there += [job.overlay for job in jobs if job.overlay and (overwrite or not self.drew(job))]
         there = [file for file in there if file.exists()]
         there += [file for file in others if file.exists() and (overwrite or not mine)]
         if there and not overwrite:
@@ -168,10 +174,15 @@ class Ledger:
             file.unlink()
 
     def begin(self, job: Job) -> None:
-        """Note a label map before it is written: a kill in between leaves one that is noted and not there."""
-        job.label.unlink(missing_ok=True)
-        self.entries[job.label.name] = self._entry(job)
+        """Note a label map and a picture before they are written: a kill leaves what is noted and not there."""
+        if not self.holds(job):
+            job.label.unlink(missing_ok=True)
+        self.entries[job.label.name] = self._entry(job) | dict(overlay=_place(job.overlay))
         write_json(self.path, self.entries)
 
     def _entry(self, job: Job) -> dict:
         return dict(image=job.image.fingerprint, by=self.made_by)
+
+
+def _place(path: Path | None) -> str | None:
+    return path and str(path.absolute())

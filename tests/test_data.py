@@ -352,10 +352,12 @@ def test_a_case_that_is_newer_than_the_index_is_not_read(prepared, tmp_path):
     shutil.copytree(prepared, folder)
     case = read_index(folder)['split']['train'][0]
     meta = folder / 'cases' / case / 'meta.json'
-    meta.write_text(json.dumps(json.loads(meta.read_text()) | dict(sha256='another')))
-    WindowDataset(str(folder), 'test', 3)
-    with pytest.raises(UserError, match=f"case '{case}' is newer than index.json"):
-        WindowDataset(str(folder), 'train', 3)
+    before = json.loads(meta.read_text())
+    for change in (dict(sha256='another'), dict(spacing=[9.0, 2.0, 2.0])):  # or a corrected header
+        meta.write_text(json.dumps(before | change))
+        WindowDataset(str(folder), 'test', 3)
+        with pytest.raises(UserError, match=f"case '{case}' is newer than index.json"):
+            WindowDataset(str(folder), 'train', 3)
 
 
 def test_augmentation_fills_with_the_low_end_that_the_model_clips_to(prepared):

@@ -114,6 +114,14 @@ def test_bcvs_folder_may_be_named_at_any_depth(tmp_path):
         find_cases(dataset_info('bcv'), tmp_path)
 
 
+def test_channels_of_different_integers_can_be_resized(tmp_path):
+    for number, low, high in ((0, -1000, 100), (1, 0, 40_000)):  # CT beside PET
+        values = np.linspace(low, high, 24).round().reshape(2, 3, 4).astype(np.int32)
+        write_nifti(tmp_path / f'{number}.nii', values)
+    image = read_volume([tmp_path / '0.nii', tmp_path / '1.nii']).image
+    assert image.dtype == np.float32 and image.min() == -1000 and image.max() == 40_000
+
+
 def test_channels_in_another_order_are_read_again(tmp_path):
     raw = write_nnunet(tmp_path / 'Dataset501_Knee', cases=7)
     spec = json.loads((raw / 'dataset.json').read_text())
@@ -250,6 +258,10 @@ def test_a_case_in_two_splits_of_a_layout_of_ones_own_is_refused(msd_raw, monkey
     doubled = replace(found, split=dict(train=[*found.cases], test=[*found.cases][-1:]))
     monkeypatch.setitem(LAYOUTS, info.layout, lambda *_: doubled)
     with pytest.raises(UserError, match='case_009 stands in the splits more than once'):
+        find_cases(info, msd_raw)
+    lacking = replace(found, split=found.split | dict(test=[*found.split['test'], 'case_077']))
+    monkeypatch.setitem(LAYOUTS, info.layout, lambda *_: lacking)
+    with pytest.raises(UserError, match='the split names case_077, of which there are no files'):
         find_cases(info, msd_raw)
 
 

@@ -66,6 +66,13 @@ def test_an_implausible_voxel_size_is_said(tmp_path, unit, scale, size):
     assert size in note and 'correct its unit' in note
 
 
+def test_axes_that_are_not_at_right_angles_are_said(tmp_path):
+    tilted = MM.copy()
+    tilted[1, 2] = 1.5  # a gantry's tilt, kept as shear
+    said, *_ = read_volume(save(image(affine=tilted), tmp_path / 'a.nii.gz')).notes
+    assert 'not at right angles' in said and not read_volume(save(image(), tmp_path / 'b.nii.gz')).notes
+
+
 def test_preparing_says_which_cases_have_an_implausible_voxel_size(tmp_path):
     raw = write_msd(tmp_path / 'Task04_Hippocampus', cases=3)
     for part in ('imagesTr', 'labelsTr'):

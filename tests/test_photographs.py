@@ -151,6 +151,10 @@ def test_a_photograph_stands_upright_with_its_centre_kept():
     image = read_photograph(content.getvalue(), 20)
     assert image.shape == (3, 20, 20) and image[0].max() <= 110
     assert image[:, 2, 10].tolist() == [100] * 3 and image[:, 17, 10].tolist() == [0] * 3
+    deep = np.arange(0, 40_000, 100, dtype=np.uint16).reshape(20, 20)
+    Image.fromarray(deep).save(content := io.BytesIO(), 'PNG')
+    with pytest.raises(ValueError, match='convert it to 8 bits a channel'):  # else white from 255 on
+        read_photograph(content.getvalue(), 20)
 
 
 def build(data, name, work_dir, **options):

@@ -392,6 +392,11 @@ def test_label_maps_of_another_call_are_never_taken_for_ones_own(files, checkpoi
     assert Path('out/a.nii.gz').stat().st_mtime_ns > before
     Path('pictures').mkdir()
     Path('pictures/a.png').write_text('mine')
+    for more in ([], ['--truth', 'x']):  # of which a label map that is there does not tell
+        with pytest.raises(UserError, match='pictures/a.png: is there'):
+            predict(checkpoint, 'x', '--overlay', 'pictures', *more)
+    predict(checkpoint, 'x', '--overlay', 'others')
+    assert Path('others/a.png').exists() and not predict(checkpoint, 'x', '--overlay', 'others')
     shutil.copy('c.nii.gz', 'x/a.nii.gz')  # so that its label map is to be made again, and the picture with it
     with pytest.raises(UserError, match='pictures/a.png: is there'):
         predict(checkpoint, 'x', '--overlay', 'pictures')

@@ -143,7 +143,7 @@ def find_facts(args: argparse.Namespace, index: dict) -> dict:
     """What scores need of the dataset: of the one that is named, else of the model's own.
 
     Raises:
-        UserError: the dataset has other labels than the model.
+        UserError: the dataset has other labels or channels than the model.
     """
     if not args.dataset:
         return index
@@ -151,6 +151,9 @@ def find_facts(args: argparse.Namespace, index: dict) -> dict:
     if there['labels'] != index['labels']:
         raise UserError(f'--dataset {args.dataset}: has the labels {some(there["labels"])}, the checkpoint '
                         f'{some(index["labels"])}; name the dataset it was trained for')
+    if there['channels'] != index['channels']:
+        raise UserError(f'--dataset {args.dataset}: has {there["channels"]} channel(s), the checkpoint takes '
+                        f'{index["channels"]}; name the dataset it was trained for')
     return there
 
 
@@ -237,7 +240,7 @@ def tell(segmenter: Segmenter, job: Job, label: np.ndarray, volume: Volume) -> N
     for number, name in enumerate(index['labels'][1:], 1):
         voxels = np.count_nonzero(label == number)
         size = (f'{voxels:,} voxels' if index['nominal_spacing'] else
-                f'{voxels * np.prod(volume.spacing) / 1000:.2f} ml')
+                f'{voxels * abs(np.linalg.det(volume.affine[:3, :3])) / 1000:.2f} ml')
         figures = summary['labels'].get(name, {})
         told = [f'{others[each]} {value:.2f}' for each, value in figures.items()
                 if each in others and not math.isnan(value)]

@@ -107,6 +107,10 @@ def find_cases(info: DatasetInfo, raw: Path) -> RawDataset:
     counts = Counter(case for names in dataset.split.values() for case in names)
     if twice := [case for case, count in counts.items() if count > 1]:
         raise UserError(f'{raw}: {some(twice)} stands in the splits more than once; leave it in one of them')
+    split = [names for part in (dataset.split, *(dataset.folds or ())) for names in part.values()]
+    if unknown := sorted({case for names in split for case in names} - set(dataset.cases)):
+        raise UserError(f'{raw}: the split names {some(unknown)}, of which there are no files; fetch what is '
+                        'missing, or take it out of the split')
     for case in dataset.cases:
         check_name(case, str(raw))
     if twins := find_twins(dataset.cases):

@@ -205,6 +205,10 @@ def describe_doubts(header: nib.Nifti1Header) -> list[str]:
     if not PLAUSIBLE[0] <= size <= PLAUSIBLE[1]:
         doubts.append(f'voxels are {size:g} mm apart, which no scanner makes (the header has '
                       f'{_unit(header)[0]}); correct its unit or its voxel size')
+    axes = affine[:3, :3] / spacing
+    if np.abs(axes.T @ axes - np.eye(3)).max() > 1e-3:
+        doubts.append('its axes are not at right angles to each other, as of a tilted gantry; distances are taken '
+                      'as if they were')
     if header['sform_code'] > 0:
         try:
             with np.errstate(all='ignore'):

@@ -25,6 +25,7 @@ from .store import INDEXED, MOST_CLASSES, preparing, read_meta, write_case, writ
 from .volumes import Volume
 
 CHANNELS = 3
+READER = 2  # raised when files are read otherwise than before
 SIZE = 64  # pixels along each side, where nothing else is asked for
 PILE = 1000  # photographs that are read as one piece of work, and stored as two cases
 HELD_OUT = 10  # one photograph of so many is for evaluation
@@ -75,7 +76,7 @@ def prepare_photographs(archive: Path, folder: Path, size: int = SIZE, workers: 
     def prepare(item: tuple[str, list[Photograph]]) -> tuple[dict[str, dict], list[str]]:
         name, pile = item
         listing = [[each.path, each.label, each.start, each.size, each.time] for each in pile]
-        made_from = dict(size=size, classes=len(classes), held_out=HELD_OUT,
+        made_from = dict(size=size, classes=len(classes), held_out=HELD_OUT, reader=READER,
                          listing=hashlib.sha256(repr(listing).encode()).hexdigest())
         metas = {part: read_meta(folder, f'{part}-{name}') for part in ('train', 'val')}
         known = metas['train'] or metas['val']
@@ -199,6 +200,8 @@ def read_photograph(content: bytes, size: int) -> np.ndarray:
         OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError: as PIL finds it.
     """
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        if image.mode[0] in 'IF':  # PIL would clip them at 255
+            raise ValueError(f'pixels of mode {image.mode}; convert it to 8 bits a channel')
         image.draft('RGB', (size, size))  # a large JPEG is decoded at half, a quarter or an eighth of its size
         upright = ImageOps.exif_transpose(image).convert('RGB')
         return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)).transpose(2, 0, 1)

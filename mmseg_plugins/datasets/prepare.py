@@ -57,7 +57,8 @@ def prepare_dataset(name: str, raw: Path, folder: Path,
             made_from['reader'] = READER
             meta = read_meta(folder, name)
             if (meta is None or [*meta['made_from'].items()] != [*made_from.items()]  # channels are in its order
-                    or len(meta['voxels']) != len(info.labels) or meta['shape'][1] != len(info.channels)
+                    or len(meta['voxels']) != len(info.labels) or meta['dtype'] == 'int32'  # of earlier versions
+                    or meta['shape'][1] != len(info.channels)
                     or mapped not in (None, is_mapped(folder, name))):
                 volume, facts = read_case(files, dataset)
                 form = is_mapped(folder, name) if mapped is None else mapped

@@ -133,7 +133,7 @@ def check_case(folder: Path, index: dict, case: str) -> dict:
     meta = read_meta(folder, case)
     if meta is None:
         raise UserError(f'{folder}: case {case!r} is not wholly there; prepare the dataset again')
-    if meta['sha256'] != index['cases'][case]['sha256']:
+    if any(meta[key] != index['cases'][case][key] for key in ('shape', 'spacing', 'sha256')):
         raise UserError(f'{folder}: case {case!r} is newer than index.json, as where preparing was interrupted; '
                         'prepare the dataset again')
     return meta

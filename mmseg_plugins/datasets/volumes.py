@@ -90,6 +90,8 @@ def read_volume(images: str | Path | Sequence[Path], label_path: str | Path | No
                             'channels alike, in 3D')
         check_same_geometry(path, other, header, 'the first channel')
     image = np.stack([array for array, _ in read], 3) if len(images) > 1 else first
+    if image.dtype == np.int32:  # of int16 and uint16 together; OpenCV cannot resize it
+        image = image.astype(np.float32)
     image = image[..., None] if image.ndim == 3 else image
     if channels and image.shape[3] != channels:
         declared = '3D' if channels == 1 else f'4D with {channels} channels'
