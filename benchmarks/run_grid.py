@@ -8,6 +8,7 @@ import argparse
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -92,6 +93,8 @@ def main() -> int:
     if args.calibrate or args.device and grid.equal == 'steps':
         raise UserError('--calibrate and --device go with --plan')
     out = output_folder(grid, args)
+    if args.max_iters and (kept := out / 'grid.yaml').is_file() and not load_grid(str(kept)).given('--max-iters'):
+        raise UserError(f'--out {out}: has the runs of the grid itself; name another folder for --max-iters')
     from benchmarks.runs.agenda import Agenda, list_runs, make_agenda, prepare_sources
     from benchmarks.runs.inputs import PREPARED, find_archives, prepare_inputs
     from benchmarks.runs.search import choose, describe_choice, each_once, list_search
@@ -102,7 +105,8 @@ def main() -> int:
     if args.dry_run:
         make_equal(grid, args, executor)
         return list_cells(grid, args)
-    from benchmarks.runs.records import renew_search, set_superseded_aside, write_summary
+    from benchmarks.runs.records import bring_back, read_records, renew_search, set_superseded_aside, write_summary
+    from benchmarks.runs.run import Run
     from mmseg_plugins.datasets import read_index
     from mmseg_plugins.datasets.statistics import summarize_dataset
     from mmseg_plugins.files import only_writer, write_atomic
@@ -113,10 +117,10 @@ def main() -> int:
         for folder in dict.fromkeys([work.resolve(), out.resolve()]):
             locks.enter_context(only_writer(folder))
 
-        def carry_out(agenda: Agenda, into: Path, work: Path) -> bool:
-            """Whether there is nothing more to do."""
+        def carry_out(agenda: Agenda, into: Path, work: Path, others: Sequence[Run] = ()) -> bool:
+            """Whether there is nothing more to do. Of `others`, too, no earlier config's record stays."""
             prepare_sources(agenda)
-            if moved := set_superseded_aside(into, agenda.runs):
+            if moved := set_superseded_aside(into, [*agenda.runs, *others]):
                 progress.say(f'{moved} records of an earlier config or data set aside in {into / "superseded"}')
             print(f'{agenda.title}: {agenda.counts} with {executor}')
             failed, lost = execute(agenda, executor, work, into, progress, args.halve_on_oom)
@@ -138,6 +142,7 @@ def main() -> int:
         search, folders = list_search(grid, args.weights_root, args.max_iters), search_folders(grid, out, args)
         complete = True
         if search:
+            bring_back(folders[0], each_once(search))
             agenda = make_agenda(grid, each_once(search), args.weights_root, folders, args.retry_failed,
                                  f', search (read from {", else from ".join(map(str, folders))})')
             carry_out(agenda, folders[0], work / 'search')  # a setting that fails is one that is not chosen
@@ -152,11 +157,16 @@ def main() -> int:
             print(f'{cell}: left out, as not all of its search has ended, or none of it well', file=sys.stderr)
         if args.search:
             return 0 if complete else 1
-        runs = [run for run in list_runs(grid, args.weights_root, args.max_iters, choices)
-                if (run.cell, run.fold) not in search or run.search]
+        def decided(seeds: Sequence[int]) -> list[Run]:
+            return [run for run in list_runs(replace(grid, seeds=tuple(seeds)), args.weights_root, args.max_iters,
+                                             choices) if (run.cell, run.fold) not in search or run.search]
+
+        runs = decided(grid.seeds)
+        bring_back(out, runs)
         renew_search(out, runs)
         agenda = make_agenda(grid, runs, args.weights_root, [out], args.retry_failed)
-        complete &= carry_out(agenda, out, work)
+        seeds = {record['seed'] for record in read_records(out)[0]} - {*grid.seeds}
+        complete &= carry_out(agenda, out, work, decided(sorted(seeds)))
     if executor.detach:
         return 0
     from benchmarks.report import render

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,9 +23,10 @@ from benchmarks.executors.base import choose_executor, register_executor
 from benchmarks.executors.jobs import Controller, Job, make_jobs
 from benchmarks.executors.local import DebugExecutor, LocalExecutor
 from benchmarks.grid.axes import Cell
+from benchmarks.grid.reader import load_grid
 from benchmarks.run_grid import parse_args
 from benchmarks.runs import execute
-from benchmarks.runs.agenda import Agenda, SourceJob
+from benchmarks.runs.agenda import Agenda, SourceJob, make_run
 from benchmarks.runs.records import read_records
 from benchmarks.runs.run import Run
 from mmseg_plugins import startup
@@ -73,6 +75,16 @@ def test_a_source_that_two_grids_need_is_made_once(tmp_path, monkeypatch):
             assert [*pool.map(lambda job: job(print), jobs)] == [None, None]
         assert all(job.left() for job in jobs)
     assert made == ['first', 'second']
+
+
+def test_a_run_whose_config_has_changed_since_it_was_named_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    grid = load_grid('hippocampus')
+    run = make_run(grid, grid.cells()[0], 1, tmp_path, 2)
+    changed = replace(run, options=run.options | {'experiment.lr': 0.5})
+    said = execute.execute_run(changed, tmp_path, tmp_path / 'work', print)
+    assert said == 'its config or data have changed since the grid was called; call it again'
+    assert not list(tmp_path.glob('records/*'))
 
 
 def test_in_this_process_one_after_another(tmp_path):

@@ -382,11 +382,19 @@ def test_grid_end_to_end_skips_what_is_done_and_repeats_what_was_deleted(place):
     gone.unlink()
     assert '1 to do' in run(place, *arguments)
     assert gone.exists()
-    # the same cells by another recipe: what was there is no longer these runs'
+    # the same cells by another recipe: what was there is no longer these runs', whichever seeds are asked for
     grid_file(place, options=options | {'experiment.lr': 1e-4})
-    assert '2 records of an earlier config or data set aside' in run(place, *arguments)
-    assert len(list((out / 'records').iterdir())) == len(list((out / 'superseded').iterdir())) == 2
+    assert '2 records of an earlier config or data set aside' in run(place, *arguments, '--seeds', '8')
+    assert len(list((out / 'records').iterdir())) == 2 and not gone.exists()
+    assert len(list((out / 'predictions').iterdir())) == 3 and len(list((out / 'superseded').iterdir())) == 4
+    # and back: nothing is trained again
+    grid_file(place, options=options)
+    output = run(place, *arguments)
+    assert '2 finished, 0 to do' in output and '2 records of an earlier config' in output
+    assert {path: path.stat().st_mtime_ns for path in (out / 'records').iterdir()}.keys() == stamps.keys()
     assert len(list((out / 'predictions').iterdir())) == 3
+    assert 'has the runs of the grid itself' in run(
+        place, *arguments, '--out', str(REPO / 'results/phantom'), check=2)
 
 
 def test_a_second_runner_leaves_with_one_line(place):

@@ -79,7 +79,8 @@ def test_the_nearest_record_is_scaled_by_flops(tmp_path, monkeypatch):
     # of its own kind the longest timed, of these the middle one
     own = [replace(near, kind=kind.what, flops=flops, batch=2, step_seconds=step, steps=steps, peak_memory_mib=9.0)
            for step, steps in ((1.0, 5), (2.0, 50), (8.0, 50), (4.0, 50))]
-    found = estimate.estimate(kind, [near, *own])
+    searched = replace(own[0], steps=5000, dsc_alone=True)  # whose windows took less
+    found = estimate.estimate(kind, [near, searched, *own])
     assert found.pace is own[3] and not found.scaled and found.memory == 9.0
 
 
@@ -105,6 +106,7 @@ def test_equal_seconds_are_more_steps_of_what_is_faster(tmp_path, monkeypatch):
 
 def test_records_from_before_they_kept_seconds_of_steps_count_by_all_their_seconds():
     record = dict(state='done', settings=dict(batch_size='16'), training=dict(steps=150),
+                  scores=dict(figures=dict(dsc=[], dsc_pooled=[], hd95=[])),
                   cost=dict(parameters=9, flops=8, seconds=30.0, peak_memory_mib=5, resumed_from=0))
     assert read_pace(record, 'a kind') == Pace('a kind', 9, 8, 16, 0.2, steps=150, peak_memory_mib=5)
     resumed = record | dict(cost=record['cost'] | dict(resumed_from=100))

@@ -101,8 +101,12 @@ class _Worker:
         self.pipe, theirs = SPAWN.Pipe()
         # no daemon: it could not start a loader's workers
         self.process = SPAWN.Process(target=_work, args=(theirs, self.threads, self.log))
-        with patch.dict(os.environ, self.environment):  # torch, once imported, would not look again
-            self.process.start()
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: the controller decides
+        try:
+            with patch.dict(os.environ, self.environment):  # torch, once imported, would not look again
+                self.process.start()
+        finally:
+            signal.signal(signal.SIGINT, before)
         theirs.close()
 
     def take(self, job: Job) -> None:
@@ -143,7 +147,6 @@ class _Worker:
 
 
 def _work(pipe: Connection, threads: int, log: Path) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the controller decides
     signal.signal(signal.SIGTERM, raise_stopped)  # a command that is under way ends too
     log.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

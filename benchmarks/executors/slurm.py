@@ -196,12 +196,18 @@ def name_of(folder: Path) -> str:
 
 
 def find_submitted(jobs: Iterable[Job], folder: Path) -> dict[str, str]:
-    """Slurm's numbers, by name, of those of the jobs that are queued or running."""
+    """Slurm's numbers, by name, of those of the jobs that are queued or running.
+
+    Jobs of what these runs were before their config or data changed are cancelled.
+    """
     noted, names = read_object(folder / NOTE) or {}, {_key(job): job.name for job in jobs}
     alive = {number for number, (state, _) in _ask_queue(folder).items() if state not in ENDED}
     if torn := alive - set(noted.values()):  # their controller died in sbatch, so they may lack their input
         _ask('scancel', *torn)
     noted = {key: number for key, number in noted.items() if number in alive}
+    runs = {_run_of(_key(job)) for job in jobs if job.run}
+    if old := [key for key in noted if key not in names and _run_of(key) in runs]:
+        _ask('scancel', *(noted.pop(key) for key in old))
     write_json(folder / NOTE, noted)
     return {names[key]: number for key, number in noted.items() if key in names}
 
@@ -240,6 +246,12 @@ def _follow(controller: Controller, numbers: dict[str, str], folder: Path) -> No
 def _key(job: Job) -> str:
     """What it makes, from what."""
     return f'{job.folder.name} {job.leaves.resolve()}'
+
+
+def _run_of(key: str) -> tuple[str, str]:
+    """The folder of a run's record, and its name without its identity."""
+    record = Path(key.partition(' ')[2])
+    return str(record.parent), record.stem.rpartition('-')[0]
 
 
 def _ask(*command: str) -> list[str]:

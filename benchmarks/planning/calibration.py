@@ -51,7 +51,8 @@ def calibrate(works: Works, executor: Executor, at_once: int, progress, command:
                 _write_excerpt(data, kind)
             # random weights: what is loaded, and how it is inflated, changes no step
             cell = replace(kind.run.cell, source='none', lr=None)
-            run = make_run(grid, cell, number // len(kinds), Path(), _steps(kind))
+            chosen = {option: kind.run.options[option] for option in grid.tune if option in kind.run.options}
+            run = make_run(grid, cell, number // len(kinds), Path(), _steps(kind), chosen=chosen)
             runs.append(replace(run, options=run.options | {'experiment.data_root': str(data)}))
         agenda = Agenda(None, 'calibration', runs, runs, [], [], {})
         execute(agenda, executor, place / 'work', place / 'out', progress, False)

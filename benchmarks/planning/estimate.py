@@ -24,7 +24,7 @@ PUBLISHED = 'titan-rtx-paper'
 class Pace:
     """How long a record's kind takes: what its cost says, `batch` windows a step, and `steps` that were timed.
 
-    None: not known.
+    None: not known. `dsc_alone`: its windows were evaluated by that alone, as a search has it.
     """
     kind: str
     parameters: int
@@ -37,6 +37,7 @@ class Pace:
     peak_memory_mib: float | None = None
     cpu_share: float = 1.0
     steps: int = 0
+    dsc_alone: bool = False
 
 
 def read_pace(record: dict, kind: str = '') -> Pace | None:
@@ -54,7 +55,8 @@ def read_pace(record: dict, kind: str = '') -> Pace | None:
             return None
         cost = cost | dict(kind=kind, step_seconds=cost['seconds'] / steps)
     known = {name: cost[name] for name in Pace.__dataclass_fields__ if name in cost}
-    return Pace(**known, batch=int(record['settings']['batch_size']), steps=steps)
+    return Pace(**known, batch=int(record['settings']['batch_size']), steps=steps,
+                dsc_alone={*record['scores']['figures']} == {'dsc', 'dsc_pooled'})
 
 
 class Estimate:
@@ -80,12 +82,13 @@ class Estimate:
 
 
 def estimate(kind: Kind, paces: Iterable[Pace]) -> Estimate | None:
-    """By the nearest pace in FLOPs; of those equally near the longest timed, of these the middle one.
+    """By the nearest pace in FLOPs; of those equally near by one of like evaluations, of these by the longest timed,
+    and of these by the middle one.
 
     None: there is no pace, or the kind's FLOPs cannot be counted.
     """
     def distance(one: Estimate) -> tuple:
-        return abs(math.log(one.ratio)), one.scaled, -one.pace.steps
+        return abs(math.log(one.ratio)), one.scaled, one.pace.dsc_alone != kind.dsc_alone, -one.pace.steps
 
     found = [Estimate(kind, pace) for pace in paces] if kind.counts else []
     nearest = min(map(distance, found), default=None)

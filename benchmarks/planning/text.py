@@ -134,11 +134,10 @@ def _describe_memory(estimates: list[Estimate], device: Device) -> Iterator[str]
 
 
 def _describe_disk(estimates: list[Estimate], device: Device, runs: int) -> Iterator[str]:
-    # finished runs keep their weights, those of a search nothing; a checkpoint holds no gradients
-    kept = sum(len(one.kind.to_do) * one.least for one in estimates if one.kind.run and not one.kind.run.setting)
-    sources = sum(len(one.kind.to_do) * one.least for one in estimates if not one.kind.run)
+    # finished runs and sources keep their weights, those of a search nothing; a checkpoint holds no gradients
+    kept = sum(len(one.kind.to_do) * one.least for one in estimates if not (one.kind.run and one.kind.run.setting))
     at_work = device.workers * max(one.least for one in estimates)
-    weights, checkpoints = kept / 4 * 2**20, KEPT * (sources + at_work) * 3 / 4 * 2**20
+    weights, checkpoints = kept / 4 * 2**20, KEPT * at_work * 3 / 4 * 2**20
     datasets = {one.kind.folder: one.kind for one in estimates}.values()
     assumed = {kind.assumed: None for kind in datasets if kind.assumed}
     yield (f'disk: {in_units(weights, BYTES)} of trained weights, {in_units(checkpoints, BYTES)} of '

@@ -32,11 +32,12 @@ class Kind:
         batch: windows or crops of a step; `steps`, `windows` (of crops, cases) that are evaluated, `checkpoints`:
         of each run. index: of the dataset in `folder`, or what is known of one that is not prepared; `assumed`:
         who says so. size: (H, W) in pixels of such a dataset's slices.
-        stored: bytes of the prepared dataset.
+        stored: bytes of the prepared dataset. dsc_alone: whether no other metric is computed, as in a search.
     """
 
     def __init__(self, config: str, options: dict, title: str, run: Run | None = None):
         self.run, self.to_do, self.finished = run, {}, {}
+        self.dsc_alone = bool(run and run.setting)
         self.cfg, self.index = load_model_config(REPO / config, options)
         experiment = self.cfg.experiment
         self.what = describe_kind(title, experiment, len(self.index['labels']))

@@ -90,9 +90,17 @@ def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: i
     cfg = read_config(REPO / config, options)
     if cfg.experiment.get('encoder'):
         _check_encoder(cfg.experiment.encoder, check_size(cfg.experiment.img_size), config)
-    data = _prepared_digest(cell.dataset, training_split(cfg.experiment), cfg.experiment.get('evaluate'), cfg=cfg)
-    source_digest = source and _source_digest(cell.source, grid, weights_root)
-    return Run(cell, seed, config, options, content_hash([determinants(cfg), data, source_digest]), fold)
+    run = Run(cell, seed, config, options, '', fold,
+              source_digest=source and _source_digest(cell.source, grid, weights_root))
+    return replace(run, identity=identify(run))
+
+
+def identify(run: Run) -> str:
+    """By what a config's run is known, as config and data are now."""
+    cfg = read_config(REPO / run.config, run.options)
+    data = _prepared_digest(run.cell.dataset, training_split(cfg.experiment), cfg.experiment.get('evaluate'),
+                            cfg=cfg)
+    return content_hash([determinants(cfg), data, run.source_digest])
 
 
 def _make_command_run(grid: Grid, cell: Cell, seed: int, fold: Fold | None) -> Run:

@@ -33,6 +33,7 @@ from mmseg_plugins.work_dir import PATIENCE, RollingCheckpoint, drop_checkpoints
 
 from ..methods.command import run_command
 from . import records
+from .agenda import identify
 from .inputs import PREPARED
 from .provenance import provenance
 from .run import Run, describe_kind
@@ -113,6 +114,8 @@ def execute_run(run: Run, out: Path, work_dir: Path, report: Callable[[int, int]
             if (records.read_record(path) or {}).get('state') == 'done':
                 drop_checkpoints(work_dir)  # of one that was killed when it had just written its record
                 return None  # by a job that was requeued all the same, or the runner that had this folder
+            if run.source_digest != '' and run.identity != identify(run):
+                return 'its config or data have changed since the grid was called; call it again'
             body = _attempt(run, out, work_dir, report, launcher, debug)
             if halve and launcher == 'none' and 'out_of_memory' in body:
                 gc.collect()  # the step's tensors, which the traceback held

@@ -28,7 +28,10 @@ def provenance() -> dict:
 
 
 def _git(*arguments: str) -> str:
-    result = subprocess.run(['git', *arguments], cwd=REPO, capture_output=True, text=True, check=False)
+    try:
+        result = subprocess.run(['git', *arguments], cwd=REPO, capture_output=True, text=True, check=False)
+    except OSError:  # as on a cluster's nodes it need not be there
+        return ''
     return result.stdout.strip()
 
 

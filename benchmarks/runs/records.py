@@ -214,8 +214,8 @@ def describe_method(found: ScoredFolder, index: dict, label_maps: Path, made_by:
 def set_superseded_aside(out: Path, runs: Collection[Run]) -> int:
     """Move records of what used to be these runs, before their config, data or folds changed; returns how many.
 
-    They stay under `out`/superseded, where no table looks. A run supersedes what else is of its cell and seed, but
-    not the other folds of as many.
+    They stay under `out`/superseded, where no table looks, until that is asked for again. A run supersedes what
+    else is of its cell and seed, but not the other folds of as many.
     """
     old, current = set(), {record_path(out, run) for run in runs}
     for run in runs:
@@ -225,10 +225,26 @@ def set_superseded_aside(out: Path, runs: Collection[Run]) -> int:
         old |= {path for path in (out / 'records').glob(f'{glob.escape(whole)}-*.json')
                 if path not in current and path.stem.rpartition('-')[0] not in beside}
     for path in old:
-        (out / 'superseded').mkdir(exist_ok=True)
-        path.replace(out / 'superseded' / path.name)
-        predictions_path(out, path.stem).unlink(missing_ok=True)
+        _move(predictions_path(out, path.stem), out / 'superseded')
+        _move(path, out / 'superseded')
     return len(old)
+
+
+def bring_back(out: Path, runs: Iterable[Run]) -> int:
+    """Records that were set aside, and whose config and data are asked for again; returns how many."""
+    there = [run for run in runs if not (path := record_path(out, run)).exists()
+             and (out / 'superseded' / path.name).exists()]
+    for run in there:
+        prediction = predictions_path(out, run.name)
+        _move(out / 'superseded' / prediction.name, prediction.parent)
+        _move(out / 'superseded' / record_path(out, run).name, record_path(out, run).parent)
+    return len(there)
+
+
+def _move(path: Path, folder: Path) -> None:
+    if path.exists():
+        folder.mkdir(exist_ok=True)
+        path.replace(folder / path.name)
 
 
 def renew_search(out: Path, runs: Iterable[Run]) -> None:

@@ -24,7 +24,8 @@ class Run:
     """A cell with a seed, and all that makes it: config (of a method, its command), options, identity, fold.
 
     `setting` is what a search tries with it, in words; `search` what chose some of the options (search.py);
-    `contrasts` are keys of those that the grid registers of its cell.
+    `contrasts` are keys of those that the grid registers of its cell; `source_digest` is part of the identity ('':
+    nobody has asked).
     """
     cell: Cell
     seed: int
@@ -35,6 +36,7 @@ class Run:
     setting: str = ''
     search: dict[str, Any] | None = None
     contrasts: Sequence[str] = ()
+    source_digest: str | None = ''
 
     @property
     def name(self) -> str:

@@ -18,7 +18,9 @@ from test_training import finish
 
 from benchmarks.executors.jobs import Job
 from benchmarks.executors.slurm import SlurmExecutor, SlurmSettings, name_of, read_settings
+from benchmarks.grid.axes import Cell
 from benchmarks.runs.records import read_records
+from benchmarks.runs.run import Run
 from mmseg_plugins.errors import UserError
 
 # while a file named `hold` is there, a step takes so long that something can happen in it
@@ -197,6 +199,17 @@ def test_a_run_waits_for_its_source_and_goes_with_it(cluster, tmp_path, monkeypa
     SlurmExecutor(**settings).run(controller)
     assert controller.states == dict(run='lost') and 'cancelled (DependencyNeverSatisfied)' in said[0]
     assert f'{waits}_0_log.out' in said[0]
+    # what a run was before its config changed does not go on beside it
+    numbers = []
+    for identity in ('11111111', '22222222'):
+        named = Run(Cell('phantom'), 1, 'config.py', {}, identity)
+        leaves = tmp_path / f'records/{named.name}.json'
+        job = Job(named.name, print, None, tmp_path / named.name, leaves, run=named)
+        SlurmExecutor(detach=True, **settings).run(control([job], tmp_path / 'grid')[0])
+        numbers += noted(tmp_path / 'grid/slurm')
+    assert len(numbers) == 2
+    assert cluster.ask('squeue', '-h', '-t', 'all', '-j', numbers[0], '-o', '%T') == ['CANCELLED']
+    cluster.ask('scancel', numbers[1])
     # none of them is with Slurm any more, and one has been done meanwhile
     run.leaves.write_text('{"state": "done"}')
     controller, _ = control([run], tmp_path / 'grid')
