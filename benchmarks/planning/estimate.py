@@ -82,8 +82,8 @@ class Estimate:
 
 
 def estimate(kind: Kind, paces: Iterable[Pace]) -> Estimate | None:
-    """By the nearest pace in FLOPs; of those equally near by one of like evaluations, then by the longest timed, then
-    by the middle one.
+    """By the nearest pace in FLOPs; of those equally near of like evaluations, of these the longest timed, of these
+    the middle one.
 
     None: there is no pace, or the kind's FLOPs cannot be counted.
     """
