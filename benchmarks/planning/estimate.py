@@ -82,9 +82,9 @@ class Estimate:
 
 
 def estimate(kind: Kind, paces: Iterable[Pace]) -> Estimate | None:
-    """By the nearest pace in FLOPs; of those equally near of like evaluations, of these the longest timed, of these
-    the middle one.
+    """By the nearest pace in FLOPs.
 
+    Of several as near those of like evaluations count, of these the longest timed, of these the middle one.
     None: there is no pace, or the kind's FLOPs cannot be counted.
     """
     def distance(one: Estimate) -> tuple:
