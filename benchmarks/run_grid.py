@@ -20,12 +20,14 @@ from benchmarks.executors.base import Executor, choose_executor, execute  # noqa
 from benchmarks.executors.local import DebugExecutor, LocalExecutor  # noqa: E402
 from benchmarks.executors.slurm import add_arguments  # noqa: E402
 from benchmarks.executors.watch import WORK  # noqa: E402
-from benchmarks.grid.axes import AXES  # noqa: E402
+from benchmarks.grid.axes import AXES, Cell  # noqa: E402
 from benchmarks.grid.grid import GIVEN, Grid  # noqa: E402
 from benchmarks.grid.reader import check_distinct, is_file_name, load_grid  # noqa: E402
 from mmseg_plugins.commands import command  # noqa: E402
 from mmseg_plugins.errors import UserError, run_main  # noqa: E402
 from mmseg_plugins.experiment import import_extensions  # noqa: E402
+
+STEPS = 'steps.json'  # in the folder of a grid of equal seconds: of each cell, as they were counted first
 
 
 def parse_args() -> argparse.Namespace:
@@ -105,11 +107,18 @@ def main() -> int:
     if args.dry_run:
         make_equal(grid, args, executor)
         return list_cells(grid, args)
-    from benchmarks.runs.records import bring_back, read_records, renew_search, set_superseded_aside, write_summary
+    from benchmarks.runs.records import (
+        bring_back,
+        read_object,
+        read_records,
+        renew_search,
+        set_superseded_aside,
+        write_summary,
+    )
     from benchmarks.runs.run import Run
     from mmseg_plugins.datasets import read_index
     from mmseg_plugins.datasets.statistics import summarize_dataset
-    from mmseg_plugins.files import only_writer, write_atomic
+    from mmseg_plugins.files import only_writer, write_atomic, write_json
     from mmseg_plugins.progress import Progress
 
     work = work_folder(grid, args)
@@ -135,6 +144,9 @@ def main() -> int:
         print(f'into {out}; to follow it from elsewhere: {command("benchmarks/report.py", out, "--watch")}')
         prepare_inputs(grid, archives, args.data_root, args.weights_root, progress)
         make_equal(grid, args, executor)
+        if grid.steps:
+            counted = {name: grid.steps[cell] for cell, name in name_steps(grid.steps).items()}
+            write_json(out / STEPS, (read_object(out / STEPS) or {}) | counted)
         write_atomic(out / 'grid.yaml', f'# {given_command(args)}\n{re.sub(GIVEN, "", grid.text, count=1)}')
         for dataset in grid.datasets:
             write_summary(out, dataset, summarize_dataset(read_index(PREPARED / dataset), grid.folds,
@@ -186,15 +198,19 @@ def output_folder(grid: Grid, args: argparse.Namespace) -> Path:
     return args.out or work_folder(grid, args)
 
 
+def asked(args: argparse.Namespace) -> list[str]:
+    """What of a grid is asked for, as options."""
+    said = {'--tables': args.tables, **{axis.flag: getattr(args, axis.dest) for axis in AXES.values()},
+            '--dataset': args.dataset, '--folds': args.folds and [args.folds]}
+    return [str(word) for option, values in said.items() if values for word in (option, *values)]
+
+
 def given_command(args: argparse.Namespace) -> str:
     """The command that this is, as far as it says what is run, to be told on the page."""
-    said = {'--grid': [Path(name).name if Path(name).is_absolute() else name for name in args.grid],
-            '--tables': args.tables,
-            **{axis.flag: getattr(args, axis.dest) for axis in AXES.values()},
-            '--dataset': args.dataset, '--seeds': args.seeds, '--folds': args.folds and [args.folds],
-            '--max-iters': args.max_iters and [args.max_iters]}
-    return shlex.join(['python', 'benchmarks/run_grid.py',
-                       *(str(word) for option, values in said.items() if values for word in (option, *values))])
+    names = [Path(name).name if Path(name).is_absolute() else name for name in args.grid]
+    return shlex.join(['python', 'benchmarks/run_grid.py', '--grid', *names, *asked(args),
+                       *(['--seeds', *map(str, args.seeds)] if args.seeds else []),
+                       *(['--max-iters', str(args.max_iters)] if args.max_iters else [])])
 
 
 def device_here(executor: Executor) -> str:
@@ -208,18 +224,31 @@ def to_calibrate(args: argparse.Namespace) -> str:
     """The command that calibrates the device that it is called on."""
     return command(
         'benchmarks/run_grid.py', '--grid', *(Path(name) if is_file_name(name) else name for name in args.grid),
+        *asked(args), *(['--imports', *args.imports] if args.imports else []),
         '--data-root', args.data_root, '--plan', '--calibrate',
         *(['--workers', args.workers] if args.workers else []))
 
 
 def make_equal(grid: Grid, args: argparse.Namespace, executor: Executor) -> None:
-    """Give each cell of a grid that asks for it as many steps as take the same time on the device."""
+    """Give each cell of a grid that asks for it as many steps as take the same time on the device.
+
+    A cell that its folder has counted keeps its steps: measured once more, all would be trained again.
+    """
     if grid.equal == 'seconds' and not args.max_iters:
         from benchmarks.planning.equal import equal_steps
         from benchmarks.planning.estimate import choose_device
+        from benchmarks.runs.records import read_object
 
         device = choose_device(args.device or device_here(executor), [], to_calibrate(args))
-        grid.steps = equal_steps(grid, args.weights_root, device, to_calibrate(args))
+        steps = equal_steps(grid, args.weights_root, device, to_calibrate(args))
+        kept = read_object(output_folder(grid, args) / STEPS) or {}
+        grid.steps = {cell: kept.get(name, steps[cell]) for cell, name in name_steps(steps).items()}
+
+
+def name_steps(steps: dict[Cell, int]) -> dict[Cell, str]:
+    """By what the steps of a cell are known: it, and the steps of its dataset's first."""
+    first = {cell.dataset: number for cell, number in reversed(steps.items())}
+    return {cell: f'{cell} beside {first[cell.dataset]}' for cell in steps}
 
 
 def leave_absent_out(grid: Grid, args: argparse.Namespace) -> None:

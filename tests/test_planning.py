@@ -104,6 +104,25 @@ def test_equal_seconds_are_more_steps_of_what_is_faster(tmp_path, monkeypatch):
         load_grid(str(grid_file(tmp_path, equal='second')))
 
 
+def test_steps_that_a_folder_has_counted_stay_whatever_is_measured_later(tmp_path, monkeypatch):
+    grid = load_grid(str(grid_file(tmp_path, axes=dict(slices=[3, 1, 5]), equal='seconds')))
+    first, second, third = grid.cells()
+    monkeypatch.setattr('benchmarks.planning.estimate.choose_device', lambda *_: None)
+    monkeypatch.setattr(sys, 'argv', ['run_grid.py', '--out', str(tmp_path / 'out')])
+    args = run_grid.parse_args()
+
+    def counted(*steps):
+        found = dict(zip(grid.cells(), steps, strict=True))
+        monkeypatch.setattr('benchmarks.planning.equal.equal_steps', lambda *_: found)
+        run_grid.make_equal(grid, args, DebugExecutor())
+        return [grid.steps[cell] for cell in grid.cells()]
+    assert counted(1000, 4000, 500) == [1000, 4000, 500]  # nothing is written where nothing is run
+    kept = {name: grid.steps[cell] for cell, name in run_grid.name_steps(grid.steps).items() if cell != third}
+    write_json(tmp_path / 'out' / run_grid.STEPS, kept)
+    assert counted(1000, 3990, 510) == [1000, 4000, 510]
+    assert counted(2000, 7980, 1020) == [2000, 7980, 1020]  # the first trains for longer, and all with it
+
+
 def test_records_from_before_they_kept_seconds_of_steps_count_by_all_their_seconds():
     record = dict(state='done', settings=dict(batch_size='16'), training=dict(steps=150),
                   scores=dict(figures=dict(dsc=[], dsc_pooled=[], hd95=[])),
@@ -230,6 +249,8 @@ def test_finished_runs_count_and_show_how_far_the_estimate_was_off(there):
 @pytest.mark.parametrize('arguments, message', [
     (['--plan', '--device', 'abacus', '--data-root', 'my data'],
      "calibration of 'abacus'; known: .*titan-rtx-paper.* --data-root '/.*/my data' --plan --calibrate"),
+    (['--plan', '--device', 'abacus', '--dataset', 'hippocampus', '--slices', '7'],
+     'run_grid.py --grid phantom --slices 7 --dataset hippocampus --data-root .* --plan --calibrate'),
     (['--plan', '--dry-run'], '--dry-run and --plan exclude each other'),
     (['--plan', '--halve-on-oom'], '--halve-on-oom and --plan exclude each other'),
     (['--plan', '--calibrate', '--device', 'abacus'], 'leave --device out'),
