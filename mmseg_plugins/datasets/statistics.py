@@ -75,7 +75,8 @@ def summarize_dataset(index: dict, folds: int | None = None, evaluated: str | No
     """
     cases, split, classes = index['cases'], index['split'], len(index['labels'])
     depth, _, rows, columns = np.mean([entry['shape'] for entry in cases.values()], axis=0)
-    counted = [cases[case] for case in split_cases(index, 'all' if folds else evaluated or index['evaluate'])]
+    counted = [cases[case] for case in split_cases(index, 'all' if folds else evaluated or index['evaluate'],
+                                                   'experiment.evaluate')]
     voxels, slices = (np.reshape([entry[key] for entry in counted], (-1, classes)).sum(0).astype(int).tolist()
                       for key in ('voxels', 'slices'))
     pairs = np.reshape([entry['variation'] for entry in counted], (-1, classes, 2)).sum(0)

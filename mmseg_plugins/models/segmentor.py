@@ -23,7 +23,7 @@ class WindowSegmentor(EncoderDecoder):
         target: `center`: the logits are those of slice S // 2. `all`: the decoder predicts K
             classes for each of the S slices, and the metric averages overlapping predictions.
         slices: S; must be the encoder's.
-        decode_head: mmseg's config, with `num_classes` = K.
+        decode_head, auxiliary_head: mmseg's configs, with `num_classes` = K; the latter for `center` alone.
         compile: whether training compiles encoder, neck and decoder.
         channels_last: memory layout of images, feature maps and kernels.
         inference_precision: of predictions, see acceleration.py.
@@ -31,9 +31,9 @@ class WindowSegmentor(EncoderDecoder):
     Input (B, C * S, H, W); labels (B, 1, H, W) for `center`, (B, S, H, W) for `all`.
     """
 
-    def __init__(self, *args, decode_head: dict, target: str = 'center', slices: int = 1, compile: bool = False,
-                 channels_last: bool = False, inference_precision: str = 'fp32', test_cfg: dict | None = None,
-                 **kwargs):
+    def __init__(self, *args, decode_head: dict, auxiliary_head: dict | Sequence[dict] | None = None,
+                 target: str = 'center', slices: int = 1, compile: bool = False, channels_last: bool = False,
+                 inference_precision: str = 'fp32', test_cfg: dict | None = None, **kwargs):
         if target not in ('center', 'all'):
             raise UserError(f"target {target!r}: must be 'center' or 'all'")
         if (mode := (test_cfg or {}).get('mode', 'whole')) not in ('whole', 'slide'):
@@ -45,10 +45,11 @@ class WindowSegmentor(EncoderDecoder):
                             'classes, background too; leave it out')
         if target == 'all':
             decode_head = dict(decode_head, num_classes=self.classes * slices)
-            if kwargs.get('auxiliary_head'):
+            if auxiliary_head:
                 raise UserError("model.auxiliary_head: predicts one slice, experiment.target='all' asks for all; "
                                 'leave one of the two out')
-        super().__init__(*args, decode_head=decode_head, test_cfg=test_cfg, **kwargs)
+        super().__init__(*args, decode_head=decode_head, auxiliary_head=auxiliary_head, test_cfg=test_cfg,
+                         **kwargs)
         encoder_slices = getattr(self.backbone, 'slices', slices)
         if encoder_slices != slices:
             raise UserError(f'the encoder takes {encoder_slices} slices, the segmentor {slices}')
