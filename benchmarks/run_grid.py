@@ -110,7 +110,6 @@ def main() -> int:
     from benchmarks.runs.records import (
         bring_back,
         read_object,
-        read_records,
         renew_search,
         set_superseded_aside,
         write_summary,
@@ -173,12 +172,14 @@ def main() -> int:
             return [run for run in list_runs(replace(grid, seeds=tuple(seeds)), args.weights_root, args.max_iters,
                                              choices) if (run.cell, run.fold) not in search or run.search]
 
-        runs = decided(grid.seeds)
-        bring_back(out, runs)
+        seeds = {record.get('seed') for folder in ('records', 'superseded') for record in
+                 map(read_object, (out / folder).glob('*.json')) if record} - {*grid.seeds, None}
+        runs, others = decided(grid.seeds), decided(sorted(seeds)) if seeds else []
+        if back := bring_back(out, [*runs, *others]):
+            progress.say(f'{back} records that had been set aside are of this config and data, and back')
         renew_search(out, runs)
         agenda = make_agenda(grid, runs, args.weights_root, [out], args.retry_failed)
-        seeds = {record['seed'] for record in read_records(out)[0]} - {*grid.seeds}
-        complete &= carry_out(agenda, out, work, decided(sorted(seeds)))
+        complete &= carry_out(agenda, out, work, others)
     if executor.detach:
         return 0
     from benchmarks.report import render
@@ -246,8 +247,8 @@ def make_equal(grid: Grid, args: argparse.Namespace, executor: Executor) -> None
 
 
 def name_steps(steps: dict[Cell, int]) -> dict[Cell, str]:
-    """By what the steps of a cell are known: it, and the steps of its dataset's first."""
-    first = {cell.dataset: number for cell, number in reversed(steps.items())}
+    """By what the steps of a cell are known: it, its dataset's first, and the steps of that."""
+    first = {cell.dataset: f'{cell}, {number}' for cell, number in reversed(steps.items())}
     return {cell: f'{cell} beside {first[cell.dataset]}' for cell in steps}
 
 

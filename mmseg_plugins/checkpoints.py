@@ -274,9 +274,10 @@ def load_source(model: nn.Module, naming: Naming, path: str | Path, slices: int,
         raise UserError(f'{path}: {naming.kernel} has shape {tuple(kernel.shape)}, the encoder is {width} wide; '
                         'choose the encoder the file was made for')
     video = isinstance(model, SwinTransformer3d)
-    slices = 1 if video else slices  # of those that lie along the kernel's channels
+    if video and kernel.ndim == 5:
+        slices = 1  # along the kernel's channels, as depth is an axis of it
     if inflation != 'random' and (window := _own_window(path, report.root, kernel)) and (
-            window[0] > 1 or window == (slices, channels)):
+            window[0] > 1 or window == (slices, channels) and (kernel.ndim == 5 or not video)):
         if trained_form(inflation):
             raise UserError(f'{path}: is of this project, its kernel inflated already, and inflation {inflation} '
                             'starts from a 2D one; choose another, or take the source that it started from')

@@ -334,15 +334,19 @@ def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:
         beside = model.get('auxiliary_head') or []
         beside = beside if isinstance(beside, list) else [beside]
         if experiment.get('encoder'):
-            if beside:
-                raise UserError('experiment.encoder puts another model in the place of the one that '
-                                'model.auxiliary_head was made for; leave one of the two out')
             try:
                 parts = timm_encoder(experiment.encoder, experiment.img_size, model)
             except UserError as error:
                 raise UserError(f'experiment.encoder: {error}') from None
             for part, settings in parts.items():
                 model[part] = settings  # mmengine's own `update` would merge the config's sizes in
+            for head in beside:
+                widths, index = model.decode_head.in_channels, head.get('in_index', -1)
+                widths = [widths[i] for i in index] if isinstance(index, list | tuple) else widths[index]
+                if widths != head.in_channels:
+                    raise UserError(f'experiment.encoder={experiment.encoder!r} gives model.auxiliary_head '
+                                    f'{widths} channels, and its in_channels is {head.in_channels}; correct that, '
+                                    'or leave one of the two out')
         model.slices, model.target = slices, experiment.target
         for head in (model.decode_head, *beside):
             head.num_classes = len(index['labels'])
@@ -456,6 +460,13 @@ def _carry_into_schedule(cfg: Config, experiment: ConfigDict) -> None:
     cfg.randomness.seed = experiment.seed
 
 
+def _leaves_norms_unused(model: ConfigDict) -> bool:
+    """Whether of a Swin's maps, each with a norm, one alone is taken: processes would fail on the others."""
+    head = model.get('decode_head') or dict(type='PooledHead')
+    one = head['type'] == 'PooledHead' or type(head.get('in_index', -1)) is int and not head.get('input_transform')
+    return (model.get('backbone') or {}).get('type') == 'InflatedSwin' and one
+
+
 def prepare_for_device(cfg: Config, launcher: str, train: bool = True) -> None:
     """Backend, norms and precision, as far as they follow from where the run happens.
 
@@ -470,8 +481,7 @@ def prepare_for_device(cfg: Config, launcher: str, train: bool = True) -> None:
     cfg.launcher = launcher
     if launcher != 'none':
         cfg.setdefault('sync_bn', 'torch')
-        # a head of one map leaves the norms of a Swin's other maps unused, at which processes would wait for ever
-        cfg.setdefault('find_unused_parameters', (cfg.model.get('decode_head') or {}).get('type') == 'PooledHead')
+        cfg.setdefault('find_unused_parameters', _leaves_norms_unused(cfg.model))
         if not torch.cuda.is_available():
             compat.join_cpu_processes(cfg, launcher)
     prepare_acceleration(cfg, train)

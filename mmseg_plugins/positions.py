@@ -15,7 +15,8 @@ def resize_absolute_table(table: Tensor, grid: tuple[int, int]) -> Tensor:
     That is how TransUNet's authors resize them (Chen et al. 2021, `scipy.ndimage.zoom` of order 1).
 
     Args:
-        table: (1, h w, E), or (1, 1 + h w, E) with the class token's first; h = w, or (h, w) is the new grid.
+        table: (1, h w, E), or (1, 1 + h w, E) with the class token's first; h = w, or (h, w) is the new grid and
+            h w neither a square nor 1 more.
         grid: (H, W) patches of the new table.
 
     Returns:

@@ -1,5 +1,6 @@
 """Images one after the other through a trained model: label maps, pictures, scores where a reference is known."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,7 +139,7 @@ class Ledger:
             found = read_json(self.path, '')
         except (FileNotFoundError, UserError):
             found = None
-        fits = not find_fault(found, {str: dict(image=[[int]], by=OTHERS, overlay=(str, None, ...))})
+        fits = not find_fault(found, {str: dict(image=[[int]], by=OTHERS, overlays=([str], ...))})
         self.entries: dict[str, dict] = found if fits else {}
 
     def holds(self, job: Job) -> bool:
@@ -148,8 +149,8 @@ class Ledger:
 
     def drew(self, job: Job) -> bool:
         """Whether a job's picture is of that label map."""
-        entry = self.entries.get(job.label.name, {})  # earlier versions did not note the picture
-        return self.holds(job) and entry.get('overlay', _place(job.overlay)) == _place(job.overlay)
+        place = self._place(job.overlay)
+        return self.holds(job) and place in self.entries[job.label.name].get('overlays', [place])
 
     def check(self, jobs: Sequence[Job], others: Sequence[Path], overwrite: bool) -> None:
         """Refuse to write over files that this call has not made, or take them away.
@@ -175,14 +176,17 @@ class Ledger:
 
     def begin(self, job: Job) -> None:
         """Note a label map and a picture before they are written: a kill leaves what is noted and not there."""
-        if not self.holds(job):
+        drawn = []
+        if self.holds(job):
+            drawn = self.entries[job.label.name].get('overlays', [])  # which earlier versions did not note
+        else:
             job.label.unlink(missing_ok=True)
-        self.entries[job.label.name] = self._entry(job) | dict(overlay=_place(job.overlay))
+        places = [*drawn, *([self._place(job.overlay)] if job.overlay else [])]
+        self.entries[job.label.name] = self._entry(job) | dict(overlays=places)
         write_json(self.path, self.entries)
 
     def _entry(self, job: Job) -> dict:
         return dict(image=job.image.fingerprint, by=self.made_by)
 
-
-def _place(path: Path | None) -> str | None:
-    return path and str(path.absolute())
+    def _place(self, picture: Path | None) -> str | None:
+        return picture and os.path.relpath(picture, self.path.parent)  # so that all may be moved together

@@ -270,7 +270,7 @@ def _place_of(source: Source, path: Path) -> str:
 
 def _fetch(name: str, place: Place, path: Path, folder: Path, progress: Progress) -> None:
     """The file, and before it its note; what it is converted from is not kept."""
-    raw = folder / f'{name}-{place.name}'
+    raw = folder / f'{name.replace("/", "_")}-{place.name}'
     found, facts = place.file.fetch(raw, progress.counter('MiB'))
     note = {'from': place.name, **facts, **place.facts}
     if place.convert:

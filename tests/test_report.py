@@ -118,10 +118,13 @@ def test_grids_that_say_so_stand_side_by_side_above_the_index(results, tmp_path)
         file.write_text(file.read_text().replace(f'overview: CT of {name}', 'overview: CT'))
     render(root, draw_index)
     assert '| DSC case | CT, phantom | CT, twin |' in (root / 'README.md').read_text()
-    spec = (root / 'generalization/grid.yaml').read_text()
-    (root / 'generalization/grid.yaml').write_text(f'{spec}\noverview: all\n')
+    spec = (root / 'generalization/grid.yaml').read_text() + '\noverview: all\n'
+    (root / 'generalization/grid.yaml').write_text(spec)  # of an earlier version
+    render(root, draw_index)
+    assert '| DSC case | CT, phantom | CT, twin |' in (root / 'README.md').read_text()
+    (root / 'several.yaml').write_text(spec)
     with pytest.raises(UserError, match='overview has a column for each grid of one dataset'):
-        load_grid(str(root / 'generalization/grid.yaml'))
+        load_grid(str(root / 'several.yaml'))
 
 
 PROBE = """<script>

@@ -182,7 +182,7 @@ class SlurmExecutor(Executor):
             lines = [line.removeprefix('sbatch: ').removeprefix('error: ') for line in str(error).splitlines()]
             raise UserError(f'sbatch: {"; ".join(lines)}; see Slurm in run_grid.py --help') from None
         for job in jobs:  # of an earlier attempt that failed; their processes have yet to start
-            if not job.digest:  # else it tells by itself of which attempt it is, and another grid may need it
+            if not job.digest or job.left():  # a source's note of another recipe is not taken for this one's
                 job.leaves.unlink(missing_ok=True)
         numbers = {job.name: each.job_id for job, each in zip(jobs, submitted, strict=True)}
         write_json(folder / NOTE, read_object(folder / NOTE) | {_key(job): numbers[job.name] for job in jobs})
@@ -206,7 +206,8 @@ def find_submitted(jobs: Iterable[Job], folder: Path) -> dict[str, str]:
         _ask('scancel', *torn)
     noted = {key: number for key, number in noted.items() if number in alive}
     runs = {_run_of(_key(job)) for job in jobs if job.run}
-    if old := [key for key in noted if key not in names and _run_of(key) in runs]:
+    if old := [key for key in noted if key not in names and _run_of(key) in runs
+               and not Path(key.partition(' ')[2]).exists()]:  # else it is about to end
         _ask('scancel', *(noted.pop(key) for key in old))
     write_json(folder / NOTE, noted)
     return {names[key]: number for key, number in noted.items() if key in names}

@@ -326,7 +326,7 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
     spec = {key: value for key, value in spec.items() if value is not None}
     if not spec.get('configs'):
         raise UserError(f"{path}: key 'configs' is missing")
-    if spec.get('overview') and 'datasets' in spec:
+    if spec.get('overview') and len(spec.get('datasets') or ()) > 1 and path.name != 'grid.yaml':
         raise UserError(f'{path}: overview has a column for each grid of one dataset; leave it out, or datasets')
     chosen = _choose_datasets(spec, datasets, path)
     for dataset in chosen:
@@ -355,7 +355,8 @@ def load_grid(name: str, tables: Iterable[str] | None = None, seeds: Sequence[in
             asked['tune'] = {name: values for name, values in spec['tune'].items()
                              if _tuned_option(name).removeprefix('experiment.') not in given}
     if seeds:  # the first of the file is its search's
-        asked['seeds'] = list(dict.fromkeys([*usual_seeds, *seeds]))
+        first = usual_seeds if spec.get('seeds') or 'tune' in spec else ()
+        asked['seeds'] = list(dict.fromkeys([*first, *seeds]))
     listed = spec.get('tables') or []
     if more := [table for table in tables or () if table not in map(str, listed)]:
         asked['tables'] = listed | dict.fromkeys(more) if isinstance(listed, dict) else [*listed, *more]

@@ -42,7 +42,7 @@ def find_parts(grids: Sequence[tuple[Grid, Measured]]) -> list[Part]:
     """Of the grids that have a place in the overview, those with figures; each is in a folder of its name."""
     parts = []
     for grid, measured in grids:
-        table = main_table(measured, grid) if grid.overview else None
+        table = main_table(measured, grid) if grid.overview and len(grid.datasets) == 1 else None
         if table:
             rows = {row: cell for row, cell in table.rows.items() if measured.done(cell)}
             effects = {str(each.contrast): each for each in judge_page(measured, grid)

@@ -124,7 +124,7 @@ def _metric_table(table: Table, measured: Measured, grid: Grid, committed: Measu
                 'runs': value.runs}
         if committed:
             other = committed.value(cell, labels=labels)
-            same = not other.seeds or measured.cases(cell) == committed.cases(cell)
+            same = not (value.seeds and other.seeds) or measured.cases(cell) == committed.cases(cell)
             row |= {'committed': str(other), 'agrees': agreement(value, other) if same else 'other cases'}
         if label in paper:
             row[published.heading] = f'{paper.pop(label):.2f}{" (per case)" * (label in published.per_case)}'
