@@ -229,7 +229,7 @@ def test_a_timm_name_is_one_thing_everywhere(name, tmp_path):
 @pytest.mark.parametrize('options, head, message', [
     ({}, {}, ''),
     ({'experiment.target': 'all'}, {}, "auxiliary_head: predicts one slice, experiment.target='all' asks for all"),
-    ({'experiment.encoder': 'deit_tiny_patch16_224'}, {}, 'auxiliary_head 192 channels, and its in_channels is 96'),
+    ({'experiment.encoder': 'deit_tiny_patch16_224'}, {}, '_head 192 channels, and its in_channels is 96'),
     ({}, dict(num_classes=7), 'auxiliary_head.num_classes=7, but experiment.data_root decides it'),
     ({'model.decode_head.out_channels': 1}, {}, 'decode_head.out_channels=1: there is one for each of 3 classes'),
 ])
