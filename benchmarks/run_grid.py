@@ -168,6 +168,7 @@ def main() -> int:
             print(f'{cell}: left out, as not all of its search has ended, or none of it well', file=sys.stderr)
         if args.search:
             return 0 if complete else 1
+
         def decided(seeds: Sequence[int]) -> list[Run]:
             return [run for run in list_runs(replace(grid, seeds=tuple(seeds)), args.weights_root, args.max_iters,
                                              choices) if (run.cell, run.fold) not in search or run.search]

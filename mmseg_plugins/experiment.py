@@ -341,12 +341,7 @@ def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:
             for part, settings in parts.items():
                 model[part] = settings  # mmengine's own `update` would merge the config's sizes in
             for head in beside:
-                widths, index = model.decode_head.in_channels, head.get('in_index', -1)
-                widths = [widths[i] for i in index] if isinstance(index, list | tuple) else widths[index]
-                if widths != head.in_channels:
-                    raise UserError(f'experiment.encoder={experiment.encoder!r} gives model.auxiliary_head '
-                                    f'{widths} channels, and its in_channels is {head.in_channels}; correct that, '
-                                    'or leave one of the two out')
+                _check_widths(head, model.decode_head.in_channels, experiment.encoder)
         model.slices, model.target = slices, experiment.target
         for head in (model.decode_head, *beside):
             head.num_classes = len(index['labels'])
@@ -373,6 +368,15 @@ def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:
                                 'given to; leave it out')
             model.backbone[key] = value
     _carry_computation(experiment, model)
+
+
+def _check_widths(head: ConfigDict, widths: Sequence[int], encoder: str) -> None:
+    """Refuse an auxiliary head that was made for other maps than the encoder's, of these widths."""
+    taken = head.get('in_index', -1)
+    given = [widths[i] for i in taken] if isinstance(taken, list | tuple) else widths[taken]
+    if given != head.in_channels:
+        raise UserError(f'experiment.encoder={encoder!r} gives model.auxiliary_head {given} channels, and its '
+                        f'in_channels is {head.in_channels}; correct that, or leave one of the two out')
 
 
 def _carry_computation(experiment: ConfigDict, model: ConfigDict) -> None:

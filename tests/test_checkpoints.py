@@ -13,7 +13,7 @@ from safetensors.torch import save
 from mmseg_plugins import checkpoints
 from mmseg_plugins.compat import describe_timm_model
 from mmseg_plugins.errors import UserError
-from mmseg_plugins.models import InflatedViT, VideoSwin
+from mmseg_plugins.models import InflatedSwin, InflatedViT, VideoSwin
 
 MINI = dict(img_size=32, out_indices=(0, 1, 1, 1), slices=3,
             sizes=dict(patch_size=8, embed_dim=24, depth=2, num_heads=3))
@@ -250,6 +250,11 @@ def test_ones_own_checkpoint_is_a_source_as_it_is(tmp_path):
         encoder.init_weights()
         kernels = [each.model.patch_embed.proj.weight for each in (video, encoder)]
         assert torch.equal(*kernels) if channels == 4 else torch.allclose(kernels[0].sum(1, True), kernels[1])
+    flat = dict(sizes, window_size=4)  # a 2D one of colours is inflated as any other
+    swin = InflatedSwin(slices=1, channels=3, img_size=128, sizes=flat)
+    encoder = VideoSwin(channels=3, sizes=sizes, source=str(save_own(swin, 3)))
+    encoder.init_weights()
+    assert 'patch_embed.proj.weight' in encoder.load_report.inflated
 
 
 @pytest.mark.parametrize('keys, what', [

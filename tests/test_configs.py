@@ -229,13 +229,14 @@ def test_a_timm_name_is_one_thing_everywhere(name, tmp_path):
 @pytest.mark.parametrize('options, head, message', [
     ({}, {}, ''),
     ({'experiment.target': 'all'}, {}, "auxiliary_head: predicts one slice, experiment.target='all' asks for all"),
+    ({'experiment.encoder': 'deit_tiny_patch16_224'}, dict(in_channels=192), ''),
     ({'experiment.encoder': 'deit_tiny_patch16_224'}, {}, '_head 192 channels, and its in_channels is 96'),
     ({}, dict(num_classes=7), 'auxiliary_head.num_classes=7, but experiment.data_root decides it'),
     ({'model.decode_head.out_channels': 1}, {}, 'decode_head.out_channels=1: there is one for each of 3 classes'),
 ])
 def test_heads_have_the_datasets_classes_or_it_is_one_line(prepared, tmp_path, options, head, message):
-    auxiliary = dict(type='FCNHead', in_channels=96, channels=8, in_index=2, **head,
-                     loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True))
+    auxiliary = dict(type='FCNHead', in_channels=96, channels=8, in_index=2,
+                     loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True)) | head
     (tmp_path / 'own.py').write_text(f'_base_ = {str(REPO / "configs/beit_centering_phantom.py")!r}\n'
                                      f'model = dict(auxiliary_head={auxiliary})\n')
     options = {'experiment.data_root': str(prepared), 'experiment.source': None, **options}

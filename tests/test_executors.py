@@ -27,6 +27,7 @@ from benchmarks.grid.reader import load_grid
 from benchmarks.run_grid import parse_args
 from benchmarks.runs import execute
 from benchmarks.runs.agenda import Agenda, SourceJob, make_run
+from benchmarks.runs.provenance import provenance
 from benchmarks.runs.records import read_records
 from benchmarks.runs.run import Run
 from mmseg_plugins import startup
@@ -85,6 +86,12 @@ def test_a_run_whose_config_has_changed_since_it_was_named_is_not_run(tmp_path, 
     said = execute.execute_run(changed, tmp_path, tmp_path / 'work', print)
     assert said == 'its config or data have changed since the grid was called; call it again'
     assert not list(tmp_path.glob('records/*'))
+
+
+def test_where_there_is_no_git_the_revision_is_not_known(monkeypatch):
+    monkeypatch.setenv('PATH', '')
+    code = provenance.__wrapped__()['code']
+    assert code == dict(revision=None, modified=False)
 
 
 def test_in_this_process_one_after_another(tmp_path):

@@ -115,7 +115,7 @@ class Measured:
         cells = self._by_cell if cell is None else [cell]
         return [record for each in cells for record in self.runs(each) if record['state'] == 'done']
 
-    def parts(self) -> list[dict]:
+    def finished_runs(self) -> list[dict]:
         """Finished runs, each of one fold where there are folds."""
         return [record for record in self.records if record['state'] == 'done']
 

@@ -43,17 +43,17 @@ def fill_page(grid: Grid, measured: Measured, left_out: dict[str, str], findings
         findings: sentences.
         compared: whether tables show the committed figures as well.
     """
-    done, parts = measured.done(), measured.parts()
+    done, finished = measured.done(), measured.finished_runs()
     built, names = {table.name for table in tables}, cell_names(measured, grid)
     shown = {claims: [shown_table(table) for table in tables if (table.name == 'claims') == claims]
              for claims in (True, False)}
     return fill(
-        'report.html.j2', grid=grid, measured=measured, done=len(parts), left_out=left_out,
+        'report.html.j2', grid=grid, measured=measured, done=len(finished), left_out=left_out,
         compared=compared, folds=measured.folds(), parts=split_merged,
         unfinished=[(names[Cell(**record['cell'])], record) for record in measured.unfinished()],
         lost=sorted({name for record in done for name in record['scores'].get('lost', ())}),
-        names=names, label=cell_label, seeds=sorted({record['seed'] for record in parts}),
-        cells=len({Cell(**record['cell']) for record in parts}), failed=measured.failed(),
+        names=names, label=cell_label, seeds=sorted({record['seed'] for record in finished}),
+        cells=len({Cell(**record['cell']) for record in finished}), failed=measured.failed(),
         datasets=finished_datasets(measured, grid) or grid.datasets, data=describe_data(done),
         findings=findings, registered=any(each.registered for each in shown_contrasts(measured, grid)),
         untuned=untuned(measured, grid),
@@ -105,7 +105,7 @@ def index_cells(measured: Measured, grid: Grid) -> list[str]:
         main += ' (all labels)' if labels == 'all' else ''
     folds = f' in {" or ".join(map(str, measured.folds()))} folds' if measured.folds() else ''
     return [', '.join(finished_datasets(measured, grid)) or '—',
-            f'{len(measured.parts())}{folds}{failed}', main,
+            f'{len(measured.finished_runs())}{folds}{failed}', main,
             '; '.join(describe_hardware(measured)) or '—']
 
 
