@@ -23,10 +23,9 @@ from .sources import describe_weights
 from .untrusted import OTHERS, find_fault
 
 # Of a prepared dataset's index: what a prediction needs, and what its user wants to know.
-DATA = {key: INDEX[key] for key in ('dataset', 'labels', 'headline', 'channels', 'intensity', 'nominal_spacing',
-                                    'citation', 'evaluate')}
-DATA |= OTHERS | dict(channel_names=([str], ...), modality=(str, ...), nsd_tolerance=float, input_size=(int, ...),
-                      steps=(int, ...))
+DATA = {key: INDEX[key] for key in ('dataset', 'labels', 'headline', 'channels', 'intensity', 'evaluate')}
+DATA |= OTHERS | dict(nominal_spacing=bool, citation=str, channel_names=([str], ...), modality=(str, ...),
+                      nsd_tolerance=float, input_size=(int, ...), steps=(int, ...))
 PART = OTHERS | dict(type=str)
 CARRIED = OTHERS | dict(config=dict(model=PART, experiment=OTHERS, pipeline=[PART]), imports=[str], data=DATA,
                         source=(OTHERS, None))

@@ -52,7 +52,7 @@ from .datasets.splits import name_share, split_cases
 from .datasets.store import read_index
 from .errors import UserError, nearest
 from .inflation import trained_form
-from .keys import KEYS, PLACEHOLDERS, check_experiment, check_place, decided_by, sides
+from .keys import PLACEHOLDERS, check_experiment, check_place, decided_by, sides, unusual
 from .models.encoders import is_inflated, timm_encoder
 from .models.volume_segmentor import fill_network
 from .progress import Progress
@@ -235,8 +235,8 @@ def check_start(cfg: Config, world_size: int) -> str:
         what, size = 'windows', f'{experiment.slices} slices{uneven}, stride {experiment.stride}'
         inflation = f'inflation {experiment.inflation}, '
         inflation += ''.join(f'{key} {experiment[key]}, ' for key in ('lifting', 'tuning')
-                             if _unusual(experiment, key))
-    inference = _unusual(experiment, 'inference_precision')
+                             if unusual(experiment, key))
+    inference = unusual(experiment, 'inference_precision')
     return (f'{experiment.steps} steps of {experiment.batch} {what} ({world_size} processes x '
             f'{train.batch_size // experiment.accumulate} {what} x {experiment.accumulate} accumulated) on '
             f'{trained} cases of {index["dataset"]}{evaluated}; {size}, '
@@ -352,17 +352,17 @@ def _carry_into_model(cfg: Config, experiment: ConfigDict, index: dict) -> None:
         model.steps, model.accumulate = experiment.steps, experiment.accumulate
         form = experiment.inflation if trained_form(experiment.inflation) else None
         for key, value, why in (
-                ('tuning', _unusual(experiment, 'tuning'), 'trains all weights of its encoder'),
-                ('lifting', _unusual(experiment, 'lifting'), 'sees one slice'),
+                ('tuning', unusual(experiment, 'tuning'), 'trains all weights of its encoder'),
+                ('lifting', unusual(experiment, 'lifting'), 'sees one slice'),
                 ('inflation', form, 'trains the kernel itself'),
-                ('inference_precision', _unusual(experiment, 'inference_precision'), 'predicts nothing')):
+                ('inference_precision', unusual(experiment, 'inference_precision'), 'predicts nothing')):
             if value is not None:
                 raise UserError(f'experiment.{key}={value}: an objective without labels {why}; leave it out')
     model.backbone.update(slices=slices, channels=index['channels'], inflation=experiment.inflation,
                           source=experiment.source, img_size=experiment.img_size)
     for key in ('lifting', 'tuning'):
         model.backbone.pop(key, None)
-        if (value := _unusual(experiment, key)) is not None:
+        if (value := unusual(experiment, key)) is not None:
             if not is_inflated(model.backbone):
                 raise UserError(f'experiment.{key}={value}: {model.backbone.type} is no encoder that it can be '
                                 'given to; leave it out')
@@ -381,18 +381,12 @@ def _check_widths(head: ConfigDict, widths: Sequence[int], encoder: str) -> None
 
 def _carry_computation(experiment: ConfigDict, model: ConfigDict) -> None:
     """Hand how it is computed (acceleration.py) to the parts of the model that know of it."""
-    if 'activation_checkpointing' in experiment:
-        model.backbone.with_cp = experiment.activation_checkpointing
+    if (kept := experiment.get('activation_checkpointing')) is not None:
+        model.backbone.with_cp = kept
     for key in ('compile', 'channels_last', 'inference_precision'):
         model.pop(key, None)
-        if (value := _unusual(experiment, key)) is not None:
+        if (value := unusual(experiment, key)) is not None:
             model[key] = value
-
-
-def _unusual(experiment: ConfigDict, key: str) -> Any:
-    """The value of a key; None where that is what leaving it out means."""
-    value = experiment.get(key)
-    return None if value == KEYS[key].usual else value
 
 
 def _carry_into_data(cfg: Config, experiment: ConfigDict, index: dict, world_size: int) -> None:
@@ -450,8 +444,8 @@ def _carry_into_schedule(cfg: Config, experiment: ConfigDict) -> None:
                          accumulate=experiment.accumulate)
     cfg.default_hooks.checkpoint.interval = experiment.checkpoint_interval
     cfg.default_hooks.pop('neighbour_rate', None)
-    if (factor := _unusual(experiment, 'neighbour_lr')) is not None and experiment.slices > 1:
-        if lifting := _unusual(experiment, 'lifting'):
+    if (factor := unusual(experiment, 'neighbour_lr')) is not None and experiment.slices > 1:
+        if lifting := unusual(experiment, 'lifting'):
             raise UserError(f'experiment.neighbour_lr={factor}: is for the lifting `kernel`, and not for '
                             f'{lifting}; leave one of the two out')
         if trained_form(experiment.inflation):

@@ -19,6 +19,7 @@ from .experiment import describe_crops
 from .files import write_atomic, write_json
 from .inference import load_model
 from .inflation import trained_form
+from .keys import sides, unusual
 from .untrusted import OTHERS, find_fault, read_json
 
 WEIGHTS, CONFIG, CARD = 'model.safetensors', 'config.json', 'README.md'
@@ -84,9 +85,10 @@ def describe(model: nn.Module, carried: dict, step: int | None, scores: dict | N
     volumes = f'{modality} volumes' + (f' ({channels})' if channels != modality else '')
     takes = describe_crops(experiment) or (
         f'windows of {experiment["slices"]} slices, stride {experiment["stride"]}, of '
-        f'{_size(experiment["img_size"])} pixels')
+        f'{" x ".join(map(str, sides(experiment["img_size"])))} pixels')
     labels = ', '.join(f'{name} ({number})' for number, name in list(enumerate(data['labels']))[1:])
     source, encoder, trained = carried['source'], _encoder(model), experiment.get('precision') or 'fp32'
+    predicts = unusual(experiment, 'inference_precision') or ('tf32' if trained == 'tf32' else 'fp32')
     modules = f' --imports {" ".join(carried["imports"])}' if carried['imports'] else ''
     facts = {
         'Input': f'{volumes}; the network takes {takes}. A volume of any size is segmented at its own resolution.',
@@ -97,8 +99,7 @@ def describe(model: nn.Module, carried: dict, step: int | None, scores: dict | N
             f'{key.replace("_", " ")}: {value}' for key, value in source.items()),
         'Training': ', '.join(f'{key} {experiment[key]}' for key in ('steps', 'batch', 'lr', 'seed')
                               if key in experiment) + (f'; these are the weights of step {step}' if step else ''),
-        'Precision': f'trained in {trained}, predicts in '
-                     f'{experiment.get("inference_precision") or ("tf32" if trained == "tf32" else "fp32")}'}
+        'Precision': f'trained in {trained}, predicts in {predicts}'}
     parts = ['---\nlicense: other\nlibrary_name: mmseg_plugins\npipeline_tag: image-segmentation\n'
              f'tags: [medical, segmentation, 3d]\ndatasets: [{json.dumps(data["dataset"])}]\n---',
              f'# {encoder.partition(" ")[0]} for {data["dataset"]}',
@@ -153,10 +154,6 @@ def _encoder(model: nn.Module) -> str:
     sizes = [f'{key.replace("_", " ")} {value}' for key, value in getattr(encoder, 'sizes', {}).items()]
     told = ', '.join(filter(None, [getattr(encoder, 'name', ''), *sizes]))
     return type(encoder).__name__ + (f' ({told})' if told else '')
-
-
-def _size(size: Any) -> str:
-    return ' x '.join(map(str, size if isinstance(size, list | tuple) else [size] * 2))
 
 
 def _intensities(rule: Any, preprocessor: nn.Module) -> str:

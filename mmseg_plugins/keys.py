@@ -5,7 +5,7 @@ Beside them, what numbers in other places may be, where their constructors take 
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,6 +154,12 @@ PLACEHOLDERS = {'optim_wrapper.optimizer.lr': 3e-5, 'train_cfg.max_iters': 25000
 def decided_by(place: str) -> str | None:
     """The key of `experiment` that decides a place of a config, as `train_cfg.max_iters`; None: no key."""
     return next((name for name, key in KEYS.items() if re.fullmatch(key.decides, place)), None)
+
+
+def unusual(experiment: Mapping[str, Any], key: str) -> Any:
+    """The value of a key; None where that is what leaving it out means."""
+    value = experiment.get(key)
+    return None if value == KEYS[key].usual else value
 
 
 def check_size(value: Any) -> int | tuple[int, int]:

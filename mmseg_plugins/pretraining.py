@@ -17,6 +17,7 @@ from .computed import merged_state
 from .datasets.store import read_index
 from .errors import UserError
 from .files import write_atomic
+from .keys import KEYS, unusual
 from .sources import read_note, write_note
 
 
@@ -35,11 +36,9 @@ def pretrain(cfg: Config, out: Path, hooks: Sequence[Hook] = (), **told: Any) ->
         it logs, as the mean of the last 50 steps.
 
     Raises:
-        UserError: windows of more than one slice, or a lifting.
+        UserError: the config is of no 2D encoder.
     """
-    for key, usual in (('slices', 1), ('lifting', 'kernel')):
-        if (value := cfg.experiment.get(key, usual)) != usual:
-            raise UserError(f'experiment.{key}={value}: pre-training is 2D, of one slice; set it to {usual}')
+    check_pretraining(cfg)
     runner = build_runner(cfg)
     for hook in hooks:
         runner.register_hook(hook)
@@ -60,6 +59,16 @@ def pretrain(cfg: Config, out: Path, hooks: Sequence[Hook] = (), **told: Any) ->
                    | describe_data(cfg))
         write_atomic(out, buffer.getvalue())
     return metrics
+
+
+def check_pretraining(cfg: Config) -> None:
+    """Raise a UserError for a config that trains no encoder of single slices."""
+    if 'backbone' not in cfg.model:
+        raise UserError(f'{cfg.filename}: its network takes volumes and has no encoder of 2D images to keep; name '
+                        'a config of windows of one slice')
+    for key, must in (('slices', 1), ('lifting', KEYS['lifting'].usual)):
+        if (value := unusual(cfg.experiment, key)) not in (None, must):
+            raise UserError(f'experiment.{key}={value}: pre-training is 2D, of one slice; set it to {must}')
 
 
 def describe_data(cfg: Config) -> dict:

@@ -308,7 +308,8 @@ def test_a_checkpoint_is_read_as_data(files, checkpoint, place, value, text):
 
 
 @pytest.mark.parametrize('key, value', [('headline', [99]), ('labels', ['background']), ('channels', 0),
-                                        ('intensity', dict(sound='loud', paper='maximum'))])
+                                        ('intensity', dict(sound='loud', paper='maximum')),
+                                        ('nominal_spacing', None), ('citation', None)])
 def test_what_it_carries_of_its_data_is_checked(files, checkpoint, key, value):
     spoilt = save_changed(checkpoint, 'spoilt.pth', lambda carried: carried['data'].update({key: value}))
     with pytest.raises(UserError, match='not as tools/train.py writes it'):

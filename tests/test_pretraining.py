@@ -16,7 +16,7 @@ from mmseg_plugins.datasets.layout_images import prepare_layout
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.experiment import load_config, prepare_for_device
 from mmseg_plugins.models import InflatedViT, MultiCrop
-from mmseg_plugins.pretraining import pretrain
+from mmseg_plugins.pretraining import check_pretraining, pretrain
 
 CONFIG = REPO / 'configs' / 'mini_beit_dino_layout.py'
 TINY = {'experiment.img_size': 32, 'experiment.batch': 4, 'experiment.warmup': 1,
@@ -225,6 +225,20 @@ def test_two_processes_on_slices_of_one_channel(prepared, tmp_path):
     call_tool('pretrain', *again, '--work-dir', tmp_path)
     with pytest.raises(UserError, match='--overwrite'):  # nothing there that it would go on from
         call_tool('pretrain', *again, '--work-dir', tmp_path / 'empty')
+
+
+def test_what_trains_no_2d_encoder_is_refused_before_it_begins(layout, prepared):
+    kernel = {'experiment.lifting': None}  # which is `kernel`
+    check_pretraining(load_config(CONFIG, kernel | {'experiment.data_root': str(layout)}))
+    for path, options, message in (
+            ('mini_beit_centering_hippocampus', {}, 'experiment.slices=5: .* one slice'),
+            ('mini_beit_centering_hippocampus', {'experiment.slices': 1, 'experiment.lifting': 'late'},
+             'experiment.lifting=late: .* one slice'),
+            ('unet3d_phantom', {}, 'unet3d_phantom.py: its network takes volumes')):
+        values = {'experiment.data_root': str(prepared), 'experiment.source': None} | options
+        with pytest.raises(UserError, match=message):
+            call_tool('pretrain', REPO / f'configs/{path}.py', '--out', 'w.pth', '--dry-run', '--cfg-options',
+                      *(f'{key}={value}' for key, value in values.items()))
 
 
 def test_mistakes_are_named(layout, tmp_path):

@@ -395,6 +395,8 @@ def test_a_key_of_crops_is_none_of_windows(prepared):
     with pytest.raises(UserError, match='experiment.spacing is of crops, and the network takes windows'):
         load_config(children.CONFIG, {'experiment.data_root': str(prepared), 'experiment.source': None,
                                       'experiment.spacing': (1.0, 1.0, 1.0)})
+    load_config(CONFIG, {  # of another kind of config, and left out
+        'experiment.data_root': str(prepared), 'experiment.activation_checkpointing': None})
     with pytest.raises(UserError, match='model.network takes experiment.crop; a config has both, or neither'):
         load_config(children.CONFIG, {f'experiment.{key}': value for key, value in dict(
             data_root=str(prepared), source=None, crop=(4, 4, 4), slices=None, stride=None, target=None,

@@ -16,7 +16,7 @@ from mmseg_plugins.experiment import check_start, load_config, prepare_for_devic
 from mmseg_plugins.files import check_output
 from mmseg_plugins.launch import add_launcher, check_launcher, was_restarted, world_size
 from mmseg_plugins.options import add_amp, add_config_options, path
-from mmseg_plugins.pretraining import pretrain
+from mmseg_plugins.pretraining import check_pretraining, pretrain
 from mmseg_plugins.work_dir import PATIENCE, check_work_dir, hold_work_dir
 
 
@@ -41,6 +41,7 @@ def main() -> None:
     check_launcher(args.launcher, args.local_rank)
     processes = world_size(args.launcher)
     cfg = load_config(args.config, args.cfg_options, processes)
+    check_pretraining(cfg)
     plan = check_start(cfg, processes)
     work_dir = args.work_dir or Path('work_dirs') / args.config.stem
     restarted = was_restarted()

@@ -31,12 +31,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from mmseg_plugins.datasets import read_index
+from mmseg_plugins.datasets.images import read_stored
 from mmseg_plugins.datasets.nifti import write_nifti
 from mmseg_plugins.datasets.splits import split_cases
-from mmseg_plugins.datasets.store import Store, check_case
+from mmseg_plugins.datasets.store import Store
 from mmseg_plugins.datasets.volumes import from_slices
 from mmseg_plugins.errors import UserError, nearest
 from mmseg_plugins.evaluation.folder import ScoredFolder, score_folder
@@ -121,21 +120,21 @@ def write_cases(prepared: Path, folder: Path, evaluated: str) -> None:
     """A prepared dataset as NIfTI files, without the labels of the evaluated split; files that are there stay."""
     index, store = read_index(prepared), Store(prepared)
     hidden = split_cases(index, evaluated)
-    for case, entry in index['cases'].items():
-        slices, meta = list(range(entry['shape'][0])), check_case(prepared, index, case)
-        depth, channels, *plane = entry['shape']
-        image = np.asarray(store.window(case, slices)).reshape(channels, depth, *plane).transpose(1, 2, 3, 0)
-        parts = {'images': image[..., 0] if channels == 1 else image}
+    for case in index['cases']:
+        volume = read_stored(store, index, case)
+        image = volume.image.transpose(0, 2, 3, 1)
+        parts = {'images': image[..., 0] if image.shape[-1] == 1 else image}
         if case not in hidden:
-            parts['labels'] = np.asarray(store.label(case, slices))
+            parts['labels'] = volume.label
         for part, array in parts.items():
             if not (path := folder / part / f'{case}.nii.gz').exists():
-                write_nifti(path, from_slices(array, meta['axes'], meta['flips']), np.array(meta['affine']))
+                write_nifti(path, from_slices(array, volume.axes, volume.flips), volume.affine)
     kept = dict(train=index['cases']) if evaluated.partition(':')[0] == 'all' else index['split']
     whole = {part: [case for case in cases if case not in hidden] for part, cases in kept.items()}
     write_json(folder / 'split.json', whole | {evaluated: hidden})
     write_json(folder / 'dataset.json', dict(
-        name=index['dataset'], modality=index['modality'],
-        channel_names={str(number): name for number, name in enumerate(index['channel_names'])},
+        name=index['dataset'], modality=index.get('modality'),
+        channel_names={str(number): name for number, name in enumerate(
+            index.get('channel_names') or map(str, range(index['channels'])))},
         labels={name: number for number, name in enumerate(['background', *index['labels'][1:]])},
         file_ending='.nii.gz'))

@@ -9,7 +9,7 @@ import numpy as np
 
 from mmseg_plugins.datasets.intensity import PROTOCOLS
 from mmseg_plugins.datasets.statistics import describe_volume
-from mmseg_plugins.datasets.store import INDEXED, write_case, write_index
+from mmseg_plugins.datasets.store import write_case, write_index
 from mmseg_plugins.datasets.volumes import Volume
 from mmseg_plugins.errors import UserError
 from mmseg_plugins.files import write_json
@@ -91,4 +91,4 @@ def _write_excerpt(folder: Path, kind: Kind, depth: int = 16) -> None:
     write_index(folder, index | dict(
         dataset=folder.name, headline=list(range(1, labels)), intensity=dict.fromkeys(PROTOCOLS, (-1000, 1000)),
         split_hash='none', split=dict.fromkeys(('train', 'val', 'test'), ['random']),
-        cases=dict(random={key: meta[key] for key in INDEXED})))
+        cases=dict(random=meta)))

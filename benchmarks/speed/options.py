@@ -22,15 +22,15 @@ os.environ.setdefault('KINETO_LOG_LEVEL', '6')  # torch's profiler says when it 
 
 import torch  # noqa: E402
 
-import mmseg_plugins  # noqa: E402, F401
 from benchmarks.speed.common import CONSOLE, make_parser, parse, table, take_turns, write_page  # noqa: E402
 from mmseg_plugins.acceleration import missing_for_compilation  # noqa: E402
+from mmseg_plugins.building import build_model  # noqa: E402
+from mmseg_plugins.commands import REPO  # noqa: E402
 from mmseg_plugins.datasets.phantom import write_phantom  # noqa: E402
 from mmseg_plugins.datasets.prepare import prepare_dataset  # noqa: E402
 from mmseg_plugins.errors import UserError, run_main  # noqa: E402
 from mmseg_plugins.experiment import load_config, prepare_for_device  # noqa: E402
 
-REPO = Path(__file__).parents[2]
 DEFAULT = 'float32 (default)'
 OPTIONS = {
     DEFAULT: {}, 'tf32': dict(precision='tf32'), 'bf16': dict(precision='bf16'), 'fp16': dict(precision='fp16'),
@@ -60,14 +60,13 @@ def train(config: str, options: dict, steps: int) -> tuple[list[float], list[flo
     from mmengine.device import get_device
     from mmengine.optim import build_optim_wrapper
     from mmengine.runner import Runner, set_random_seed
-    from mmseg.registry import MODELS
 
     cfg = load_config(REPO / config, options)
     prepare_for_device(cfg, 'none')
     cfg.model.backbone.drop_path_rate = cfg.model.decode_head.dropout_ratio = 0.0
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
     set_random_seed(cfg.experiment.seed)
-    model = MODELS.build(cfg.model).to(get_device()).train()
+    model = build_model(cfg).to(get_device()).train()
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
     batches = iter(Runner.build_dataloader(cfg.train_dataloader, seed=cfg.experiment.seed))
     seconds, losses = [], []
@@ -147,9 +146,6 @@ def main() -> int:
         parser.error('--steps must be at least 2')
     if args.batch == 1:
         raise UserError('--batch 1: the decoder\'s norm over a pooled map needs two windows')
-    from mmengine.registry import init_default_scope
-
-    init_default_scope('mmseg')
     chosen = {'experiment.img_size': args.size, 'experiment.batch': args.batch}
     given = {key: value for key, value in chosen.items() if value}
     base = {'experiment.img_size': 512 if gpu else 224, 'experiment.batch': 8 if gpu else 2} | given

@@ -7,7 +7,6 @@ begins with the gradient that the part behind has left.
 
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,18 +119,11 @@ def evaluation_parts(cfg) -> tuple[dict[str, Callable[[], object]], int]:
             'confusion matrices, and HD95 and NSD of the case': lambda: score(*SURFACES)}, len(loader.dataset)
 
 
-def timed(work: Callable[[], object]) -> float:
-    """CPU-seconds of work that is of a sequence, which cannot be done twice."""
-    start = time.process_time()
-    work()
-    return time.process_time() - start
-
-
 def shares(parts: dict[str, Callable], repeats: int, count: int) -> list[list[str]]:
     """Rows of a table: each part's CPU milliseconds, of `count` together, and its share of all."""
     for work in parts.values():
         work()
-    seconds = common.take_turns({name: lambda work=work: timed(work) for name, work in parts.items()},
+    seconds = common.take_turns({name: lambda work=work: common.timed(work) for name, work in parts.items()},
                                 repeats).median()
     return [[name, f'{1000 * part / count:.1f}', f'{100 * part / seconds.sum():.1f}']
             for name, part in seconds.items()] + [['all', f'{1000 * seconds.sum() / count:.1f}', '100.0']]
@@ -144,9 +136,6 @@ def main() -> int:
         '--precision': dict(choices=PRECISIONS, default='fp32', help='of training (default: fp32)'),
         '--inference-precision': dict(choices=('fp32', *HALVES), default='fp32',
                                       help='of evaluation (default: fp32)')})
-    from mmengine.registry import init_default_scope
-
-    init_default_scope('mmseg')
     with tempfile.TemporaryDirectory() as scratch:
         image, label, volume = common.make_case(args, Path(scratch))
         raw = write_dataset(image, label, int(volume.label.max()) + 1, Path(scratch) / 'raw')

@@ -119,12 +119,17 @@ def stored_images(prepared: Path, split: str | None = None) -> list[Image]:
     """
     index = read_index(prepared)
     store = Store(prepared)
-    return [Image(case, partial(_read_stored, store, index, case),
+    return [Image(case, partial(read_stored, store, index, case),
                   tuple((prepared / 'cases' / case).glob('image.*')))
             for case in split_cases(index, split or index['evaluate'], '--split')]
 
 
-def _read_stored(store: Store, index: dict, case: str) -> Volume:
+def read_stored(store: Store, index: dict, case: str) -> Volume:
+    """A case of a prepared dataset, with its label map.
+
+    Raises:
+        UserError: it is not wholly there.
+    """
     meta = check_case(store.folder, index, case)
     depth, channels, *plane = meta['shape']
     slices = list(range(depth))

@@ -12,7 +12,7 @@ import numpy as np
 
 from .intensity import PROTOCOLS
 from .statistics import describe_volume
-from .store import INDEXED, preparing, read_meta, write_case, write_index
+from .store import preparing, read_meta, write_case, write_index
 from .volumes import Volume
 
 SLOTS = 9
@@ -98,7 +98,7 @@ def prepare_layout(folder: Path, count: int = COUNT, size: int = SIZE, seed: int
                 volume = Volume(images, labels, np.eye(4), (2, 1, 0), (False,) * 3)
                 facts = describe_volume(volume, SLOTS + 1) | dict(made_from=made_from)
                 meta = write_case(folder, part, volume, facts)
-            cases[part] = {key: meta[key] for key in INDEXED}
+            cases[part] = meta
         write_index(folder, dict(
             dataset='layout', labels=LABELS, headline=list(range(1, SLOTS + 1)), channels=CHANNELS,
             intensity=dict.fromkeys(PROTOCOLS, (0, 255)), evaluate='val', nominal_spacing=True,

@@ -21,7 +21,7 @@ from ..parallel import map_items
 from ..untrusted import check_name
 from .intensity import PROTOCOLS
 from .statistics import describe_volume
-from .store import INDEXED, MOST_CLASSES, preparing, read_meta, write_case, write_index
+from .store import MOST_CLASSES, preparing, read_meta, write_case, write_index
 from .volumes import Volume
 
 CHANNELS = 3
@@ -97,13 +97,12 @@ def prepare_photographs(archive: Path, folder: Path, size: int = SIZE, workers: 
 
     with preparing(folder, 'photographs', archive.name):
         done = map_items(prepare, {name: (name, pile) for name, pile in piles.items()}, workers, progress)
-        cases = {case: {key: meta[key] for key in INDEXED} for stored, _ in done.values()
-                 for case, meta in sorted(stored.items())}
+        cases = {case: meta for stored, _ in done.values() for case, meta in sorted(stored.items())}
         split = {part: [case for case in cases if case.startswith(part)] for part in ('train', 'val')}
         if not all(split.values()):
             raise UserError(f'{archive}: {len(photographs)} photographs are too few to hold some out, or none of '
                             'them could be read; give more')
-        content = repr([(case, entry['sha256']) for case, entry in cases.items()])
+        content = repr([(case, meta['sha256']) for case, meta in cases.items()])
         write_index(folder, dict(
             dataset='photographs', folder=archive.name, labels=labels, headline=list(range(1, len(labels))),
             channels=CHANNELS, intensity=dict.fromkeys(PROTOCOLS, (0, 255)), input_size=size, evaluate='val',

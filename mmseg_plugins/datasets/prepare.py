@@ -12,7 +12,7 @@ from ..parallel import map_items
 from .catalogue import DatasetInfo, dataset_info
 from .intensity import intensity_rules
 from .layouts import RawCase, find_cases
-from .store import INDEXED, is_mapped, preparing, read_meta, write_case, write_index
+from .store import is_mapped, preparing, read_meta, write_case, write_index
 from .verification import Verification, compare_cases, read_case
 
 FEW = 5  # evaluated cases, below which a split that nobody has chosen is warned of
@@ -96,5 +96,5 @@ def prepare_dataset(name: str, raw: Path, folder: Path,
             evaluate=info.evaluate, split=split, split_hash=split_hash,
             groups={case: group for case, group in dataset.groups.items() if case in found.facts},
             **({'folds': [without_bad(fold) for fold in dataset.folds]} if dataset.folds else {}),
-            cases={case: {key: meta[key] for key in INDEXED} for case, meta in found.facts.items()}))
+            cases=found.facts))
     return Prepared(folder, len(found.facts), len(found.faults), found.lines, found.warnings)

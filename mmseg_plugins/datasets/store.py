@@ -183,7 +183,9 @@ def check_owner(folder: Path, dataset: str, archive: str | None = None) -> None:
 
 
 def write_index(folder: Path, index: dict) -> None:
-    write_json(folder / 'index.json', index)
+    """Write a prepared dataset's index; of its cases' metadata it keeps what INDEXED names."""
+    cases = {case: {key: meta[key] for key in INDEXED if key in meta} for case, meta in index['cases'].items()}
+    write_json(folder / 'index.json', index | dict(cases=cases))
 
 
 def write_folds(folder: Path, folds: int) -> None:
@@ -301,7 +303,7 @@ class Store:
         return Planes(self._array(case, 'image'), indices)
 
     def label(self, case: str, indices: list[int]) -> Planes:
-        """Label planes `indices` as (S, H, W) uint8."""
+        """Label planes `indices` as (S, H, W), in the type that they are stored in."""
         return Planes(self._array(case, 'label'), indices)
 
     def labelled(self, case: str) -> np.ndarray:

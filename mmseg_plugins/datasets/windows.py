@@ -102,7 +102,7 @@ class WindowDataset(PreparedDataset):
 class LoadWindow(BaseTransform):
     """Read a window and its label planes.
 
-    Sets `window` (C * S, H, W) in the volume's dtype and `planes` (1 or S, H, W) uint8.
+    Sets `window` (C * S, H, W) and `planes` (1 or S, H, W), both in the types that they are stored in.
     """
 
     def transform(self, results: dict) -> dict:

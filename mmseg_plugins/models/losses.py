@@ -55,11 +55,7 @@ class DiceFocalLoss(nn.Module):
         self.gamma, self.smooth = check_number('gamma', gamma, 0), check_number('smooth', smooth, 0)
         self.dice_weight = check_number('dice_weight', dice_weight, 0)
         self.focal_weight = check_number('focal_weight', focal_weight, 0)
-        self._loss_name = loss_name
-
-    @property
-    def loss_name(self) -> str:
-        return self._loss_name
+        self.loss_name = loss_name
 
     def forward(self, logits: Tensor, label: Tensor, weight=None, ignore_index=None, **_) -> Tensor:
         """Loss of logits (B, K, H, W) against integer labels (B, H, W)."""
