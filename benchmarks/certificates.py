@@ -44,9 +44,8 @@ def main() -> None:
     args = parser.parse_args()
     logging.disable(logging.INFO)
     names = sorted([*LIFTINGS, *MORE], key=lambda name: (name != 'kernel', name))
-    rows, others, refused = [], [], []
+    rows, others, refused, drawn = [], [], [], {}
     with counting('liftings') as count, tempfile.TemporaryDirectory() as folder:
-        drawn = {kind: draw_source(model, Path(folder)) for kind, model in OTHERS.items()}
         for number, name in enumerate(names):
             count(number, len(names), name)
             try:
@@ -55,6 +54,7 @@ def main() -> None:
                 if name == 'kernel':  # then nothing fits
                     raise
                 refused.append(f'\nNot here: {error}.\n')
+            drawn = drawn or {kind: draw_source(model, Path(folder)) for kind, model in OTHERS.items()}
             others.append({'lifting': name} | {kind: share_of_feature(name, path, OTHERS[kind], args.img_size)
                                                for kind, path in drawn.items()})
     write_atomic(args.out, describe(rows, args) + ''.join(refused) + describe_others(others))

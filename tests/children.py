@@ -22,6 +22,7 @@ from mmengine.registry import HOOKS
 import benchmarks.report  # noqa: F401  (a grid ends with it)
 from benchmarks import run_grid
 from benchmarks.executors import local
+from benchmarks.rendering import plotting
 from benchmarks.runs import execute as runs
 from mmseg_plugins.building import build_runner
 from mmseg_plugins.errors import run_main
@@ -43,8 +44,13 @@ def options(data_root: Path, **experiment) -> dict:
     return {f'experiment.{key}': value for key, value in values.items()}
 
 
-def _begin(log: Path, errors: Path | None = None) -> None:
-    """What is printed goes to a file (errors to their own); Ctrl-C is heeded even where a shell has it ignored."""
+def _begin(log: Path, errors: Path | None = None, folder: Path = REPO) -> None:
+    """What is printed goes to a file (errors to their own); Ctrl-C is heeded even where a shell has it ignored.
+
+    Where results are not the repository's own, figures are drawn without PDFs, into which half of their time goes.
+    """
+    if folder != REPO:
+        plotting.UNDATED.pop('pdf', None)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +114,7 @@ def execute(run, place: Path, fits: int | None = None, stop_at: int | None = Non
 def script(arguments: Sequence, log: Path, errors: Path | None = None, folder: Path = REPO,
            environment: dict | None = None) -> None:
     """A script as Python runs it, called from `folder`; a grid's workers are forked too."""
-    _begin(log, errors)
+    _begin(log, errors, folder)
     if environment is not None:
         os.environ.clear()
         os.environ.update(environment)
@@ -131,9 +137,18 @@ def run(command: Sequence, folder: Path = REPO, **environment: str) -> subproces
         return subprocess.CompletedProcess(command, process.exitcode, out.read_text(), errors.read_text())
 
 
-def grid(place: Path, arguments: Sequence[str]) -> None:
-    """benchmarks/run_grid.py, called from `place`."""
-    _begin(place / 'log')
+def grid(place: Path, arguments: Sequence[str], group: bool = False, fork: bool = False) -> None:
+    """benchmarks/run_grid.py, called from `place`.
+
+    Args:
+        group: as the first process of a group.
+        fork: its workers start at once; that it is killed they do not notice, as they hold its end of the pipe.
+    """
+    if group:
+        os.setpgid(0, 0)
+    if fork:
+        local.SPAWN = multiprocessing.get_context('fork')
+    _begin(place / 'log', folder=place)
     os.chdir(place)
     sys.argv = ['run_grid.py', *map(str, arguments)]
     run_main(run_grid.main)
@@ -153,6 +168,12 @@ def start_ranks(count: int, target, *args, **kwargs) -> list[multiprocessing.Pro
     common = dict(WORLD_SIZE=str(count), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()))
     return [start(with_environment, dict(common, RANK=str(rank), LOCAL_RANK=str(rank)), target, args, kwargs)
             for rank in range(count)]
+
+
+def finish(processes, status: int = 0) -> None:
+    for process in processes if isinstance(processes, list) else [processes]:
+        process.join(300)
+        assert process.exitcode == status
 
 
 def with_environment(environment: dict, target, args: Sequence, kwargs: dict) -> None:

@@ -2,10 +2,9 @@
 
 import os
 import re
+import shutil
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import children
@@ -13,7 +12,7 @@ import matplotlib
 import numpy as np
 import pytest
 import yaml
-from conftest import REPO, write_msd
+from conftest import REPO, wait_for, write_msd
 
 from benchmarks import run_grid
 from benchmarks.grid.axes import AXES, Cell
@@ -438,14 +437,11 @@ def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been(place):
     # forget the run, start it again, and kill everything once it has a checkpoint
     work = next((place / 'work_dirs/grids/tiny-8-steps/runs').iterdir())
     assert (work / 'weights.pth').exists() and not list(work.glob('iter_*.pth'))  # moments would fill the disk
-    subprocess.run(['rm', '-r', str(work)], check=True)
-    process = subprocess.Popen(command(place, *arguments, '--out', 'killed'), cwd=place, start_new_session=True,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (work / 'iter_2.pth').exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
+    shutil.rmtree(work)
+    process = children.start(children.grid, place, [*arguments, '--workers', '1', '--out', 'killed'], group=True)
+    wait_for((work / 'iter_2.pth').exists, 120, 'a checkpoint')
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.join()
     assert not list((place / 'killed').glob('records/*.json'))
     run(place, *arguments, '--out', 'killed')
     [resumed] = read_records(place / 'killed')[0]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from children import finish
 from conftest import REPO, call_tool, free_port, write_msd
 from mmengine.runner import Runner
 
@@ -38,9 +39,9 @@ def options(prepared: Path, **experiment) -> list[str]:
 def trained(prepared, tmp_path_factory) -> Path:
     """A checkpoint trained in two processes."""
     work = tmp_path_factory.mktemp('work')
-    output = run(['tools/dist_train.sh', CONFIG, 2, '--work-dir', work, *options(prepared)])
-    assert '3 steps of 4 windows (2 processes x 2 windows x 1 accumulated) on 8 cases' in output
-    assert output.strip().splitlines()[-1] == str(work)
+    log, arguments = work / 'log', ['--launcher', 'pytorch', '--work-dir', work, *options(prepared)]
+    finish(children.start_ranks(2, children.script, ['tools/train.py', CONFIG, *arguments], log))
+    assert log.read_text().strip().splitlines()[-1] == str(work)
     return work / 'iter_3.pth'
 
 
@@ -102,7 +103,8 @@ def test_prediction_equals_the_evaluations(trained, prepared, msd_raw, tmp_path)
 
 @pytest.mark.parametrize('command, message', [
     (['tools/dist_train.sh', 'configs/beit_centering_bcx.py', 2], 'did you mean'),
-    (['tools/dist_train.sh', 'configs/swin_centering_bcv.py', 2, '--cfg-options', 'experiment.data_root=/no/bcv'],
+    ([sys.executable, 'tools/train.py', 'configs/swin_centering_bcv.py', '--cfg-options',
+      'experiment.data_root=/no/bcv'],
      f'{shlex.quote(str(REPO / "tools/prepare_data.py"))} bcv'),
     ([sys.executable, 'tools/train.py', CONFIG, '--cfg-options', 'experiment.slcies=3'], "did you mean 'slices'"),
     ([sys.executable, 'tools/train.py', CONFIG, '--cfg-options', 'experiment.inflation=centring'],
@@ -137,7 +139,7 @@ def test_training_stops_where_the_loss_is_no_number(prepared, tmp_path):
 
 
 def test_a_missing_source_is_named_before_training(prepared, tmp_path):
-    output = run(['tools/dist_train.sh', CONFIG, 2, '--work-dir', tmp_path / 'work',
+    output = run([sys.executable, 'tools/train.py', CONFIG, '--work-dir', tmp_path / 'work',
                   *options(prepared, source='/no/beit.pth')], check=2)
     assert '/no/beit.pth: source checkpoint not found' in output and not (tmp_path / 'work').exists()
 

@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
+
 from mmseg_plugins.commands import REPO
 from mmseg_plugins.datasets.layout_images import prepare_layout
 from mmseg_plugins.datasets.splits import Fold, name_fold, split_cases
@@ -92,12 +94,13 @@ def make_run(grid: Grid, cell: Cell, seed: int, weights_root: Path, max_iters: i
         _check_encoder(cfg.experiment.encoder, check_size(cfg.experiment.img_size), config)
     run = Run(cell, seed, config, options, '', fold,
               source_digest=source and _source_digest(cell.source, grid, weights_root))
-    return replace(run, identity=identify(run))
+    return replace(run, identity=identify(run, cfg))
 
 
-def identify(run: Run) -> str:
-    """By what a config's run is known, as config and data are now."""
-    cfg = read_config(REPO / run.config, run.options)
+def identify(run: Run, cfg: Config | None = None) -> str:
+    """By what a config's run is known, as config and data are now; `cfg`: what was just read of it."""
+    if cfg is None:
+        cfg = read_config(REPO / run.config, run.options)
     data = _prepared_digest(run.cell.dataset, training_split(cfg.experiment), cfg.experiment.get('evaluate'),
                             cfg=cfg)
     return content_hash([determinants(cfg), data, run.source_digest])

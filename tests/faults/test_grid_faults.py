@@ -9,15 +9,16 @@ from pathlib import Path
 import children
 import pytest
 import yaml
+from children import finish
 from conftest import wait_for, write_msd
-from test_training import finish, logged, newest, same_weights
+from test_training import logged, newest, same_weights
 
 from benchmarks.grid.reader import load_grid
 from benchmarks.runs.agenda import make_run
 from benchmarks.runs.records import read_records
 from mmseg_plugins.work_dir import WEIGHTS
 
-STEPS = 120
+STEPS = 80
 
 
 @pytest.fixture
@@ -33,7 +34,8 @@ def place(tmp_path) -> Path:
 def child_of(pid: int) -> int | None:
     """The process that a process has started last, other than Python's resource tracker."""
     found = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
-    workers = [int(child) for child in found if b'spawn_main' in Path(f'/proc/{child}/cmdline').read_bytes()]
+    workers = [int(child) for child in found
+               if b'resource_tracker' not in Path(f'/proc/{child}/cmdline').read_bytes()]
     return workers[-1] if workers else None
 
 
@@ -103,13 +105,13 @@ def test_a_command_ends_with_its_runner_and_is_not_begun_twice(place):
                    for line in path.read_text().split()]
         return len(pids) == count
 
-    runner = children.start(children.grid, place, arguments)
+    runner = children.start(children.grid, place, arguments, fork=True)
     wait_for(lambda: begun(1), 60, 'the command')
     os.kill(runner.pid, signal.SIGTERM)
     finish(runner, 128 + signal.SIGTERM)
     assert not alive(pids[0])
     # a worker that is killed takes nothing with it: the next one waits for the command, and leaves it alone
-    runner = children.start(children.grid, place, arguments)
+    runner = children.start(children.grid, place, arguments, fork=True)
     wait_for(lambda: begun(2), 60, 'the command')
     os.kill(child_of(runner.pid), signal.SIGKILL)
     wait_for(lambda: 'again  hippocampus-slow' in (place / 'log').read_text(), 20, 'the next worker')

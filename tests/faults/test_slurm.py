@@ -11,10 +11,10 @@ from pathlib import Path
 import children
 import pytest
 import yaml
+from children import finish
 from cluster import Cluster, run_cluster
 from conftest import wait_for, write_msd
 from test_executors import control
-from test_training import finish
 
 from benchmarks.executors.jobs import Job
 from benchmarks.executors.slurm import SlurmExecutor, SlurmSettings, name_of, read_settings

@@ -14,16 +14,11 @@ import children
 import numpy as np
 import pytest
 import torch
+from children import finish
 from conftest import free_port, wait_for
 from mmengine.config import Config
 
 CHOICES = dict(batch=8, steps=6)
-
-
-def finish(processes, status: int = 0) -> None:
-    for process in processes if isinstance(processes, list) else [processes]:
-        process.join(300)
-        assert process.exitcode == status
 
 
 def read_log(work: Path) -> tuple[np.ndarray, dict]:
@@ -74,7 +69,7 @@ def test_so_it_is_of_the_networks_that_are_compared_with(prepared, tmp_path, met
     loaders = '\n'.join(f'{name}_dataloader = dict(num_workers=0)' for name in ('train', 'val', 'test'))
     config.write_text(f'_base_ = {str(configs / f"{method}_bcv.py")!r}\n{loaders}\n'
                       f'model = dict(backbone={mini["backbone"]}, decode_head={mini["decode_head"]})\n')
-    options = children.options(prepared, **CHOICES, slices=1, lr=1e-3, img_size=64)
+    options = children.options(prepared, **CHOICES, slices=1, lr=1e-3, img_size=64, evaluate='test')
     one, two = tmp_path / 'one', tmp_path / 'two'
     finish(children.start(children.train, one, options, config=config))
     finish(children.start_ranks(2, children.train, two, options, 'pytorch', config=config))
@@ -118,6 +113,7 @@ def test_elastic_restart_goes_on_from_the_checkpoint(uninterrupted_by_two, prepa
     os.kill(int(ranks[-1]), signal.SIGKILL)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
+    assert '24 steps of 4 windows (2 processes x 2 windows x 1 accumulated) on 8 cases' in output
     assert 'resumed epoch: 0, iter: ' in output and same_weights(work, uninterrupted_by_two, f'iter_{STEPS}.pth')
 
 
