@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.model import is_model_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
 from torch import nn
 
+from .collective import unwrapped
 from .errors import UserError
 from .faults import is_out_of_memory
 
@@ -81,7 +81,7 @@ def _check_custom_keys(cfg: Config, model: nn.Module) -> None:
 
 def _check_rates(cfg: Config, model: nn.Module) -> None:
     """Rates of their own that an encoder's parts have must reach the optimizer."""
-    encoder = getattr(model.module if is_model_wrapper(model) else model, 'backbone', None)
+    encoder = getattr(unwrapped(model), 'backbone', None)
     if getattr(encoder, 'rate_factors', None) and cfg.optim_wrapper.get('constructor') != 'RatesBesideDecay':
         raise UserError(f'{cfg.filename}: the encoder has learning rates of its own, by tuning, lifting or '
                         'inflation, which need optim_wrapper.constructor=RatesBesideDecay; set that')

@@ -27,9 +27,6 @@ for _message, _category in (
     ('.*Setting MKL_NUM_THREADS.*', UserWarning),
     ('.*is deprecated.*', DeprecationWarning),
     ('.*pin_memory.*', UserWarning),
-    ('.*lr_scheduler.step.*', UserWarning),
-    ('.*On January 1, 2023, MMCV will release.*', Warning),
-    ('.*`Fp16OptimWrapper`.*', Warning),
     ('.*scheduler.step.*', UserWarning),
     ('.*multi-threaded.*fork.*', DeprecationWarning),
     ('.*torch.searchsorted.*', UserWarning),  # timm's resizing of position tables

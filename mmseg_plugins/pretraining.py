@@ -10,9 +10,9 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from .building import build_runner
+from .collective import unwrapped
 from .computed import merged_state
 from .datasets.store import read_index
 from .errors import UserError
@@ -50,7 +50,7 @@ def pretrain(cfg: Config, out: Path, hooks: Sequence[Hook] = (), **told: Any) ->
         metrics = {name.removeprefix('train/'): float(values.mean(50)) for name, values in logged.items()
                    if name.startswith(('train/loss', 'train/teacher_'))}
     if is_main_process():
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         buffer = io.BytesIO()
         beside = dict(model.backbone.named_buffers(recurse=False))  # what a source has no weights for
         torch.save(beside | {'model': merged_state(model.backbone.model)}, buffer)

@@ -8,10 +8,11 @@ import math
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor, _ParamScheduler
 from mmengine.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS, PARAM_SCHEDULERS
 from torch import nn
+
+from .collective import unwrapped
 
 
 def rate_factor(step: int, steps: int, warmup: int, power: float | str = 1) -> float:
@@ -109,7 +110,7 @@ class NeighbourRate(Hook):
         self.factor = factor
 
     def before_train(self, runner) -> None:
-        encoder = (runner.model.module if is_model_wrapper(runner.model) else runner.model).backbone
+        encoder = unwrapped(runner.model).backbone
         self.kernel = encoder.model.patch_embed.proj.weight.detach()  # (E, C * S, P, P), the parameter's memory
         self.neighbours = [channel for channel in range(self.kernel.shape[1])
                            if channel % encoder.slices != encoder.slices // 2]

@@ -13,11 +13,11 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
 from .carried import carry
+from .collective import unwrapped
 from .errors import UserError
 from .files import is_same_file, only_writer, write_atomic
 from .keys import KEYS
@@ -63,7 +63,7 @@ class RollingCheckpoint(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         path = runner._load_from or f'{runner.work_dir}/iter_{checkpoint.get("meta", {}).get("iter")}.pth'
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         if runner._resume:
             _check_same_training(runner, checkpoint, path)
         check_weights(model, checkpoint.get('state_dict'), path)
@@ -95,8 +95,8 @@ def _kept_settings(runner) -> dict[str, Any]:
     experiment = runner.cfg.experiment
     given = {key: KEYS[key].usual if experiment.get(key) is None else experiment[key] for key in KEPT_KEYS}
     settings = {key: list(value) if isinstance(value, list | tuple) else value for key, value in given.items()}
-    dataset, model = runner.train_dataloader.dataset, runner.model
-    if hasattr(model.module if is_model_wrapper(model) else model, 'accumulate'):  # an objective counts passes
+    dataset = runner.train_dataloader.dataset
+    if hasattr(unwrapped(runner.model), 'accumulate'):  # an objective counts passes
         settings['accumulate'] = experiment.accumulate
     return settings | dict(optimizer=type(runner.optim_wrapper.optimizer).__name__,
                            source=settings['source'] and Path(settings['source']).name,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mmseg_plugins.building import build_runner
 from mmseg_plugins.carried import find_differences
+from mmseg_plugins.collective import unwrapped
 from mmseg_plugins.compat import leave_processes
 from mmseg_plugins.datasets import read_index
 from mmseg_plugins.errors import UserError, run_main, some
@@ -63,12 +64,10 @@ def main() -> None:
     cfg.work_dir = str(work_dir)
 
     from mmengine.dist import is_main_process
-    from mmengine.model import is_model_wrapper
     runner = build_runner(cfg, train=False)
     # not mmengine's `load_from`, which evaluates whatever weights fit and leaves the others random
     checkpoint = load_trained(args.checkpoint)
-    load_weights(runner.model.module if is_model_wrapper(runner.model) else runner.model, checkpoint,
-                 args.checkpoint)
+    load_weights(unwrapped(runner.model), checkpoint, args.checkpoint)
     index = read_index(cfg.experiment.data_root)
     warnings = [f'{difference}; the config counts' for difference in find_differences(cfg, index, checkpoint)]
     if seen := find_trained(cfg.experiment, index):

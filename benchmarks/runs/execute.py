@@ -15,9 +15,9 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from mmseg_plugins.building import build_runner
+from mmseg_plugins.collective import unwrapped
 from mmseg_plugins.commands import REPO
 from mmseg_plugins.compat import newest_whole
 from mmseg_plugins.datasets import read_index
@@ -195,7 +195,7 @@ def _train_and_evaluate(run: Run, out: Path, work_dir: Path, report: Callable, l
     if shown and is_main_process():
         records.write_arrays(records.predictions_path(out, run.cell.dataset), **shown)
         records.write_arrays(records.predictions_path(out, run.name), prediction=metric.kept)
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrapped(runner.model)
     size = input_size(cfg.experiment)
     parts = count_cost(model, size)
     whole = sum(parts.values(), Cost())

@@ -140,7 +140,6 @@ CATALOGUE: dict[str, DatasetInfo] = {
     'spleen': _msd('Task09_Spleen', 'CT', 'spleen'),
     'colon': _msd('Task10_Colon', 'CT', 'colon cancer primaries'),
 }
-PAPER_DATASETS = tuple(CATALOGUE)  # the rows of Table 1, in its order
 CATALOGUE['chaos'] = DatasetInfo(
     'msd', 'CHAOS_T2SPIR', 'MRI', 'CHAOS, doi:10.5281/zenodo.3362844, its T2-SPIR in the Decathlon\'s layout',
     'CC-BY-NC-SA 4.0', ('T2-SPIR',), ('background', 'liver', 'right kidney', 'left kidney', 'spleen'),
