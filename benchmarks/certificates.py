@@ -54,6 +54,7 @@ def main() -> None:
                 if name == 'kernel':  # then nothing fits
                     raise
                 refused.append(f'\nNot here: {error}.\n')
+            # not before the first has shown that the checkpoint fits
             drawn = drawn or {kind: draw_source(model, Path(folder)) for kind, model in OTHERS.items()}
             others.append({'lifting': name} | {kind: share_of_feature(name, path, OTHERS[kind], args.img_size)
                                                for kind, path in drawn.items()})

@@ -12,8 +12,8 @@ lets convolutions round their factors to TF32's 10 bits on Ampere and later, and
 allows that, and in matrix products too. `bf16` and `fp16` compute those two in half precision under
 autocast; weights, optimizer, intensity scaling and losses stay in float32. `fp16` scales the loss, and skips
 steps whose gradients overflow; without a GPU it is refused in training, and evaluation and prediction are in
-float32. These are in float32 (with `tf32`, in that) unless `inference_precision` is a half, and always in float32
-from the logits on (resizing, averages where windows overlap).
+float32. These are in float32 (with `tf32`, in that) unless `inference_precision` is `bf16` or `fp16`, and
+always in float32 from the logits on (resizing, averages where windows overlap).
 """
 
 import importlib.util

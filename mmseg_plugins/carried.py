@@ -22,7 +22,7 @@ from .keys import KEYS, check_experiment, decided_by
 from .sources import describe_weights
 from .untrusted import OTHERS, find_fault
 
-# Of a prepared dataset's index: what a prediction needs, and what its user wants to know.
+# Of what `read_index` gives of a dataset: what a prediction needs, and what its user wants to know.
 DATA = {key: INDEX[key] for key in ('dataset', 'labels', 'headline', 'channels', 'intensity', 'evaluate')}
 DATA |= OTHERS | dict(nominal_spacing=bool, citation=str, channel_names=([str], ...), modality=(str, ...),
                       nsd_tolerance=float, input_size=(int, ...), steps=(int, ...))

@@ -381,8 +381,8 @@ def _check_widths(head: ConfigDict, widths: Sequence[int], encoder: str) -> None
 
 def _carry_computation(experiment: ConfigDict, model: ConfigDict) -> None:
     """Hand how it is computed (acceleration.py) to the parts of the model that know of it."""
-    if (kept := experiment.get('activation_checkpointing')) is not None:
-        model.backbone.with_cp = kept
+    if (chosen := experiment.get('activation_checkpointing')) is not None:
+        model.backbone.with_cp = chosen
     for key in ('compile', 'channels_last', 'inference_precision'):
         model.pop(key, None)
         if (value := unusual(experiment, key)) is not None:

@@ -36,7 +36,7 @@ def pretrain(cfg: Config, out: Path, hooks: Sequence[Hook] = (), **told: Any) ->
         it logs, as the mean of the last 50 steps.
 
     Raises:
-        UserError: the config is of no 2D encoder.
+        UserError: see `check_pretraining`.
     """
     check_pretraining(cfg)
     runner = build_runner(cfg)
@@ -62,10 +62,10 @@ def pretrain(cfg: Config, out: Path, hooks: Sequence[Hook] = (), **told: Any) ->
 
 
 def check_pretraining(cfg: Config) -> None:
-    """Raise a UserError for a config that trains no encoder of single slices."""
+    """Raise a UserError for a config of crops, of windows of several slices, or with a lifting."""
     if 'backbone' not in cfg.model:
-        raise UserError(f'{cfg.filename}: its network takes volumes and has no encoder of 2D images to keep; name '
-                        'a config of windows of one slice')
+        raise UserError(f'{cfg.filename}: its network takes crops and has no encoder to keep; name a config of '
+                        'windows of one slice')
     for key, must in (('slices', 1), ('lifting', KEYS['lifting'].usual)):
         if (value := unusual(cfg.experiment, key)) not in (None, must):
             raise UserError(f'experiment.{key}={value}: pre-training is 2D, of one slice; set it to {must}')

@@ -47,7 +47,7 @@ def options(data_root: Path, **experiment) -> dict:
 def _begin(log: Path, errors: Path | None = None, folder: Path = REPO) -> None:
     """What is printed goes to a file (errors to their own); Ctrl-C is heeded even where a shell has it ignored.
 
-    Where results are not the repository's own, figures are drawn without PDFs, into which half of their time goes.
+    Called from another folder than the repository, figures are drawn without PDFs, which take half of their time.
     """
     if folder != REPO:
         plotting.UNDATED.pop('pdf', None)
@@ -142,7 +142,7 @@ def grid(place: Path, arguments: Sequence[str], group: bool = False, fork: bool 
 
     Args:
         group: as the first process of a group.
-        fork: its workers start at once; that it is killed they do not notice, as they hold its end of the pipe.
+        fork: its workers start at once; they do not notice when it is killed, as they hold its end of the pipe.
     """
     if group:
         os.setpgid(0, 0)
@@ -171,9 +171,15 @@ def start_ranks(count: int, target, *args, **kwargs) -> list[multiprocessing.Pro
 
 
 def finish(processes, status: int = 0) -> None:
-    for process in processes if isinstance(processes, list) else [processes]:
-        process.join(300)
-        assert process.exitcode == status
+    """Wait for processes to end with a status; what is left of them when one has not is killed."""
+    processes = processes if isinstance(processes, list) else [processes]
+    try:
+        for process in processes:
+            process.join(300)
+            assert process.exitcode == status
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def with_environment(environment: dict, target, args: Sequence, kwargs: dict) -> None:

@@ -39,6 +39,12 @@ def make_checkpoint(folder: Path, prepared: Path, config: str = CONFIG, **experi
     return path
 
 
+def test_the_card_says_what_predictions_are_computed_in(prepared, tmp_path):
+    checkpoint = make_checkpoint(tmp_path, prepared, precision='tf32', inference_precision='fp32')
+    call_tool('export', checkpoint, tmp_path / 'out')
+    assert 'trained in tf32, predicts in tf32' in (tmp_path / 'out/README.md').read_text()
+
+
 def code_of(card: Path) -> list[str]:
     return re.findall(r'```python\n(.*?)```', card.read_text(), re.DOTALL)
 

@@ -16,6 +16,7 @@ from benchmarks.grid.reader import load_grid
 from benchmarks.methods.command import write_cases
 from benchmarks.runs.inputs import find_absent
 from mmseg_plugins.datasets import read_index
+from mmseg_plugins.datasets.layout_images import prepare_layout
 from mmseg_plugins.errors import UserError
 
 
@@ -64,6 +65,14 @@ def test_only_label_maps_of_this_attempt_count_and_those_of_others_are_left_to_s
     assert 'no label map' in json.loads(next((tmp_path / 'work_dirs/grids/mine/records').iterdir()).read_text())[
         'reason']
     assert 'tools/score.py scores them' in children.run([*command, '--dry-run'], tmp_path).stdout
+
+
+def test_data_of_which_little_is_known_are_handed_over(tmp_path):
+    prepare_layout(tmp_path / 'layout', count=2, size=16)
+    write_cases(tmp_path / 'layout', tmp_path / 'cases', 'val')
+    told = json.loads((tmp_path / 'cases/dataset.json').read_text())
+    assert told['modality'] is None and told['channel_names'] == {'0': '0', '1': '1', '2': '2'}
+    assert {path.name for path in (tmp_path / 'cases/labels').iterdir()} == {'train.nii.gz'}
 
 
 def test_a_method_that_lacks_what_it_needs_is_left_out(tmp_path, monkeypatch):

@@ -308,14 +308,20 @@ def test_a_checkpoint_is_read_as_data(files, checkpoint, place, value, text):
 
 
 @pytest.mark.parametrize('key, value', [('headline', [99]), ('labels', ['background']), ('channels', 0),
-                                        ('intensity', dict(sound='loud', paper='maximum')),
-                                        ('nominal_spacing', None), ('citation', None)])
+                                        ('intensity', dict(sound='loud', paper='maximum'))])
 def test_what_it_carries_of_its_data_is_checked(files, checkpoint, key, value):
     spoilt = save_changed(checkpoint, 'spoilt.pth', lambda carried: carried['data'].update({key: value}))
     with pytest.raises(UserError, match='not as tools/train.py writes it'):
         call_tool('predict', spoilt, 'a.nii.gz', 'o.nii')
     later = save_changed(checkpoint, 'later.pth', lambda carried: carried['data'].update(of_a_later_version=1))
     call_tool('predict', later, 'a.nii.gz', 'o.nii')
+
+
+@pytest.mark.parametrize('key', ['nominal_spacing', 'citation'])  # which an index may lack, and no checkpoint
+def test_what_predictions_ask_of_its_data_is_there(files, checkpoint, key):
+    spoilt = save_changed(checkpoint, 'spoilt.pth', lambda carried: carried['data'].pop(key))
+    with pytest.raises(UserError, match='not as tools/train.py writes it'):
+        call_tool('predict', spoilt, 'a.nii.gz', 'o.nii')
 
 
 def test_no_module_is_imported_because_a_checkpoint_says_so(files, checkpoint, monkeypatch):

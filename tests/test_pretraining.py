@@ -237,7 +237,7 @@ def test_what_trains_no_2d_encoder_is_refused_before_it_begins(layout, prepared)
             ('mini_beit_centering_hippocampus', {}, 'experiment.slices=5: .* one slice'),
             ('mini_beit_centering_hippocampus', {'experiment.slices': 1, 'experiment.lifting': 'late'},
              'experiment.lifting=late: .* one slice'),
-            ('unet3d_phantom', {}, 'unet3d_phantom.py: its network takes volumes')):
+            ('unet3d_phantom', {}, 'unet3d_phantom.py: its network takes crops')):
         values = {'experiment.data_root': str(prepared), 'experiment.source': None} | options
         with pytest.raises(UserError, match=message):
             call_tool('pretrain', REPO / f'configs/{path}.py', '--out', 'w.pth', '--dry-run', '--cfg-options',

@@ -41,7 +41,6 @@ def main() -> None:
     check_launcher(args.launcher, args.local_rank)
     processes = world_size(args.launcher)
     cfg = load_config(args.config, args.cfg_options, processes)
-    check_pretraining(cfg)
     plan = check_start(cfg, processes)
     work_dir = args.work_dir or Path('work_dirs') / args.config.stem
     restarted = was_restarted()
@@ -49,6 +48,7 @@ def main() -> None:
     goes_on = check_work_dir(work_dir, args.config, resume)
     for file in (args.out, args.out.with_suffix('.json')):  # the weights, and what they were made of
         check_output(file, '--out', [args.config, cfg.experiment.source or ''], args.overwrite or goes_on)
+    check_pretraining(cfg)
     if args.dry_run:
         check_model(cfg)
         print(f'{args.config}: {plan}')

@@ -183,7 +183,10 @@ def check_owner(folder: Path, dataset: str, archive: str | None = None) -> None:
 
 
 def write_index(folder: Path, index: dict) -> None:
-    """Write a prepared dataset's index; of its cases' metadata it keeps what INDEXED names."""
+    """Write a prepared dataset's index; of its cases' metadata it keeps what INDEXED names.
+
+    Entries of an index of an earlier version may lack some of that.
+    """
     cases = {case: {key: meta[key] for key in INDEXED if key in meta} for case, meta in index['cases'].items()}
     write_json(folder / 'index.json', index | dict(cases=cases))
 

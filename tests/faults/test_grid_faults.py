@@ -34,8 +34,8 @@ def place(tmp_path) -> Path:
 def child_of(pid: int) -> int | None:
     """The process that a process has started last, other than Python's resource tracker."""
     found = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
-    workers = [int(child) for child in found
-               if b'resource_tracker' not in Path(f'/proc/{child}/cmdline').read_bytes()]
+    lines = {int(child): Path(f'/proc/{child}/cmdline').read_bytes() for child in found}  # a zombie's is empty
+    workers = [child for child, line in lines.items() if line and b'resource_tracker' not in line]
     return workers[-1] if workers else None
 
 
