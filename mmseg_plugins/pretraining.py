@@ -17,7 +17,7 @@ from .computed import merged_state
 from .datasets.store import read_index
 from .errors import UserError
 from .files import write_atomic
-from .keys import KEYS, unusual
+from .keys import KEYS
 from .sources import read_note, write_note
 
 
@@ -67,7 +67,7 @@ def check_pretraining(cfg: Config) -> None:
         raise UserError(f'{cfg.filename}: its network takes crops and has no encoder to keep; name a config of '
                         'windows of one slice')
     for key, must in (('slices', 1), ('lifting', KEYS['lifting'].usual)):
-        if (value := unusual(cfg.experiment, key)) not in (None, must):
+        if (value := cfg.experiment.get(key)) not in (None, must):
             raise UserError(f'experiment.{key}={value}: pre-training is 2D, of one slice; set it to {must}')
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from mmseg_plugins.commands import REPO, command
 from mmseg_plugins.datasets.splits import Fold
 from mmseg_plugins.flops import input_size
+from mmseg_plugins.keys import unusual
 from mmseg_plugins.options import format_value
 from mmseg_plugins.sources import TIMM
 
@@ -96,9 +97,8 @@ def describe_kind(title: str, experiment, labels: int) -> str:
     target = ' to all' if experiment.get('target') == 'all' else ''
     words = [title, f'{"x".join(map(str, size))}{target}', f'{labels} labels',
              f'batch {experiment.batch}' + (f' in {passes} passes' if passes > 1 else '')]
-    words += [experiment[key] for key, usual in (('lifting', 'kernel'), ('tuning', 'full'), ('precision', 'fp32'))
-              if experiment.get(key) not in (None, usual)]
-    if (inference := experiment.get('inference_precision')) not in (None, 'fp32'):
+    words += [experiment[key] for key in ('lifting', 'tuning', 'precision') if unusual(experiment, key) is not None]
+    if inference := unusual(experiment, 'inference_precision'):
         words.append(f'inference in {inference}')
     words += [key.replace('_', ' ') for key in ('activation_checkpointing', 'compile', 'channels_last')
               if experiment.get(key)]

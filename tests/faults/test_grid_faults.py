@@ -18,7 +18,7 @@ from benchmarks.runs.agenda import make_run
 from benchmarks.runs.records import read_records
 from mmseg_plugins.work_dir import WEIGHTS
 
-STEPS = 80
+STEPS = 120
 
 
 @pytest.fixture
