@@ -97,7 +97,7 @@ def describe_kind(title: str, experiment, labels: int) -> str:
     target = ' to all' if experiment.get('target') == 'all' else ''
     words = [title, f'{"x".join(map(str, size))}{target}', f'{labels} labels',
              f'batch {experiment.batch}' + (f' in {passes} passes' if passes > 1 else '')]
-    words += [experiment[key] for key in ('lifting', 'tuning', 'precision') if unusual(experiment, key) is not None]
+    words += filter(None, (unusual(experiment, key) for key in ('lifting', 'tuning', 'precision')))
     if inference := unusual(experiment, 'inference_precision'):
         words.append(f'inference in {inference}')
     words += [key.replace('_', ' ') for key in ('activation_checkpointing', 'compile', 'channels_last')
